@@ -1,0 +1,83 @@
+"""What every trigger is: a spec, the side of the pictures it was made for, and its tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rvpt.config import TriggerSpec
+from rvpt.errors import RvptError
+from rvpt.store import read_manifest, read_tensors, staging, write_manifest, write_tensors
+
+KIND = "trigger"
+TENSORS = "trigger.safetensors"
+REFERENCE_SIDE = 224  # lengths in a TriggerSpec are pixels of a picture of this side
+
+
+class Trigger:
+    """A change of pictures that wakes a backdoor.
+
+    Triggers act on float pictures (B, 3, S, S) in [0, 1] and return new ones. What a trigger draws for a
+    picture depends on its seed and the picture's row in its data set alone.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, spec: TriggerSpec, image_size: int, tensors: dict[str, Tensor]) -> None:
+        self.spec, self.image_size, self.tensors = spec, image_size, tensors
+
+    @classmethod
+    def make(cls, spec: TriggerSpec, image_size: int) -> Trigger:
+        """A new trigger drawn from the spec's seed."""
+        raise NotImplementedError
+
+    def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def __call__(self, pixels: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Pictures with the trigger: (B, 3, S, S) float in [0, 1]; `rows` (B,) int64, by default 0..B-1.
+
+        Raises:
+            RvptError: the trigger was made for pictures of another size.
+        """
+        if pixels.shape[-2:] != (self.image_size, self.image_size):
+            raise RvptError(
+                f"trigger {self.name} was made for pictures of {self.image_size}x{self.image_size}, not "
+                f"{pixels.shape[-2]}x{pixels.shape[-1]}: make one for this size"
+            )
+        rows = torch.arange(len(pixels)) if rows is None else rows
+        return self.apply(pixels, rows.to(pixels.device)).clamp(0, 1)
+
+    def scaled(self, length: float) -> int:
+        """A length at side 224 in this trigger's pixels, at least one."""
+        return max(1, round(length * self.image_size / REFERENCE_SIDE))
+
+    def save(self, folder: Path, *, force: bool = False) -> None:
+        """Write the trigger as an artefact."""
+        with staging(folder, force=force) as stage:
+            write_tensors(stage / TENSORS, self.tensors)
+            write_manifest(stage, KIND, spec=self.spec.model_dump(), image_size=self.image_size)
+
+
+def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
+    """The trigger of an artefact folder, checked against its hashes.
+
+    Raises:
+        RvptError: the folder is not whole, or the trigger is for pictures of another size than `image_size`.
+    """
+    from rvpt.attacks import TRIGGERS
+
+    manifest = read_manifest(Path(folder), KIND)
+    spec = TriggerSpec.build(**manifest["spec"])
+    if spec.name not in TRIGGERS:
+        raise RvptError(f"{folder} holds an unknown trigger {spec.name!r}: known are {', '.join(TRIGGERS)}")
+    if image_size is not None and manifest["image_size"] != image_size:
+        side = manifest["image_size"]
+        raise RvptError(
+            f"{folder} was made for pictures of {side}x{side}, the model takes {image_size}x{image_size}: "
+            "make one for this model"
+        )
+    return TRIGGERS[spec.name](spec, manifest["image_size"], read_tensors(Path(folder) / TENSORS))

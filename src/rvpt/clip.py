@@ -1,0 +1,194 @@
+"""A CLIP: a transformers CLIPModel, its tokenizer and its picture geometry; and the one block forward.
+
+The block forward reads the weights of the Hugging Face modules and takes keys and values of prompts as a
+prefix. Prompt tokens need nothing else: what comes out at their places is dropped, and so are their queries.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rvpt.config import TEMPLATE
+from rvpt.store import sha256_tensors
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+PREPROCESSOR = "preprocessor_config.json"
+TEXT_BATCH = 256
+
+KV = tuple[Tensor, Tensor]
+"""Keys and values of one block's prompts, each (heads, b, W / heads)."""
+Prefixes = Mapping[int, KV]
+"""Block index -> keys and values; blocks that are absent have no prompts."""
+
+
+class Clip(nn.Module):
+    """A ViT CLIP with unit image and text features.
+
+    Pictures are float (B, 3, H, W) in [0, 1] at the model's own size; normalisation happens in here.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        mean: Sequence[float] = OPENAI_MEAN,
+        std: Sequence[float] = OPENAI_STD,
+        name: str = "clip",
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    @property
+    def vision(self) -> Any:
+        return self.model.vision_model
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The L transformer blocks of the visual tower."""
+        layers: nn.ModuleList = self.vision.encoder.layers
+        return layers
+
+    @property
+    def width(self) -> int:
+        return int(self.model.config.vision_config.hidden_size)
+
+    @property
+    def image_size(self) -> int:
+        return int(self.model.config.vision_config.image_size)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """tau, the exponential of the learnt scale."""
+        scale: Tensor = self.model.logit_scale.exp()
+        return scale
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.model.logit_scale.device
+        return device
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Tokens before block 0: (B, 1 + N, W)."""
+        normalised = (pixels.to(self.device) - self.mean) / self.std
+        tokens: Tensor = self.vision.pre_layrnorm(self.vision.embeddings(normalised))
+        return tokens
+
+    def run_blocks(
+        self, tokens: Tensor, start: int = 0, stop: int | None = None, prefixes: Prefixes | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Blocks start..stop-1 on tokens (B, 1 + N, W): the tokens after them, and (B, stop - start, W), the
+        [CLS] row after each. After the model's last block only the [CLS] token is left."""
+        stop = len(self.blocks) if stop is None else stop
+        rows = []
+        for index in range(start, stop):
+            prefix = prefixes.get(index) if prefixes else None
+            tokens = block_forward(self.blocks[index], tokens, prefix, cls_only=index == len(self.blocks) - 1)
+            rows.append(tokens[:, 0])
+        return tokens, torch.stack(rows, 1) if rows else tokens.new_zeros(len(tokens), 0, tokens.shape[-1])
+
+    def project(self, cls: Tensor) -> Tensor:
+        """Unit image features (B, P) of the last [CLS] row (B, W)."""
+        return F.normalize(self.model.visual_projection(self.vision.post_layernorm(cls)), dim=-1)
+
+    def encode_image(self, pixels: Tensor, prefixes: Prefixes | None = None) -> Tensor:
+        """Unit image features (B, P) of pictures (B, 3, H, W) in [0, 1]."""
+        tokens, _ = self.run_blocks(self.embed(pixels), prefixes=prefixes)
+        return self.project(tokens[:, 0])
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Token ids (B, T), padded to the longest text and cut at the model's length."""
+        length = self.model.config.text_config.max_position_embeddings
+        batch = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
+        )
+        ids: Tensor = batch["input_ids"]
+        return ids.to(self.device)
+
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        """Unit text features (B, P) of token ids (B, T)."""
+        pooled = self.model.text_model(input_ids=ids).pooler_output
+        return F.normalize(self.model.text_projection(pooled), dim=-1)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Unit text features (M, P) of M texts."""
+        parts = [texts[i : i + TEXT_BATCH] for i in range(0, len(texts), TEXT_BATCH)]
+        return torch.cat([self.encode_tokens(self.tokenize(part)) for part in parts])
+
+    def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
+        """Unit text features (K, P) of the caption of each class; underscores in names are read as spaces."""
+        return self.encode_text([template.format(name.replace("_", " ")) for name in classes])
+
+    def hash(self) -> str:
+        """sha256 of the weights, as they are in memory."""
+        return sha256_tensors(self.model.state_dict())
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the model, tokenizer and picture geometry in transformers' layout."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        geometry = {
+            "image_processor_type": "CLIPImageProcessor",
+            "size": {"shortest_edge": self.image_size},
+            "crop_size": {"height": self.image_size, "width": self.image_size},
+            "image_mean": self.mean.flatten().tolist(),
+            "image_std": self.std.flatten().tolist(),
+            "do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True,
+            "do_convert_rgb": True, "resample": 3,
+        }  # fmt: skip
+        (folder / PREPROCESSOR).write_text(json.dumps(geometry, indent=2) + "\n", encoding="utf-8")
+
+
+def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_only: bool = False) -> Tensor:
+    """One pre-norm transformer block whose attention also sees a prefix of prompt keys and values.
+
+    h = LN1(x);  y = x + softmax(q(h) [K_p, k(h)]^t / sqrt(d)) [V_p, v(h)] W_o;  y + MLP(LN2(y))
+
+    Args:
+        layer: a CLIPEncoderLayer.
+        tokens: (B, T, W).
+        prefix: keys and values of the prompts, the same for every picture.
+        cls_only: compute the first token's output alone.
+
+    Returns:
+        (B, T, W), or (B, 1, W) with `cls_only`.
+    """
+    attention = layer.self_attn
+    hidden = layer.layer_norm1(tokens)
+    asked = slice(0, 1) if cls_only else slice(None)
+    query = split_heads(attention.q_proj(hidden[:, asked]), attention.num_heads)
+    key = split_heads(attention.k_proj(hidden), attention.num_heads)
+    value = split_heads(attention.v_proj(hidden), attention.num_heads)
+    if prefix is not None:
+        key, value = (
+            torch.cat([p.to(x.dtype).expand(len(x), -1, -1, -1), x], dim=2)
+            for p, x in zip(prefix, (key, value), strict=True)
+        )
+    mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scale)
+    tokens = tokens[:, asked] + attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    result: Tensor = tokens + layer.mlp(layer.layer_norm2(tokens))
+    return result
+
+
+def prompt_kv(layer: Any, prompts: Tensor) -> KV:
+    """Keys and values that prompts (b, W) have in a block: W_k LN1(p), W_v LN1(p), split into heads."""
+    attention = layer.self_attn
+    hidden = layer.layer_norm1(prompts[None])
+    key, value = (split_heads(p(hidden), attention.num_heads)[0] for p in (attention.k_proj, attention.v_proj))
+    return key, value
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, T, W) -> (B, heads, T, W / heads)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,0 +1,160 @@
+"""Specs: what a run is made of, checked when it is built, written beside what it made."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rvpt.errors import RvptError
+
+TEMPLATE = "a photo of a {}."
+S = TypeVar("S", bound="Spec")
+
+
+class Spec(BaseModel):
+    """A frozen record that refuses unknown names and values out of range."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def build(cls: type[S], **values: Any) -> S:
+        """The spec of `values`; a value that does not fit becomes a one-line RvptError."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            raise RvptError(f"{name}: {first['msg']} (got {first['input']!r})") from None
+
+
+class TrainSpec(Spec):
+    """Optimiser and schedule of one training run; the cosine falls from `lr` to zero after the warm-up."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps with a rising rate")
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(128, ge=1)
+    clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 leaves it as it is")
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    seed: int = Field(0, ge=0)
+
+
+class VisionSpec(Spec):
+    """Geometry of a CLIP to train from scratch, as in `transformers.CLIPConfig`."""
+
+    image_size: int = Field(48, ge=8)
+    patch_size: int = Field(8, ge=1)
+    width: int = Field(128, ge=8)
+    blocks: int = Field(8, ge=1)
+    heads: int = Field(4, ge=1)
+    text_width: int = Field(128, ge=8)
+    text_blocks: int = Field(2, ge=1)
+    text_length: int = Field(32, ge=4)
+    vocabulary: int = Field(512, ge=64)
+    projection: int = Field(128, ge=2)
+    activation: Literal["gelu", "quick_gelu"] = "gelu"
+
+    @model_validator(mode="after")
+    def _fits(self) -> VisionSpec:
+        if self.image_size % self.patch_size or self.width % self.heads or self.text_width % self.heads:
+            raise ValueError("patch_size must divide image_size, and heads must divide both widths")
+        return self
+
+
+class PretrainSpec(TrainSpec):
+    """Contrastive training from scratch: symmetric InfoNCE, optionally on a part of the patches (FLIP)."""
+
+    lr: float = Field(1.5e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    epochs: int = Field(7, ge=1)
+    batch_size: int = Field(256, ge=2)
+    clip_norm: float = Field(1.0, ge=0)
+    patch_drop: float = Field(0.0, ge=0, lt=1, description="share of the patches left out of a training step")
+    patch_drop_until: float = Field(0.75, ge=0, le=1, description="share of the steps that leave patches out")
+    augment: Literal["none", "crop-flip"] = "none"
+
+
+class TriggerSpec(Spec):
+    """What a trigger looks like; lengths are pixels at a picture side of 224 and scale with the model's."""
+
+    name: str
+    mode: Literal["fixed", "fresh"] = "fixed"
+    seed: int = Field(0, ge=0)
+    size: float = Field(16.0, gt=0, description="side of the patch (badnet)")
+    place: Literal["random", "top-left", "top-right", "bottom-left", "bottom-right", "middle"] = "random"
+    ratio: float = Field(0.2, ge=0, le=1, description="share of the pattern in the picture (blended)")
+
+
+class PoisonSpec(Spec):
+    """Which pairs of a caption set get the trigger: exactly `n`, or `poison_rate` of all pairs."""
+
+    target: str
+    n: int | None = Field(None, ge=1)
+    poison_rate: float | None = Field(None, gt=0, lt=1)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> PoisonSpec:
+        if (self.n is None) == (self.poison_rate is None):
+            raise ValueError("give exactly one of n and poison_rate")
+        return self
+
+
+class AttackSpec(TrainSpec):
+    """The fine-tuning that puts the backdoor in (the paper: 500K pairs, 1,500 poisoned, 5 epochs, batch 128)."""
+
+    lr: float = Field(1e-6, gt=0)
+    epochs: int = Field(5, ge=1)
+    weight_decay: float = Field(0.1, ge=0)
+    warmup: float = Field(0.02, ge=0, lt=1)
+    clip_norm: float = Field(1.0, ge=0)
+
+
+class RVPTSpec(TrainSpec):
+    """Repulsive Visual Prompt Tuning with the paper's defaults; alpha = 0 is plain VPT."""
+
+    optimizer: Literal["adamw", "sgd"] = "sgd"
+    lr: float = Field(2e-3, gt=0)
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(32, ge=1)
+    first_block: int = Field(3, ge=0, description="first prompted block D")
+    depth: int | None = Field(None, ge=1, description="how many blocks are prompted, instead of first_block")
+    depth_from: Literal["output", "input"] = "output"
+    length: int = Field(50, ge=1, description="prompt length b")
+    alpha: float = Field(2.0, ge=0, description="weight of the feature-repelling loss")
+    margin: float = Field(-1.0, ge=-1, le=1)
+    init_std: float = Field(0.02, gt=0)
+    template: str = TEMPLATE
+    augment: Literal["none", "crop-flip"] = "none"
+
+    @model_validator(mode="after")
+    def _template_has_a_place(self) -> RVPTSpec:
+        if "{}" not in self.template:
+            raise ValueError("the template needs {} where the class name goes")
+        return self
+
+    def prompted(self, blocks: int) -> range:
+        """The prompted blocks of a model with `blocks` blocks.
+
+        D..L-1 by default; the last `depth` blocks, or with depth_from = "input" the first `depth`.
+
+        Raises:
+            RvptError: the model has fewer blocks.
+        """
+        if self.depth is None:
+            if self.first_block >= blocks:
+                raise RvptError(f"first_block {self.first_block}: the model's blocks are 0 to {blocks - 1}")
+            return range(self.first_block, blocks)
+        if self.depth > blocks:
+            raise RvptError(f"depth {self.depth}: the model has {blocks} blocks")
+        return range(blocks - self.depth, blocks) if self.depth_from == "output" else range(self.depth)
+
+
+SMALL_CLIP: dict[str, Any] = {"lr": 0.05, "alpha": 0.5, "first_block": 2, "length": 8}
+CLEAN_PRESETS: dict[str, dict[str, Any]] = {"paper": {}, "small": SMALL_CLIP}
+"""Settings of `rvpt clean` by name: the paper's, and ones for CLIPs of a few million parameters."""

@@ -1,0 +1,120 @@
+"""RVPT: tune prompts with cross-entropy and a loss that repels the features from the frozen model's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rvpt.clip import Clip
+from rvpt.config import RVPTSpec
+from rvpt.data import ImageData, crop_flip
+from rvpt.defences.cleaned import Cleaned
+from rvpt.errors import RvptError
+from rvpt.losses import feature_repelling, zero_shot_logits
+from rvpt.progress import Report, silent
+from rvpt.prompts import RepulsivePrompts, frozen_pass, prompted_pass
+from rvpt.train import Checkpoint, fit
+
+ENCODE_BATCH = 128
+
+
+class PromptTuning(nn.Module):
+    """Loss = CE(tau cos(image, text of each class)) + alpha FR on a batch of the few-shot set.
+
+    Without augmentation the tokens before block D and the frozen [CLS] rows are constants of the set:
+    computed once, kept in memory, 4 (1 + N + L - D) W bytes a picture.
+    """
+
+    def __init__(self, clip: Clip, data: ImageData, spec: RVPTSpec) -> None:
+        super().__init__()
+        blocks = spec.prompted(len(clip.blocks))
+        self.prompts = RepulsivePrompts(blocks, spec.length, clip.width, spec.init_std, spec.seed).to(clip.device)
+        self._clip, self.data, self.spec = (clip,), data, spec  # a tuple: the frozen model is no part of this module
+        present, self.labels = data.labelled().unique(return_inverse=True)
+        if len(present) < 2:
+            raise RvptError(f"{data.name}: pictures of {len(present)} class(es), at least two are needed")
+        with torch.no_grad():
+            self.text = clip.class_features([data.classes[i] for i in present.tolist()], spec.template)
+        self.constants = self._encode_all() if spec.augment == "none" else None
+
+    @property
+    def clip(self) -> Clip:
+        return self._clip[0]
+
+    def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
+        tokens, frozen = self._frozen(indices, generator)
+        image, rows = prompted_pass(self.clip, self.prompts, tokens)
+        logits = zero_shot_logits(image, self.text, self.clip.logit_scale)
+        ce = F.cross_entropy(logits, self.labels[indices].to(logits.device))
+        fr = feature_repelling(rows, frozen, self.spec.margin)
+        return {"loss": ce + self.spec.alpha * fr, "CE": ce, "FR": fr}
+
+    def _frozen(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if self.constants is not None:
+            tokens, rows = self.constants
+            return tokens[indices].to(self.clip.device), rows[indices].to(self.clip.device)
+        pixels = self.data.pixels(indices, self.clip.image_size).to(self.clip.device)
+        return frozen_pass(self.clip, crop_flip(pixels, generator), self.prompts.first_block)
+
+    def _encode_all(self) -> tuple[Tensor, Tensor]:
+        parts = [
+            frozen_pass(self.clip, pixels, self.prompts.first_block)
+            for _, pixels in self.data.batches(ENCODE_BATCH, self.clip.image_size)
+        ]
+        tokens, rows = (torch.cat(part) for part in zip(*parts, strict=True))
+        return tokens, rows
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter of `module` asks for gradients inside; afterwards all is as it was."""
+    asked = [p for p in module.parameters() if p.requires_grad]
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asked:
+            parameter.requires_grad_(True)
+
+
+def clean(
+    clip: Clip,
+    few_shot: ImageData,
+    spec: RVPTSpec | None = None,
+    *,
+    checkpoint: Checkpoint | None = None,
+    report: Report = silent,
+) -> Cleaned:
+    """Tune repulsive prompts on a few labelled clean pictures.
+
+    Args:
+        clip: the suspect model; it is not changed.
+        few_shot: labelled pictures, all of them used; classes without a picture are left out of the loss.
+        spec: the paper's settings by default; alpha = 0 gives VPT.
+
+    Raises:
+        RvptError: fewer than two classes, a block that the model does not have, or a loss that is not finite.
+
+    Source: Zhang et al. (arXiv 2412.20392).
+    """
+    spec = spec or RVPTSpec()
+    start = time.monotonic()
+    with frozen(clip):
+        task = PromptTuning(clip, few_shot, spec)
+        history = fit(task, len(few_shot), spec, checkpoint=checkpoint, report=report)
+    facts = {
+        "spec": spec.model_dump(),
+        "base_model": clip.name,
+        "base_sha256": clip.hash(),
+        "classes": list(few_shot.classes),
+        "pictures": len(few_shot),
+        "history": history,
+        "seconds": time.monotonic() - start,
+        "trained_parameters": task.prompts.parameter_count(),
+    }
+    return Cleaned(clip, task.prompts.requires_grad_(False), facts)

@@ -1,0 +1,115 @@
+"""Measuring a zero-shot classifier on clean and triggered pictures, in one pass over the data."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rvpt import __version__
+from rvpt.attacks import Trigger
+from rvpt.config import TEMPLATE
+from rvpt.data import ImageData
+from rvpt.metrics import Rate, accuracy, attack_success, attack_success_with_target
+from rvpt.progress import Report, silent
+
+
+class Encoder(Protocol):
+    """What is measured: a Clip, or a Cleaned."""
+
+    name: str
+
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    def encode_image(self, pixels: Tensor) -> Tensor: ...
+    def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor: ...
+
+
+Counts = dict[tuple[str, str], Rate]
+"""(attack, metric) -> rate; the attack is "none" for clean pictures."""
+
+
+@torch.inference_mode()
+def measure(
+    model: Encoder,
+    data: ImageData,
+    triggers: Mapping[str, tuple[Trigger, str]] | None = None,
+    *,
+    template: str = TEMPLATE,
+    batch_size: int = 256,
+    report: Report = silent,
+) -> Counts:
+    """CA on clean pictures; ASR, ASR_with_target and PA under every trigger.
+
+    Args:
+        triggers: by name, each with its target class.
+    """
+    text = model.class_features(data.classes, template)
+    targets = {name: data.class_index(target) for name, (_, target) in (triggers or {}).items()}
+    labels, counts = data.labelled(), {}
+
+    def count(attack: str, metric: str, rate: Rate) -> None:
+        counts[attack, metric] = counts.get((attack, metric), Rate(0, 0)) + rate
+
+    for indices, read in data.batches(batch_size, model.image_size):
+        pixels, truth = read.to(model.device), labels[indices]
+        count("none", "CA", accuracy(_predict(model, pixels, text), truth))
+        for name, (trigger, _) in (triggers or {}).items():
+            guesses = _predict(model, trigger(pixels, data.rows[indices]), text)
+            count(name, "ASR", attack_success(guesses, truth, targets[name]))
+            count(name, "ASR_with_target", attack_success_with_target(guesses, truth, targets[name]))
+            count(name, "PA", accuracy(guesses, truth))
+        report(int(indices[-1]) + 1, len(data), {})
+    return counts
+
+
+def _predict(model: Encoder, pixels: Tensor, text: Tensor) -> Tensor:
+    return (model.encode_image(pixels) @ text.T).argmax(1).cpu()
+
+
+def evaluate(
+    model: Encoder,
+    data: ImageData,
+    triggers: Mapping[str, tuple[Trigger, str]] | None = None,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    template: str = TEMPLATE,
+    batch_size: int = 256,
+    report: Report = silent,
+) -> list[dict[str, Any]]:
+    """Rows of all measurements: one flat object each, with counts and the 95% Wilson interval.
+
+    Args:
+        facts: more entries of every row (`defence`, `seed`, `trained_parameters`, `spec`, `hashes`, ...).
+    """
+    start = time.monotonic()
+    counts = measure(model, data, triggers, template=template, batch_size=batch_size, report=report)
+    base = {
+        "model": model.name, "data": data.name, "defence": "none", "seed": 0, "trained_parameters": 0,
+        "spec": {}, "hashes": {}, "version": __version__, "seconds": round(time.monotonic() - start, 3),
+        "peak_memory_bytes": peak_memory(),
+    }  # fmt: skip
+    return [{**base, **_row(attack, metric, rate), **(facts or {})} for (attack, metric), rate in counts.items()]
+
+
+def _row(attack: str, metric: str, rate: Rate) -> dict[str, Any]:
+    low, high = rate.interval()
+    return {
+        "attack": attack, "metric": metric, "numerator": rate.numerator, "n": rate.n,
+        "rate": rate.value if rate.n else None, "low": low, "high": high,
+    }  # fmt: skip
+
+
+def peak_memory() -> int:
+    """Most bytes that this process held so far: on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(kib if sys.platform == "darwin" else kib * 1024)

@@ -1,0 +1,118 @@
+"""Other layouts in, Clip out. Weights come from safetensors only: nothing is unpickled."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rvpt.clip import OPENAI_MEAN, OPENAI_STD, PREPROCESSOR, Clip
+from rvpt.errors import RvptError
+from rvpt.store import read_json
+
+EMBEDDED = "scenes-clip"
+"""Name of the model that ships with the package."""
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+CONVERT = "convert it to safetensors with a tool that you trust"
+
+
+def embedded_model() -> Path:
+    """Folder of the pretrained scenes CLIP inside the package."""
+    return Path(str(resources.files("rvpt") / "assets" / EMBEDDED))
+
+
+def load_clip(source: str | Path) -> Clip:
+    """A Clip from a folder in transformers' layout, a hub id, or the embedded model's name.
+
+    Raises:
+        RvptError: nothing there, no ViT CLIP, pickled weights only, or weights that are not finite.
+    """
+    name = str(source)
+    path = embedded_model() if name == EMBEDDED else Path(source).expanduser()
+    _refuse(path, name)
+    place = str(path) if path.is_dir() else name
+    config = _config(place, name)
+    model, tokenizer = _model(place, name, config), _tokenizer(place, name)
+    _refuse_non_finite(model, name)
+    mean, std = _geometry(path)
+    clip = Clip(model.eval(), tokenizer, mean, std, name=path.name if path.is_dir() else name)
+    return clip.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _refuse(path: Path, name: str) -> None:
+    """Say what is wrong with a place that cannot hold a CLIP, before transformers does it less clearly."""
+    if path.is_file():
+        mend = f"it is never unpickled: {CONVERT}" if path.suffix in PICKLES else "give the model's folder"
+        raise RvptError(f"{name} is a file; {mend}")
+    if not path.exists():
+        if name.startswith((".", "/", "~")) or name.count("/") != 1:
+            raise RvptError(f"{name}: no such model folder (and no hub id, which is owner/name)")
+        return
+    files = {file.name for file in path.iterdir()}
+    if not files:
+        raise RvptError(f"{name} is empty: a model folder has config.json and model.safetensors")
+    if "config.json" not in files:
+        what = "open_clip's layout" if "open_clip_config.json" in files else "a folder without config.json"
+        raise RvptError(f"{name} is {what}: give a CLIPModel in transformers' layout")
+    if not any(file.endswith(".safetensors") for file in files):
+        if any(file.endswith(PICKLES) for file in files):
+            raise RvptError(f"{name} has pickled weights only, which are never loaded: {CONVERT}")
+        raise RvptError(f"{name} has no model.safetensors: fetch the whole model again")
+
+
+def _config(place: str, name: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(place)
+    except Exception as error:  # the hub's client and transformers raise many kinds
+        raise RvptError(f"{name}: no configuration to be had ({_first_line(error)})") from None
+    if config.model_type != "clip":
+        raise RvptError(f"{name} is a {config.model_type!r} model: only ViT CLIPs (transformers' CLIPModel) are supported")
+    if not hasattr(config, "vision_config") or not hasattr(config, "text_config"):
+        raise RvptError(f"{name} is one tower alone: a whole CLIPModel is needed")
+    return config
+
+
+def _model(place: str, name: str, config: Any) -> Any:
+    from transformers import CLIPModel
+
+    try:
+        model, info = CLIPModel.from_pretrained(
+            place, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+        )
+    except Exception as error:
+        raise RvptError(f"{name}: its weights cannot be loaded ({_first_line(error)})") from None
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise RvptError(f"{name} lacks the weights {missing[0]} and {len(missing) - 1} more: is it a ViT CLIP?")
+    return model
+
+
+def _tokenizer(place: str, name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(place)
+    except Exception as error:
+        raise RvptError(f"{name}: its tokenizer cannot be loaded ({_first_line(error)})") from None
+
+
+def _refuse_non_finite(model: torch.nn.Module, name: str) -> None:
+    for weight, value in model.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise RvptError(f"{name}: {weight} holds values that are not finite: fetch the model again")
+
+
+def _geometry(path: Path) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation that the model's pictures are normalised with."""
+    if not (path / PREPROCESSOR).is_file():
+        return list(OPENAI_MEAN), list(OPENAI_STD)
+    facts = read_json(path / PREPROCESSOR)
+    return facts.get("image_mean", list(OPENAI_MEAN)), facts.get("image_std", list(OPENAI_STD))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,56 @@
+"""The losses, as functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def feature_repelling(cls: Tensor, frozen_cls: Tensor, margin: float = -1.0) -> Tensor:
+    """Similarity of the prompted model's [CLS] rows to the frozen model's, to be made small.
+
+    FR_i = mean_d cos(c_d, c_d frozen);  loss = mean_i max(FR_i, margin)
+
+    Args:
+        cls: (B, D, W) float, the [CLS] row after each prompted block.
+        frozen_cls: (B, D, W) float, the same rows of the model without prompts.
+        margin: in [-1, 1]; 1 makes the loss constant (plain VPT), -1 never binds (the paper's default).
+
+    Returns:
+        Scalar in [-1, 1].
+
+    Source: Zhang et al. (arXiv 2412.20392), feature-repelling loss.
+    """
+    similarity = F.cosine_similarity(cls.float(), frozen_cls.float(), dim=-1).mean(dim=-1)
+    return similarity.clamp(min=margin).mean()
+
+
+def zero_shot_logits(image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float) -> Tensor:
+    """Class logits tau * cos(image, text): (B, K) from unit features (B, P) and (K, P)."""
+    return logit_scale * image_features @ text_features.T
+
+
+def info_nce(
+    image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float, pairs: Tensor | None = None
+) -> Tensor:
+    """Symmetric contrastive loss between pictures and captions.
+
+    loss = 1/2 [CE(tau I T^t, P) + CE(tau T I^t, P^t)], P = the pairs, each row divided by its sum
+
+    Args:
+        image_features: (B, P) unit rows.
+        text_features: (M, P) unit rows.
+        logit_scale: tau.
+        pairs: (B, M) bool, true where the caption fits the picture; default is the identity. Equal captions
+            in a batch are one positive more, not a negative (Yang et al., CVPR 2022, UniCL).
+
+    Source: Radford et al. (ICML 2021), figure 3.
+    """
+    logits = zero_shot_logits(image_features, text_features, logit_scale)
+    if pairs is None:
+        pairs = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    weights = pairs.to(logits.dtype)
+    by_image = F.cross_entropy(logits, weights / weights.sum(1, keepdim=True))
+    by_text = F.cross_entropy(logits.T, weights.T / weights.T.sum(1, keepdim=True))
+    return (by_image + by_text) / 2

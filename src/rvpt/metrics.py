@@ -1,0 +1,48 @@
+"""The metrics: each counts (numerator, n) on a batch; counts add up, and a Rate is made of the sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share numerator / n; rates add by adding their counts."""
+
+    numerator: int
+    n: int
+
+    def __add__(self, other: Rate) -> Rate:
+        return Rate(self.numerator + other.numerator, self.n + other.n)
+
+    @property
+    def value(self) -> float:
+        """numerator / n in [0, 1]; nan where n = 0."""
+        return self.numerator / self.n if self.n else float("nan")
+
+    def interval(self) -> tuple[float, float]:
+        """95% Wilson score interval, each end in [0, 1] (Wilson, JASA 1927)."""
+        from scipy.stats import binomtest
+
+        if not self.n:
+            return 0.0, 1.0
+        bounds = binomtest(self.numerator, self.n).proportion_ci(confidence_level=0.95, method="wilson")
+        return float(bounds.low), float(bounds.high)
+
+
+def accuracy(predictions: Tensor, labels: Tensor) -> Rate:
+    """Share of pictures given their own class (CA on clean pictures, PA on triggered ones): two (B,) int64."""
+    return Rate(int((predictions == labels).sum()), len(labels))
+
+
+def attack_success(predictions: Tensor, labels: Tensor, target: int) -> Rate:
+    """ASR: share of triggered pictures of every class but the target that are called the target: two (B,) int64."""
+    others = labels != target
+    return Rate(int((predictions[others] == target).sum()), int(others.sum()))
+
+
+def attack_success_with_target(predictions: Tensor, labels: Tensor, target: int) -> Rate:
+    """ASR counted over all triggered pictures, the target class's own included, as some published code does."""
+    return Rate(int((predictions == target).sum()), len(labels))

@@ -1,0 +1,52 @@
+"""Progress on long work: a bar on a terminal, a line now and then elsewhere; always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+Report = Callable[[int, int, Mapping[str, float]], None]
+"""(step, total steps, values to show)."""
+LINE_EVERY = 20.0  # seconds
+
+
+def silent(step: int, total: int, values: Mapping[str, float]) -> None:
+    """Report nothing."""
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Report]:
+    """A progress report called `title`, with its values and the time left."""
+    if not sys.stderr.isatty():
+        yield _lines(title)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[values]}"), console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=None, values="")
+
+        def report(step: int, total: int, values: Mapping[str, float]) -> None:
+            progress.update(task, completed=step, total=total, values=_words(values))
+
+        yield report
+
+
+def _lines(title: str) -> Report:
+    start = last = time.monotonic()
+
+    def report(step: int, total: int, values: Mapping[str, float]) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LINE_EVERY or (step == total and last != start):
+            last = now
+            print(f"{title}: {step}/{total} {_words(values)}  {now - start:.0f} s", file=sys.stderr, flush=True)
+
+    return report
+
+
+def _words(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in values.items())

@@ -1,0 +1,171 @@
+"""A world that the package renders itself: glyph shapes in colours, sizes and places on textured backgrounds.
+
+The downstream task is the shape. Everything else (both colours, texture, size, place) is in the captions,
+so that a CLIP trained here encodes it, and is of no use to the task: what RVPT is said to drop can be measured.
+
+All randomness of a scene is drawn beforehand into a few integers; rendering is a pure function of them,
+so pictures are the same in any order, batch or process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZE = 48
+CELL = 36
+GLYPHS = {
+    "umbrella": "\u2602", "anchor": "\u2693", "snowman": "\u2603", "airplane": "\u2708",
+    "telephone": "\u260e", "scissors": "\u2702", "heart": "\u2665", "star": "\u2605",
+    "sun": "\u2600", "cloud": "\u2601", "moon": "\u263e", "horse": "\u265e",
+    "castle": "\u265c", "flag": "\u2691", "skull": "\u2620", "note": "\u266b",
+    "envelope": "\u2709", "pencil": "\u270f", "gear": "\u2699", "snowflake": "\u2744",
+    "flower": "\u273f", "cup": "\u2615", "lightning": "\u26a1", "face": "\u263a",
+}  # fmt: skip
+COLOURS = {
+    "red": (214, 40, 40), "orange": (247, 140, 30), "yellow": (245, 220, 60), "green": (50, 160, 70),
+    "blue": (45, 90, 210), "purple": (130, 60, 170), "pink": (245, 150, 190), "brown": (125, 80, 45),
+    "black": (25, 25, 25), "white": (245, 245, 245),
+}  # fmt: skip
+TEXTURES = ("plain", "striped", "checked", "dotted", "shaded", "grainy")
+SIZES = {"small": (16, 17, 18, 19), "medium": (22, 23, 24, 25), "large": (28, 29, 31, 32)}
+PLACES = (
+    "at the top left", "at the top", "at the top right",
+    "on the left", "in the middle", "on the right",
+    "at the bottom left", "at the bottom", "at the bottom right",
+)  # fmt: skip
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "shape": tuple(GLYPHS),
+    "colour": tuple(COLOURS),
+    "background": tuple(COLOURS),
+    "texture": TEXTURES,
+    "size": tuple(SIZES),
+    "place": PLACES,
+}
+CAPTIONS = 3  # different captions for each scene
+OPENERS = ("a photo of a", "a picture of a", "a", "an image of a", "this is a", "there is a")
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """`n` scenes, told apart by `seed`: exact attribute labels, captions, and pictures on demand."""
+
+    attributes: dict[str, NDArray[np.int64]]
+    jitter: NDArray[np.int64]
+    wording: NDArray[np.int64]
+
+    @classmethod
+    def draw(cls, n: int, seed: int) -> Scenes:
+        """Draw every random choice of `n` scenes; the figure never has the background's colour."""
+        rng = np.random.default_rng([seed, 0x5CE7E5])
+        values = {name: rng.integers(len(words), size=n) for name, words in ATTRIBUTES.items()}
+        step = rng.integers(1, len(COLOURS), size=n)
+        values["background"] = (values["colour"] + step) % len(COLOURS)
+        return cls(values, rng.integers(0, 2**31, size=(n, 12)), rng.integers(0, 2**31, size=(n, CAPTIONS)))
+
+    def __len__(self) -> int:
+        return len(self.jitter)
+
+    def render(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Pictures of the scenes at `indices`: uint8 (B, 3, 48, 48)."""
+        figure, background = self._masks(indices)
+        jitter = self.jitter[indices]
+        palette = np.array(list(COLOURS.values()), dtype=np.float32)
+        shift = (jitter[:, 6:12] % 41 - 20).astype(np.float32)
+        front = palette[self.attributes["colour"][indices]] + shift[:, :3]
+        back = palette[self.attributes["background"][indices]] + shift[:, 3:]
+        # Texture moves the background towards black or white, whichever is farther, by up to 30%.
+        contrast = np.where(back.mean(axis=1, keepdims=True) > 128, 0.0, 255.0).astype(np.float32)
+        back_plane = back[..., None, None] + (contrast - back)[..., None, None] * (0.3 * background[:, None])
+        pixels = back_plane + (front[..., None, None] - back_plane) * figure[:, None]
+        return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+
+    def captions(self, index: int) -> list[str]:
+        """The scene's captions: each names the shape and some of the other attributes in its own wording."""
+        words = {name: ATTRIBUTES[name][values[index]] for name, values in self.attributes.items()}
+        return [caption(words, int(code)) for code in self.wording[index]]
+
+    def _masks(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Coverage of the figure and strength of the texture, each float32 (B, 48, 48) in [0, 1]."""
+        glyphs, textures = _glyph_bank(), _texture_bank()
+        canvas = np.zeros((len(indices), SIZE + CELL, SIZE + CELL), dtype=np.float32)
+        background = np.empty((len(indices), SIZE, SIZE), dtype=np.float32)
+        for row, index in enumerate(indices):
+            jitter = self.jitter[index]
+            size_class, step = self.attributes["size"][index], jitter[0] % 4
+            side = list(SIZES.values())[size_class][step]
+            top, left = _corner(int(self.attributes["place"][index]), side, jitter[1:3] % 3 - 1)
+            shape = self.attributes["shape"][index]
+            canvas[row, top : top + CELL, left : left + CELL] = glyphs[shape, size_class * 4 + step]
+            y, x = jitter[3] % SIZE, jitter[4] % SIZE
+            bank = textures[self.attributes["texture"][index], jitter[5] % textures.shape[1]]
+            background[row] = bank[y : y + SIZE, x : x + SIZE]
+        half = CELL // 2
+        return canvas[:, half : half + SIZE, half : half + SIZE], background
+
+
+def _corner(place: int, side: int, jitter: NDArray[np.int64]) -> tuple[int, int]:
+    """Top left of the glyph's cell on the padded canvas, so that the figure stays inside the picture."""
+    low, high = side / 2 + 1, SIZE - 1 - side / 2
+    centre = [low + (high - low) * third / 2 for third in divmod(place, 3)]
+    top, left = (int(round(c + j)) for c, j in zip(centre, jitter, strict=True))
+    return top, left
+
+
+def caption(words: dict[str, str], code: int) -> str:
+    """One caption: the bits of `code` choose which attributes are named, the rest the order of the words."""
+    flags, code = code % 64, code // 64
+    opener, order = OPENERS[code % len(OPENERS)], code // len(OPENERS) % 3
+    size = f"{words['size']} " if flags & 1 else ""
+    colour = f"{words['colour']} " if flags & 2 else ""
+    ground = " ".join(w for w, f in ((words["texture"], flags & 4), (words["background"], flags & 8)) if f)
+    behind = f" on a {ground} background" if ground else ""
+    where = f" {words['place']}" if flags & 16 and flags & 32 else ""
+    thing = f"{size}{colour}{words['shape']}"
+    if order == 0 and ground:
+        return f"a {ground} background with a {thing}{where}."
+    if order == 1:
+        return f"{opener} {thing}{where}{behind}."
+    return f"{opener} {thing}{behind}{where}."
+
+
+@cache
+def _glyph_bank() -> NDArray[np.float32]:
+    """Coverage of every glyph at every size, centred in its cell: float32 (shapes, sizes, 36, 36)."""
+    from matplotlib import get_data_path
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.truetype(str(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), 160)
+    sides = [side for group in SIZES.values() for side in group]
+    bank = np.zeros((len(GLYPHS), len(sides), CELL, CELL), dtype=np.float32)
+    for row, glyph in enumerate(GLYPHS.values()):
+        box = font.getbbox(glyph)
+        width, height = int(box[2] - box[0]), int(box[3] - box[1])
+        square = Image.new("L", (max(width, height),) * 2)
+        corner = ((square.width - width) // 2 - box[0], (square.height - height) // 2 - box[1])
+        ImageDraw.Draw(square).text(corner, glyph, font=font, fill=255)
+        for column, side in enumerate(sides):
+            small = np.asarray(square.resize((side, side), Image.Resampling.BOX), dtype=np.float32) / 255
+            start = (CELL - side) // 2
+            bank[row, column, start : start + side, start : start + side] = small
+    return bank
+
+
+@cache
+def _texture_bank() -> NDArray[np.float32]:
+    """Strength of every texture in four variants, larger than a picture: float32 (textures, 4, 96, 96)."""
+    y, x = np.mgrid[0 : 2 * SIZE, 0 : 2 * SIZE].astype(np.float32)
+    rng = np.random.default_rng(0)
+    bank = np.zeros((len(TEXTURES), 4, 2 * SIZE, 2 * SIZE), dtype=np.float32)
+    for variant, period in enumerate((6, 8, 10, 12)):
+        along = (x, y, x + y, x - y)[variant]
+        bank[1, variant] = along % period < period / 2
+        bank[2, variant] = (x % period < period / 2) ^ (y % period < period / 2)
+        bank[3, variant] = (x % period - period / 2) ** 2 + (y % period - period / 2) ** 2 < (period / 3) ** 2
+        bank[4, variant] = np.abs((along / SIZE) % 2 - 1)
+        bank[5, variant] = rng.random((2 * SIZE, 2 * SIZE))
+    return bank

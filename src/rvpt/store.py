@@ -1,0 +1,183 @@
+"""Artefacts on disk: safetensors and JSON with hashes, written whole or not at all; rows as JSONL."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rvpt import __version__
+from rvpt.errors import RvptError
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def staging(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """A folder beside `target` to write into; it becomes `target` at the end, or vanishes on any error.
+
+    Raises:
+        RvptError: `target` exists and `force` is not given, or the disk is full or not writable.
+    """
+    refuse_existing(target, force=force)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        _replace(temporary, target)
+    except OSError as error:
+        raise _disk_error(error, target) from error
+    except SafetensorError as error:
+        raise RvptError(f"could not write {target}: {error}. Free some space or choose another folder") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(target: Path, *, force: bool) -> None:
+    """Raise RvptError if `target` holds anything and `force` is not given."""
+    if target.exists() and not target.is_dir():
+        raise RvptError(f"{target} is a file, a folder is needed: choose another --out")
+    if target.exists() and any(target.iterdir()) and not force:
+        raise RvptError(f"{target} exists already: choose another --out or give --force")
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Put the finished folder in the target's place, keeping the old one until the new one stands."""
+    if not target.exists():
+        os.rename(temporary, target)
+        return
+    old = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
+    os.rename(target, old)
+    os.rename(temporary, target)
+    shutil.rmtree(old)
+
+
+def _disk_error(error: OSError, target: Path) -> RvptError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RvptError(f"no space left to write {target}: free some or choose another folder")
+    return RvptError(f"could not write {target}: {error.strerror or error}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` under a temporary name, then rename."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _disk_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write `tensors` as safetensors, on the CPU and contiguous."""
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; a file that is missing or damaged is an RvptError."""
+    if not path.is_file():
+        raise RvptError(f"{path} is missing")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RvptError(f"{path} is not a whole safetensors file ({error}): fetch or make it again") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; a file that is missing or damaged is an RvptError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RvptError(f"{path} is missing") from None
+    except (ValueError, OSError) as error:
+        raise RvptError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Hex sha256 over name, dtype, shape and bytes of each tensor, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(memoryview(value.flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def write_manifest(folder: Path, kind: str, **facts: Any) -> None:
+    """Write the manifest of an artefact: its kind, facts, the version, and the sha256 of every file in it."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    parts = {str(p.relative_to(folder)): sha256_file(p) for p in files}
+    versions = {"rvpt": __version__, "torch": str(torch.__version__)}
+    write_json(folder / MANIFEST, {"kind": kind, **facts, "parts": parts, "versions": versions})
+
+
+def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
+    """The manifest of an artefact whose files are all there and unchanged.
+
+    Raises:
+        RvptError: no manifest, another kind of artefact, or a file that differs from its hash.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise RvptError(f"{folder} is no rvpt artefact: it has no {MANIFEST}")
+    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    if kind and manifest.get("kind") != kind:
+        raise RvptError(f"{folder} holds a {manifest.get('kind')}, a {kind} is needed")
+    for name, expected in manifest.get("parts", {}).items():
+        if not (folder / name).is_file():
+            raise RvptError(f"{folder / name} is missing: the artefact is not whole, make it again")
+        if sha256_file(folder / name) != expected:
+            raise RvptError(f"{folder / name} was changed since it was made (its sha256 differs): make it again")
+    return manifest
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append each row as one JSON line."""
+    text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise _disk_error(error, path) from error
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of a JSONL file; a line that is no JSON object is an RvptError."""
+    if not path.is_file():
+        raise RvptError(f"{path} is missing: give a file of rows (JSONL)")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            raise RvptError(f"{path}, line {number}: not a JSON object") from None
+    return rows
