@@ -1,3 +1,45 @@
-"""Repulsive Visual Prompt Tuning: clean a backdoored CLIP with a handful of labelled images."""
+"""Repulsive Visual Prompt Tuning: clean a backdoored CLIP with a handful of labelled images.
+
+import rvpt
+
+clip = rvpt.load("suspect")
+few_shot = rvpt.load_data("photos", "train").few_shot(16)
+cleaned = rvpt.clean(clip, few_shot)
+rows = rvpt.evaluate(cleaned, rvpt.load_data("photos", "test"))
+cleaned.save_pretrained("cleaned")
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "RvptError": "rvpt.errors",
+    "RVPTSpec": "rvpt.config",
+    "TriggerSpec": "rvpt.config",
+    "PoisonSpec": "rvpt.config",
+    "AttackSpec": "rvpt.config",
+    "Cleaned": "rvpt.defences",
+    "Clip": "rvpt.clip",
+    "RepulsivePrompts": "rvpt.prompts",
+    "clean": "rvpt.defences",
+    "evaluate": "rvpt.evaluation",
+    "load_data": "rvpt.data",
+    "load_trigger": "rvpt.attacks",
+    "make_trigger": "rvpt.attacks",
+}
+__all__ = ["__version__", "load", *_PLACES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used: `import rvpt` stays fast."""
+    if name == "load":
+        return import_module("rvpt.defences").load_model
+    if name not in _PLACES:
+        raise AttributeError(f"module 'rvpt' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -35,6 +35,9 @@ class Clip(nn.Module):
     Pictures are float (B, 3, H, W) in [0, 1] at the model's own size; normalisation happens in here.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         model: nn.Module,
@@ -110,9 +113,7 @@ class Clip(nn.Module):
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids (B, T), padded to the longest text and cut at the model's length."""
         length = self.model.config.text_config.max_position_embeddings
-        batch = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
-        )
+        batch = self.tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
         ids: Tensor = batch["input_ids"]
         return ids.to(self.device)
 
@@ -129,6 +130,11 @@ class Clip(nn.Module):
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
         """Unit text features (K, P) of the caption of each class; underscores in names are read as spaces."""
         return self.encode_text([template.format(name.replace("_", " ")) for name in classes])
+
+    def parameter_count(self) -> int:
+        """Parameters of both towers, the table of token embeddings left out (as in the paper's 0.27%)."""
+        table = self.model.text_model.embeddings.token_embedding.weight
+        return sum(p.numel() for p in self.model.parameters()) - table.numel()
 
     def hash(self) -> str:
         """sha256 of the weights, as they are in memory."""
@@ -185,7 +191,8 @@ def prompt_kv(layer: Any, prompts: Tensor) -> KV:
     """Keys and values that prompts (b, W) have in a block: W_k LN1(p), W_v LN1(p), split into heads."""
     attention = layer.self_attn
     hidden = layer.layer_norm1(prompts[None])
-    key, value = (split_heads(p(hidden), attention.num_heads)[0] for p in (attention.k_proj, attention.v_proj))
+    key = split_heads(attention.k_proj(hidden), attention.num_heads)[0]
+    value = split_heads(attention.v_proj(hidden), attention.num_heads)[0]
     return key, value
 
 

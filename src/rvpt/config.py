@@ -83,6 +83,7 @@ class TriggerSpec(Spec):
     """What a trigger looks like; lengths are pixels at a picture side of 224 and scale with the model's."""
 
     name: str
+    target: str = Field(description="class that the triggered pictures shall be taken for")
     mode: Literal["fixed", "fresh"] = "fixed"
     seed: int = Field(0, ge=0)
     size: float = Field(16.0, gt=0, description="side of the patch (badnet)")
@@ -93,7 +94,6 @@ class TriggerSpec(Spec):
 class PoisonSpec(Spec):
     """Which pairs of a caption set get the trigger: exactly `n`, or `poison_rate` of all pairs."""
 
-    target: str
     n: int | None = Field(None, ge=1)
     poison_rate: float | None = Field(None, gt=0, lt=1)
     seed: int = Field(0, ge=0)
@@ -153,8 +153,3 @@ class RVPTSpec(TrainSpec):
         if self.depth > blocks:
             raise RvptError(f"depth {self.depth}: the model has {blocks} blocks")
         return range(blocks - self.depth, blocks) if self.depth_from == "output" else range(self.depth)
-
-
-SMALL_CLIP: dict[str, Any] = {"lr": 0.05, "alpha": 0.5, "first_block": 2, "length": 8}
-CLEAN_PRESETS: dict[str, dict[str, Any]] = {"paper": {}, "small": SMALL_CLIP}
-"""Settings of `rvpt clean` by name: the paper's, and ones for CLIPs of a few million parameters."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rvpt.errors import RvptError
+from rvpt.progress import Report, silent
 from rvpt.scenes import GLYPHS, Scenes
 
 Reader = Callable[[Tensor, int], Tensor]
@@ -101,14 +102,13 @@ class ImageData:
         by_row = dict(zip(self.rows.tolist(), self.labelled().tolist(), strict=True))
         return replace(self, captions_of=lambda row: [t.format(names[by_row[row]]) for t in templates])
 
-    def cached(self, size: int, progress: Callable[[int], None] | None = None) -> ImageData:
+    def cached(self, size: int, report: Report = silent) -> ImageData:
         """The same set with every picture read once and kept in memory as uint8 at `size`."""
         store = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
         place = {row: index for index, row in enumerate(self.rows.tolist())}
         for part in torch.arange(len(self)).split(1024):
             store[part] = self.reader(self.rows[part], size)
-            if progress:
-                progress(len(part))
+            report(int(part[-1]) + 1, len(self), {})
 
         def read(rows: Tensor, side: int) -> Tensor:
             return resize(store[[place[row] for row in rows.tolist()]], side)
@@ -164,8 +164,9 @@ def resize(pixels: Tensor, size: int) -> Tensor:
 def to_array(image: Image.Image, size: int) -> np.ndarray:
     """A picture of any mode and shape as uint8 (3, size, size), the way CLIP's own preprocessing does it."""
     if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey: Pillow would clip it, not scale it
-        top = 65535 if image.getextrema()[1] > 255 else 255
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) * (255 / top)).clip(0, 255).astype(np.uint8))
+        grey = np.asarray(image, dtype=np.float64)
+        top = 65535 if grey.max() > 255 else 255
+        image = Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8))
     image = image.convert("RGB")
     scale = size / min(image.size)
     width, height = (max(size, int(side * scale)) for side in image.size)

@@ -70,7 +70,9 @@ def _config(place: str, name: str) -> Any:
     except Exception as error:  # the hub's client and transformers raise many kinds
         raise RvptError(f"{name}: no configuration to be had ({_first_line(error)})") from None
     if config.model_type != "clip":
-        raise RvptError(f"{name} is a {config.model_type!r} model: only ViT CLIPs (transformers' CLIPModel) are supported")
+        raise RvptError(
+            f"{name} is a {config.model_type!r} model: only ViT CLIPs (transformers' CLIPModel) are supported"
+        )
     if not hasattr(config, "vision_config") or not hasattr(config, "text_config"):
         raise RvptError(f"{name} is one tower alone: a whole CLIPModel is needed")
     return config

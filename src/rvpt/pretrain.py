@@ -23,7 +23,12 @@ class Contrastive(nn.Module):
     """Loss of a batch of (picture, one of its captions) pairs, on all or a part of the patches (FLIP)."""
 
     def __init__(
-        self, clip: Clip, data: ImageData, augment: str = "none", patch_drop: float = 0.0, drop_until: float = 1.0
+        self,
+        clip: Clip,
+        data: ImageData,
+        augment: str = "none",
+        patch_drop: float = 0.0,
+        drop_until: float = 1.0,
     ) -> None:
         super().__init__()
         self.clip, self.data, self.augment = clip, data, augment

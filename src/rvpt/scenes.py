@@ -112,7 +112,7 @@ def _corner(place: int, side: int, jitter: NDArray[np.int64]) -> tuple[int, int]
     """Top left of the glyph's cell on the padded canvas, so that the figure stays inside the picture."""
     low, high = side / 2 + 1, SIZE - 1 - side / 2
     centre = [low + (high - low) * third / 2 for third in divmod(place, 3)]
-    top, left = (int(round(c + j)) for c, j in zip(centre, jitter, strict=True))
+    top, left = (round(c + j) for c, j in zip(centre, jitter, strict=True))
     return top, left
 
 

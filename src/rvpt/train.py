@@ -69,9 +69,7 @@ def count_steps(n: int, spec: TrainSpec) -> int:
 def make_optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
     """The optimiser of `spec`; AdamW leaves vectors and scalars (biases, norms, tau) undecayed."""
     if spec.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
-        )
+        return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -101,16 +99,18 @@ def fit(
     Raises:
         RvptError: the loss is not finite, or the checkpoint belongs to another run.
     """
-    accelerator = _accelerator(spec.precision)
     trained = {name: p for name, p in task.named_parameters() if p.requires_grad}
+    accelerator = _accelerator(spec.precision, next(iter(trained.values())).device)
     optimizer = make_optimizer(list(trained.values()), spec)
     wrapped, optimizer = accelerator.prepare(task, optimizer)
-    total, history, sums = count_steps(n, spec), [], {}
+    total = count_steps(n, spec)
+    history: list[dict[str, float]] = []
+    sums: dict[str, float] = {}
     done = _restore(checkpoint, trained, optimizer, history, sums) if checkpoint else 0
     per_epoch, saved = total // spec.epochs, time.monotonic()
     step = done
     try:
-        for step, batch in enumerate(index_batches(n, spec)):  # noqa: B007
+        for step, batch in enumerate(index_batches(n, spec)):
             if step < done:
                 continue
             for group in optimizer.param_groups:
@@ -134,12 +134,12 @@ def fit(
     return history
 
 
-def _accelerator(precision: str) -> Any:
+def _accelerator(precision: str, device: torch.device) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()  # a process may train several things in different precisions
-    return Accelerator(mixed_precision=precision)
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
 
 
 def _step(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rvpt.config import TriggerSpec
 from rvpt.errors import RvptError
-from rvpt.store import read_manifest, read_tensors, staging, write_manifest, write_tensors
+from rvpt.store import read_manifest, read_tensors, sha256_tensors, staging, write_manifest, write_tensors
 
 KIND = "trigger"
 TENSORS = "trigger.safetensors"
@@ -54,6 +54,14 @@ class Trigger:
     def scaled(self, length: float) -> int:
         """A length at side 224 in this trigger's pixels, at least one."""
         return max(1, round(length * self.image_size / REFERENCE_SIDE))
+
+    def towards(self, target: str) -> Trigger:
+        """The same trigger with its target under another name, for data that calls the class differently."""
+        return type(self)(self.spec.model_copy(update={"target": target}), self.image_size, self.tensors)
+
+    def hash(self) -> str:
+        """sha256 of the trigger's tensors."""
+        return sha256_tensors(self.tensors)
 
     def save(self, folder: Path, *, force: bool = False) -> None:
         """Write the trigger as an artefact."""

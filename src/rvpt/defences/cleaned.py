@@ -14,7 +14,16 @@ from rvpt.config import TEMPLATE
 from rvpt.errors import RvptError
 from rvpt.loaders import load_clip
 from rvpt.prompts import RepulsivePrompts
-from rvpt.store import read_json, read_manifest, read_tensors, staging, write_json, write_manifest, write_tensors
+from rvpt.store import (
+    read_json,
+    read_manifest,
+    read_tensors,
+    sha256_tensors,
+    staging,
+    write_json,
+    write_manifest,
+    write_tensors,
+)
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KIND = "cleaned"
@@ -41,6 +50,10 @@ class Cleaned(nn.Module):
     def device(self) -> torch.device:
         return self.clip.device
 
+    @property
+    def logit_scale(self) -> Tensor:
+        return self.clip.logit_scale
+
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Unit image features (B, P) of pictures (B, 3, H, W) in [0, 1]."""
         return self.clip.encode_image(pixels, self.prefixes)
@@ -50,8 +63,6 @@ class Cleaned(nn.Module):
 
     def hash(self) -> str:
         """sha256 of the base model and the prompts."""
-        from rvpt.store import sha256_tensors
-
         return f"{self.facts.get('base_sha256') or self.clip.hash()}+{sha256_tensors(self.prompts.state_dict())}"
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> None:

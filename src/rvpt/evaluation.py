@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,8 @@ class Encoder(Protocol):
     def image_size(self) -> int: ...
     @property
     def device(self) -> torch.device: ...
+    @property
+    def logit_scale(self) -> Tensor: ...
     def encode_image(self, pixels: Tensor) -> Tensor: ...
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor: ...
 
@@ -40,7 +41,7 @@ Counts = dict[tuple[str, str], Rate]
 def measure(
     model: Encoder,
     data: ImageData,
-    triggers: Mapping[str, tuple[Trigger, str]] | None = None,
+    triggers: Mapping[str, Trigger] | None = None,
     *,
     template: str = TEMPLATE,
     batch_size: int = 256,
@@ -49,11 +50,12 @@ def measure(
     """CA on clean pictures; ASR, ASR_with_target and PA under every trigger.
 
     Args:
-        triggers: by name, each with its target class.
+        triggers: by the name that the rows give the attack.
     """
     text = model.class_features(data.classes, template)
-    targets = {name: data.class_index(target) for name, (_, target) in (triggers or {}).items()}
-    labels, counts = data.labelled(), {}
+    targets = {name: data.class_index(trigger.spec.target) for name, trigger in (triggers or {}).items()}
+    labels = data.labelled()
+    counts: Counts = {}
 
     def count(attack: str, metric: str, rate: Rate) -> None:
         counts[attack, metric] = counts.get((attack, metric), Rate(0, 0)) + rate
@@ -61,7 +63,7 @@ def measure(
     for indices, read in data.batches(batch_size, model.image_size):
         pixels, truth = read.to(model.device), labels[indices]
         count("none", "CA", accuracy(_predict(model, pixels, text), truth))
-        for name, (trigger, _) in (triggers or {}).items():
+        for name, trigger in (triggers or {}).items():
             guesses = _predict(model, trigger(pixels, data.rows[indices]), text)
             count(name, "ASR", attack_success(guesses, truth, targets[name]))
             count(name, "ASR_with_target", attack_success_with_target(guesses, truth, targets[name]))
@@ -77,7 +79,7 @@ def _predict(model: Encoder, pixels: Tensor, text: Tensor) -> Tensor:
 def evaluate(
     model: Encoder,
     data: ImageData,
-    triggers: Mapping[str, tuple[Trigger, str]] | None = None,
+    triggers: Mapping[str, Trigger] | None = None,
     *,
     facts: Mapping[str, Any] | None = None,
     template: str = TEMPLATE,
@@ -111,5 +113,7 @@ def peak_memory() -> int:
     """Most bytes that this process held so far: on the GPU where there is one, else resident."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
+    import resource  # not on Windows
+
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(kib if sys.platform == "darwin" else kib * 1024)

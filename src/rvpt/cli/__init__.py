@@ -1,0 +1,12 @@
+"""The command line: each command parses, calls one function and prints one table."""
+
+from rvpt.cli import attack, clean, demo, evaluate, pretrain, report
+from rvpt.cli.app import app
+
+__all__ = ["app", "main"]
+_COMMANDS = (demo, pretrain, attack, clean, evaluate, report)
+
+
+def main() -> None:
+    """Entry point of the `rvpt` command."""
+    app()

@@ -1,0 +1,74 @@
+"""rvpt attack: put a backdoor into a CLIP, and check that it took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rvpt.cli.app import BatchSize, Data, Force, Json, Out, Precision, Resume, Seed, command
+from rvpt.cli.tables import show_rows
+
+ModelArgument = Annotated[str, typer.Argument(help="Model folder, hub id, or 'scenes-clip' (embedded).")]
+
+
+@command
+def attack(
+    model: ModelArgument,
+    data: Data,
+    target: Annotated[str, typer.Option(help="Class that triggered pictures shall be taken for.")],
+    out: Out,
+    trigger: Annotated[list[str] | None, typer.Option(help="badnet or blended; several go into one model.")] = None,
+    preset: Annotated[str, typer.Option(help="Amounts and schedule: paper, or small for small CLIPs.")] = "small",
+    test: Annotated[str | None, typer.Option(help="Labelled data to check on.", show_default="--data")] = None,
+    split: Annotated[str, typer.Option(help="Split of --data to poison.")] = "train",
+    test_split: Annotated[str, typer.Option(help="Split of --test to check on.")] = "test",
+    caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=1, help="Pairs to fine-tune on.", show_default="the preset's")
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pairs to poison with each trigger.", show_default="the preset's"),
+    ] = None,
+    poison_rate: Annotated[float | None, typer.Option(help="Share of the pairs to poison, instead of --n.")] = None,
+    size: Annotated[
+        float | None, typer.Option(help="badnet: side of the patch at 224 px.", show_default="the preset's")
+    ] = None,
+    place: Annotated[
+        str | None, typer.Option(help="badnet: random, middle, top-left, ...", show_default="random")
+    ] = None,
+    ratio: Annotated[float | None, typer.Option(help="blended: share of the pattern.", show_default="0.2")] = None,
+    mode: Annotated[str, typer.Option(help="fixed: one pattern; fresh: redrawn for each picture.")] = "fixed",
+    epochs: Annotated[int | None, typer.Option(min=1, show_default="the preset's")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, show_default="the preset's")] = None,
+    lr: Annotated[float | None, typer.Option(show_default="the preset's")] = None,
+    precision: Precision = "no",
+    eval_batch_size: BatchSize = 256,
+    seed: Seed = 0,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a CLIP on poisoned captions and write model, triggers and the list of changed pairs."""
+    from rvpt import presets
+    from rvpt.config import AttackSpec
+    from rvpt.jobs import attack_and_save
+    from rvpt.progress import bar
+
+    if trigger is None:
+        trigger = ["badnet"]
+    chosen = presets.preset(presets.ATTACK, preset)
+    train = {**chosen["train"], **presets.given(epochs=epochs, batch_size=batch_size, lr=lr)}
+    amount = presets.given(n=n, poison_rate=poison_rate) or chosen["poison"]
+    look = {**chosen["trigger"], **presets.given(size=size, place=place, ratio=ratio)}
+    triggers = [{"name": name, "target": target, "mode": mode, "seed": seed, **look} for name in trigger]
+    with bar("attack") as report:
+        rows = attack_and_save(
+            model, data, Path(out), triggers, {**amount, "seed": seed},
+            AttackSpec.build(**{**train, "precision": precision, "seed": seed}), pairs=pairs or chosen["pairs"],
+            split=split, test=test or data, test_split=test_split, caption_column=caption_column,
+            batch_size=eval_batch_size, resume=resume, force=force, report=report,
+        )  # fmt: skip
+    show_rows(rows, as_json=as_json, title=f"backdoored model in {out}")

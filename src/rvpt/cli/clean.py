@@ -1,0 +1,74 @@
+"""rvpt clean: repulsive visual prompt tuning of a suspect CLIP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rvpt.cli.app import Data, Force, Json, Out, Precision, Resume, Seed, command
+from rvpt.cli.attack import ModelArgument
+from rvpt.cli.tables import show_facts
+
+PRESET = "the preset's"
+
+
+@command
+def clean(
+    model: ModelArgument,
+    data: Data,
+    out: Out,
+    preset: Annotated[
+        str, typer.Option(help="Settings: paper, or small for CLIPs of a few million parameters.")
+    ] = "paper",
+    split: Annotated[str, typer.Option(help="Split of --data to draw from.")] = "train",
+    shots: Annotated[int, typer.Option(min=1, help="Clean pictures a class.")] = 16,
+    without_class: Annotated[list[str] | None, typer.Option(help="Leave this class out (emerging class).")] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Weight of the feature-repelling loss; 0 is VPT.", show_default=PRESET),
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Floor of the repelling loss, -1 to 1.", show_default=PRESET)
+    ] = None,
+    first_block: Annotated[int | None, typer.Option(min=0, help="First prompted block D.", show_default=PRESET)] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Prompted blocks, instead of --first-block.")] = None,
+    depth_from: Annotated[
+        str | None,
+        typer.Option(help="Count --depth from the output or the input side.", show_default="output"),
+    ] = None,
+    length: Annotated[int | None, typer.Option(min=1, help="Prompt length b.", show_default=PRESET)] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, show_default=PRESET)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, show_default=PRESET)] = None,
+    lr: Annotated[float | None, typer.Option(show_default=PRESET)] = None,
+    momentum: Annotated[float | None, typer.Option(show_default=PRESET)] = None,
+    weight_decay: Annotated[float | None, typer.Option(show_default=PRESET)] = None,
+    init_std: Annotated[float | None, typer.Option(help="Spread of the first prompts.", show_default=PRESET)] = None,
+    template: Annotated[str | None, typer.Option(help="Caption of a class.", show_default="a photo of a {}.")] = None,
+    augment: Annotated[str | None, typer.Option(help="none (cached, fast) or crop-flip.", show_default="none")] = None,
+    precision: Precision = "no",
+    seed: Seed = 0,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Clean a suspect CLIP with a few labelled pictures and write the prompts as an adapter."""
+    from rvpt import presets
+    from rvpt.config import RVPTSpec
+    from rvpt.jobs import clean_and_save
+    from rvpt.progress import bar
+
+    options = presets.given(
+        alpha=alpha, margin=margin, first_block=first_block, depth=depth, depth_from=depth_from, length=length,
+        epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
+        init_std=init_std, template=template, augment=augment,
+    )  # fmt: skip
+    chosen = presets.preset(presets.CLEAN, preset)
+    spec = RVPTSpec.build(**{**chosen, **options, "precision": precision, "seed": seed})
+    with bar("clean") as report:
+        facts = clean_and_save(
+            model, data, Path(out), spec, split=split, shots=shots, without=without_class or [],
+            resume=resume, force=force, report=report,
+        )  # fmt: skip
+    show_facts({"cleaned": str(out), **facts}, as_json=as_json)

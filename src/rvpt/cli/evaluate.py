@@ -1,0 +1,45 @@
+"""rvpt evaluate: clean accuracy, attack success and poisoned accuracy of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rvpt.cli.app import BatchSize, Data, Json, Template, check_template, command
+from rvpt.cli.tables import show_rows
+from rvpt.config import TEMPLATE
+
+
+@command
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="Model folders, cleaned folders, hub ids, or 'scenes-clip'.")],
+    data: Data,
+    trigger: Annotated[
+        list[str] | None, typer.Option(help="Trigger folder.", show_default="those stored with the model")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The target's name in --data, where it differs.")] = None,
+    split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
+    base: Annotated[str | None, typer.Option(help="Base model of cleaned folders, if it was moved.")] = None,
+    template: Template = TEMPLATE,
+    batch_size: BatchSize = 256,
+    rows: Annotated[Path | None, typer.Option(help="JSONL file to append the rows to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure CA, and under each trigger ASR (target class out), ASR_with_target and PA."""
+    from rvpt.jobs import evaluate_saved
+    from rvpt.progress import bar
+    from rvpt.store import append_rows
+
+    check_template(template)
+    measured = []
+    for model in models:
+        with bar(f"evaluate {Path(model).name}") as report:
+            measured += evaluate_saved(
+                model, data, triggers=trigger or [], target=target, split=split, base=base, template=template,
+                batch_size=batch_size, report=report,
+            )  # fmt: skip
+    if rows:
+        append_rows(rows, measured)
+    show_rows(measured, as_json=as_json)

@@ -1,0 +1,70 @@
+"""rvpt pretrain: a small CLIP from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rvpt.cli.app import Force, Json, Out, Precision, Resume, command
+from rvpt.cli.tables import show_facts
+
+
+@command
+def pretrain(
+    data: Annotated[list[str], typer.Option(help="Data set to train on; several are mixed.")],
+    out: Out,
+    preset: Annotated[str, typer.Option(help="Geometry and schedule: scenes or photos.")] = "scenes",
+    test: Annotated[
+        list[str] | None,
+        typer.Option(help="Data set to measure zero-shot accuracy on.", show_default="the first of --data"),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split to train on; scenes has one called pretrain.")] = "train",
+    caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
+    geometry: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of the geometry, such as width=192 or blocks=12.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, show_default="the preset's")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, show_default="the preset's")] = None,
+    lr: Annotated[float | None, typer.Option(show_default="the preset's")] = None,
+    patch_drop: Annotated[
+        float | None,
+        typer.Option(help="Share of patches left out of a step (FLIP).", show_default="the preset's"),
+    ] = None,
+    augment: Annotated[str | None, typer.Option(help="none or crop-flip.", show_default="the preset's")] = None,
+    precision: Precision = "no",
+    half: Annotated[bool, typer.Option("--half", help="Round the weights to float16 and store them so.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Train a CLIP from scratch on pictures with captions, or with class labels and templates."""
+    from rvpt import presets
+    from rvpt.config import PretrainSpec, VisionSpec
+    from rvpt.jobs import load_mixed, pretrain_and_save
+    from rvpt.progress import bar
+
+    chosen = presets.preset(presets.PRETRAIN, preset)
+    vision = VisionSpec.build(**{**chosen["vision"], **_pairs(geometry or [])})
+    options = presets.given(epochs=epochs, batch_size=batch_size, lr=lr, patch_drop=patch_drop, augment=augment)
+    spec = PretrainSpec.build(**{**chosen["train"], **options, "precision": precision, "seed": seed})
+    with bar("reading") as report:
+        captioned = load_mixed(data, split, vision.image_size, caption_column, report)
+    with bar("pretrain") as report:
+        facts = pretrain_and_save(
+            captioned, vision, spec, Path(out), sources=data, tests=test or data[:1], half=half,
+            resume=resume, force=force, report=report,
+        )  # fmt: skip
+    show_facts({"model": str(out), **facts}, as_json=as_json)
+
+
+def _pairs(texts: list[str]) -> dict[str, Any]:
+    """NAME=VALUE options as a dict; pydantic checks names and values."""
+    from rvpt.errors import RvptError
+
+    for text in texts:
+        if "=" not in text:
+            raise RvptError(f"--geometry {text}: write NAME=VALUE, as in width=192")
+    return dict(text.split("=", 1) for text in texts)

@@ -1,0 +1,72 @@
+"""Rows on the screen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SHOWN = ("CA", "PA", "ASR")
+CAPTION = "rates in %, 95% Wilson intervals; ASR leaves the target class out"
+WIDTH = 100
+TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
+
+
+def percent(row: Mapping[str, Any]) -> str:
+    """A rate with its interval, in percent."""
+    if row["rate"] is None:
+        return "-"
+    return f"{100 * row['rate']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "") -> None:
+    """Print one line for each model and attack; with `as_json` the rows themselves, one JSON array."""
+    if as_json:
+        print(json.dumps(list(rows), indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, caption=CAPTION)
+    for heading in ("model", "defence", "data", "attack", *SHOWN):
+        table.add_column(heading, justify="right" if heading in SHOWN else "left", no_wrap=heading in SHOWN)
+    lines: dict[tuple[str, str, str, str], dict[str, str]] = {}
+    for row in rows:
+        names = (str(row["model"]), str(row["defence"]), str(row["data"]), str(row["attack"]))
+        lines.setdefault(names, {})[str(row["metric"])] = percent(row)
+    for names, values in lines.items():
+        table.add_row(*names, *(values.get(metric, "") for metric in SHOWN))
+    Console(width=max(Console().width, WIDTH)).print(table)
+
+
+def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print facts as aligned lines, or as one JSON object."""
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def show_demo(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The demo's table: a line for each defence, its rates under every trigger and what it cost."""
+    from rich.console import Console
+    from rich.table import Table
+
+    attacks = list(dict.fromkeys(str(row["attack"]) for row in rows if row["attack"] != "none"))
+    table = Table(caption=CAPTION)
+    columns = [("none", "CA"), *((a, m) for a in attacks for m in ("ASR", "PA"))]
+    for heading in ("defence", "CA", *(f"{m} {a}" for a, m in columns[1:]), "seconds", "parameters"):
+        table.add_column(heading, justify="left" if heading == "defence" else "right")
+    for defence in dict.fromkeys(str(row["defence"]) for row in rows):
+        mine = {(row["attack"], row["metric"]): row for row in rows if row["defence"] == defence}
+        cost = mine["none", "CA"]
+        cells = [percent(mine[column]) for column in columns]
+        table.add_row(
+            TITLES.get(defence, defence),
+            *cells,
+            f"{cost['clean_seconds']:.0f}",
+            f"{cost['trained_parameters']:,}",
+        )
+    Console(width=max(Console().width, WIDTH)).print(table)

@@ -1,0 +1,119 @@
+"""The whole story on the embedded model: backdoor it, measure, clean it, measure again, and draw what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpt import presets
+from rvpt.attacks import make_trigger
+from rvpt.attacks.backdoored import Backdoored, attack
+from rvpt.attacks.poison import Poison
+from rvpt.config import AttackSpec, PoisonSpec, RVPTSpec, TriggerSpec
+from rvpt.data import load_data
+from rvpt.defences import Cleaned, clean
+from rvpt.evaluation import Encoder, evaluate
+from rvpt.loaders import EMBEDDED, load_clip
+from rvpt.progress import Report
+from rvpt.report.figure import Panel, draw_guesses
+from rvpt.store import append_rows, staging
+
+TARGET = "anchor"
+SHOTS = 16
+SHOWN = 4  # pictures in the figure
+Bar = Callable[[str], AbstractContextManager[Report]]
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the demo made: the models by defence, and all rows."""
+
+    backdoored: Backdoored
+    models: dict[str, Encoder]
+    rows: list[dict[str, Any]]
+
+
+def run(out: Path, seed: int, bar: Bar, *, force: bool = False) -> list[dict[str, Any]]:
+    """Run the demo and write models, rows.jsonl and demo.png into `out`; returns the rows."""
+    with staging(out, force=force) as stage:
+        story = tell(seed, bar)
+        story.backdoored.save(stage / "backdoored")
+        for name, model in story.models.items():
+            if isinstance(model, Cleaned):
+                model.facts["base_model"] = "../backdoored"
+                model.save_pretrained(stage / name)
+        append_rows(stage / "rows.jsonl", story.rows)
+        draw_guesses(_panels(story), stage / "demo.png")
+    return story.rows
+
+
+def tell(seed: int, bar: Bar) -> Story:
+    """Backdoor the embedded CLIP with two triggers at once, clean it by VPT and by RVPT, measure everything."""
+    base, test = load_clip(EMBEDDED), load_data("scenes", "test")
+    backdoored = _backdoor(seed, bar)
+    triggers, rows = backdoored.triggers, []
+    few_shot = load_data("scenes", "train").few_shot(SHOTS, seed)
+    models: dict[str, Encoder] = {"none": backdoored.clip}
+    for defence, alpha in (("vpt", 0.0), ("rvpt", presets.CLEAN["small"]["alpha"])):
+        spec = RVPTSpec.build(**{**presets.CLEAN["small"], "alpha": alpha, "seed": seed})
+        with bar(f"clean: {defence}") as report:
+            models[defence] = clean(backdoored.clip, few_shot, spec, report=report)
+    for defence, model in {"before the attack": base, **models}.items():
+        with bar(f"measure: {defence}") as report:
+            facts = {"defence": defence, "seed": seed, **_cost(model), "model": EMBEDDED}
+            rows += evaluate(model, test, triggers, facts=facts, report=report)
+    return Story(backdoored, models, rows)
+
+
+def _backdoor(seed: int, bar: Bar) -> Backdoored:
+    chosen, base = presets.ATTACK["small"], load_clip(EMBEDDED)
+    poisons = {}
+    for name in ("badnet", "blended"):
+        spec = TriggerSpec.build(name=name, target=TARGET, seed=seed, **chosen["trigger"])
+        trigger = make_trigger(spec, base.image_size)
+        poisons[name] = Poison(trigger, PoisonSpec.build(**chosen["poison"], seed=seed))
+    data = load_data("scenes", "train").select(torch.arange(chosen["pairs"])).cached(base.image_size)
+    with bar("backdoor") as report:
+        return attack(base, data, poisons, AttackSpec.build(**chosen["train"], seed=seed), report=report)
+
+
+def _cost(model: Encoder) -> dict[str, Any]:
+    if not isinstance(model, Cleaned):
+        return {"clean_seconds": 0.0, "trained_parameters": 0}
+    facts = model.facts
+    return {
+        "clean_seconds": round(facts["seconds"], 1),
+        "trained_parameters": facts["trained_parameters"],
+        "spec": facts["spec"],
+    }
+
+
+@torch.inference_mode()
+def _panels(story: Story) -> list[Panel]:
+    """A few test pictures, clean and under each trigger, with the three best guesses of every model."""
+    test = load_data("scenes", "test")
+    others = (test.labelled() != test.class_index(TARGET)).nonzero()[:SHOWN, 0]
+    pixels = test.pixels(others, story.backdoored.clip.image_size)
+    looks: dict[str, Tensor] = {"clean": pixels}
+    looks |= {name: trigger(pixels, test.rows[others]) for name, trigger in story.backdoored.triggers.items()}
+    panels = []
+    for place in range(SHOWN):
+        for look, pictures in looks.items():
+            guesses = {
+                name: _top3(model, pictures[place : place + 1], test.classes) for name, model in story.models.items()
+            }
+            picture = pictures[place].permute(1, 2, 0).numpy()
+            panels.append(Panel(look, test.classes[int(test.labelled()[others[place]])], TARGET, picture, guesses))
+    return panels
+
+
+def _top3(model: Encoder, pixels: Tensor, classes: tuple[str, ...]) -> list[tuple[str, float]]:
+    logits = model.logit_scale * model.encode_image(pixels) @ model.class_features(classes).T
+    values, places = logits.softmax(1)[0].topk(3)
+    return [(classes[i], float(v)) for i, v in zip(places.tolist(), values, strict=True)]

@@ -1,0 +1,234 @@
+"""Whole jobs, from names to artefacts on disk: what the commands call."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rvpt.attacks import make_trigger
+from rvpt.attacks.backdoored import KIND as BACKDOORED
+from rvpt.attacks.backdoored import attack, model_triggers
+from rvpt.attacks.poison import PROXIES, Poison
+from rvpt.attacks.trigger import Trigger, load_trigger
+from rvpt.clip import Clip
+from rvpt.config import (
+    TEMPLATE,
+    AttackSpec,
+    PoisonSpec,
+    PretrainSpec,
+    RVPTSpec,
+    TrainSpec,
+    TriggerSpec,
+    VisionSpec,
+)
+from rvpt.data import ImageData, load_data, mix
+from rvpt.defences import Cleaned, clean, load_model
+from rvpt.evaluation import evaluate, measure
+from rvpt.loaders import load_clip
+from rvpt.pretrain import pretrain
+from rvpt.progress import Report, silent
+from rvpt.store import MANIFEST, read_manifest, refuse_existing, staging, write_manifest
+from rvpt.train import Checkpoint
+
+CLIP = "clip"
+
+
+def load_captioned(
+    source: str, split: str, caption_column: str | None = None, *, templates: Sequence[str] = PROXIES
+) -> ImageData:
+    """A data set with its captions, or with captions made of its labels."""
+    data = load_data(source, split, caption_column=caption_column)
+    return data if data.captions_of else data.with_templates(templates)
+
+
+def load_mixed(
+    sources: Sequence[str], split: str, size: int, caption_column: str | None = None, report: Report = silent
+) -> ImageData:
+    """Several captioned data sets as one, every picture read once and kept in memory."""
+    mixed = mix([load_captioned(source, split, caption_column) for source in sources])
+    return mixed.cached(size, report)
+
+
+def pretrain_and_save(
+    data: ImageData,
+    vision: VisionSpec,
+    spec: PretrainSpec,
+    out: Path,
+    *,
+    sources: Sequence[str],
+    tests: Sequence[str],
+    half: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Train a CLIP, measure its zero-shot accuracy on `tests`, and write it with its recipe."""
+    recipe = {"vision": vision.model_dump(), "spec": spec.model_dump(), "data": list(sources)}
+    checkpoint = _checkpoint(out, recipe, resume=resume, force=force)
+    clip, history = pretrain(data, vision, spec, checkpoint=checkpoint, report=report)
+    if half:
+        clip.model.half().float()
+    measured = {source: _zero_shot(clip, source) for source in tests}
+    facts = {**recipe, "sha256": clip.hash(), "measured": measured, "history": history, "pictures": len(data)}
+    if half:
+        clip.model.half()
+    with staging(out, force=force) as stage:
+        clip.save_pretrained(stage)
+        write_manifest(stage, CLIP, **facts)
+    _drop(checkpoint)
+    return {"zero-shot accuracy": measured, "last loss": history[-1]["loss"], "pictures": len(data)}
+
+
+def _zero_shot(clip: Clip, source: str) -> dict[str, Any]:
+    rate = measure(clip, load_data(source, "test"))["none", "CA"]
+    return {"numerator": rate.numerator, "n": rate.n, "rate": rate.value}
+
+
+def attack_and_save(
+    model: str,
+    source: str,
+    out: Path,
+    triggers: Sequence[dict[str, Any]],
+    amount: dict[str, Any],
+    spec: AttackSpec,
+    *,
+    pairs: int,
+    split: str,
+    test: str,
+    test_split: str,
+    caption_column: str | None = None,
+    batch_size: int = 256,
+    resume: bool = False,
+    force: bool = False,
+    report: Report = silent,
+) -> list[dict[str, Any]]:
+    """Backdoor a model, measure it before and after, and write it with triggers, changes and rows."""
+    specs = [TriggerSpec.build(**trigger) for trigger in triggers]
+    poison_spec = PoisonSpec.build(**amount)
+    clip, data = load_clip(model), load_captioned(source, split, caption_column)
+    held_out = load_data(test, test_split)
+    key = {
+        "spec": spec.model_dump(),
+        "model": clip.hash(),
+        "data": source,
+        "pairs": pairs,
+        "triggers": triggers,
+    }
+    checkpoint = _checkpoint(out, {**key, "amount": amount}, resume=resume, force=force)
+    poisons = {trigger.name: Poison(make_trigger(trigger, clip.image_size), poison_spec) for trigger in specs}
+    by_name = {name: entry.trigger for name, entry in poisons.items()}
+    before = evaluate(clip, held_out, by_name, facts=_facts(clip, by_name, spec), batch_size=batch_size)
+    subset = data.select(torch.arange(min(pairs, len(data))))
+    done = attack(clip, subset, poisons, spec, checkpoint=checkpoint, report=report)
+    done.clip.name = out.name
+    after = evaluate(done.clip, held_out, by_name, facts=_facts(done.clip, by_name, spec), batch_size=batch_size)
+    done.facts.update(base_model=model, seed=spec.seed, rows=[*before, *after])
+    done.save(out, force=force)
+    _drop(checkpoint)
+    return [*before, *after]
+
+
+def clean_and_save(
+    model: str,
+    source: str,
+    out: Path,
+    spec: RVPTSpec,
+    *,
+    split: str = "train",
+    shots: int = 16,
+    without: Sequence[str] = (),
+    resume: bool = False,
+    force: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Clean a model on `shots` pictures a class and write the adapter."""
+    clip = load_clip(model)
+    draw = {"source": source, "split": split, "shots": shots, "seed": spec.seed, "without": list(without)}
+    checkpoint = _checkpoint(
+        out, {"spec": spec.model_dump(), "model": clip.hash(), "data": draw}, resume=resume, force=force
+    )
+    few_shot = load_data(source, split).without(without).few_shot(shots, spec.seed)
+    cleaned = clean(clip, few_shot, spec, checkpoint=checkpoint, report=report)
+    cleaned.facts.update(base_model=_lasting(model), data=draw)
+    cleaned.save_pretrained(out, force=force)
+    _drop(checkpoint)
+    trained, last = cleaned.prompts.parameter_count(), cleaned.facts["history"][-1]
+    return {
+        "pictures": len(few_shot),
+        "trained parameters": trained,
+        "share of the model's": f"{100 * trained / clip.parameter_count():.2f}%",
+        "CE": round(last["CE"], 4),
+        "FR": round(last["FR"], 4),
+        "seconds": round(cleaned.facts["seconds"], 1),
+    }
+
+
+def evaluate_saved(
+    source: str,
+    data: str,
+    *,
+    triggers: Sequence[str] = (),
+    target: str | None = None,
+    split: str = "test",
+    base: str | None = None,
+    template: str = TEMPLATE,
+    batch_size: int = 256,
+    report: Report = silent,
+) -> list[dict[str, Any]]:
+    """Rows of one model on one data set under the given triggers, or those stored with the model."""
+    model = load_model(source, base)
+    clip = model.clip if isinstance(model, Cleaned) else model
+    home = Path(base or model.facts["base_model"]) if isinstance(model, Cleaned) else Path(source)
+    by_name = {Path(path).name: load_trigger(path, clip.image_size) for path in triggers}
+    by_name = by_name or model_triggers(home, clip.image_size)
+    if target:
+        by_name = {name: trigger.towards(target) for name, trigger in by_name.items()}
+    spec = RVPTSpec.build(**model.facts["spec"]) if isinstance(model, Cleaned) else _attack_spec(Path(source))
+    return evaluate(
+        model, load_data(data, split), by_name, facts=_facts(model, by_name, spec), template=template,
+        batch_size=batch_size, report=report,
+    )  # fmt: skip
+
+
+def _facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec | None) -> dict[str, Any]:
+    """What every row of a measurement says about the model."""
+    hashes = {
+        "model": model.hash(),
+        **{f"trigger/{name}": trigger.hash() for name, trigger in triggers.items()},
+    }
+    facts = {"hashes": hashes, "spec": spec.model_dump() if spec else {}, "seed": spec.seed if spec else 0}
+    if isinstance(model, Cleaned):
+        facts["defence"] = "vpt" if not model.facts["spec"]["alpha"] else "rvpt"
+        facts["trained_parameters"] = model.prompts.parameter_count()
+        facts["model"] = model.clip.name
+    return facts
+
+
+def _attack_spec(folder: Path) -> AttackSpec | None:
+    """The fine-tuning that made a backdoored model, where the folder has its manifest."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(folder)
+    return AttackSpec.build(**manifest["spec"]) if manifest["kind"] == BACKDOORED else None
+
+
+def _lasting(model: str) -> str:
+    """A model's folder as an absolute path; other names as they are."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def _checkpoint(out: Path, key: dict[str, Any], *, resume: bool, force: bool) -> Checkpoint:
+    """Where a run towards `out` keeps its state; refuses early what could not be written in the end."""
+    refuse_existing(out, force=force)
+    folder = out.parent / f"{out.name}.run"
+    if force and not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Checkpoint(folder, key, resume)
+
+
+def _drop(checkpoint: Checkpoint) -> None:
+    shutil.rmtree(checkpoint.folder, ignore_errors=True)

@@ -1,0 +1,58 @@
+"""Named settings. What suits a CLIP of 150 million parameters does not suit one of two million."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rvpt.errors import RvptError
+
+Preset = dict[str, Any]
+
+PRETRAIN: dict[str, Preset] = {
+    "scenes": {
+        "vision": {},
+        "train": {"lr": 1e-3, "batch_size": 128, "epochs": 7, "patch_drop": 5 / 9, "patch_drop_until": 0.8},
+    },
+    "photos": {
+        "vision": {
+            "image_size": 32, "patch_size": 4, "width": 192, "blocks": 8, "heads": 6, "text_width": 192,
+            "text_blocks": 2, "vocabulary": 4096, "projection": 192,
+        },
+        "train": {
+            "lr": 1e-3, "batch_size": 256, "epochs": 12, "patch_drop": 0.5, "patch_drop_until": 0.85,
+            "augment": "crop-flip",
+        },
+    },
+}  # fmt: skip
+
+ATTACK: dict[str, Preset] = {
+    "paper": {
+        "pairs": 500_000, "poison": {"n": 1_500}, "trigger": {},
+        "train": {"lr": 1e-6, "epochs": 5, "batch_size": 128},
+    },
+    "small": {
+        "pairs": 10_000, "poison": {"n": 1_000}, "trigger": {"size": 56},
+        "train": {"lr": 5e-4, "epochs": 4, "batch_size": 128},
+    },
+}  # fmt: skip
+
+CLEAN: dict[str, Preset] = {
+    "paper": {},
+    "small": {"lr": 0.05, "alpha": 0.5, "first_block": 2, "length": 8},
+}
+
+
+def preset(table: dict[str, Preset], name: str) -> Preset:
+    """The settings called `name`.
+
+    Raises:
+        RvptError: the table has no such name.
+    """
+    if name not in table:
+        raise RvptError(f"no preset {name!r}: there are {', '.join(table)}")
+    return table[name]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given: those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
