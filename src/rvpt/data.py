@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class ImageData:
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
     captions_of: Callable[[int], list[str]] | None = None
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,7 +72,8 @@ class ImageData:
     def select(self, indices: Tensor) -> ImageData:
         """The subset at `indices` (int64), in their order."""
         labels = None if self.labels is None else self.labels[indices]
-        return replace(self, rows=self.rows[indices], labels=labels)
+        attributes = {name: values[indices] for name, values in self.attributes.items()}
+        return replace(self, rows=self.rows[indices], labels=labels, attributes=attributes)
 
     def without(self, names: Sequence[str]) -> ImageData:
         """The set without all pictures of some classes; the list of classes stays as it was."""
@@ -226,8 +228,9 @@ def scenes_data(scenes: Scenes) -> ImageData:
     def read(rows: Tensor, size: int) -> Tensor:
         return resize(torch.from_numpy(scenes.render(rows.numpy())), size)
 
-    labels = torch.from_numpy(scenes.attributes["shape"])
-    return ImageData("scenes", read, torch.arange(len(scenes)), labels, tuple(GLYPHS), scenes.captions)
+    attributes = {name: torch.from_numpy(values) for name, values in scenes.attributes.items()}
+    rows = torch.arange(len(scenes))
+    return ImageData("scenes", read, rows, attributes["shape"], tuple(GLYPHS), scenes.captions, attributes)
 
 
 def _open(source: str, split: str) -> Any:

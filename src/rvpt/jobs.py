@@ -28,6 +28,7 @@ from rvpt.config import (
 from rvpt.data import ImageData, load_data, mix
 from rvpt.defences import Cleaned, clean, load_model
 from rvpt.evaluation import evaluate, measure
+from rvpt.insight import attribute_readability
 from rvpt.loaders import load_clip
 from rvpt.pretrain import pretrain
 from rvpt.progress import Report, silent
@@ -72,7 +73,7 @@ def pretrain_and_save(
     clip, history = pretrain(data, vision, spec, checkpoint=checkpoint, report=report)
     if half:
         clip.model.half().float()
-    measured = {source: _zero_shot(clip, source) for source in tests}
+    measured = {source: _measured(clip, source) for source in tests}
     facts = {**recipe, "sha256": clip.hash(), "measured": measured, "history": history, "pictures": len(data)}
     if half:
         clip.model.half()
@@ -80,12 +81,17 @@ def pretrain_and_save(
         clip.save_pretrained(stage)
         write_manifest(stage, CLIP, **facts)
     _drop(checkpoint)
-    return {"zero-shot accuracy": measured, "last loss": history[-1]["loss"], "pictures": len(data)}
+    rates = {f"{source}: {name}": r["rate"] for source, rates in measured.items() for name, r in rates.items()}
+    return {**rates, "last loss": history[-1]["loss"], "pictures": len(data)}
 
 
-def _zero_shot(clip: Clip, source: str) -> dict[str, Any]:
-    rate = measure(clip, load_data(source, "test"))["none", "CA"]
-    return {"numerator": rate.numerator, "n": rate.n, "rate": rate.value}
+def _measured(clip: Clip, source: str) -> dict[str, dict[str, Any]]:
+    """Zero-shot accuracy on a set's test split, and how well its attributes can be read off the features."""
+    data = load_data(source, "test")
+    rates = {"zero-shot": measure(clip, data)["none", "CA"]}
+    if data.attributes:
+        rates |= {f"readable: {name}": rate for name, rate in attribute_readability(clip, data).items()}
+    return {name: {"numerator": r.numerator, "n": r.n, "rate": r.value} for name, r in rates.items()}
 
 
 def attack_and_save(

@@ -46,7 +46,7 @@ def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {value:.3f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
 
 
 def show_demo(rows: Sequence[Mapping[str, Any]]) -> None:
