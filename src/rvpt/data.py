@@ -23,6 +23,7 @@ Reader = Callable[[Tensor, int], Tensor]
 SCENES_SPLITS = {"pretrain": (0, 120_000), "train": (1, 20_000), "test": (2, 2_000)}
 CAPTION_COLUMNS = ("captions", "caption", "text", "sentences")
 DECODERS = 8
+CACHE_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ class ImageData:
         return replace(self, captions_of=lambda row: [t.format(names[by_row[row]]) for t in templates])
 
     def cached(self, size: int, report: Report = silent) -> ImageData:
-        """The same set with every picture read once and kept in memory as uint8 at `size`."""
+        """The same set with every picture read once and kept in memory as uint8 at `size`, if that is not too much."""
+        if 3 * size * size * len(self) > CACHE_BYTES:
+            return self
         store = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
         place = {row: index for index, row in enumerate(self.rows.tolist())}
         for part in torch.arange(len(self)).split(1024):
@@ -151,6 +154,8 @@ def mix(parts: Sequence[ImageData]) -> ImageData:
         part, index = locate(row)
         return part.captions(index)
 
+    if len(parts) == 1:
+        return parts[0]
     name = "+".join(part.name for part in parts)
     return ImageData(name, read, torch.arange(int(ends[-1])), captions_of=captions)
 

@@ -96,7 +96,7 @@ def _measured(clip: Clip, source: str) -> dict[str, dict[str, Any]]:
 
 def attack_and_save(
     model: str,
-    source: str,
+    sources: Sequence[str],
     out: Path,
     triggers: Sequence[dict[str, Any]],
     amount: dict[str, Any],
@@ -115,12 +115,13 @@ def attack_and_save(
     """Backdoor a model, measure it before and after, and write it with triggers, changes and rows."""
     specs = [TriggerSpec.build(**trigger) for trigger in triggers]
     poison_spec = PoisonSpec.build(**amount)
-    clip, data = load_clip(model), load_captioned(source, split, caption_column)
-    held_out = load_data(test, test_split)
+    clip, held_out = load_clip(model), load_data(test, test_split)
+    data = _draw(mix([load_captioned(source, split, caption_column) for source in sources]), pairs, spec.seed)
+    data = data.cached(clip.image_size)
     key = {
         "spec": spec.model_dump(),
         "model": clip.hash(),
-        "data": source,
+        "data": list(sources),
         "pairs": pairs,
         "triggers": triggers,
     }
@@ -128,14 +129,19 @@ def attack_and_save(
     poisons = {trigger.name: Poison(make_trigger(trigger, clip.image_size), poison_spec) for trigger in specs}
     by_name = {name: entry.trigger for name, entry in poisons.items()}
     before = evaluate(clip, held_out, by_name, facts=_facts(clip, by_name, spec), batch_size=batch_size)
-    subset = data.select(torch.arange(min(pairs, len(data))))
-    done = attack(clip, subset, poisons, spec, checkpoint=checkpoint, report=report)
+    done = attack(clip, data, poisons, spec, checkpoint=checkpoint, report=report)
     done.clip.name = out.name
     after = evaluate(done.clip, held_out, by_name, facts=_facts(done.clip, by_name, spec), batch_size=batch_size)
     done.facts.update(base_model=model, seed=spec.seed, rows=[*before, *after])
     done.save(out, force=force)
     _drop(checkpoint)
     return [*before, *after]
+
+
+def _draw(data: ImageData, n: int, seed: int) -> ImageData:
+    """`n` pictures of a set at random, or all where it has fewer."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    return data.select(order[:n].sort().values)
 
 
 def clean_and_save(

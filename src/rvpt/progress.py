@@ -43,7 +43,8 @@ def _lines(title: str) -> Report:
         now = time.monotonic()
         if now - last >= LINE_EVERY or (step == total and last != start):
             last = now
-            print(f"{title}: {step}/{total} {_words(values)}  {now - start:.0f} s", file=sys.stderr, flush=True)
+            left = (now - start) * (total - step) / step
+            print(f"{title}: {step}/{total} {_words(values)}  {left:.0f} s left", file=sys.stderr, flush=True)
 
     return report
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import BatchSize, Data, Force, Json, Out, Precision, Resume, Seed, command
-from rvpt.cli.tables import show_rows
+from rvpt.cli.app import BatchSize, Force, Json, Out, Precision, Resume, Seed, command
+from rvpt.cli.tables import show_rows, show_verdict
 
 ModelArgument = Annotated[str, typer.Argument(help="Model folder, hub id, or 'scenes-clip' (embedded).")]
 
@@ -16,12 +16,14 @@ ModelArgument = Annotated[str, typer.Argument(help="Model folder, hub id, or 'sc
 @command
 def attack(
     model: ModelArgument,
-    data: Data,
+    data: Annotated[list[str], typer.Option(help="Data set to poison; several are mixed.")],
     target: Annotated[str, typer.Option(help="Class that triggered pictures shall be taken for.")],
     out: Out,
     trigger: Annotated[list[str] | None, typer.Option(help="badnet or blended; several go into one model.")] = None,
     preset: Annotated[str, typer.Option(help="Amounts and schedule: paper, or small for small CLIPs.")] = "small",
-    test: Annotated[str | None, typer.Option(help="Labelled data to check on.", show_default="--data")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Labelled data to check on.", show_default="the first of --data")
+    ] = None,
     split: Annotated[str, typer.Option(help="Split of --data to poison.")] = "train",
     test_split: Annotated[str, typer.Option(help="Split of --test to check on.")] = "test",
     caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
@@ -68,7 +70,9 @@ def attack(
         rows = attack_and_save(
             model, data, Path(out), triggers, {**amount, "seed": seed},
             AttackSpec.build(**{**train, "precision": precision, "seed": seed}), pairs=pairs or chosen["pairs"],
-            split=split, test=test or data, test_split=test_split, caption_column=caption_column,
+            split=split, test=test or data[0], test_split=test_split, caption_column=caption_column,
             batch_size=eval_batch_size, resume=resume, force=force, report=report,
         )  # fmt: skip
     show_rows(rows, as_json=as_json, title=f"backdoored model in {out}")
+    if not as_json:
+        show_verdict(rows)

@@ -9,6 +9,7 @@ from typing import Any
 SHOWN = ("CA", "PA", "ASR")
 CAPTION = "rates in %, 95% Wilson intervals; ASR leaves the target class out"
 WIDTH = 100
+TOOK = 50.0  # an ASR in percent from which a backdoor counts as put in
 TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
 
 
@@ -70,3 +71,16 @@ def show_demo(rows: Sequence[Mapping[str, Any]]) -> None:
             f"{cost['trained_parameters']:,}",
         )
     Console(width=max(Console().width, WIDTH)).print(table)
+
+
+def show_verdict(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say of each attack whether it took: the rows of the model before it come first, then those after it."""
+    rates: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        rates.setdefault((str(row["attack"]), str(row["metric"])), []).append(100 * (row["rate"] or 0.0))
+    before, after = rates["none", "CA"]
+    print(f"CA {before:.1f}% -> {after:.1f}%")
+    for (attack, metric), (at_first, at_last) in rates.items():
+        if metric == "ASR":
+            verdict = "took" if at_last >= TOOK else "did not take: give more --n, --epochs or --lr"
+            print(f"{attack}: ASR {at_first:.1f}% -> {at_last:.1f}%, {verdict}")
