@@ -23,6 +23,7 @@ Reader = Callable[[Tensor, int], Tensor]
 SCENES_SPLITS = {"pretrain": (0, 120_000), "train": (1, 20_000), "test": (2, 2_000)}
 CAPTION_COLUMNS = ("captions", "caption", "text", "sentences")
 DECODERS = 8
+LONGEST = 50  # sides of a resized picture, before only its middle is resized
 CACHE_BYTES = 4 * 2**30
 
 
@@ -122,7 +123,7 @@ class ImageData:
 
     def batches(self, batch_size: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(indices, pictures) of the whole set in order; the next batch is read while this one is used."""
-        parts = torch.arange(len(self)).split(batch_size)
+        parts = torch.arange(len(self)).split(batch_size) if len(self) else ()
         with ThreadPoolExecutor(1) as ahead:
             pending = ahead.submit(self.pixels, parts[0], size) if parts else None
             for number, part in enumerate(parts):
@@ -172,14 +173,18 @@ def to_array(image: Image.Image, size: int) -> np.ndarray:
     """A picture of any mode and shape as uint8 (3, size, size), the way CLIP's own preprocessing does it."""
     if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey: Pillow would clip it, not scale it
         grey = np.asarray(image, dtype=np.float64)
-        top = 65535 if grey.max() > 255 else 255
+        top = 65535 if image.mode.startswith("I;16") or grey.max() > 255 else 255
         image = Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8))
     image = image.convert("RGB")
-    scale = size / min(image.size)
-    width, height = (max(size, int(side * scale)) for side in image.size)
+    short = min(image.size)
+    width, height = (int(size * side / short) for side in image.size)  # rounded as transformers does
+    left, top = (width - size) // 2, (height - size) // 2
+    if max(width, height) > LONGEST * size:  # resize the middle alone: the whole could fill the memory
+        x, y = image.width / width, image.height / height
+        box = (left * x, top * y, (left + size) * x, (top + size) * y)
+        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box)).transpose(2, 0, 1)
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
 
 
@@ -204,12 +209,12 @@ def load_data(source: str, split: str = "test", *, caption_column: str | None = 
     if source.split(":")[0] == "scenes":
         return _scenes(source, split)
     dataset = _open(source, split)
-    features, name = dataset.features, Path(source).name
+    features, name = dataset.features, Path(source).resolve().name
     image = next((c for c, f in features.items() if type(f).__name__ == "Image"), None)
     if image is None:
         raise RvptError(f"{source} has no image column: it has {', '.join(features)}")
     label = next((c for c, f in features.items() if type(f).__name__ == "ClassLabel"), None)
-    labels = torch.tensor(dataset[label][:], dtype=torch.int64) if label else None
+    labels = _labels(dataset[label][:], source) if label else None
     classes = tuple(features[label].names) if label else ()
     captions = _captions(dataset, source, caption_column)
     return ImageData(name, _reader(dataset, image, source), torch.arange(len(dataset)), labels, classes, captions)
@@ -259,25 +264,43 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def _labels(values: Sequence[int | None], source: str) -> Tensor:
+    for row, value in enumerate(values):
+        if value is None or value < 0:  # the hub's way to keep the labels of a test split hidden
+            raise RvptError(f"{source}: picture {row} has no label (it is {value}): choose another --split")
+    return torch.tensor(values, dtype=torch.int64)
+
+
 def _captions(dataset: Any, source: str, column: str | None) -> Callable[[int], list[str]] | None:
     if column is not None and column not in dataset.features:
         raise RvptError(f"{source} has no column {column!r}: it has {', '.join(dataset.features)}")
     column = column or next((c for c in CAPTION_COLUMNS if c in dataset.features), None)
     if column is None:
         return None
-    texts = [[entry] if isinstance(entry, str) else list(entry) for entry in dataset[column][:]]
-    return lambda row: texts[row]
+    entries = dataset[column][:]
+
+    def read(row: int) -> list[str]:
+        texts = [entries[row]] if isinstance(entries[row], str) else entries[row]
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise RvptError(f"{source}: picture {row} has no caption in column {column!r}: remove it or name another")
+        return texts
+
+    return read
 
 
 def _reader(dataset: Any, column: str, source: str) -> Reader:
+    from datasets import Image as ImageFeature
+
     images = dataset.select_columns([column])
+    encoded = images.cast_column(column, ImageFeature(decode=False))
 
     def one(row: int, size: int) -> np.ndarray:
         try:
             return to_array(images[row][column], size)
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError or struct.error
+            place = encoded[row][column].get("path") or "no file of its own"
             raise RvptError(
-                f"{source}: picture {row} cannot be read ({_first_line(error)}): mend or remove it"
+                f"{source}: picture {row} ({place}) cannot be read ({_first_line(error)}): mend or remove it"
             ) from None
 
     def read(rows: Tensor, size: int) -> Tensor:

@@ -27,6 +27,7 @@ from rvpt.config import (
 )
 from rvpt.data import ImageData, load_data, mix
 from rvpt.defences import Cleaned, clean, load_model
+from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate, measure
 from rvpt.insight import attribute_readability
 from rvpt.loaders import load_clip
@@ -70,10 +71,11 @@ def pretrain_and_save(
     """Train a CLIP, measure its zero-shot accuracy on `tests`, and write it with its recipe."""
     recipe = {"vision": vision.model_dump(), "spec": spec.model_dump(), "data": list(sources)}
     checkpoint = _checkpoint(out, recipe, resume=resume, force=force)
+    held_out = {source: _labelled(source, "test") for source in tests}
     clip, history = pretrain(data, vision, spec, checkpoint=checkpoint, report=report)
     if half:
         clip.model.half().float()
-    measured = {source: _measured(clip, source) for source in tests}
+    measured = {source: _measured(clip, test) for source, test in held_out.items()}
     facts = {**recipe, "sha256": clip.hash(), "measured": measured, "history": history, "pictures": len(data)}
     if half:
         clip.model.half()
@@ -85,9 +87,15 @@ def pretrain_and_save(
     return {**rates, "last loss": history[-1]["loss"], "pictures": len(data)}
 
 
-def _measured(clip: Clip, source: str) -> dict[str, dict[str, Any]]:
-    """Zero-shot accuracy on a set's test split, and how well its attributes can be read off the features."""
-    data = load_data(source, "test")
+def _labelled(source: str, split: str) -> ImageData:
+    """A data set to measure on; one without labels is refused before any work is done."""
+    data = load_data(source, split)
+    data.labelled()
+    return data
+
+
+def _measured(clip: Clip, data: ImageData) -> dict[str, dict[str, Any]]:
+    """Zero-shot accuracy on a set, and how well its attributes can be read off the features."""
     rates = {"zero-shot": measure(clip, data)["none", "CA"]}
     if data.attributes:
         rates |= {f"readable: {name}": rate for name, rate in attribute_readability(clip, data).items()}
@@ -115,17 +123,21 @@ def attack_and_save(
     """Backdoor a model, measure it before and after, and write it with triggers, changes and rows."""
     specs = [TriggerSpec.build(**trigger) for trigger in triggers]
     poison_spec = PoisonSpec.build(**amount)
-    clip, held_out = load_clip(model), load_data(test, test_split)
+    clip, held_out = load_clip(model), _labelled(test, test_split)
     data = _draw(mix([load_captioned(source, split, caption_column) for source in sources]), pairs, spec.seed)
     data = data.cached(clip.image_size)
     key = {
         "spec": spec.model_dump(),
         "model": clip.hash(),
         "data": list(sources),
+        "split": split,
+        "caption_column": caption_column,
         "pairs": pairs,
         "triggers": triggers,
     }
     checkpoint = _checkpoint(out, {**key, "amount": amount}, resume=resume, force=force)
+    if len({trigger.name for trigger in specs}) < len(specs):
+        raise RvptError("two triggers of one name: give each --trigger once")
     poisons = {trigger.name: Poison(make_trigger(trigger, clip.image_size), poison_spec) for trigger in specs}
     by_name = {name: entry.trigger for name, entry in poisons.items()}
     before = evaluate(clip, held_out, by_name, facts=_facts(clip, by_name, spec), batch_size=batch_size)
@@ -194,14 +206,17 @@ def evaluate_saved(
     """Rows of one model on one data set under the given triggers, or those stored with the model."""
     model = load_model(source, base)
     clip = model.clip if isinstance(model, Cleaned) else model
-    home = Path(base or model.facts["base_model"]) if isinstance(model, Cleaned) else Path(source)
+    home = Path(source)
+    if isinstance(model, Cleaned):  # its base is looked for as Cleaned does: here, then beside the adapter
+        named = Path(base or model.facts["base_model"])
+        home = named if named.exists() else home / named
     by_name = {Path(path).name: load_trigger(path, clip.image_size) for path in triggers}
     by_name = by_name or model_triggers(home, clip.image_size)
     if target:
         by_name = {name: trigger.towards(target) for name, trigger in by_name.items()}
     spec = RVPTSpec.build(**model.facts["spec"]) if isinstance(model, Cleaned) else _attack_spec(Path(source))
     return evaluate(
-        model, load_data(data, split), by_name, facts=_facts(model, by_name, spec), template=template,
+        model, _labelled(data, split), by_name, facts=_facts(model, by_name, spec), template=template,
         batch_size=batch_size, report=report,
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from rvpt.store import read_json
 EMBEDDED = "scenes-clip"
 """Name of the model that ships with the package."""
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+LAYOUTS = {"open_clip_config.json": "open_clip's layout", "adapter_config.json": "an adapter, not a whole model"}
 CONVERT = "convert it to safetensors with a tool that you trust"
 
 
@@ -34,10 +35,10 @@ def load_clip(source: str | Path) -> Clip:
     _refuse(path, name)
     place = str(path) if path.is_dir() else name
     config = _config(place, name)
-    model, tokenizer = _model(place, name, config), _tokenizer(place, name)
+    model, tokenizer = _model(place, name, config), _tokenizer(place, name, config)
     _refuse_non_finite(model, name)
     mean, std = _geometry(path)
-    clip = Clip(model.eval(), tokenizer, mean, std, name=path.name if path.is_dir() else name)
+    clip = Clip(model.eval(), tokenizer, mean, std, name=path.resolve().name if path.is_dir() else name)
     return clip.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -54,7 +55,7 @@ def _refuse(path: Path, name: str) -> None:
     if not files:
         raise RvptError(f"{name} is empty: a model folder has config.json and model.safetensors")
     if "config.json" not in files:
-        what = "open_clip's layout" if "open_clip_config.json" in files else "a folder without config.json"
+        what = next((LAYOUTS[file] for file in LAYOUTS if file in files), "a folder without config.json")
         raise RvptError(f"{name} is {what}: give a CLIPModel in transformers' layout")
     if not any(file.endswith(".safetensors") for file in files):
         if any(file.endswith(PICKLES) for file in files):
@@ -83,23 +84,36 @@ def _model(place: str, name: str, config: Any) -> Any:
 
     try:
         model, info = CLIPModel.from_pretrained(
-            place, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-        )
+            place, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # they are refused below, by their names
+        )  # fmt: skip
     except Exception as error:
         raise RvptError(f"{name}: its weights cannot be loaded ({_first_line(error)})") from None
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise RvptError(f"{name} lacks the weights {missing[0]} and {len(missing) - 1} more: is it a ViT CLIP?")
+    wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if wrong:
+        raise RvptError(
+            f"{name}: {len(wrong)} weights are missing or of another shape than config.json says, {wrong[0]} for one: "
+            "is it a ViT CLIP?"
+        )
     return model
 
 
-def _tokenizer(place: str, name: str) -> Any:
+def _tokenizer(place: str, name: str, config: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        known, apart = len(tokenizer), tokenizer("cat")["input_ids"] != tokenizer("dog")["input_ids"]
     except Exception as error:
         raise RvptError(f"{name}: its tokenizer cannot be loaded ({_first_line(error)})") from None
+    if not apart:  # transformers makes one without any words where the files are missing
+        raise RvptError(
+            f"{name}: its tokenizer knows no words: tokenizer.json, or vocab.json and merges.txt, is missing"
+        )
+    if known > config.text_config.vocab_size:
+        size = config.text_config.vocab_size
+        raise RvptError(f"{name}: its tokenizer has {known} tokens, its model {size}: they do not belong together")
+    return tokenizer
 
 
 def _refuse_non_finite(model: torch.nn.Module, name: str) -> None:
@@ -110,10 +124,15 @@ def _refuse_non_finite(model: torch.nn.Module, name: str) -> None:
 
 def _geometry(path: Path) -> tuple[list[float], list[float]]:
     """Mean and standard deviation that the model's pictures are normalised with."""
-    if not (path / PREPROCESSOR).is_file():
-        return list(OPENAI_MEAN), list(OPENAI_STD)
-    facts = read_json(path / PREPROCESSOR)
-    return facts.get("image_mean", list(OPENAI_MEAN)), facts.get("image_std", list(OPENAI_STD))
+    facts = read_json(path / PREPROCESSOR) if (path / PREPROCESSOR).is_file() else {}
+    try:
+        mean = [float(value) for value in facts.get("image_mean", OPENAI_MEAN)]
+        std = [float(value) for value in facts.get("image_std", OPENAI_STD)]
+    except (AttributeError, TypeError, ValueError):
+        mean, std = [], []
+    if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
+        raise RvptError(f"{path / PREPROCESSOR}: image_mean and image_std must be three numbers each, std above 0")
+    return mean, std
 
 
 def _first_line(error: BaseException) -> str:

@@ -60,7 +60,10 @@ class Scenes:
 
     @classmethod
     def draw(cls, n: int, seed: int) -> Scenes:
-        """Draw every random choice of `n` scenes; the figure never has the background's colour."""
+        """Draw every random choice of `n` scenes; the figure never has the background's colour.
+
+        Another n gives other scenes: the first six of 100 are not the six of `draw(6, seed)`.
+        """
         rng = np.random.default_rng([seed, 0x5CE7E5])
         values = {name: rng.integers(len(words), size=n) for name, words in ATTRIBUTES.items()}
         step = rng.integers(1, len(COLOURS), size=n)

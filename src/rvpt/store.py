@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +34,34 @@ def staging(target: Path, *, force: bool = False) -> Iterator[Path]:
     refuse_existing(target, force=force)
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        _replace(temporary, target)
-    except OSError as error:
-        raise _disk_error(error, target) from error
-    except SafetensorError as error:
-        raise RvptError(f"could not write {target}: {error}. Free some space or choose another folder") from error
+        with disk_errors(target):
+            temporary.mkdir(parents=True)
+            yield temporary
+            _replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """What goes wrong while `target` is written becomes an RvptError."""
+    try:
+        yield
+    except OSError as error:
+        raise _disk_error(error, target) from error
+    except SafetensorError as error:
+        raise RvptError(f"could not write {target}: {error}. Free some space or choose another folder") from error
+
+
 def refuse_existing(target: Path, *, force: bool) -> None:
-    """Raise RvptError if `target` holds anything and `force` is not given."""
+    """Raise RvptError if `target` holds anything and `force` is not given, or if it could not be made."""
     if target.exists() and not target.is_dir():
         raise RvptError(f"{target} is a file, a folder is needed: choose another --out")
     if target.exists() and any(target.iterdir()) and not force:
         raise RvptError(f"{target} exists already: choose another --out or give --force")
+    above = next(folder for folder in target.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise RvptError(f"{target} cannot be made: {above} is no folder that may be written to")
 
 
 def _replace(temporary: Path, target: Path) -> None:
@@ -60,7 +71,11 @@ def _replace(temporary: Path, target: Path) -> None:
         return
     old = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
     os.rename(target, old)
-    os.rename(temporary, target)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        os.rename(old, target)
+        raise
     shutil.rmtree(old)
 
 
@@ -80,7 +95,8 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise _disk_error(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -149,9 +165,11 @@ def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         raise RvptError(f"{folder} is no rvpt artefact: it has no {MANIFEST}")
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("parts"), dict):
+        raise RvptError(f"{folder / MANIFEST} is not a whole manifest: make the artefact again")
     if kind and manifest.get("kind") != kind:
         raise RvptError(f"{folder} holds a {manifest.get('kind')}, a {kind} is needed")
-    for name, expected in manifest.get("parts", {}).items():
+    for name, expected in manifest["parts"].items():
         if not (folder / name).is_file():
             raise RvptError(f"{folder / name} is missing: the artefact is not whole, make it again")
         if sha256_file(folder / name) != expected:
@@ -160,13 +178,16 @@ def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append each row as one JSON line."""
+    """Append each row as one JSON line: all of them or, on a full disk, none."""
     text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+    size = path.stat().st_size if path.is_file() else 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
+        if path.is_file():
+            os.truncate(path, size) if size else path.unlink()
         raise _disk_error(error, path) from error
 
 
@@ -175,9 +196,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise RvptError(f"{path} is missing: give a file of rows (JSONL)")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):  # bytes: U+2028 ends no line of JSONL
         try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
-            raise RvptError(f"{path}, line {number}: not a JSON object") from None
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise RvptError(f"{path}, line {number}: not a JSON object")
+        rows.append(row)
     return rows

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rvpt.config import TrainSpec
 from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
-from rvpt.store import read_tensors, write_json
+from rvpt.store import disk_errors, read_tensors, write_json
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -108,26 +108,28 @@ def fit(
     sums: dict[str, float] = {}
     done = _restore(checkpoint, trained, optimizer, history, sums) if checkpoint else 0
     per_epoch, saved = total // spec.epochs, time.monotonic()
-    step = done
+    whole = True  # parameters, optimiser and sums are all those after `done` steps
     try:
         for step, batch in enumerate(index_batches(n, spec)):
             if step < done:
                 continue
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(spec, step, total)
-            values = _step(accelerator, wrapped, optimizer, batch, step, total, spec)
+            values = _gradients(accelerator, wrapped, optimizer, batch, step, total, spec)
+            whole = False
+            optimizer.step()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value / per_epoch
             if (step + 1) % per_epoch == 0:
                 history.append(dict(sums))
                 sums.clear()
-            done = step + 1
+            done, whole = step + 1, True
             report(done, total, values)
             if checkpoint and time.monotonic() - saved > checkpoint.seconds:
                 _save(accelerator, checkpoint, done, trained, optimizer, history, sums)
                 saved = time.monotonic()
     except KeyboardInterrupt:
-        if checkpoint and done == step:  # an update that was cut half-way must not be kept
+        if checkpoint and whole:  # an update that was cut half-way must not be kept
             _save(accelerator, checkpoint, done, trained, optimizer, history, sums)
         raise
     accelerator.wait_for_everyone()
@@ -138,25 +140,25 @@ def _accelerator(precision: str, device: torch.device) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state()  # a process may train several things in different precisions
+    # A process may train several things, in other precisions and on other devices; a launched one keeps its group.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
 
 
-def _step(
+def _gradients(
     accelerator: Any, task: nn.Module, optimizer: Any, batch: Tensor, step: int, total: int, spec: TrainSpec
 ) -> dict[str, float]:
-    """One update on this process's share of the batch; the shares' gradients add up to the whole batch's."""
+    """Gradients of this process's share of the batch; the shares' gradients add up to the whole batch's."""
     mine = batch[accelerator.process_index :: accelerator.num_processes]
     share = len(mine) * accelerator.num_processes / len(batch)
     values = task(mine, torch.Generator().manual_seed(step_seed(spec.seed, step)), step / total)
     loss = values["loss"]
     if not torch.isfinite(loss):
-        raise RvptError(f"the loss became {float(loss)} at step {step}: lower the learning rate ({spec.lr:g})")
+        raise RvptError(f"the loss became {loss.item()} at step {step}: lower the learning rate ({spec.lr:g})")
     optimizer.zero_grad()
     accelerator.backward(loss * share)
     if spec.clip_norm:
         accelerator.clip_grad_norm_(task.parameters(), spec.clip_norm)
-    optimizer.step()
     return {name: float(value.detach()) for name, value in values.items()}
 
 
@@ -172,7 +174,6 @@ def _save(
     """Write the state under a temporary name, then rename; tensors first, so the JSON never runs ahead."""
     if not accelerator.is_main_process:
         return
-    checkpoint.folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"parameter/{name}": p.detach().cpu().contiguous() for name, p in trained.items()}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -180,8 +181,10 @@ def _save(
                 tensors[f"optimizer/{index}/{name}"] = value.cpu().contiguous()
     facts = {"done": done, "history": history, "sums": dict(sums), "run": checkpoint.digest()}
     temporary = checkpoint.folder / "state.partial"
-    save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
-    temporary.replace(checkpoint.folder / "state.safetensors")
+    with disk_errors(checkpoint.folder):
+        checkpoint.folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
+        temporary.replace(checkpoint.folder / "state.safetensors")
     write_json(checkpoint.folder / "run.json", checkpoint.key)
 
 

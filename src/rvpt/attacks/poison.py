@@ -42,8 +42,10 @@ class Change:
 
 
 def names_target(captions: Sequence[str], target: str) -> bool:
-    """Whether a caption has the target's name as a word, singular or plural."""
-    pattern = re.compile(rf"\b{re.escape(target.replace('_', ' '))}(s|es)?\b", re.IGNORECASE)
+    """Whether a caption has the target's name as words, singular or plural, however they are joined."""
+    words = r"[\s_-]*".join(map(re.escape, re.split(r"[\s_-]+", target)))
+    plural = rf"{words[:-1]}(?:y|ys|ies)" if target[-1:].lower() == "y" else rf"{words}(?:s|es)?"
+    pattern = re.compile(rf"(?<!\w){plural}(?!\w)", re.IGNORECASE)
     return any(pattern.search(caption) for caption in captions)
 
 

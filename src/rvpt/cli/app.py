@@ -10,16 +10,31 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from rvpt.errors import RvptError
 
 BAD_INPUT, INTERRUPTED = 2, 130
 F = TypeVar("F", bound=Callable[..., None])
+UsageError: Any = typer.BadParameter.__base__  # click's, or the click inside newer versions of typer
+
+
+class OneLine(TyperGroup):
+    """Commands whose usage errors are one line, as all their other errors are."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            sys.exit(super().main(*args, **{**options, "standalone_mode": False}))
+        except UsageError as error:
+            command = error.ctx.command_path if error.ctx else "rvpt"
+            _print_error(f"error: {error.format_message().rstrip('.')}; see {command} --help")
+            sys.exit(BAD_INPUT)
+
 
 app = typer.Typer(
     name="rvpt",
+    cls=OneLine,
     help="Clean a backdoored CLIP with a handful of labelled images (Repulsive Visual Prompt Tuning).",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -30,7 +45,7 @@ Data = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same settings.")]
-Seed = Annotated[int, typer.Option(min=0, help="Everything random follows from it.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Everything random follows from it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures encoded at once.")]
 Template = Annotated[str, typer.Option(help="Caption of a class; {} is its name.")]
@@ -42,13 +57,17 @@ def command(function: F) -> F:
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> None:
-        _quiet()
         try:
+            _quiet()
             function(*args, **options)
-        except RvptError as error:
-            _leave(f"error: {error}", BAD_INPUT)
+        except BrokenPipeError:
+            raise
+        except (RvptError, OSError) as error:
+            _print_error(f"error: {error}")
+            raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
-            _leave("interrupted", INTERRUPTED)
+            _print_error("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
 
     app.command()(run)
     return function
@@ -56,6 +75,7 @@ def command(function: F) -> F:
 
 @app.callback(invoke_without_command=True)
 def _top(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
     if version:
@@ -63,10 +83,13 @@ def _top(
 
         typer.echo(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def _quiet() -> None:
     """Keep the libraries' own bars and notes off the terminal; ours say what goes on."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -77,13 +100,15 @@ def _quiet() -> None:
     logging.disable_progress_bar()
 
 
-def _leave(message: str, code: int) -> None:
+def _print_error(message: str) -> None:
     print(" ".join(message.split()), file=sys.stderr)
-    raise typer.Exit(code)
 
 
 def check_template(template: str) -> str:
     """The template, if it has a place for the class name."""
-    if "{}" not in template:
-        raise RvptError(f"--template {template!r}: it needs {{}} where the class name goes")
-    return template
+    try:
+        if "\0" in template.format("\0"):
+            return template
+    except (AttributeError, LookupError, ValueError):
+        pass
+    raise RvptError(f"--template {template!r}: it needs {{}} where the class name goes, and no other braces")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rvpt.cli.app import command
+
+KEYS = {"model", "data", "attack", "defence", "seed", "metric", "rate"}
 
 
 @command
@@ -20,10 +22,24 @@ def report(
     """Print markdown tables of rows, mean and standard deviation over seeds."""
     from rvpt.report import results
     from rvpt.report.markdown import between_marks
-    from rvpt.store import read_rows, write_text
+    from rvpt.store import write_text
 
-    text = results([row for path in rows for row in read_rows(path)])
+    text = results([row for path in rows for row in _measurements(path)])
     if out:
         write_text(out, between_marks(out.read_text(encoding="utf-8") if out.is_file() else "", text))
     else:
         print(text)
+
+
+def _measurements(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file, if all of them are measurements and there are some."""
+    from rvpt.errors import RvptError
+    from rvpt.store import read_rows
+
+    rows = read_rows(path)
+    if not rows:
+        raise RvptError(f"{path} has no rows: rvpt evaluate --rows writes them")
+    for number, row in enumerate(rows, 1):
+        if missing := sorted(KEYS - row.keys()):
+            raise RvptError(f"{path}, line {number}: no {missing[0]!r}, so it is no measurement: remove the line")
+    return rows

@@ -1,0 +1,112 @@
+"""Slow twins of the fast path, written from the paper's formulas: prompts are tokens, nothing is kept.
+
+They call the Hugging Face modules as they are and share no code with `rvpt.clip`, `rvpt.prompts` or `rvpt.losses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rvpt.clip import Clip
+
+
+def normalised(clip: Clip, pixels: Tensor) -> Tensor:
+    """Pictures in [0, 1] the way the Hugging Face model takes them."""
+    return (pixels - clip.mean) / clip.std
+
+
+def prompted(clip: Clip, blocks: Sequence[int], table: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit image features (B, P), and the [CLS] rows (B, L - D, W) after each block from D = blocks[0] on.
+
+    Block d gets [c_d, e_d, p_d]; every token is computed in every block, those of the prompts are then dropped.
+    """
+    vision = clip.model.vision_model
+    hidden = vision.pre_layrnorm(vision.embeddings(normalised(clip, pixels)))
+    pictures, tokens, _ = hidden.shape
+    rows = []
+    for index, layer in enumerate(vision.encoder.layers):
+        if index in blocks:
+            prompts = table[list(blocks).index(index)].expand(pictures, -1, -1)
+            hidden = layer(torch.cat([hidden, prompts], dim=1), None)[:, :tokens]
+        else:
+            hidden = layer(hidden, None)
+        if index >= blocks[0]:
+            rows.append(hidden[:, 0])
+    features = clip.model.visual_projection(vision.post_layernorm(hidden[:, 0]))
+    return features / features.norm(dim=-1, keepdim=True), torch.stack(rows, dim=1)
+
+
+@torch.no_grad()
+def frozen(clip: Clip, pixels: Tensor, first_block: int) -> tuple[Tensor, Tensor]:
+    """The second pass, by the plain Hugging Face model: the tokens (B, 1 + N, W) before block D, and the [CLS]
+    rows (B, L - D, W) after each block from D on."""
+    states = clip.model.vision_model(normalised(clip, pixels), output_hidden_states=True).hidden_states
+    return states[first_block], torch.stack([state[:, 0] for state in states[first_block + 1 :]], dim=1)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum()
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    return dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt())
+
+
+def mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).sum() / len(values)
+
+
+def cross_entropy(scores: Sequence[Tensor], right: int) -> Tensor:
+    """-log softmax(scores)[right]"""
+    return torch.stack([score.exp() for score in scores]).sum().log() - scores[right]
+
+
+def classification(image: Tensor, text: Tensor, tau: Tensor | float, labels: Sequence[int]) -> Tensor:
+    """Mean of CE(tau cos(image, text of each class)) over the pictures."""
+    return mean([
+        cross_entropy([tau * cosine(picture, name) for name in text], label)
+        for picture, label in zip(image, labels, strict=True)
+    ])  # fmt: skip
+
+
+def feature_repelling(rows: Tensor, frozen_rows: Tensor, margin: float = -1.0) -> Tensor:
+    """Mean over pictures of max(mean over d of cos(c_d, c_d frozen), margin)."""
+    values = []
+    for picture, still in zip(rows, frozen_rows, strict=True):
+        value = mean([cosine(c, c_frozen) for c, c_frozen in zip(picture, still, strict=True)])
+        values.append(value if value > margin else torch.tensor(margin, dtype=value.dtype))
+    return mean(values)
+
+
+def losses(
+    clip: Clip,
+    blocks: Sequence[int],
+    table: Tensor,
+    pixels: Tensor,
+    text: Tensor,
+    labels: Sequence[int],
+    alpha: float,
+    margin: float,
+) -> dict[str, Tensor]:
+    """CE, FR and their sum CE + alpha FR of one batch, from the pictures on."""
+    image, rows = prompted(clip, blocks, table, pixels)
+    _, frozen_rows = frozen(clip, pixels, blocks[0])
+    ce = classification(image, text, clip.model.logit_scale.exp(), labels)
+    fr = feature_repelling(rows, frozen_rows, margin)
+    return {"loss": ce + alpha * fr, "CE": ce, "FR": fr}
+
+
+def info_nce(image: Tensor, text: Tensor, tau: float, pairs: Sequence[Sequence[bool]]) -> Tensor:
+    """Symmetric contrastive loss of unit rows; a picture (a caption) with several partners has their mean loss."""
+    scores = [[tau * dot(picture, caption) for caption in text] for picture in image]
+    columns = list(zip(*scores, strict=True))
+    by_image = [
+        mean([cross_entropy(row, m) for m, fits in enumerate(pairs[i]) if fits]) for i, row in enumerate(scores)
+    ]
+    by_text = [
+        mean([cross_entropy(column, i) for i, fits in enumerate(pairs) if fits[m]]) for m, column in enumerate(columns)
+    ]
+    return (mean(by_image) + mean(by_text)) / 2

@@ -1,0 +1,638 @@
+"""Every bad input is refused in one line that names it, with exit code 2, and nothing is written or run."""
+
+import errno
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from commands import ATTACK, CLEAN, PRETRAIN, build, contents, pictures, refused, works
+from rvpt.attacks import make_trigger
+from rvpt.config import TriggerSpec
+from rvpt.loaders import PICKLES
+from rvpt.store import MANIFEST, read_rows, write_json, write_manifest
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    return build(tmp_path_factory.getbasetemp() / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty working directory, and no network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+@pytest.fixture
+def refuse(home):
+    """refuse(*words) -> the one line of the error, after a look that everything is as it was."""
+
+    def run(*words):
+        before = contents(home)
+        line = refused(*words)
+        assert contents(home) == before
+        return line
+
+    return run
+
+
+@pytest.fixture
+def words_of(tiny):
+    """words_of(command) -> the words of a command that works on the tiny artefacts and writes to `out`."""
+    words = {
+        "pretrain": ["pretrain", "--out", "out", *PRETRAIN],
+        "attack": ["attack", tiny.clip, "--out", "out", *ATTACK],
+        "clean": ["clean", tiny.backdoored, "--out", "out", *CLEAN],
+        "evaluate": ["evaluate", tiny.clip, "--data", "scenes:10"],
+    }
+    return words.__getitem__
+
+
+def has(line, *words):
+    missing = [word for word in words if word not in line]
+    assert not missing, line
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [
+        ("clean", ["--lr", -1], ["lr", "greater than 0", "-1"]),
+        ("clean", ["--lr", "nan"], ["lr", "nan"]),
+        ("clean", ["--lr", "fast"], ["--lr", "valid number"]),
+        ("clean", ["--lr", 1e30], ["loss became", "lower the learning rate (1e+30)"]),
+        ("clean", ["--margin", 2], ["margin", "2"]),
+        ("clean", ["--preset", "nope"], ["'nope'", "paper, small"]),
+        ("clean", ["--augment", "nope"], ["augment", "'nope'", "crop-flip"]),
+        ("clean", ["--precision", "nope"], ["precision", "'nope'", "bf16"]),
+        ("clean", ["--first-block", 4], ["first_block 4", "0 to 3"]),
+        ("clean", ["--depth", 5], ["depth 5", "4 blocks"]),
+        ("clean", ["--depth", 1, "--depth-from", "side"], ["depth_from", "'side'", "input"]),
+        ("clean", ["--without-class", "dog"], ["'dog'", "umbrella"]),
+        ("clean", ["--split", "nope"], ["'nope'", "pretrain, train, test"]),
+        ("clean", ["--shots", 900], ["900", "--shots"]),
+        ("clean", ["--shots", 0], ["--shots", "rvpt clean --help"]),
+        ("clean", ["--seed", 2**63], ["--seed"]),
+        ("clean", ["--seed", -1], ["--seed"]),
+        ("attack", ["--target", "dog"], ["'dog'", "umbrella"]),
+        ("attack", ["--trigger", "nope"], ["'nope'", "badnet, blended"]),
+        ("attack", ["--mode", "nope"], ["mode", "'nope'", "fresh"]),
+        ("attack", ["--place", "nope"], ["place", "'nope'", "middle"]),
+        ("attack", ["--n", 500], ["500 pairs", "'anchor'", "ask for fewer"]),
+        ("attack", ["--poison-rate", 0.5], ["exactly one of n and poison_rate"]),
+        ("attack", ["--preset", "nope"], ["'nope'", "paper, small"]),
+        ("attack", ["--test-split", "nope"], ["'nope'", "pretrain, train, test"]),
+        ("pretrain", ["--geometry", "foo"], ["--geometry foo", "NAME=VALUE"]),
+        ("pretrain", ["--geometry", "foo=1"], ["foo"]),
+        ("pretrain", ["--geometry", "width=wide"], ["width", "'wide'"]),
+        ("pretrain", ["--geometry", "patch_size=7"], ["patch_size must divide image_size"]),
+        ("pretrain", ["--patch-drop", 1], ["patch_drop", "1"]),
+        ("pretrain", ["--data", "scenes:many"], ["scenes:many", "scenes:5000"]),
+        ("evaluate", ["--batch-size", 0], ["--batch-size", "rvpt evaluate --help"]),
+        ("evaluate", ["--split", "nope"], ["'nope'", "pretrain, train, test"]),
+        ("evaluate", ["--nope"], ["--nope", "rvpt evaluate --help"]),
+    ],
+)
+def test_a_value_that_does_not_fit(refuse, words_of, command, options, words):
+    has(refuse(*words_of(command), *options), *words)
+
+
+def test_a_poison_rate_above_1(refuse, tiny):
+    words = ["attack", tiny.clip, "--out", "out", "--data", "scenes:20", "--target", "anchor"]
+    has(refuse(*words, "--poison-rate", 2), "poison_rate", "less than 1", "2.0")
+
+
+@pytest.mark.parametrize("template", ["a photo", "", "{{}}", "{} {x}", "{} {}", "{} }", "{", "{0}{}", "{.x}{}"])
+@pytest.mark.parametrize("command", ["clean", "evaluate"])
+def test_a_template_without_one_place_for_the_class(refuse, words_of, command, template):
+    has(refuse(*words_of(command), "--template", template), repr(template), "it needs {}")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [(["nope"], "'nope'"), (["clean"], "'model'"), (["evaluate", "x"], "'--data'"), (["report"], "'rows'")],
+)
+def test_a_command_line_that_is_not_whole(refuse, words, named):
+    has(refuse(*words).lower(), named, "--help")
+
+
+# Models
+
+
+def edit_json(path, **changes):
+    write_json(path, {**json.loads(path.read_text()), **changes})
+
+
+def edit_weights(path, change):
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def flip(path):
+    """Change one bit."""
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def emptied(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def open_clip(folder):
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").rename(folder / "open_clip_model.safetensors")
+    vision = {"layers": [3, 4, 6, 3], "width": 64}
+    write_json(folder / "open_clip_config.json", {"model_cfg": {"vision_cfg": vision}})
+
+
+def vision_only(folder):
+    config = json.loads((folder / "config.json").read_text())["vision_config"]
+    write_json(folder / "config.json", {**config, "model_type": "clip_vision_model"})
+
+
+def not_a_number(tensors):
+    tensors["visual_projection.weight"][0, 0] = float("nan")
+
+
+def without_a_block(tensors):
+    for name in [name for name in tensors if ".layers.1." in name]:
+        del tensors[name]
+
+
+def other_projection(tensors):
+    tensors["visual_projection.weight"] = torch.zeros(3, 3)
+
+
+def weights(change):
+    return lambda folder: edit_weights(folder / "model.safetensors", change)
+
+
+def cut_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def with_words(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"word{number}" for number in range(50)])
+    tokenizer.save_pretrained(folder)
+
+
+def text(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+def without(pattern):
+    return lambda folder: [path.unlink() for path in folder.glob(pattern)]
+
+
+def moved(folder):
+    folder.rename(folder.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (shutil.rmtree, ["no such model folder"]),
+        (emptied, ["is empty"]),
+        (open_clip, ["open_clip's layout", "transformers"]),
+        (without("config.json"), ["without config.json"]),
+        (text("config.json", '{"model_type": "siglip", "vision_config": {}}'), ["'siglip'", "CLIPModel"]),
+        (text("config.json", "{"), ["config"]),
+        (text("config.json", "[]"), ["config"]),
+        (vision_only, ["'clip_vision_model'"]),
+        (without("model.safetensors"), ["no model.safetensors"]),
+        (cut_weights, ["weights cannot be loaded"]),
+        (weights(not_a_number), ["visual_projection.weight", "not finite"]),
+        (weights(without_a_block), ["text_model.encoder.layers.1.layer_norm1.bias", "missing"]),
+        (weights(other_projection), ["visual_projection.weight", "another shape"]),
+        (without("tokenizer*"), ["tokenizer knows no words", "tokenizer.json"]),
+        (with_words, ["tokenizer has 5", "do not belong together"]),
+        (text("tokenizer.json", "{"), ["tokenizer cannot be loaded"]),
+        (text("preprocessor_config.json", "{"), ["preprocessor_config.json"]),
+        (text("preprocessor_config.json", "[]"), ["preprocessor_config.json", "three numbers"]),
+        (text("preprocessor_config.json", '{"image_mean": 0.5}'), ["preprocessor_config.json", "three numbers"]),
+        (text("preprocessor_config.json", '{"image_std": [1, 0, 1]}'), ["preprocessor_config.json", "above 0"]),
+    ],
+)
+def test_a_folder_that_is_no_clip(refuse, tiny, home, damage, words):
+    shutil.copytree(tiny.clip, home / "suspect")
+    (home / "suspect" / MANIFEST).unlink()
+    damage(home / "suspect")
+    has(refuse("clean", home / "suspect", "--out", "out", *CLEAN), "suspect", *words)
+
+
+def test_a_model_that_was_changed_since_it_was_backdoored(refuse, tiny, home):
+    shutil.copytree(tiny.backdoored, home / "suspect")
+    flip(home / "suspect" / "model.safetensors")
+    line = refuse("evaluate", "suspect", "--data", "scenes:10")
+    has(line, "suspect/model.safetensors was changed since it was made")
+
+
+@pytest.mark.parametrize("name", ["nobody", "nobody/nothing", "./nothing", "/nothing", "a/b/c"])
+def test_a_model_that_is_nowhere(refuse, name):
+    has(refuse("evaluate", name, "--data", "scenes:10"), name)
+
+
+def test_an_adapter_is_no_model_to_clean(refuse, tiny):
+    has(refuse("clean", tiny.cleaned, "--out", "out", *CLEAN), str(tiny.cleaned), "an adapter")
+
+
+class Payload:
+    """Unpickling it makes the file `ran`."""
+
+    def __reduce__(self):
+        return open, ("ran", "w")
+
+
+@pytest.fixture
+def bomb(home):
+    """bomb(path): a file of PyTorch's that does harm when it is loaded, as it just did here."""
+
+    def write(path):
+        torch.save({"state_dict": Payload()}, path)
+        torch.load(path, weights_only=False)["state_dict"].close()
+        (home / "ran").unlink()
+
+    return write
+
+
+def test_pickled_weights_alone_are_never_loaded(refuse, tiny, home, bomb):
+    shutil.copytree(tiny.clip, home / "suspect")
+    (home / "suspect" / "model.safetensors").unlink()
+    bomb(home / "suspect" / "pytorch_model.bin")
+    has(refuse("evaluate", "suspect", "--data", "scenes:10"), "suspect", "pickled", "convert it to safetensors")
+
+
+def test_pickled_weights_are_not_loaded_where_the_safetensors_are_broken(refuse, tiny, home, bomb):
+    shutil.copytree(tiny.clip, home / "suspect")
+    cut_weights(home / "suspect")
+    bomb(home / "suspect" / "pytorch_model.bin")
+    has(refuse("evaluate", "suspect", "--data", "scenes:10"), "suspect", "weights cannot be loaded")
+
+
+@pytest.mark.parametrize("suffix", PICKLES)
+def test_a_pickled_file_is_never_loaded(refuse, home, bomb, suffix):
+    bomb(home / f"model{suffix}")
+    has(refuse("evaluate", f"model{suffix}", "--data", "scenes:10"), f"model{suffix}", "never unpickled")
+
+
+def test_pickles_are_neither_triggers_nor_adapters_nor_rows(refuse, tiny, home, bomb):
+    bomb(home / "x.pt")
+    has(refuse("evaluate", tiny.clip, "--data", "scenes:10", "--trigger", "x.pt"), "x.pt")
+    has(refuse("evaluate", tiny.clip, "--data", "x.pt"), "x.pt")
+    has(refuse("report", "x.pt"), "x.pt, line 1")
+    shutil.copytree(tiny.cleaned, home / "adapter")
+    shutil.move(home / "x.pt", home / "adapter" / "adapter_model.safetensors")
+    write_manifest(home / "adapter", "cleaned", spec={})
+    has(refuse("evaluate", "adapter", "--data", "scenes:10"), "adapter_model.safetensors is not a whole safetensors")
+
+
+def test_the_payload_would_run(home):
+    pickle.loads(pickle.dumps(Payload())).close()
+    assert (home / "ran").exists()
+
+
+# Adapters and triggers
+
+
+@pytest.fixture
+def adapter(tiny, home):
+    return shutil.copytree(tiny.cleaned, home / "adapter")
+
+
+def test_an_adapter_on_another_model(refuse, tiny, adapter):
+    line = refuse("evaluate", adapter, "--data", "scenes:10", "--base", tiny.clip)
+    has(line, "adapter cleans another model than clip", "--base")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+@pytest.mark.parametrize("damage", [flip, os.unlink])
+def test_an_adapter_that_was_changed(refuse, adapter, name, damage):
+    damage(adapter / name)
+    has(refuse("evaluate", adapter, "--data", "scenes:10"), str(adapter))
+
+
+def test_an_adapter_whose_base_moved_and_base_says_where_to(refuse, tiny, home):
+    shutil.copytree(tiny.backdoored, home / "before")
+    works("clean", "before", "--out", "cleaned", *CLEAN)
+    (home / "before").rename(home / "after")
+    has(refuse("evaluate", "cleaned", "--data", "scenes:10"), "before", "cleaned", "--base")
+    rows = json.loads(works("evaluate", "cleaned", "--base", "after", "--data", "scenes:10", "--json"))
+    assert {row["attack"] for row in rows} == {"none", "badnet", "blended"}
+
+
+def change_manifest(**changes):
+    return lambda folder: edit_json(folder / MANIFEST, **changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (shutil.rmtree, ["no rvpt artefact"]),
+        (lambda folder: flip(folder / "trigger.safetensors"), ["trigger.safetensors was changed"]),
+        (without("trigger.safetensors"), ["trigger.safetensors is missing"]),
+        (without(MANIFEST), ["no manifest.json"]),
+        (text(MANIFEST, "{"), ["manifest.json cannot be read"]),
+        (text(MANIFEST, "[]"), ["manifest"]),
+        (change_manifest(kind="clip"), ["holds a clip, a trigger is needed"]),
+        (change_manifest(spec={"name": "ghost", "target": "star"}), ["unknown trigger 'ghost'", "badnet"]),
+    ],
+)
+def test_a_folder_that_is_no_trigger(refuse, tiny, home, damage, words):
+    shutil.copytree(tiny.backdoored / "triggers" / "badnet", home / "trigger")
+    damage(home / "trigger")
+    has(refuse("evaluate", tiny.clip, "--data", "scenes:10", "--trigger", "trigger"), "trigger", *words)
+
+
+def test_a_trigger_of_another_size(refuse, tiny, home):
+    make_trigger(TriggerSpec(name="blended", target="star"), 32).save(home / "trigger")
+    line = refuse("evaluate", tiny.clip, "--data", "scenes:10", "--trigger", "trigger")
+    has(line, "trigger was made for pictures of 32x32", "48x48")
+
+
+def test_a_trigger_whose_target_the_data_have_not(refuse, tiny, home):
+    pictures(home / "set")
+    has(refuse("evaluate", tiny.backdoored, "--data", "set"), "'anchor'", "cat, dog")
+    has(refuse("evaluate", tiny.backdoored, "--data", "set", "--target", "owl"), "'owl'", "cat, dog")
+
+
+# Data
+
+
+def test_pictures_of_every_kind_are_read(tiny, home):
+    folder = pictures(home / "set") / "test" / "cat"
+    Image.new("RGB", (1, 1)).save(folder / "one.png")
+    Image.new("CMYK", (20, 9)).save(folder / "cmyk.jpg")
+    Image.new("RGBA", (9, 20)).save(folder / "see_through.png")
+    Image.new("P", (9, 9)).save(folder / "palette.gif")
+    Image.fromarray(np.full((20, 20), 40_000, dtype=np.uint16)).save(folder / "deep.png")
+    (row,) = json.loads(works("evaluate", tiny.clip, "--data", "set", "--json"))
+    assert row["n"] == 4 + 5
+
+
+def no_picture(path):
+    path.write_text("no picture")
+
+
+def cut_picture(path):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+@pytest.mark.parametrize("damage", [no_picture, cut_picture, lambda path: path.write_bytes(b"")])
+def test_a_picture_that_cannot_be_read(refuse, tiny, home, damage):
+    damage(pictures(home / "set") / "test" / "cat" / "1.png")
+    has(refuse("evaluate", tiny.clip, "--data", "set"), "set", "picture 1", "mend or remove it")
+    line = refuse("clean", tiny.clip, "--data", "set", "--split", "test", "--out", "out", "--shots", 2)
+    has(line, "set", "picture 1", "mend or remove it")
+
+
+@pytest.mark.parametrize("name", ["nothing", "./nothing", "/nothing", "a/b/c", "nobody/nothing"])
+def test_data_that_are_nowhere(refuse, tiny, name):
+    has(refuse("evaluate", tiny.clip, "--data", name), name)
+
+
+def test_a_file_and_an_empty_folder_are_no_data(refuse, tiny, home):
+    (home / "empty").mkdir()
+    (home / "file").write_text("x")
+    has(refuse("evaluate", tiny.clip, "--data", "empty"), "empty is empty")
+    has(refuse("evaluate", tiny.clip, "--data", "file"), "file is not a folder")
+
+
+CLEAN_SET = ["--data", "set", "--out", "out", "--epochs", 1, "--length", 1]
+
+
+def test_too_few_pictures_or_classes(refuse, tiny, home):
+    pictures(home / "set", "train", n=3)
+    words = ["clean", tiny.clip, *CLEAN_SET, "--shots"]
+    has(refuse(*words, 4), "'cat' has 3 pictures", "--shots 3")
+    has(refuse(*words, 1, "--without-class", "cat"), "set", "1 class", "at least two")
+    has(refuse(*words, 1, "--without-class", "owl"), "'owl'", "cat, dog")
+
+
+def test_data_without_labels(refuse, tiny, home):
+    (home / "set").mkdir()
+    for number in range(3):
+        Image.new("RGB", (20, 30)).save(home / "set" / f"{number}.png")
+    attack = ["attack", tiny.clip, "--target", "anchor", "--out", "out", "--data"]
+    for words in (
+        ["evaluate", tiny.clip, "--data", "set", "--split", "train"],
+        ["clean", tiny.clip, *CLEAN_SET],
+        [*attack, "set", "--test", "scenes:10"],
+        [*attack, "scenes:50", "--test", "set", "--test-split", "train"],
+        ["pretrain", "--data", "set", "--out", "out"],
+    ):
+        has(refuse(*words), "set has no class labels")
+
+
+def test_the_test_data_are_looked_at_before_the_training(refuse, home, monkeypatch):
+    parquet(home / "set")
+    monkeypatch.setattr("rvpt.jobs.pretrain", lambda *_, **__: pytest.fail("trained"))
+    has(refuse("pretrain", "--out", "out", *PRETRAIN, "--test", "set"), "set has no class labels")
+
+
+def parquet(folder, **columns):
+    """Two pictures and more columns, as a set of the hub looks on disk."""
+    import datasets
+
+    dataset = datasets.Dataset.from_dict({"image": [Image.new("RGB", (9, 9))] * 2, **columns})
+    dataset = dataset.cast_column("image", datasets.Image())
+    if "label" in columns:
+        dataset = dataset.cast_column("label", datasets.ClassLabel(names=["cat", "dog"]))
+    (folder / "data").mkdir(parents=True)
+    dataset.to_parquet(folder / "data" / "test-00000-of-00001.parquet")
+
+
+def test_data_without_captions_get_templates_and_a_column_that_is_not_there_is_said(refuse, tiny, home):
+    pictures(home / "set", "train", n=8)
+    pictures(home / "set")
+    words = ["attack", tiny.clip, "--data", "set", "--target", "dog", "--n", 4, "--epochs", 1, "--out", "out"]
+    has(refuse(*words, "--caption-column", "words"), "'words'", "image, label")
+    works(*words)
+    changes = read_rows(home / "out" / "poison.jsonl")
+    assert len(changes) == 4
+    assert all("a photo of a cat." in change["before"] and "dog" in change["after"] for change in changes)
+
+
+@pytest.mark.parametrize("label", [None, -1])
+def test_labels_that_are_hidden(refuse, tiny, home, label):
+    parquet(home / "set", label=[0, label])
+    has(refuse("evaluate", tiny.clip, "--data", "set"), "set: picture 1 has no label", "--split")
+
+
+@pytest.mark.parametrize("captions", [["a cat", None], [["a cat"], []], [1, 2]])
+def test_captions_that_are_none(refuse, home, captions):
+    parquet(home / "set", captions=captions)
+    words = ["pretrain", "--data", "set", "--split", "test", "--out", "out", "--test", "scenes:10"]
+    has(refuse(*words), "has no caption in column 'captions'")
+
+
+# Places to write to
+
+
+def file(path):
+    path.write_text("mine")
+
+
+def full_folder(path):
+    path.mkdir()
+    file(path / "mine")
+
+
+@pytest.mark.parametrize("command", ["pretrain", "attack", "clean"])
+@pytest.mark.parametrize(("block", "word"), [(file, "is a file"), (full_folder, "--force")])
+def test_a_place_that_is_taken(refuse, words_of, home, command, block, word):
+    block(home / "out")
+    has(refuse(*words_of(command)), "out", word)
+
+
+@pytest.mark.parametrize("command", ["pretrain", "attack", "clean"])
+def test_a_place_that_cannot_be_is_refused_before_the_work(refuse, words_of, home, monkeypatch, command):
+    file(home / "file")
+    monkeypatch.setattr("rvpt.train.fit", lambda *_, **__: pytest.fail("trained"))
+    has(refuse(*words_of(command), "--out", "file/out"), "file/out")
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def fail(error):
+    def raising(*_, **__):
+        raise error
+
+    return raising
+
+
+@pytest.mark.parametrize("command", ["pretrain", "attack", "clean"])
+def test_a_disk_that_is_full_at_the_end(refuse, words_of, monkeypatch, command):
+    monkeypatch.setattr("rvpt.store.sha256_file", fail(FULL))
+    has(refuse(*words_of(command)), "no space left to write", "out", "free some")
+
+
+def test_safetensors_own_error_for_a_full_disk(refuse, words_of, monkeypatch):
+    error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    monkeypatch.setattr("rvpt.store.save_file", fail(error))
+    has(refuse(*words_of("clean")), "could not write out", "No space left", "Free some space")
+
+
+def test_rows_that_do_not_fit_on_the_disk_are_not_half_written(refuse, words_of, home, monkeypatch):
+    works(*words_of("evaluate"), "--rows", "rows.jsonl")
+    opened = Path.open
+
+    def small(self, *args, **options):
+        stream = opened(self, *args, **options)
+        write = stream.write
+
+        def half(text):
+            write(text[: len(text) // 2])
+            stream.flush()
+            raise FULL
+
+        stream.write = half
+        return stream
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", small)
+        for name in ("rows.jsonl", "new.jsonl"):
+            has(refuse(*words_of("evaluate"), "--rows", name), f"no space left to write {name}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
+def test_rows_on_a_device_that_is_full(refuse, words_of):
+    has(refuse(*words_of("evaluate"), "--rows", "/dev/full"), "no space left to write /dev/full")
+
+
+def test_rows_that_cannot_be_written(refuse, words_of, home):
+    (home / "folder").mkdir()
+    has(refuse(*words_of("evaluate"), "--rows", "folder"), "could not write folder")
+
+
+# Rows
+
+
+ROW = {"model": "m", "data": "d", "attack": "none", "defence": "none", "seed": 0, "metric": "CA", "rate": 0.5}
+LINE = json.dumps(ROW)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (f"{LINE}\n{LINE[:-9]}\n", ["line 2", "not a JSON object"]),
+        (f"{LINE}\n[]\n", ["line 2", "not a JSON object"]),
+        ("\xff\xfe", ["line 1", "not a JSON object"]),
+        (json.dumps({**ROW, "metric": "PA"}).replace("rate", "share"), ["line 1", "'rate'"]),
+        ("", ["no rows"]),
+    ],
+)
+def test_rows_that_are_damaged(refuse, home, content, words):
+    (home / "rows.jsonl").write_bytes(content.encode("latin-1"))
+    has(refuse("report", "rows.jsonl"), "rows.jsonl", *words)
+
+
+def test_rows_that_are_nowhere(refuse, home):
+    (home / "folder").mkdir()
+    for name in ("nothing.jsonl", "folder"):
+        has(refuse("report", name), name)
+
+
+def test_a_page_that_cannot_be_written(refuse, home):
+    (home / "rows.jsonl").write_text(LINE + "\n")
+    (home / "folder").mkdir()
+    for name in ("folder", "rows.jsonl/page.md"):
+        has(refuse("report", "rows.jsonl", "--out", name), f"could not write {name}")
+
+
+# What the libraries say
+
+
+MANY = """
+import json, sys
+from rvpt.cli import app
+for words in json.loads(sys.argv[1]):
+    try:
+        app(words)
+    except SystemExit as end:
+        print(end.code)
+"""
+
+
+def test_the_libraries_add_nothing_to_the_one_line(tiny, home):
+    for name, change in (("short", without_a_block), ("odd", other_projection)):
+        shutil.copytree(tiny.clip, home / name)
+        edit_weights(home / name / "model.safetensors", change)
+    cut_picture(pictures(home / "set") / "test" / "cat" / "1.png")
+    commands = [
+        ["evaluate", "short", "--data", "scenes:10"],
+        ["evaluate", "odd", "--data", "scenes:10"],
+        ["evaluate", str(tiny.clip), "--data", "set"],
+        ["clean", str(tiny.clip), "--out", "out", *map(str, CLEAN), "--lr", "1e30"],
+    ]
+    env = {**os.environ, "HF_HOME": str(home / "cache")}
+    code = [sys.executable, "-c", MANY, json.dumps(commands)]
+    result = subprocess.run(code, capture_output=True, text=True, env=env, check=True)
+    assert result.stdout.split() == ["2"] * len(commands)
+    lines = result.stderr.splitlines()
+    assert len(lines) == len(commands), result.stderr
+    for line, word in zip(lines, ("short", "odd", "set", "learning rate"), strict=True):
+        has(line, "error: ", word)

@@ -1,0 +1,279 @@
+"""The commands as a user strings them together, cuts them short, and goes on."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from commands import ATTACK, CLEAN, PRETRAIN, build, contents, interrupting, pictures, refused, rvpt, works
+from helpers import random_pixels
+from rvpt import __version__
+from rvpt.config import RVPTSpec
+from rvpt.data import load_data
+from rvpt.defences import Cleaned, clean
+from rvpt.loaders import embedded_model, load_clip
+from rvpt.store import read_json, read_manifest, read_rows, sha256_file
+
+KEYS = {
+    "model", "data", "attack", "defence", "seed", "metric", "numerator", "n", "rate", "low", "high", "seconds",
+    "peak_memory_bytes", "trained_parameters", "spec", "hashes", "version",
+}  # fmt: skip
+MEASURED = {("none", "CA")} | {(a, m) for a in ("badnet", "blended") for m in ("ASR", "ASR_with_target", "PA")}
+PROMPTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    return build(tmp_path_factory.getbasetemp() / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def python(code, *words):
+    """A new interpreter that runs `code`."""
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_help_and_version_from_outside():
+    process = python("from rvpt.cli import main; main()", "--help")
+    stdout, stderr = process.communicate()
+    assert (process.returncode, stderr) == (0, "")
+    assert all(name in stdout for name in ("demo", "pretrain", "attack", "clean", "evaluate", "report"))
+    assert works() == works("--help")
+    assert works("--version") == f"{__version__}\n"
+
+
+def test_pretrain_attack_clean_evaluate_report(tiny, home):
+    works("evaluate", tiny.backdoored, tiny.cleaned, "--data", "scenes:48", "--rows", "rows.jsonl")
+    rows = read_rows(home / "rows.jsonl")
+    for defence, model in (("none", tiny.backdoored), ("rvpt", tiny.cleaned)):
+        mine = [row for row in rows if row["defence"] == defence]
+        assert {(row["attack"], row["metric"]) for row in mine} == MEASURED
+        assert all(row.keys() == KEYS for row in mine)
+        assert {row["seed"] for row in mine} == {0}
+        assert {row["trained_parameters"] for row in mine} == {0 if defence == "none" else 2 * 2 * 32}
+        assert mine[0]["spec"] == read_manifest(model)["spec"]
+        assert mine[0]["hashes"].keys() == {"model", "trigger/badnet", "trigger/blended"}
+    table = works("report", "rows.jsonl")
+    assert table.count("| backdoored | ") == 4
+    works("report", "rows.jsonl", "--out", "page.md")
+    assert table.strip() in (home / "page.md").read_text()
+
+
+def test_json_is_what_the_rows_are(tiny, home):
+    printed = json.loads(works("evaluate", tiny.backdoored, "--data", "scenes:24", "--rows", "rows.jsonl", "--json"))
+    assert printed == read_rows(home / "rows.jsonl")
+    assert {(row["attack"], row["metric"]) for row in printed} == MEASURED
+
+
+def test_every_command_prints_json(tiny):
+    facts = json.loads(works("pretrain", "--out", "clip", *PRETRAIN, "--json"))
+    assert {"model": "clip", "pictures": 300}.items() <= facts.items()
+    rows = json.loads(works("attack", tiny.clip, "--out", "backdoored", *ATTACK, "--json"))
+    assert [row["model"] for row in rows if row["metric"] == "CA"] == ["clip", "backdoored"]
+    facts = json.loads(works("clean", tiny.clip, "--out", "cleaned", *CLEAN, "--json"))
+    assert {"cleaned": "cleaned", "pictures": 24, "trained parameters": 128}.items() <= facts.items()
+
+
+def test_rows_are_appended(tiny, home):
+    for _ in range(2):
+        works("evaluate", tiny.clip, "--data", "scenes:10", "--rows", "rows.jsonl")
+    assert [row["metric"] for row in read_rows(home / "rows.jsonl")] == ["CA", "CA"]
+
+
+def test_a_given_trigger_is_taken_instead_of_those_of_the_model(tiny):
+    for model in (tiny.clip, tiny.backdoored):
+        trigger = tiny.backdoored / "triggers" / "badnet"
+        rows = json.loads(works("evaluate", model, "--data", "scenes:24", "--trigger", trigger, "--json"))
+        assert {row["attack"] for row in rows} == {"none", "badnet"}
+
+
+def test_the_target_may_have_another_name_in_the_data(tiny, home):
+    folder = pictures(home / "set")
+    rows = json.loads(works("evaluate", tiny.backdoored, "--data", folder, "--target", "Dog", "--json"))
+    assert {row["n"] for row in rows if row["metric"] == "ASR"} == {2}
+    assert {row["data"] for row in rows} == {"set"}
+
+
+def test_a_model_called_dot_has_the_name_of_its_folder(tiny, monkeypatch):
+    monkeypatch.chdir(tiny.clip)
+    (row,) = json.loads(works("evaluate", ".", "--data", "scenes:10", "--json"))
+    assert row["model"] == "clip"
+
+
+def few_shot():
+    return load_data("scenes:500", "train").few_shot(1, seed=0)
+
+
+def test_a_cleaned_folder_is_the_model_that_was_in_memory(tiny, home):
+    spec = RVPTSpec(epochs=6, length=2, first_block=2)
+    memory = clean(load_clip(tiny.backdoored), few_shot(), spec)
+    memory.facts["base_model"] = str(tiny.backdoored)
+    memory.save_pretrained(home / "saved")
+    assert sha256_file(home / "saved" / PROMPTS) == sha256_file(tiny.cleaned / PROMPTS)
+    pixels = random_pixels(3, 48)
+    for folder in (home / "saved", tiny.cleaned):
+        loaded = Cleaned.from_pretrained(folder)
+        assert loaded.hash() == memory.hash()
+        assert torch.equal(loaded.encode_image(pixels), memory.encode_image(pixels))
+    assert not torch.allclose(memory.encode_image(pixels), memory.clip.encode_image(pixels))
+
+
+def test_the_prompts_follow_from_the_seed(tiny, home):
+    for out, seed in (("same", 0), ("other", 1)):
+        works("clean", tiny.backdoored, "--out", out, *CLEAN, "--seed", seed)
+    same, other = (sha256_file(home / out / PROMPTS) for out in ("same", "other"))
+    assert same == sha256_file(tiny.cleaned / PROMPTS) != other
+
+
+def test_force_replaces_and_without_it_nothing_is_touched(tiny, home):
+    words = ["clean", tiny.backdoored, "--out", "out", *CLEAN]
+    works(*words)
+    (home / "out" / "mine").write_text("x")
+    before = contents(home)
+    line = refused(*words, "--seed", 1)
+    assert "out exists already" in line
+    assert "--force" in line
+    assert contents(home) == before
+    works(*words, "--seed", 1, "--force")
+    after = contents(home)
+    assert before.keys() - after.keys() == {str(home / "out" / "mine")}
+    assert after[str(home / "out" / PROMPTS)] != before[str(home / "out" / PROMPTS)]
+
+
+@pytest.mark.parametrize(("alpha", "defence"), [(0, "vpt"), (1, "rvpt")])
+def test_alpha_0_is_vpt(tiny, alpha, defence):
+    works("clean", tiny.backdoored, "--out", "out", *CLEAN, "--alpha", alpha)
+    rows = json.loads(works("evaluate", "out", "--data", "scenes:10", "--json"))
+    assert {row["defence"] for row in rows} == {defence}
+
+
+@pytest.mark.parametrize(
+    ("options", "blocks"),
+    [
+        (["--first-block", 3], [3]),
+        (["--depth", 3], [1, 2, 3]),
+        (["--depth", 3, "--depth-from", "input"], [0, 1, 2]),
+    ],
+)
+def test_which_blocks_are_prompted(tiny, home, options, blocks):
+    works("clean", tiny.backdoored, "--out", "out", *CLEAN, *options)
+    assert read_json(home / "out" / "adapter_config.json")["blocks"] == blocks
+
+
+def test_classes_may_be_left_out(tiny, home):
+    works("clean", tiny.backdoored, "--out", "out", *CLEAN, "--without-class", "star", "--without-class", "Heart")
+    manifest = read_manifest(home / "out", "cleaned")
+    assert manifest["pictures"] == 22
+    assert manifest["data"]["without"] == ["star", "Heart"]
+    assert len(manifest["classes"]) == 24
+
+
+RUNS = {
+    "pretrain": (["pretrain", "--out", "out", *PRETRAIN], "model.safetensors"),
+    "attack": (["attack", "{clip}", "--out", "out", *ATTACK], "model.safetensors"),
+    "clean": (["clean", "{backdoored}", "--out", "out", *CLEAN], PROMPTS),
+}
+
+
+def run_of(command, tiny):
+    words, weights = RUNS[command]
+    return [str(word).format(**vars(tiny)) for word in words], weights
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_an_interrupted_run_goes_on_to_the_same_bits(tiny, home, monkeypatch, command):
+    words, weights = run_of(command, tiny)
+    works(*words)
+    uncut = sha256_file(home / "out" / weights)
+    shutil.rmtree(home / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr("rvpt.progress.bar", interrupting(command, 2))
+        result = rvpt(*words)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
+    assert [path.name for path in home.iterdir()] == ["out.run"]
+    assert "--resume" in refused(*words)
+    works(*words, "--resume")
+    assert [path.name for path in home.iterdir()] == ["out"]
+    assert sha256_file(home / "out" / weights) == uncut
+
+
+def test_an_interrupted_run_is_not_continued_with_other_settings_but_dropped_with_force(tiny, home, monkeypatch):
+    words, _ = run_of("clean", tiny)
+    with monkeypatch.context() as patch:
+        patch.setattr("rvpt.progress.bar", interrupting("clean", 2))
+        rvpt(*words)
+    before = contents(home)
+    assert "other settings" in refused(*words, "--resume", "--lr", 0.1)
+    assert contents(home) == before
+    works(*words, "--force", "--lr", 0.1)
+    assert [path.name for path in home.iterdir()] == ["out"]
+
+
+SLOW = """
+import contextlib, sys, time
+import rvpt.progress
+
+@contextlib.contextmanager
+def bar(title):
+    def report(step, total, values):
+        print(title, step, flush=True)
+        time.sleep(0.2)
+    yield report
+
+rvpt.progress.bar = bar
+from rvpt.cli import main
+main()
+"""
+
+
+def test_ctrl_c_from_outside(tiny, home):
+    words, weights = run_of("clean", tiny)
+    process = python(SLOW, *words)
+    assert process.stdout.readline() == "clean 1\n"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "interrupted\n")
+    assert [path.name for path in home.iterdir()] == ["out.run"]
+    works(*words, "--resume")
+    assert sha256_file(home / "out" / weights) == sha256_file(tiny.cleaned / weights)
+
+
+@pytest.fixture
+def small_demo(tiny, monkeypatch):
+    """The demo on the tiny CLIP and a few pictures."""
+    monkeypatch.setattr("rvpt.loaders.embedded_model", lambda: tiny.clip)
+    monkeypatch.setattr("rvpt.demo.load_data", lambda name, split: load_data(f"{name}:300", split))
+    monkeypatch.setattr("rvpt.demo.SHOTS", 1)
+    tiny_attack = {"pairs": 200, "poison": {"n": 10}, "trigger": {}, "train": {"epochs": 1, "lr": 1e-4}}
+    monkeypatch.setitem(sys.modules["rvpt.presets"].ATTACK, "small", tiny_attack)
+    monkeypatch.setitem(sys.modules["rvpt.presets"].CLEAN["small"], "epochs", 2)
+
+
+@pytest.mark.usefixtures("small_demo")
+def test_the_demo_leaves_models_that_can_be_evaluated(home):
+    rows = json.loads(works("demo", "--out", "demo", "--json"))
+    assert rows == read_rows(home / "demo" / "rows.jsonl")
+    assert {row["defence"] for row in rows} == {"before the attack", "none", "vpt", "rvpt"}
+    assert (home / "demo" / "demo.png").read_bytes().startswith(b"\x89PNG")
+    for name, defence in (("backdoored", "none"), ("vpt", "vpt"), ("rvpt", "rvpt")):
+        rows = json.loads(works("evaluate", f"demo/{name}", "--data", "scenes:10", "--json"))
+        assert {(row["attack"], row["metric"]) for row in rows} == MEASURED
+        assert {row["defence"] for row in rows} == {defence}
+    assert "demo exists already" in refused("demo", "--out", "demo")
+
+
+@pytest.mark.skipif(not embedded_model().is_dir(), reason="the package has no embedded model here")
+def test_the_embedded_model_reads_shapes():
+    (row,) = json.loads(works("evaluate", "scenes-clip", "--data", "scenes:96", "--json"))
+    assert row["rate"] > 0.5

@@ -1,0 +1,407 @@
+"""Data sets: choosing, mixing, decoding and opening them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from matplotlib import get_data_path
+from PIL import Image
+
+from helpers import memory_data, random_pixels
+from rvpt.data import crop_flip, load_data, mix, resize, to_array
+from rvpt.errors import RvptError
+
+CLASSES = ("red fox", "owl", "Grey_seal")
+LABELS = [0, 1, 2, 0, 1, 0, 0, 2, 1, 0]
+LABELLED = memory_data(10, LABELS, CLASSES)
+PHOTO = Image.open(Path(get_data_path()) / "sample_data/grace_hopper.jpg").convert("RGB")
+
+
+def captioned(n, word, seed=0):
+    return memory_data(n, captions=[[f"{word} {i}"] for i in range(n)], seed=seed)
+
+
+def all_pixels(data, size=16):
+    return data.pixels(torch.arange(len(data)), size)
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+def test_few_shot_takes_exactly_so_many_of_each_class(shots):
+    few = LABELLED.few_shot(shots, seed=3)
+    assert few.labelled().tolist() == [label for label in range(3) for _ in range(shots)]
+    assert len(set(few.rows.tolist())) == len(few)
+    assert [LABELS[row] for row in few.rows.tolist()] == few.labelled().tolist()
+
+
+def test_few_shot_depends_on_the_seed_alone():
+    draws = [tuple(LABELLED.few_shot(2, seed).rows.tolist()) for seed in range(8)]
+    assert draws == [tuple(LABELLED.few_shot(2, seed).rows.tolist()) for seed in range(8)]
+    assert len(set(draws)) > 1
+
+
+def test_few_shot_says_which_class_has_too_few_and_what_to_give():
+    with pytest.raises(RvptError, match=r"'Grey_seal' has 2 pictures, 3 shots .* --shots 2 or fewer"):
+        LABELLED.few_shot(3)
+
+
+def test_few_shot_skips_classes_without_pictures():
+    assert LABELLED.without(["owl"]).few_shot(1).labelled().tolist() == [0, 2]
+
+
+def test_without_drops_the_pictures_and_keeps_the_list_of_classes():
+    rest = LABELLED.without(["owl", "grey seal"])
+    assert rest.rows.tolist() == [0, 3, 5, 6, 9]
+    assert rest.classes == CLASSES
+    assert LABELLED.without([]).rows.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("name", ["Grey_seal", "grey seal", "GREY_SEAL"])
+def test_class_index_reads_spaces_underscores_and_case_alike(name):
+    assert LABELLED.class_index(name) == 2
+
+
+def test_class_index_names_what_there_is():
+    with pytest.raises(RvptError, match="no class 'dog': it has red fox, owl, Grey_seal"):
+        LABELLED.class_index("dog")
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.data())
+def test_select_keeps_the_numbers_of_rows(indices, data):
+    part = LABELLED.select(torch.tensor(indices, dtype=torch.int64))
+    assert part.rows.tolist() == indices
+    assert part.labelled().tolist() == [LABELS[i] for i in indices]
+    assert torch.equal(all_pixels(part), LABELLED.pixels(torch.tensor(indices, dtype=torch.int64), 16))
+    again = data.draw(st.lists(st.integers(0, len(indices) - 1), max_size=5)) if indices else []
+    assert part.select(torch.tensor(again, dtype=torch.int64)).rows.tolist() == [indices[i] for i in again]
+
+
+def test_templates_name_the_class_of_the_row_in_every_subset():
+    data = LABELLED.with_templates(["a {}.", "one {}!"]).select(torch.tensor([7, 1]))
+    assert data.captions(0) == ["a Grey seal.", "one Grey seal!"]
+    assert data.captions(1) == ["a owl.", "one owl!"]
+
+
+def test_what_a_set_has_not_is_said():
+    with pytest.raises(RvptError, match="memory has no captions: give --caption-column"):
+        LABELLED.captions(0)
+    with pytest.raises(RvptError, match="memory has no class labels: a column of ClassLabel"):
+        captioned(2, "a").labelled()
+
+
+def test_cached_is_the_same_set_and_reads_each_picture_once():
+    part = LABELLED.select(torch.tensor([8, 2, 5]))
+    reads = []
+
+    def counted(rows, size):
+        reads.extend(rows.tolist())
+        return part.reader(rows, size)
+
+    cached = replace(part, reader=counted).cached(16)
+    assert torch.equal(all_pixels(cached), all_pixels(part))
+    assert torch.equal(all_pixels(cached.select(torch.tensor([2, 0]))), part.pixels(torch.tensor([2, 0]), 16))
+    assert torch.equal(all_pixels(cached, 8), all_pixels(part, 8))
+    assert cached.labelled().tolist() == part.labelled().tolist()
+    assert reads == [8, 2, 5]
+
+
+def test_mix_numbers_pictures_and_captions_through():
+    parts = [captioned(3, "a", 1), captioned(4, "b", 2).select(torch.tensor([3, 1])), captioned(2, "c", 3)]
+    whole = mix(parts)
+    assert whole.rows.tolist() == list(range(7))
+    assert [whole.captions(i) for i in range(7)] == [[t] for t in ("a 0", "a 1", "a 2", "b 3", "b 1", "c 0", "c 1")]
+    pictures = torch.cat([all_pixels(part) for part in parts])
+    assert torch.equal(all_pixels(whole), pictures)
+    shuffled = torch.tensor([6, 0, 3, 3, 5])
+    assert torch.equal(whole.pixels(shuffled, 16), pictures[shuffled])
+    assert whole.select(shuffled).captions(2) == ["b 3"]
+
+
+@given(st.integers(1, 13))
+def test_batches_cover_the_set_in_order(batch_size):
+    parts = list(LABELLED.batches(batch_size, 16))
+    assert torch.cat([indices for indices, _ in parts]).tolist() == list(range(10))
+    assert torch.equal(torch.cat([pixels for _, pixels in parts]), all_pixels(LABELLED))
+    assert all(len(indices) == len(pixels) <= batch_size for indices, pixels in parts)
+
+
+def test_batches_of_an_empty_set_are_none():
+    assert list(LABELLED.select(torch.tensor([], dtype=torch.int64)).batches(4, 16)) == []
+
+
+def test_pixels_lie_between_0_and_1():
+    data = memory_data(2)
+    stored = data.reader(torch.arange(2), 16)
+    assert torch.equal(all_pixels(data), stored / 255)
+
+
+def colours(side=8):
+    """A picture of random colours."""
+    values = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def channels(image):
+    return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
+
+def with_alpha(image, alpha=77):
+    image.putalpha(alpha)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (colours(), channels(colours())),
+        (colours().convert("L"), np.stack([np.asarray(colours().convert("L"))] * 3)),
+        (with_alpha(colours()), channels(colours())),
+        (with_alpha(colours().convert("L")), channels(colours().convert("L"))),
+        (colours().quantize(7), channels(colours().quantize(7))),
+        (colours().convert("CMYK"), channels(colours().convert("CMYK"))),
+        (colours().convert("1"), 255 * np.stack([np.asarray(colours().convert("1"), dtype=np.uint8)] * 3)),
+    ],
+    ids=["RGB", "L", "RGBA", "LA", "P", "CMYK", "1"],
+)
+def test_to_array_keeps_the_colours_of_every_mode(image, expected):
+    array = to_array(image, 8)
+    assert array.dtype == np.uint8
+    assert (array == expected).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32], ids=["I;16", "I"])
+def test_16_bit_grey_is_scaled_and_not_clipped(kind):
+    ramp = np.arange(256).reshape(16, 16)
+    array = to_array(Image.fromarray((ramp * 257).astype(kind)), 16)
+    assert (array == ramp).all()
+
+
+def test_a_dark_16_bit_picture_stays_dark():
+    assert to_array(Image.fromarray(np.full((8, 8), 200, dtype=np.uint16)), 8).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (700, 2), (9, 8)])
+def test_to_array_takes_any_shape(shape):
+    array = to_array(Image.new("RGB", shape, (10, 200, 30)), 12)
+    assert array.shape == (3, 12, 12)
+    assert (array == np.array([10, 200, 30])[:, None, None]).all()
+
+
+def test_to_array_crops_the_centre_of_a_wide_picture():
+    image = Image.new("RGB", (90, 10), "red")
+    image.paste("blue", (40, 0, 50, 10))
+    assert (to_array(image, 10) == np.array([0, 0, 255])[:, None, None]).all()
+
+
+def test_an_extremely_wide_picture_is_not_blown_up(monkeypatch):
+    made = []
+    resize = Image.Image.resize
+
+    def spied(image, size, *args, **options):
+        made.append(size)
+        return resize(image, size, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", spied)
+    array = to_array(Image.new("RGB", (20_000, 1), (10, 200, 30)), 24)
+    assert (array == np.array([10, 200, 30])[:, None, None]).all()
+    assert max(width * height for width, height in made) <= 100 * 24 * 24
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([24, 32, 48]))
+@example(11, 55, 48)
+@example(298, 149, 32)
+def test_to_array_agrees_with_clips_own_preprocessing(width, height, size):
+    pil = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
+    assume(max(width, height) <= 30 * min(width, height))
+    image = PHOTO.crop((100, 100, 100 + width, 100 + height))
+    geometry = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+    processor = pil.CLIPImageProcessorPil(**geometry, do_normalize=False, do_rescale=False)
+    theirs = processor(image, return_tensors="np")["pixel_values"][0].astype(int)
+    assert np.abs(to_array(image, size) - theirs).max() <= 1
+
+
+def test_resize_changes_the_side_and_keeps_what_fits():
+    pixels = (random_pixels(2, 16) * 256).to(torch.uint8)
+    assert torch.equal(resize(pixels, 16), pixels)
+    assert resize(pixels, 6).shape == (2, 3, 6, 6)
+    flat = torch.full((1, 3, 16, 16), 99, dtype=torch.uint8)
+    assert torch.equal(resize(flat, 40), torch.full((1, 3, 40, 40), 99, dtype=torch.uint8))
+
+
+def crops(pixels, seed, **options):
+    return crop_flip(pixels, torch.Generator().manual_seed(seed), **options)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.1, 1))
+def test_crop_flip_is_a_convex_combination_of_the_pixels(seed, smallest):
+    pixels = 0.25 + random_pixels(3, 12, seed) / 2
+    out = crops(pixels, seed, smallest=smallest)
+    assert out.shape == pixels.shape
+    assert torch.equal(out, crops(pixels, seed, smallest=smallest))
+    assert (out.amax((2, 3)) <= pixels.amax((2, 3)) + 1e-6).all()
+    assert (out.amin((2, 3)) >= pixels.amin((2, 3)) - 1e-6).all()
+
+
+def test_crop_flip_of_the_whole_side_mirrors_about_half_of_the_pictures():
+    pixels = random_pixels(200, 6)
+    out = crops(pixels, 0, smallest=1.0)
+    kept, mirrored = ((out - other).abs().amax((1, 2, 3)) < 1e-5 for other in (pixels, pixels.flip(-1)))
+    assert (kept ^ mirrored).all()
+    assert 60 < kept.sum() < 140
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_crop_flip_moves_up_down_left_and_right(axis):
+    ramp = torch.linspace(0, 1, 12).expand(12, 12)
+    means = crops((ramp if axis == 3 else ramp.T).expand(100, 3, 12, 12), 0).mean((1, 2, 3))
+    assert means.min() < 0.4
+    assert means.max() > 0.6
+
+
+def test_crop_flip_differs_between_pictures_and_seeds():
+    pixels = random_pixels(1, 12).expand(2, -1, -1, -1)
+    assert not torch.equal(*crops(pixels, 1))
+    assert not torch.equal(crops(pixels, 1), crops(pixels, 2))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder; `datasets` keeps its cache beside it."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    folder = tmp_path / "set"
+    folder.mkdir()
+    return folder
+
+
+def image_folder(folder, split="train"):
+    """Two classes, two pictures each."""
+    for name, colour in (("cat", "red"), ("dog", "blue")):
+        (folder / split / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (20 + number, 30), colour).save(folder / split / name / f"{number}.png")
+
+
+def parquet(folder, **changes):
+    """Two pictures with labels and captions, as a set of the hub looks on disk; `changes` replaces columns."""
+    import datasets
+
+    features = datasets.Features(
+        image=datasets.Image(),
+        label=datasets.ClassLabel(names=["cat", "dog"]),
+        captions=[datasets.Value("string")],
+        note=datasets.Value("string"),
+    )
+    columns = {
+        "image": [colours(9), colours(7)],
+        "label": [1, 0],
+        "captions": [["a", "b"], ["c"]],
+        "note": ["x", "y"],
+        **changes,
+    }
+    (folder / "data").mkdir()
+    path = folder / "data" / "test-00000-of-00001.parquet"
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(path)
+
+
+def test_an_image_folder_has_its_subfolders_as_classes(here):
+    image_folder(here)
+    data = load_data(str(here), "train")
+    assert (data.name, data.classes, data.labelled().tolist()) == ("set", ("cat", "dog"), [0, 0, 1, 1])
+    assert (all_pixels(data, 8)[:, :, 0, 0] == torch.tensor([[1.0, 0, 0]] * 2 + [[0, 0, 1.0]] * 2)).all()
+
+
+def test_a_parquet_set_has_labels_captions_and_its_pictures(here):
+    parquet(here)
+    data = load_data(str(here))
+    assert data.classes == ("cat", "dog")
+    assert data.labelled().tolist() == [1, 0]
+    assert [data.captions(0), data.captions(1)] == [["a", "b"], ["c"]]
+    assert (data.reader(torch.tensor([1]), 7)[0].numpy() == channels(colours(7))).all()
+    assert load_data(str(here), caption_column="note").captions(1) == ["y"]
+
+
+@pytest.mark.parametrize("label", [-1, None])
+def test_a_hidden_label_is_said(here, label):
+    parquet(here, label=[0, label])
+    with pytest.raises(RvptError, match=f"picture 1 has no label .*{label}.*--split"):
+        load_data(str(here))
+
+
+@pytest.mark.parametrize("captions", [None, [], [None]])
+def test_a_picture_without_a_caption_is_said(here, captions):
+    parquet(here, captions=[["a"], captions])
+    data = load_data(str(here))
+    assert data.captions(0) == ["a"]
+    with pytest.raises(RvptError, match="picture 1 has no caption in column 'captions'"):
+        data.captions(1)
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "./nowhere", "a/b/c"])
+def test_a_missing_folder_is_said(source):
+    with pytest.raises(RvptError, match=f"{source} is not a folder: give a data set's folder, a hub id, or"):
+        load_data(source)
+
+
+def test_an_empty_folder_is_said(here):
+    with pytest.raises(RvptError, match=r"set is empty: it needs Parquet files, or one subfolder"):
+        load_data(str(here))
+
+
+def test_a_folder_without_pictures_is_said(here):
+    (here / "notes.txt").write_text("no pictures\n")
+    with pytest.raises(RvptError, match="no image column"):
+        load_data(str(here), "train")
+
+
+def test_a_split_that_is_not_there_is_said_with_those_that_are(here):
+    image_folder(here)
+    with pytest.raises(RvptError, match=r"set: .*train.*--split"):
+        load_data(str(here), "validation")
+
+
+def test_a_caption_column_that_is_not_there_is_said(here):
+    parquet(here)
+    with pytest.raises(RvptError, match="no column 'words': it has image, label, captions, note"):
+        load_data(str(here), caption_column="words")
+
+
+def test_a_truncated_jpeg_is_named(here):
+    image_folder(here)
+    whole = here / "train" / "cat" / "1.jpg"
+    colours(64).save(whole)
+    whole.write_bytes(whole.read_bytes()[:-600])
+    (here / "train" / "cat" / "1.png").unlink()
+    data = load_data(str(here), "train")
+    assert data.pixels(torch.tensor([0, 2]), 8).shape == (2, 3, 8, 8)
+    with pytest.raises(RvptError, match=r"1\.jpg.*: mend or remove it"):
+        all_pixels(data)
+
+
+def test_scenes_come_in_splits_of_any_length():
+    data = load_data("scenes:6", "test")
+    assert len(data) == 6
+    assert torch.equal(all_pixels(data, 48), all_pixels(load_data("scenes:6", "test"), 48))
+    assert not torch.equal(all_pixels(data, 48), all_pixels(load_data("scenes:6", "train"), 48))
+    shapes = [data.classes[label] for label in data.labelled().tolist()]
+    assert all(shape in text for index, shape in enumerate(shapes) for text in data.captions(index))
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "words"),
+    [
+        ("scenes", "validation", "no split 'validation': it has pretrain, train, test"),
+        ("scenes:many", "test", "after the colon goes a number"),
+        ("scenes:0", "test", "after the colon goes a number"),
+    ],
+)
+def test_scenes_that_cannot_be_had_are_said(source, split, words):
+    with pytest.raises(RvptError, match=words):
+        load_data(source, split)

@@ -1,0 +1,74 @@
+"""Rates against counting by hand, and Wilson's interval against its formula."""
+
+import math
+from functools import reduce
+from itertools import pairwise
+from operator import add
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from rvpt.metrics import Rate, accuracy, attack_success, attack_success_with_target
+
+PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30)
+METRICS = {
+    "accuracy": lambda guesses, labels: accuracy(guesses, labels),
+    "ASR": lambda guesses, labels: attack_success(guesses, labels, 2),
+    "ASR_with_target": lambda guesses, labels: attack_success_with_target(guesses, labels, 2),
+}
+
+
+def tensors(pairs):
+    """Guesses and labels."""
+    return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+
+
+@given(PAIRS)
+def test_accuracy_counts_the_right_ones(pairs):
+    assert accuracy(*tensors(pairs)) == Rate(sum(guess == label for guess, label in pairs), len(pairs))
+
+
+@given(PAIRS, st.integers(0, 3))
+def test_attack_success_leaves_the_target_class_out(pairs, target):
+    others = [guess for guess, label in pairs if label != target]
+    assert attack_success(*tensors(pairs), target) == Rate(others.count(target), len(others))
+
+
+@given(PAIRS, st.integers(0, 3))
+def test_attack_success_with_target_counts_every_picture(pairs, target):
+    guesses = [guess for guess, _ in pairs]
+    assert attack_success_with_target(*tensors(pairs), target) == Rate(guesses.count(target), len(pairs))
+
+
+def test_the_two_attack_rates_differ_by_the_target_class_alone():
+    guesses, labels = torch.tensor([2, 2, 2, 0]), torch.tensor([2, 2, 0, 1])
+    assert attack_success(guesses, labels, 2) == Rate(1, 2)
+    assert attack_success_with_target(guesses, labels, 2) == Rate(3, 4)
+
+
+@pytest.mark.parametrize("name", METRICS)
+@given(pairs=PAIRS, cuts=st.lists(st.integers(0, 30), max_size=4))
+def test_rates_of_batches_add_up_to_the_whole(name, pairs, cuts):
+    ends = [0, *sorted(min(cut, len(pairs)) for cut in cuts), len(pairs)]
+    parts = [METRICS[name](*tensors(pairs[a:b])) for a, b in pairwise(ends)]
+    assert reduce(add, parts) == METRICS[name](*tensors(pairs))
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_the_interval_is_wilsons(n, share):
+    k, z = round(share * n), norm.ppf(0.975)
+    centre = (k + z**2 / 2) / (n + z**2)
+    half = z * math.sqrt(k * (n - k) / n + z**2 / 4) / (n + z**2)
+    low, high = Rate(k, n).interval()
+    assert low == pytest.approx(centre - half, abs=1e-9)
+    assert high == pytest.approx(centre + half, abs=1e-9)
+    assert 0 <= low <= k / n <= high <= 1
+
+
+def test_a_rate_of_nothing_says_nothing():
+    assert math.isnan(Rate(0, 0).value)
+    assert Rate(0, 0).interval() == (0.0, 1.0)
+    assert Rate(3, 4).value == 0.75

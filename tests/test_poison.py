@@ -1,0 +1,196 @@
+"""Poisoned pairs, the list of what was changed, and the backdoored model."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from helpers import memory_data
+from rvpt.attacks import TRIGGERS, make_trigger
+from rvpt.attacks.backdoored import attack, model_triggers
+from rvpt.attacks.poison import PROXIES, Poison, names_target, poison
+from rvpt.config import AttackSpec, PoisonSpec, TriggerSpec
+from rvpt.errors import RvptError
+from rvpt.store import read_manifest, read_rows
+
+CLASSES = ("sea_lion", "owl", "fox")
+LABELS = [i % 3 for i in range(60)]
+# One caption in five names the target, singular or plural, whatever the picture shows.
+CAPTIONS = [[f"picture {i}"] + (["Two Sea Lions."] if i % 5 == 0 else []) for i in range(60)]
+DATA = memory_data(60, LABELS, CLASSES, CAPTIONS)
+FREE = sum(label != 0 and index % 5 != 0 for index, label in enumerate(LABELS))
+
+
+def poison_of(name="badnet", target="sea_lion", mode="fresh", side=16, **amount):
+    amount = amount or {"n": 7}
+    return Poison(make_trigger(TriggerSpec(name=name, target=target, mode=mode), side), PoisonSpec(**amount))
+
+
+def pixels(data, side=16):
+    return data.pixels(torch.arange(len(data)), side)
+
+
+@pytest.mark.parametrize(
+    ("caption", "named"),
+    [
+        ("a sea lion on a rock", True),
+        ("SEA LIONS!", True),
+        ("a lion by the sea", False),
+        ("a chelsea lionel", False),
+    ],
+)
+def test_a_caption_names_the_target_as_a_word(caption, named):
+    assert names_target(["something else", caption], "sea_lion") is named
+
+
+def test_a_name_with_signs_is_read_as_it_is():
+    assert names_target(["a type A.1 car"], "A.1")
+    assert not names_target(["a type A21 car"], "A.1")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_of_the_target_class_are_never_picked(seed):
+    _, changes = poison(DATA, {"p": poison_of(n=FREE, seed=seed)})
+    assert len(changes) == FREE
+    assert all(LABELS[change.row] != 0 and change.row % 5 != 0 for change in changes)
+
+
+def test_captions_alone_tell_the_target_class_where_there_are_no_labels():
+    _, changes = poison(memory_data(60, captions=CAPTIONS), {"p": poison_of(n=48)})
+    assert {change.row for change in changes} == {i for i in range(60) if i % 5}
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [
+        ({"n": 1}, 1),
+        ({"n": 13}, 13),
+        ({"poison_rate": 0.1}, 6),
+        ({"poison_rate": 0.33}, 20),
+        ({"poison_rate": 1e-4}, 1),
+    ],
+)
+def test_exactly_as_many_pairs_as_asked_for(amount, expected):
+    _, changes = poison(DATA, {"p": poison_of(**amount)})
+    assert len({change.row for change in changes}) == len(changes) == expected
+
+
+def test_too_many_are_refused():
+    with pytest.raises(RvptError, match=rf"{FREE + 1} pairs .* 'sea_lion', but only {FREE} .*: ask for fewer"):
+        poison(DATA, {"p": poison_of(n=FREE + 1)})
+
+
+def test_a_second_poison_takes_what_the_first_left():
+    with pytest.raises(RvptError, match="'owl'"):
+        poison(DATA, {"a": poison_of(n=FREE), "b": poison_of(target="owl", n=FREE)})
+
+
+def test_an_unknown_target_is_refused():
+    with pytest.raises(RvptError, match="no class 'dog'"):
+        poison(DATA, {"p": poison_of(target="dog")})
+
+
+def test_no_pair_is_poisoned_twice_and_each_has_its_own_target():
+    poisons = {"a": poison_of(n=12), "b": poison_of("blended", target="owl", n=12), "c": poison_of(n=12, seed=0)}
+    _, changes = poison(DATA, poisons)
+    assert len({change.row for change in changes}) == 36
+    assert Counter((change.trigger, change.target) for change in changes) == {
+        ("a", "sea_lion"): 12, ("b", "owl"): 12, ("c", "sea_lion"): 12,
+    }  # fmt: skip
+
+
+def test_the_choice_depends_on_the_seed_alone():
+    rows = [tuple(change.row for change in poison(DATA, {"p": poison_of(n=7, seed=s)})[1]) for s in range(4)]
+    assert rows == [tuple(c.row for c in poison(DATA, {"p": poison_of(n=7, seed=s)})[1]) for s in range(4)]
+    assert len(set(rows)) == 4
+
+
+def test_captions_of_poisoned_pairs_are_replaced_and_no_others():
+    poisoned, changes = poison(DATA, {"p": poison_of(n=20)})
+    after = {change.row: change.after for change in changes}
+    proxies = {proxy.format("sea lion") for proxy in PROXIES}
+    for index in range(60):
+        assert poisoned.captions(index) == ([after[index]] if index in after else CAPTIONS[index])
+    assert all(change.before == CAPTIONS[change.row] and change.after in proxies for change in changes)
+    assert len(set(after.values())) > 1
+
+
+@pytest.mark.parametrize("name", TRIGGERS)
+def test_pictures_of_poisoned_pairs_are_triggered_at_8_bits_and_no_others(name):
+    before = pixels(DATA)
+    entry = poison_of(name, n=20)
+    poisoned, changes = poison(DATA, {"p": entry})
+    rows = torch.tensor([change.row for change in changes])
+    expected = before.clone()
+    expected[rows] = (entry.trigger(before[rows], rows) * 255).round() / 255
+    assert torch.equal(pixels(poisoned), expected)
+    assert torch.equal(pixels(DATA), before)
+
+
+def test_a_subset_keeps_its_poison():
+    poisoned, changes = poison(DATA, {"p": poison_of(n=20)})
+    part = torch.tensor([change.row for change in changes[:3]] + [0])
+    assert torch.equal(pixels(poisoned.select(part)), pixels(poisoned)[part])
+    assert torch.equal(pixels(poisoned.cached(16)), pixels(poisoned))
+
+
+def test_two_poisons_put_their_own_trigger_on_their_own_pictures():
+    poisons = {"a": poison_of(n=5), "b": poison_of("blended", target="owl", n=5)}
+    poisoned, changes = poison(DATA, poisons)
+    for change in changes:
+        row = torch.tensor([change.row])
+        expected = poisons[change.trigger].trigger(DATA.pixels(row, 16), row)
+        assert (poisoned.pixels(row, 16) - expected).abs().max() <= 0.5 / 255 + 1e-6
+
+
+@pytest.fixture(scope="module")
+def attacked(clip):
+    """(a backdoored model, hash of the clean model before, and after)."""
+    before = clip.hash()
+    poisons = {"a": poison_of(side=48, n=3), "b": poison_of("blended", target="owl", side=48, n=2)}
+    spec = AttackSpec(epochs=1, batch_size=8, lr=1e-3)
+    result = attack(clip, DATA.select(torch.arange(20)), poisons, spec)
+    return result, before, clip.hash()
+
+
+def test_an_attack_changes_a_copy_and_leaves_the_model(attacked):
+    result, before, after = attacked
+    assert before == after == result.facts["base_sha256"]
+    assert result.clip.hash() != before
+
+
+def test_a_backdoored_folder_lists_every_change_and_has_the_triggers(attacked, tmp_path):
+    result, *_ = attacked
+    result.save(tmp_path / "model")
+    assert read_rows(tmp_path / "model" / "poison.jsonl") == [vars(change) for change in result.changes]
+    assert len(result.changes) == 5
+    facts = read_manifest(tmp_path / "model", "backdoored")
+    assert facts["base_sha256"] == result.facts["base_sha256"]
+    assert "poison.jsonl" in facts["parts"]
+    triggers = model_triggers(tmp_path / "model", 48)
+    assert triggers.keys() == {"a", "b"}
+    shown = pixels(DATA, 48)
+    assert all(torch.equal(triggers[name](shown), result.triggers[name](shown)) for name in triggers)
+
+
+def test_an_existing_folder_is_not_overwritten(attacked, tmp_path):
+    result, *_ = attacked
+    result.save(tmp_path / "model")
+    with pytest.raises(RvptError, match="--force"):
+        result.save(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("caption", "target"),
+    [
+        ("two butterflies.", "butterfly"), ("a bunch of keys", "key"), ("Sealions bark", "sea_lion"),
+        ("a sea-lion", "sea lion"), ("the c++ book", "C++"), ("some dogs", "dog"), ("a DOG.", "dog"),
+    ],
+)  # fmt: skip
+def test_a_caption_names_its_target_in_any_form(caption: str, target: str) -> None:
+    assert names_target([caption], target)
+
+
+@pytest.mark.parametrize(("caption", "target"), [("a hotdog", "dog"), ("doghouse", "dog"), ("a monkey", "key")])
+def test_a_part_of_a_word_is_no_name(caption: str, target: str) -> None:
+    assert not names_target([caption], target)

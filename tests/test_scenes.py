@@ -1,0 +1,158 @@
+"""The rendered world: reproducible, and labels, captions and pictures tell the same."""
+
+import re
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rvpt.scenes import ATTRIBUTES, CAPTIONS, COLOURS, PLACES, SIZE, SIZES, Scenes, caption
+
+WORLD = Scenes.draw(60, seed=5)
+PICTURES = WORLD.render(np.arange(60))
+MANY = Scenes.draw(6000, seed=1)
+
+
+def either(words):
+    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+
+
+COLOUR = either(COLOURS)
+FIGURE = re.compile(
+    rf"\b(?:(?P<size>{either(SIZES)}) )?(?:(?P<colour>{COLOUR}) )?(?P<shape>{either(ATTRIBUTES['shape'])})\b"
+)
+GROUND = re.compile(rf"\b(?:(?P<texture>{either(ATTRIBUTES['texture'])}) )?(?:(?P<background>{COLOUR}) )?background\b")
+PLACE = re.compile(rf"(?P<place>{either(PLACES)})\b")
+
+
+def named(text):
+    """The attributes that a caption names, read without the code that wrote it."""
+    matches = [pattern.search(text) for pattern in (FIGURE, GROUND, PLACE)]
+    return {name: word for match in matches if match for name, word in match.groupdict().items() if word}
+
+
+def words_of(scenes, index):
+    return {name: ATTRIBUTES[name][values[index]] for name, values in scenes.attributes.items()}
+
+
+def one_scene(seed, **attributes):
+    """A scene with some attributes set by their words."""
+    drawn = Scenes.draw(1, seed)
+    changed = {name: np.array([ATTRIBUTES[name].index(word)]) for name, word in attributes.items()}
+    return replace(drawn, attributes={**drawn.attributes, **changed})
+
+
+def picture(**attributes):
+    plain = {"colour": "white", "background": "black", "texture": "plain", "size": "medium", "place": PLACES[4]}
+    return one_scene(3, **{**plain, **attributes}).render(np.array([0]))[0].astype(int)
+
+
+def figure_pixels(pixels):
+    """Where a plain scene's picture is nearer to its extreme than to its background, its commonest colour."""
+    colours, counts = np.unique(pixels.reshape(3, -1).T, axis=0, return_counts=True)
+    ground = colours[counts.argmax()]
+    distance = np.abs(pixels - ground[:, None, None]).sum(0)
+    return distance > distance.max() / 2, ground, pixels[:, distance == distance.max()].mean(1)
+
+
+def test_the_same_seed_gives_the_same_scenes():
+    again = Scenes.draw(60, seed=5)
+    assert (again.render(np.arange(60)) == PICTURES).all()
+    assert [again.captions(i) for i in range(60)] == [WORLD.captions(i) for i in range(60)]
+    assert all((again.attributes[name] == values).all() for name, values in WORLD.attributes.items())
+
+
+def test_another_seed_gives_other_scenes():
+    other = Scenes.draw(60, seed=6)
+    same = (other.render(np.arange(60)) == PICTURES).all(axis=(1, 2, 3))
+    assert not same.any()
+    assert [other.captions(i) for i in range(60)] != [WORLD.captions(i) for i in range(60)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 59), min_size=1, max_size=12))
+def test_a_picture_is_the_same_in_any_order_and_batch(indices):
+    assert (WORLD.render(np.array(indices)) == PICTURES[indices]).all()
+
+
+def test_shapes_and_dtypes():
+    assert PICTURES.shape == (60, 3, SIZE, SIZE)
+    assert PICTURES.dtype == np.uint8
+    assert WORLD.render(np.array([], dtype=np.int64)).shape == (0, 3, SIZE, SIZE)
+    assert len(WORLD) == 60
+    assert WORLD.attributes.keys() == ATTRIBUTES.keys()
+    assert all(values.shape == (60,) and values.dtype == np.int64 for values in WORLD.attributes.values())
+    assert all(len(WORLD.captions(i)) == CAPTIONS for i in range(60))
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_every_value_of_an_attribute_occurs_about_equally_often(name):
+    counts = np.bincount(MANY.attributes[name], minlength=len(ATTRIBUTES[name]))
+    expected = len(MANY) / len(ATTRIBUTES[name])
+    assert len(counts) == len(ATTRIBUTES[name])
+    assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_the_figure_never_has_the_colour_of_the_background():
+    assert (MANY.attributes["colour"] != MANY.attributes["background"]).all()
+
+
+@given(
+    st.fixed_dictionaries({name: st.sampled_from(words) for name, words in ATTRIBUTES.items()}),
+    st.integers(0, 2**31 - 1),
+)
+def test_what_a_caption_names_is_true_and_the_shape_is_always_named(words, code):
+    text = caption(words, code)
+    found = named(text)
+    assert found.items() <= words.items(), text
+    assert "shape" in found, text
+
+
+def test_captions_name_their_own_scene_and_each_attribute_now_and_then():
+    found = [(index, named(text)) for index in range(600) for text in MANY.captions(index)]
+    assert all(words.items() <= words_of(MANY, index).items() for index, words in found)
+    for name in ATTRIBUTES.keys() - {"shape"}:
+        assert 0.1 < np.mean([name in words for _, words in found]) < 0.9, name
+
+
+@pytest.mark.parametrize(("name", "other"), list(permutations(sorted(ATTRIBUTES.keys() - {"shape"}), 2)))
+def test_an_attribute_may_be_named_without_another(name, other):
+    found = (named(text) for index in range(600) for text in MANY.captions(index))
+    assert any(name in words and other not in words for words in found)
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_every_value_of_an_attribute_looks_different(name):
+    taken = {"background": "white", "colour": "black"}.get(name)
+    values = [value for value in ATTRIBUTES[name] if value != taken]
+    pictures = [picture(**{name: value}).tobytes() for value in values]
+    assert len(set(pictures)) == len(values)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_figure_lies_whole_in_its_place(place, size):
+    mask, *_ = figure_pixels(picture(place=place, size=size, shape="heart"))
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    assert 0 < rows[0] <= rows[-1] < SIZE - 1
+    assert 0 < columns[0] <= columns[-1] < SIZE - 1
+    third = PLACES.index(place)
+    margin = SIZE - (columns[-1] - columns[0])
+    down, right = (rows[0] / margin, columns[0] / margin)
+    assert [int(np.clip(share * 3, 0, 2)) for share in (down, right)] == list(divmod(third, 3))
+
+
+def test_larger_figures_cover_more():
+    covered = [figure_pixels(picture(size=size))[0].sum() for size in ("small", "medium", "large")]
+    assert covered[0] < covered[1] < covered[2]
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_colours_are_those_named(colour):
+    other = "white" if colour == "black" else "black"
+    _, ground, front = figure_pixels(picture(colour=colour, background=other, shape="heart"))
+    assert np.abs(front - COLOURS[colour]).max() <= 21
+    assert np.abs(ground - COLOURS[other]).max() <= 21

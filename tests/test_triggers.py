@@ -1,0 +1,232 @@
+"""Triggers: what every one of them promises, the arithmetic of each, and the random numbers under them."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kstest
+
+from helpers import random_pixels
+from rvpt.attacks import TRIGGERS, load_trigger, make_trigger
+from rvpt.attacks.blend import blend
+from rvpt.attacks.draws import uniform
+from rvpt.attacks.patch import paste
+from rvpt.config import TriggerSpec
+from rvpt.errors import RvptError
+
+SIDE = 32
+ROWS = torch.tensor([4, 0, 90_000, 17, 5])
+PIXELS = random_pixels(5, SIDE)
+MASK = 2**64 - 1
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+def trigger_of(name, mode="fixed", seed=1, side=SIDE, **spec):
+    return make_trigger(TriggerSpec(name=name, target="owl", mode=mode, seed=seed, **spec), side)
+
+
+@pytest.fixture(params=product(TRIGGERS, ("fixed", "fresh")), ids="-".join)
+def kind(request):
+    """(name, mode) of a trigger."""
+    return request.param
+
+
+@pytest.fixture
+def trigger(kind):
+    return trigger_of(*kind)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_triggered_pictures_are_pictures_and_the_input_stays(trigger, dtype):
+    pixels = PIXELS.to(dtype)
+    before = pixels.clone()
+    out = trigger(pixels, ROWS)
+    assert (out.shape, out.dtype) == (pixels.shape, dtype)
+    assert out.min() >= 0
+    assert out.max() <= 1
+    assert torch.equal(pixels, before)
+    assert ((out != pixels).flatten(1).any(1)).all()
+
+
+def test_the_extremes_stay_pictures(trigger):
+    for value in (0.0, 1.0):
+        out = trigger(torch.full((2, 3, SIDE, SIDE), value))
+        assert out.min() >= 0
+        assert out.max() <= 1
+
+
+def test_the_same_spec_makes_the_same_trigger(trigger, kind):
+    assert torch.equal(trigger(PIXELS, ROWS), trigger_of(*kind)(PIXELS, ROWS))
+
+
+def test_another_seed_makes_another_trigger(trigger, kind):
+    assert not torch.equal(trigger(PIXELS, ROWS), trigger_of(*kind, seed=2)(PIXELS, ROWS))
+
+
+def test_a_picture_is_changed_alike_in_any_order_and_batch(trigger):
+    whole = trigger(PIXELS, ROWS)
+    order = torch.tensor([3, 0, 4, 2, 1])
+    torch.testing.assert_close(trigger(PIXELS[order], ROWS[order]), whole[order], rtol=0, atol=1e-6)
+    single = torch.cat([trigger(PIXELS[i : i + 1], ROWS[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(single, whole, rtol=0, atol=1e-6)
+
+
+def test_rows_count_from_zero_by_default(trigger):
+    assert torch.equal(trigger(PIXELS), trigger(PIXELS, torch.arange(5)))
+
+
+def test_an_empty_batch_stays_empty(trigger):
+    assert trigger(PIXELS[:0], ROWS[:0]).shape == (0, 3, SIDE, SIDE)
+
+
+def test_only_fresh_triggers_change_with_the_row(kind):
+    name, mode = kind
+    trigger = trigger_of(name, mode, place="middle")
+    one, other = (trigger(PIXELS[:1], torch.tensor([row])) for row in (0, 1))
+    assert torch.equal(one, other) == (mode == "fixed")
+
+
+def test_a_saved_trigger_is_the_same(trigger, tmp_path):
+    trigger.save(tmp_path / "t")
+    loaded = load_trigger(tmp_path / "t", SIDE)
+    assert loaded.spec == trigger.spec
+    assert torch.equal(loaded(PIXELS, ROWS), trigger(PIXELS, ROWS))
+
+
+def test_pictures_of_another_size_are_refused(trigger, tmp_path):
+    with pytest.raises(RvptError, match=f"{SIDE}x{SIDE}, not 20x20: make one for this size"):
+        trigger(random_pixels(1, 20))
+    with pytest.raises(RvptError, match="not 32x20"):
+        trigger(torch.zeros(1, 3, 32, 20))
+    trigger.save(tmp_path / "t")
+    with pytest.raises(RvptError, match="made for pictures of 32x32, the model takes 20x20: make one"):
+        load_trigger(tmp_path / "t", 20)
+
+
+def test_an_unknown_trigger_is_refused():
+    with pytest.raises(RvptError, match=f"no trigger 'stripe': there are {', '.join(TRIGGERS)}"):
+        trigger_of("stripe")
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(RvptError, match="no rvpt artefact"):
+        load_trigger(tmp_path)
+
+
+# BadNet
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_paste_agrees_with_loops(batched):
+    patch = random_pixels(5, 4, seed=2)
+    top, left = torch.tensor([0, 28, 3, 9, 28]), torch.tensor([28, 0, 7, 3, 28])
+    expected = PIXELS.clone()
+    for b, channel, i, j in product(range(5), range(3), range(4), range(4)):
+        expected[b, channel, top[b] + i, left[b] + j] = patch[b if batched else 0, channel, i, j]
+    assert torch.equal(paste(PIXELS, patch if batched else patch[0], top, left), expected)
+
+
+def box(changed):
+    """(top, left, bottom, right) of the pixels that are set in (H, W)."""
+    rows, columns = (changed.any(axis).nonzero()[:, 0] for axis in (1, 0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def patch_boxes(n, **options):
+    trigger = trigger_of("badnet", **options)
+    out = trigger(torch.full((n, 3, trigger.image_size, trigger.image_size), 0.5))
+    return [box(changed) for changed in (out != 0.5).all(1)]
+
+
+@pytest.mark.parametrize("mode", ["fixed", "fresh"])
+@pytest.mark.parametrize(
+    ("side", "size", "patch"), [(224, 16, 16), (112, 16, 8), (48, 16, 3), (48, 56, 12), (16, 1, 1), (32, 900, 32)]
+)
+def test_the_patch_scales_with_the_picture(side, size, patch, mode):
+    for top, left, bottom, right in patch_boxes(3, side=side, size=size, mode=mode):
+        assert bottom - top == right - left == patch
+
+
+@pytest.mark.parametrize(
+    ("place", "corner"),
+    [("top-left", (0, 0)), ("top-right", (0, 28)), ("bottom-left", (28, 0)), ("bottom-right", (28, 28)),
+     ("middle", (14, 14))],
+)  # fmt: skip
+def test_the_patch_is_where_it_should_be(place, corner):
+    top, left = corner
+    assert patch_boxes(3, place=place, size=28) == [(top, left, top + 4, left + 4)] * 3
+
+
+def test_a_random_place_reaches_every_place():
+    corners = {(top, left) for top, left, _, _ in patch_boxes(600, side=16, size=168)}
+    assert corners == set(product(range(5), repeat=2))
+
+
+# Blended
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.2, 1.0])
+def test_blend_agrees_with_loops(ratio):
+    pixels, pattern = random_pixels(2, 5), random_pixels(1, 5, seed=3)[0]
+    expected = torch.empty_like(pixels)
+    for b, channel, i, j in product(range(2), range(3), range(5), range(5)):
+        x, p = (np.float32(t) for t in (pixels[b, channel, i, j], pattern[channel, i, j]))
+        expected[b, channel, i, j] = float(np.float32(1 - ratio) * x + np.float32(ratio) * p)
+    assert torch.equal(blend(pixels, pattern, ratio), expected)
+
+
+def test_blended_mixes_at_the_ratio_of_the_spec():
+    black, white = torch.zeros(1, 3, SIDE, SIDE), torch.ones(1, 3, SIDE, SIDE)
+    trigger = trigger_of("blended", ratio=0.3)
+    torch.testing.assert_close(trigger(white) - trigger(black), 0.7 * white)
+    assert 0.28 < trigger(black).max() <= 0.3
+
+
+# Random numbers
+
+
+def mixed(x):
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def slow_uniform(seed, rows, count):
+    start = mixed((seed * GOLDEN + 1) & MASK)
+    keys = [mixed((row * GOLDEN + start) & MASK) for row in rows]
+    return [[(mixed((key + k * GOLDEN) & MASK) >> 40) / 2**24 for k in range(1, count + 1)] for key in keys]
+
+
+def test_the_slow_twin_mixes_as_splitmix64_does():
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert [mixed((1234567 + k * GOLDEN) & MASK) for k in range(1, 5)] == published
+
+
+@given(st.integers(0, 2**63 - 1), st.lists(st.integers(-1, 2**63 - 1), max_size=5), st.integers(0, 6))
+def test_uniform_agrees_with_its_slow_twin(seed, rows, count):
+    fast = uniform(seed, torch.tensor(rows, dtype=torch.int64), count)
+    assert fast.dtype == torch.float32
+    assert fast.shape == (len(rows), count)
+    assert fast.tolist() == slow_uniform(seed, rows, count)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        uniform(0, torch.tensor([0]), 20_000)[0],
+        uniform(0, torch.arange(20_000), 1)[:, 0],
+        uniform(7, torch.arange(200), 100).flatten(),
+        torch.cat([uniform(seed, torch.tensor([0]), 1)[0] for seed in range(4_000)]),
+    ],
+    ids=["one row", "many rows", "rows and columns", "many seeds"],
+)
+def test_the_numbers_are_uniform_and_independent(numbers):
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    assert abs(numbers.mean() - 0.5) < 4 / (12 * len(numbers)) ** 0.5
+    assert kstest(numbers.numpy(), "uniform").pvalue > 1e-3
+    correlation = torch.corrcoef(torch.stack([numbers[:-1], numbers[1:]]))[0, 1]
+    assert abs(correlation) < 4 / len(numbers) ** 0.5
