@@ -40,7 +40,7 @@ def write_model(folder, eos=None, **saving):
     tokenizer = openai_tokenizer()
     tower = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_act": "quick_gelu"}
     text = {
-        "hidden_size": 24, "intermediate_size": 96, "vocab_size": len(tokenizer), "max_position_embeddings": 20,
+        "hidden_size": 24, "intermediate_size": 96, "vocab_size": len(tokenizer), "max_position_embeddings": 40,
         "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id if eos is None else eos,
     }  # fmt: skip
     vision = {"hidden_size": 32, "intermediate_size": 128, "image_size": SIDE, "patch_size": 8}
@@ -82,7 +82,7 @@ def test_a_model_of_transformers(tmp_path, eos):
     clip = load_clip(folder)
     assert same(clip, folder)
     assert (clip.name, clip.image_size, clip.width, len(clip.blocks)) == ("model", SIDE, 32, 2)
-    assert not clip.training
+    assert not clip.model.training
 
 
 def test_a_model_in_several_files(tmp_path):
@@ -105,7 +105,7 @@ def test_the_words_of_a_vocabulary_and_merges_alone(tmp_path):
 
 def test_long_texts_are_cut_at_the_models_length(tmp_path):
     clip = load_clip(write_model(tmp_path / "model"))
-    assert clip.tokenize(["cat " * 100]).shape == (1, 20)
+    assert clip.tokenize(["cat " * 100]).shape == (1, 40)
     assert clip.encode_text(["cat " * 100]).isfinite().all()
 
 

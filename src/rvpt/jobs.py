@@ -208,13 +208,13 @@ def evaluate_saved(
     clip = model.clip if isinstance(model, Cleaned) else model
     home = Path(source)
     if isinstance(model, Cleaned):  # its base is looked for as Cleaned does: here, then beside the adapter
-        named = Path(base or model.facts["base_model"])
+        named = Path(base or model.facts.get("base_model", model.clip.name))
         home = named if named.exists() else home / named
     by_name = {Path(path).name: load_trigger(path, clip.image_size) for path in triggers}
     by_name = by_name or model_triggers(home, clip.image_size)
     if target:
         by_name = {name: trigger.towards(target) for name, trigger in by_name.items()}
-    spec = RVPTSpec.build(**model.facts["spec"]) if isinstance(model, Cleaned) else _attack_spec(Path(source))
+    spec = _clean_spec(model) if isinstance(model, Cleaned) else _attack_spec(Path(source))
     return evaluate(
         model, _labelled(data, split), by_name, facts=_facts(model, by_name, spec), template=template,
         batch_size=batch_size, report=report,
@@ -229,10 +229,15 @@ def _facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec 
     }
     facts = {"hashes": hashes, "spec": spec.model_dump() if spec else {}, "seed": spec.seed if spec else 0}
     if isinstance(model, Cleaned):
-        facts["defence"] = "vpt" if not model.facts["spec"]["alpha"] else "rvpt"
+        facts["defence"] = "vpt" if isinstance(spec, RVPTSpec) and not spec.alpha else "rvpt"
         facts["trained_parameters"] = model.prompts.parameter_count()
         facts["model"] = model.clip.name
     return facts
+
+
+def _clean_spec(model: Cleaned) -> RVPTSpec | None:
+    """The settings that a model was cleaned with, where it says so; prompts made by hand have none."""
+    return RVPTSpec.build(**model.facts["spec"]) if "spec" in model.facts else None
 
 
 def _attack_spec(folder: Path) -> AttackSpec | None:

@@ -37,7 +37,7 @@ def load_clip(source: str | Path) -> Clip:
     config = _config(place, name)
     model, tokenizer = _model(place, name, config), _tokenizer(place, name, config)
     _refuse_non_finite(model, name)
-    mean, std = _geometry(path)
+    mean, std = _geometry(place)
     clip = Clip(model.eval(), tokenizer, mean, std, name=path.resolve().name if path.is_dir() else name)
     return clip.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -122,16 +122,19 @@ def _refuse_non_finite(model: torch.nn.Module, name: str) -> None:
             raise RvptError(f"{name}: {weight} holds values that are not finite: fetch the model again")
 
 
-def _geometry(path: Path) -> tuple[list[float], list[float]]:
+def _geometry(place: str) -> tuple[list[float], list[float]]:
     """Mean and standard deviation that the model's pictures are normalised with."""
-    facts = read_json(path / PREPROCESSOR) if (path / PREPROCESSOR).is_file() else {}
+    from transformers.utils import cached_file
+
+    found = cached_file(place, PREPROCESSOR, _raise_exceptions_for_missing_entries=False)
+    facts = read_json(Path(found)) if found else {}
     try:
         mean = [float(value) for value in facts.get("image_mean", OPENAI_MEAN)]
         std = [float(value) for value in facts.get("image_std", OPENAI_STD)]
     except (AttributeError, TypeError, ValueError):
         mean, std = [], []
     if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
-        raise RvptError(f"{path / PREPROCESSOR}: image_mean and image_std must be three numbers each, std above 0")
+        raise RvptError(f"{found}: image_mean and image_std must be three numbers each, std above 0")
     return mean, std
 
 

@@ -59,6 +59,11 @@ def refuse_existing(target: Path, *, force: bool) -> None:
         raise RvptError(f"{target} is a file, a folder is needed: choose another --out")
     if target.exists() and any(target.iterdir()) and not force:
         raise RvptError(f"{target} exists already: choose another --out or give --force")
+    refuse_unwritable(target)
+
+
+def refuse_unwritable(target: Path) -> None:
+    """Raise RvptError if nothing could be made at `target`: better said before the work than after it."""
     above = next(folder for folder in target.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise RvptError(f"{target} cannot be made: {above} is no folder that may be written to")

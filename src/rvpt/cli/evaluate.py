@@ -30,9 +30,11 @@ def evaluate(
     """Measure CA, and under each trigger ASR (target class out), ASR_with_target and PA."""
     from rvpt.jobs import evaluate_saved
     from rvpt.progress import bar
-    from rvpt.store import append_rows
+    from rvpt.store import append_rows, refuse_unwritable
 
     check_template(template)
+    if rows:
+        refuse_unwritable(rows)
     measured = []
     for model in models:
         with bar(f"evaluate {Path(model).name}") as report:

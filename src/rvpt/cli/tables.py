@@ -58,12 +58,12 @@ def show_demo(rows: Sequence[Mapping[str, Any]]) -> None:
     attacks = list(dict.fromkeys(str(row["attack"]) for row in rows if row["attack"] != "none"))
     table = Table(caption=CAPTION)
     columns = [("none", "CA"), *((a, m) for a in attacks for m in ("ASR", "PA"))]
-    for heading in ("defence", "CA", *(f"{m} {a}" for a, m in columns[1:]), "seconds", "parameters"):
+    for heading in ("defence", "CA", *(f"{m}\n{a}" for a, m in columns[1:]), "seconds", "parameters\ntrained"):
         table.add_column(heading, justify="left" if heading == "defence" else "right")
     for defence in dict.fromkeys(str(row["defence"]) for row in rows):
         mine = {(row["attack"], row["metric"]): row for row in rows if row["defence"] == defence}
         cost = mine["none", "CA"]
-        cells = [percent(mine[column]) for column in columns]
+        cells = [percent(mine[column]).replace(" [", "\n[") for column in columns]
         table.add_row(
             TITLES.get(defence, defence),
             *cells,
