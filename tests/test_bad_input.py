@@ -92,6 +92,7 @@ def has(line, *words):
         ("clean", ["--seed", -1], ["--seed"]),
         ("attack", ["--target", "dog"], ["'dog'", "umbrella"]),
         ("attack", ["--trigger", "nope"], ["'nope'", "badnet, blended"]),
+        ("attack", ["--trigger", "badnet", "--trigger", "badnet"], ["two triggers of one name"]),
         ("attack", ["--mode", "nope"], ["mode", "'nope'", "fresh"]),
         ("attack", ["--place", "nope"], ["place", "'nope'", "middle"]),
         ("attack", ["--n", 500], ["500 pairs", "'anchor'", "ask for fewer"]),
@@ -428,6 +429,7 @@ def test_too_few_pictures_or_classes(refuse, tiny, home):
     words = ["clean", tiny.clip, *CLEAN_SET, "--shots"]
     has(refuse(*words, 4), "'cat' has 3 pictures", "--shots 3")
     has(refuse(*words, 1, "--without-class", "cat"), "set", "1 class", "at least two")
+    has(refuse(*words, 1, "--without-class", "cat", "--without-class", "dog"), "set has no pictures left")
     has(refuse(*words, 1, "--without-class", "owl"), "'owl'", "cat, dog")
 
 
@@ -447,16 +449,17 @@ def test_data_without_labels(refuse, tiny, home):
 
 
 def test_the_test_data_are_looked_at_before_the_training(refuse, home, monkeypatch):
-    parquet(home / "set")
+    parquet(home / "set", number=[1, 2])
     monkeypatch.setattr("rvpt.jobs.pretrain", lambda *_, **__: pytest.fail("trained"))
     has(refuse("pretrain", "--out", "out", *PRETRAIN, "--test", "set"), "set has no class labels")
 
 
 def parquet(folder, **columns):
-    """Two pictures and more columns, as a set of the hub looks on disk."""
+    """Pictures with more columns, as a set of the hub looks on disk."""
     import datasets
 
-    dataset = datasets.Dataset.from_dict({"image": [Image.new("RGB", (9, 9))] * 2, **columns})
+    n = len(next(iter(columns.values())))
+    dataset = datasets.Dataset.from_dict({"image": [Image.new("RGB", (9, 9))] * n, **columns})
     dataset = dataset.cast_column("image", datasets.Image())
     if "label" in columns:
         dataset = dataset.cast_column("label", datasets.ClassLabel(names=["cat", "dog"]))
@@ -479,6 +482,14 @@ def test_data_without_captions_get_templates_and_a_column_that_is_not_there_is_s
 def test_labels_that_are_hidden(refuse, tiny, home, label):
     parquet(home / "set", label=[0, label])
     has(refuse("evaluate", tiny.clip, "--data", "set"), "set: picture 1 has no label", "--split")
+
+
+def test_data_without_pictures(refuse, tiny, home):
+    parquet(home / "set", label=[])
+    has(refuse("evaluate", tiny.clip, "--data", "set"), "set has no pictures in its split 'test'")
+    shutil.rmtree(home / "set" / "data")
+    (home / "set" / "words.csv").write_text("a,b\n1,2\n")
+    has(refuse("evaluate", tiny.clip, "--data", "set", "--split", "train"), "set has no image column: it has a, b")
 
 
 @pytest.mark.parametrize("captions", [["a cat", None], [["a cat"], []], [1, 2]])
@@ -566,6 +577,8 @@ def test_rows_on_a_device_that_is_full(refuse, words_of):
 def test_rows_that_cannot_be_written(refuse, words_of, home):
     (home / "folder").mkdir()
     has(refuse(*words_of("evaluate"), "--rows", "folder"), "could not write folder")
+    file(home / "file")
+    has(refuse(*words_of("evaluate"), "--rows", "file/rows.jsonl"), "file/rows.jsonl cannot be made")
 
 
 # Rows

@@ -16,6 +16,7 @@ from rvpt.config import RVPTSpec
 from rvpt.data import load_data
 from rvpt.defences import Cleaned, clean
 from rvpt.loaders import embedded_model, load_clip
+from rvpt.prompts import RepulsivePrompts
 from rvpt.store import read_json, read_manifest, read_rows, sha256_file
 
 KEYS = {
@@ -129,6 +130,15 @@ def test_a_cleaned_folder_is_the_model_that_was_in_memory(tiny, home):
     assert not torch.allclose(memory.encode_image(pixels), memory.clip.encode_image(pixels))
 
 
+def test_prompts_made_by_hand_are_measured_too(tiny, home):
+    clip = load_clip(tiny.backdoored)
+    Cleaned(clip, RepulsivePrompts.for_model(clip, first_block=1, length=3)).save_pretrained(home / "hand")
+    rows = json.loads(works("evaluate", "hand", "--base", tiny.backdoored, "--data", "scenes:10", "--json"))
+    assert {(row["attack"], row["metric"]) for row in rows} == MEASURED
+    assert {(row["defence"], row["trained_parameters"]) for row in rows} == {("rvpt", 3 * 3 * 32)}
+    assert rows[0]["spec"] == {}
+
+
 def test_the_prompts_follow_from_the_seed(tiny, home):
     for out, seed in (("same", 0), ("other", 1)):
         works("clean", tiny.backdoored, "--out", out, *CLEAN, "--seed", seed)
@@ -218,6 +228,14 @@ def test_an_interrupted_run_is_not_continued_with_other_settings_but_dropped_wit
     assert contents(home) == before
     works(*words, "--force", "--lr", 0.1)
     assert [path.name for path in home.iterdir()] == ["out"]
+
+
+def test_an_interrupted_measurement_leaves_no_rows(tiny, home, monkeypatch):
+    monkeypatch.setattr("rvpt.progress.bar", interrupting("evaluate backdoored", 24))
+    words = ["evaluate", tiny.clip, tiny.backdoored, "--data", "scenes:24", "--rows", "rows.jsonl"]
+    result = rvpt(*words)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
+    assert contents(home) == {}
 
 
 SLOW = """

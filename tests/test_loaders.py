@@ -117,6 +117,19 @@ def test_mean_and_standard_deviation_are_the_models_own(tmp_path):
     assert not same(clip, folder)
 
 
+def test_a_model_of_the_hub_comes_with_its_own_mean_and_standard_deviation(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--owner--tiny-clip"
+    folder = write_model(repository / "snapshots" / ("0" * 40))
+    write_json(folder / "preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor", **HALVES})
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    clip = load_clip("owner/tiny-clip")
+    assert clip.name == "owner/tiny-clip"
+    assert same(clip, folder, mean=HALVES["image_mean"], std=HALVES["image_std"])
+
+
 def test_what_was_pretrained_is_a_model_of_transformers(tiny):
     clip = load_clip(tiny.clip)
     assert same(clip, tiny.clip, random_pixels(3, 48))

@@ -98,7 +98,9 @@ def _cost(model: Encoder) -> dict[str, Any]:
 def _panels(story: Story) -> list[Panel]:
     """A few test pictures, clean and under each trigger, with the three best guesses of every model."""
     test = load_data("scenes", "test")
-    others = (test.labelled() != test.class_index(TARGET)).nonzero()[:SHOWN, 0]
+    labels = test.labelled()
+    firsts = [int((labels == label).nonzero()[0]) for label in labels.unique() if label != test.class_index(TARGET)]
+    others = torch.tensor(firsts[:: len(firsts) // SHOWN][:SHOWN])
     pixels = test.pixels(others, story.backdoored.clip.image_size)
     looks: dict[str, Tensor] = {"clean": pixels}
     looks |= {name: trigger(pixels, test.rows[others]) for name, trigger in story.backdoored.triggers.items()}
@@ -109,7 +111,7 @@ def _panels(story: Story) -> list[Panel]:
                 name: _top3(model, pictures[place : place + 1], test.classes) for name, model in story.models.items()
             }
             picture = pictures[place].permute(1, 2, 0).numpy()
-            panels.append(Panel(look, test.classes[int(test.labelled()[others[place]])], TARGET, picture, guesses))
+            panels.append(Panel(look, test.classes[int(labels[others[place]])], TARGET, picture, guesses))
     return panels
 
 

@@ -60,13 +60,11 @@ def _bars(axes: Any, panel: Panel, models: Sequence[str]) -> None:
         for rank, (name, probability) in enumerate(panel.guesses[model]):
             place = -(4 * block + rank)
             axes.barh(place, probability, color=colours.get(name, OTHER), height=0.9)
+            inside = probability > 0.6  # a long bar leaves no room for words beside it
             axes.text(
-                min(probability, 0.6) + 0.02,
-                place,
-                f"{name} {100 * probability:.0f}%",
-                va="center",
-                fontsize=6,
-            )
+                0.02 if inside else probability + 0.02, place, f"{name} {100 * probability:.0f}%", va="center",
+                fontsize=6, color="white" if inside else "black",
+            )  # fmt: skip
         ticks.append(-(4 * block + 1))
     axes.set_yticks(ticks, [TITLES.get(model, model) for model in models], fontsize=7)
     axes.set_xlim(0, 1)
