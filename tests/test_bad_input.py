@@ -291,6 +291,13 @@ def test_pickled_weights_are_not_loaded_where_the_safetensors_are_broken(refuse,
     has(refuse("evaluate", "suspect", "--data", "scenes:10"), "suspect", "weights cannot be loaded")
 
 
+def test_even_harmless_pickled_weights_are_not_loaded_beside_other_safetensors(refuse, tiny, home):
+    shutil.copytree(tiny.clip, home / "suspect")
+    (home / "suspect" / "model.safetensors").rename(home / "suspect" / "other.safetensors")
+    torch.save(load_file(home / "suspect" / "other.safetensors"), home / "suspect" / "pytorch_model.bin")
+    has(refuse("evaluate", "suspect", "--data", "scenes:10"), "suspect", "no file named model.safetensors")
+
+
 @pytest.mark.parametrize("suffix", PICKLES)
 def test_a_pickled_file_is_never_loaded(refuse, home, bomb, suffix):
     bomb(home / f"model{suffix}")
@@ -486,7 +493,7 @@ def test_labels_that_are_hidden(refuse, tiny, home, label):
 
 def test_data_without_pictures(refuse, tiny, home):
     parquet(home / "set", label=[])
-    has(refuse("evaluate", tiny.clip, "--data", "set"), "set has no pictures in its split 'test'")
+    has(refuse("evaluate", tiny.clip, "--data", "set"), "set: ", "no data", "--split")
     shutil.rmtree(home / "set" / "data")
     (home / "set" / "words.csv").write_text("a,b\n1,2\n")
     has(refuse("evaluate", tiny.clip, "--data", "set", "--split", "train"), "set has no image column: it has a, b")

@@ -218,16 +218,36 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tiny, home, monkeypatch, co
     assert sha256_file(home / "out" / weights) == uncut
 
 
-def test_an_interrupted_run_is_not_continued_with_other_settings_but_dropped_with_force(tiny, home, monkeypatch):
-    words, _ = run_of("clean", tiny)
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("clean", ["--lr", 0.1]),
+        ("clean", ["--split", "pretrain"]),
+        ("clean", ["--shots", 2]),
+        ("attack", ["--n", 10]),
+        ("attack", ["--split", "pretrain"]),
+        ("attack", ["--pairs", 100]),
+        ("pretrain", ["--seed", 1]),
+        ("pretrain", ["--split", "pretrain"]),
+    ],
+)
+def test_an_interrupted_run_goes_on_with_its_own_settings_alone(tiny, home, monkeypatch, command, options):
+    words, _ = run_of(command, tiny)
+    monkeypatch.setattr("rvpt.progress.bar", interrupting(command, 2))
+    rvpt(*words)
+    before = contents(home)
+    assert "other settings" in refused(*words, "--resume", *options)
+    assert contents(home) == before
+
+
+def test_force_drops_an_interrupted_run(tiny, home, monkeypatch):
+    words, weights = run_of("clean", tiny)
     with monkeypatch.context() as patch:
         patch.setattr("rvpt.progress.bar", interrupting("clean", 2))
-        rvpt(*words)
-    before = contents(home)
-    assert "other settings" in refused(*words, "--resume", "--lr", 0.1)
-    assert contents(home) == before
-    works(*words, "--force", "--lr", 0.1)
+        rvpt(*words, "--lr", 0.1)
+    works(*words, "--force")
     assert [path.name for path in home.iterdir()] == ["out"]
+    assert sha256_file(home / "out" / weights) == sha256_file(tiny.cleaned / weights)
 
 
 def test_an_interrupted_measurement_leaves_no_rows(tiny, home, monkeypatch):

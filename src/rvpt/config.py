@@ -24,7 +24,9 @@ class Spec(BaseModel):
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            name = ".".join(str(part) for part in first["loc"])
+            if not name:  # of several values together
+                raise RvptError(first["msg"].removeprefix("Value error, ")) from None
             raise RvptError(f"{name}: {first['msg']} (got {first['input']!r})") from None
 
 

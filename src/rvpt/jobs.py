@@ -62,6 +62,7 @@ def pretrain_and_save(
     out: Path,
     *,
     sources: Sequence[str],
+    split: str,
     tests: Sequence[str],
     half: bool = False,
     resume: bool = False,
@@ -69,7 +70,7 @@ def pretrain_and_save(
     report: Report = silent,
 ) -> dict[str, Any]:
     """Train a CLIP, measure its zero-shot accuracy on `tests`, and write it with its recipe."""
-    recipe = {"vision": vision.model_dump(), "spec": spec.model_dump(), "data": list(sources)}
+    recipe = {"vision": vision.model_dump(), "spec": spec.model_dump(), "data": list(sources), "split": split}
     checkpoint = _checkpoint(out, recipe, resume=resume, force=force)
     held_out = {source: _labelled(source, "test") for source in tests}
     clip, history = pretrain(data, vision, spec, checkpoint=checkpoint, report=report)

@@ -54,7 +54,7 @@ def pretrain(
         captioned = load_mixed(data, split, vision.image_size, caption_column, report)
     with bar("pretrain") as report:
         facts = pretrain_and_save(
-            captioned, vision, spec, Path(out), sources=data, tests=test or data[:1], half=half,
+            captioned, vision, spec, Path(out), sources=data, split=split, tests=test or data[:1], half=half,
             resume=resume, force=force, report=report,
         )  # fmt: skip
     show_facts({"model": str(out), **facts}, as_json=as_json)

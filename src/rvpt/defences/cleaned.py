@@ -89,7 +89,7 @@ class Cleaned(nn.Module):
         folder = Path(folder)
         facts = read_manifest(folder, KIND)
         config = read_json(folder / ADAPTER_CONFIG)
-        clip = base if isinstance(base, Clip) else _base(folder, config["base_model"] if base is None else base)
+        clip = base if isinstance(base, Clip) else load_clip(base) if base else _base(folder, config["base_model"])
         if clip.hash() != config["base_sha256"]:
             raise RvptError(
                 f"{folder} cleans another model than {clip.name}: its base has sha256 "
@@ -107,7 +107,10 @@ class Cleaned(nn.Module):
 def _base(folder: Path, source: str | Path) -> Clip:
     """The base model, looked for where it was when the adapter was made, then beside the adapter."""
     beside = folder / Path(source)
-    return load_clip(beside.resolve() if not Path(source).exists() and beside.exists() else source)
+    try:
+        return load_clip(beside.resolve() if not Path(source).exists() and beside.exists() else source)
+    except RvptError as error:
+        raise RvptError(f"{error}; it is the base model of {folder}: --base says where it is now") from None
 
 
 def load_model(source: str | Path, base: str | Path | None = None) -> Clip | Cleaned:
