@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel, CLIPTokenizer
 
+import rvpt
 from commands import PRETRAIN, build, works
 from helpers import random_pixels
 from rvpt.clip import OPENAI_MEAN, OPENAI_STD
@@ -168,3 +169,15 @@ def test_the_hash_stays_over_saving_and_sees_every_weight(tiny, tmp_path):
         assert again.hash() != clip.hash()
         parameter.data.copy_(kept)
     assert again.hash() == clip.hash()
+
+
+def test_a_model_cleaned_in_python_is_found_again_from_anywhere(tmp_path, clip, scenes, monkeypatch):
+    (tmp_path / "suspect").mkdir()
+    clip.save_pretrained(tmp_path / "suspect")
+    monkeypatch.chdir(tmp_path)
+    cleaned = rvpt.clean(rvpt.load("suspect"), scenes, rvpt.RVPTSpec(first_block=1, length=2, epochs=1))
+    cleaned.save_pretrained("cleaned")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    pixels = scenes.pixels(scenes.rows[:2] * 0, clip.image_size)
+    assert rvpt.load("../cleaned").encode_image(pixels).equal(cleaned.encode_image(pixels))

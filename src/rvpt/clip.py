@@ -44,14 +44,19 @@ class Clip(nn.Module):
         tokenizer: Any,
         mean: Sequence[float] = OPENAI_MEAN,
         std: Sequence[float] = OPENAI_STD,
-        name: str = "clip",
+        source: str = "clip",
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.tokenizer = tokenizer
-        self.name = name
+        self.source = source
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    @property
+    def name(self) -> str:
+        """The last part of where the model came from: a folder's name, or a hub id."""
+        return Path(self.source).name if Path(self.source).is_absolute() else self.source
 
     @property
     def vision(self) -> Any:

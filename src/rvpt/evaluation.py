@@ -21,8 +21,8 @@ from rvpt.progress import Report, silent
 class Encoder(Protocol):
     """What is measured: a Clip, or a Cleaned."""
 
-    name: str
-
+    @property
+    def name(self) -> str: ...
     @property
     def image_size(self) -> int: ...
     @property

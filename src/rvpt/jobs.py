@@ -123,6 +123,8 @@ def attack_and_save(
 ) -> list[dict[str, Any]]:
     """Backdoor a model, measure it before and after, and write it with triggers, changes and rows."""
     specs = [TriggerSpec.build(**trigger) for trigger in triggers]
+    if len({trigger.name for trigger in specs}) < len(specs):
+        raise RvptError("two triggers of one name: give each --trigger once")
     poison_spec = PoisonSpec.build(**amount)
     clip, held_out = load_clip(model), _labelled(test, test_split)
     data = _draw(mix([load_captioned(source, split, caption_column) for source in sources]), pairs, spec.seed)
@@ -137,15 +139,13 @@ def attack_and_save(
         "triggers": triggers,
     }
     checkpoint = _checkpoint(out, {**key, "amount": amount}, resume=resume, force=force)
-    if len({trigger.name for trigger in specs}) < len(specs):
-        raise RvptError("two triggers of one name: give each --trigger once")
     poisons = {trigger.name: Poison(make_trigger(trigger, clip.image_size), poison_spec) for trigger in specs}
     by_name = {name: entry.trigger for name, entry in poisons.items()}
     before = evaluate(clip, held_out, by_name, facts=_facts(clip, by_name, spec), batch_size=batch_size)
     done = attack(clip, data, poisons, spec, checkpoint=checkpoint, report=report)
-    done.clip.name = out.name
+    done.clip.source = str(out.resolve())
     after = evaluate(done.clip, held_out, by_name, facts=_facts(done.clip, by_name, spec), batch_size=batch_size)
-    done.facts.update(base_model=model, seed=spec.seed, rows=[*before, *after])
+    done.facts.update(seed=spec.seed, rows=[*before, *after])
     done.save(out, force=force)
     _drop(checkpoint)
     return [*before, *after]
@@ -178,7 +178,7 @@ def clean_and_save(
     )
     few_shot = load_data(source, split).without(without).few_shot(shots, spec.seed)
     cleaned = clean(clip, few_shot, spec, checkpoint=checkpoint, report=report)
-    cleaned.facts.update(base_model=_lasting(model), data=draw)
+    cleaned.facts.update(data=draw)
     cleaned.save_pretrained(out, force=force)
     _drop(checkpoint)
     trained, last = cleaned.prompts.parameter_count(), cleaned.facts["history"][-1]
@@ -207,12 +207,8 @@ def evaluate_saved(
     """Rows of one model on one data set under the given triggers, or those stored with the model."""
     model = load_model(source, base)
     clip = model.clip if isinstance(model, Cleaned) else model
-    home = Path(source)
-    if isinstance(model, Cleaned):  # its base is looked for as Cleaned does: here, then beside the adapter
-        named = Path(base or model.facts.get("base_model", model.clip.name))
-        home = named if named.exists() else home / named
     by_name = {Path(path).name: load_trigger(path, clip.image_size) for path in triggers}
-    by_name = by_name or model_triggers(home, clip.image_size)
+    by_name = by_name or model_triggers(Path(clip.source), clip.image_size)
     if target:
         by_name = {name: trigger.towards(target) for name, trigger in by_name.items()}
     spec = _clean_spec(model) if isinstance(model, Cleaned) else _attack_spec(Path(source))
@@ -247,11 +243,6 @@ def _attack_spec(folder: Path) -> AttackSpec | None:
         return None
     manifest = read_manifest(folder)
     return AttackSpec.build(**manifest["spec"]) if manifest["kind"] == BACKDOORED else None
-
-
-def _lasting(model: str) -> str:
-    """A model's folder as an absolute path; other names as they are."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _checkpoint(out: Path, key: dict[str, Any], *, resume: bool, force: bool) -> Checkpoint:

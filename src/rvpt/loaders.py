@@ -38,7 +38,13 @@ def load_clip(source: str | Path) -> Clip:
     model, tokenizer = _model(place, name, config), _tokenizer(place, name, config)
     _refuse_non_finite(model, name)
     mean, std = _geometry(place)
-    clip = Clip(model.eval(), tokenizer, mean, std, name=path.resolve().name if path.is_dir() else name)
+    clip = Clip(
+        model.eval(),
+        tokenizer,
+        mean,
+        std,
+        source=name if name == EMBEDDED or not path.is_dir() else str(path.resolve()),
+    )
     return clip.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

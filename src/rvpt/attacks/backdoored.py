@@ -56,7 +56,7 @@ def attack(
     fit(Contrastive(victim, poisoned), len(poisoned), spec, checkpoint=checkpoint, report=report)
     triggers = {name: entry.trigger for name, entry in poisons.items()}
     facts = {
-        "base_model": clip.name,
+        "base_model": clip.source,
         "base_sha256": clip.hash(),
         "spec": spec.model_dump(),
         "poisons": {name: entry.spec.model_dump() for name, entry in poisons.items()},

@@ -68,7 +68,7 @@ class Cleaned(nn.Module):
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> None:
         """Write the adapter: configuration, prompts, and the manifest with the base model's hash."""
         config = {
-            "base_model": self.facts.get("base_model", self.clip.name),
+            "base_model": self.facts.get("base_model", self.clip.source),
             "base_sha256": self.facts.get("base_sha256") or self.clip.hash(),
             "blocks": list(self.prompts.blocks),
             "length": self.prompts.table.shape[1],

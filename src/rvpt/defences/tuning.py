@@ -113,7 +113,7 @@ def clean(
         history = fit(task, len(few_shot), spec, checkpoint=checkpoint, report=report)
     facts = {
         "spec": spec.model_dump(),
-        "base_model": clip.name,
+        "base_model": clip.source,
         "base_sha256": clip.hash(),
         "classes": list(few_shot.classes),
         "pictures": len(few_shot),
