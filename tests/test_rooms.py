@@ -14,7 +14,7 @@ ROOMS = [
     {"rvpt", "errors", "config", "presets", "store", "progress"},
     {"clip", "loaders", "data", "scenes"},
     {"prompts", "losses", "metrics"},
-    {"train"},
+    {"train", "checkpoint"},
     {"pretrain", "attacks", "defences", "evaluation", "insight"},
     {"report", "export", "jobs"},
     {"demo", "bench"},

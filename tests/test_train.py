@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rvpt import train
+from rvpt.checkpoint import Checkpoint
 from rvpt.config import TrainSpec
 from rvpt.errors import RvptError
-from rvpt.train import Checkpoint, count_steps, fit, index_batches, learning_rate, make_optimizer
+from rvpt.train import count_steps, fit, index_batches, learning_rate, make_optimizer
 
 N, STEPS = 10, 12  # 4 batches an epoch, the last of them smaller
 SPECS = {
@@ -256,7 +257,7 @@ def test_a_full_disk_is_said_and_the_last_state_stays(spec, checkpoint, monkeypa
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "save_file", full)
+        patch.setattr("rvpt.checkpoint.save_file", full)
         with pytest.raises(RvptError, match="no space left"):
             Run(spec, checkpoint(seconds=0, resume=True))
     assert_same(Run(spec, checkpoint(resume=True)), Run(spec))

@@ -14,6 +14,7 @@ from rvpt.attacks.backdoored import KIND as BACKDOORED
 from rvpt.attacks.backdoored import attack, model_triggers
 from rvpt.attacks.poison import PROXIES, Poison
 from rvpt.attacks.trigger import Trigger, load_trigger
+from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import (
     TEMPLATE,
@@ -34,7 +35,6 @@ from rvpt.loaders import load_clip
 from rvpt.pretrain import pretrain
 from rvpt.progress import Report, silent
 from rvpt.store import MANIFEST, read_manifest, refuse_existing, staging, write_manifest
-from rvpt.train import Checkpoint
 
 CLIP = "clip"
 

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import PretrainSpec, VisionSpec
 from rvpt.data import ImageData, crop_flip
 from rvpt.losses import info_nce
 from rvpt.progress import Report, silent
-from rvpt.train import Checkpoint, fit
+from rvpt.train import fit
 
 LARGEST_SCALE = math.log(100.0)  # tau never exceeds 100, as in Radford et al. (2021)
 

@@ -1,43 +1,24 @@
 """One training loop for everything that is trained, on Accelerate.
 
 What is random in a step depends on (seed, step) alone, so a run that was cut goes on from its checkpoint
-to the same bits. Checkpoints are safetensors: nothing is pickled.
+to the same bits.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rvpt.checkpoint import Checkpoint, State
 from rvpt.config import TrainSpec
 from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
-from rvpt.store import disk_errors, read_tensors, write_json
-
-CHECKPOINT_SECONDS = 30.0
-
-
-@dataclass
-class Checkpoint:
-    """Where a run keeps its state, and which run it is: `key` is anything JSON that must not differ."""
-
-    folder: Path
-    key: Mapping[str, Any] = field(default_factory=dict)
-    resume: bool = False
-    seconds: float = CHECKPOINT_SECONDS
-
-    def digest(self) -> str:
-        return hashlib.sha256(json.dumps(self.key, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -101,39 +82,30 @@ def fit(
     """
     trained = {name: p for name, p in task.named_parameters() if p.requires_grad}
     accelerator = _accelerator(spec.precision, next(iter(trained.values())).device)
-    optimizer = make_optimizer(list(trained.values()), spec)
-    wrapped, optimizer = accelerator.prepare(task, optimizer)
-    total = count_steps(n, spec)
-    history: list[dict[str, float]] = []
-    sums: dict[str, float] = {}
-    done = _restore(checkpoint, trained, optimizer, history, sums) if checkpoint else 0
-    per_epoch, saved = total // spec.epochs, time.monotonic()
-    whole = True  # parameters, optimiser and sums are all those after `done` steps
+    task, optimizer = accelerator.prepare(task, make_optimizer(list(trained.values()), spec))
+    state, total = State(trained, optimizer), count_steps(n, spec)
+    keeper = checkpoint if accelerator.is_main_process else None
+    if checkpoint:
+        checkpoint.restore(state)
     try:
-        for step, batch in enumerate(index_batches(n, spec)):
-            if step < done:
-                continue
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(spec, step, total)
-            values = _gradients(accelerator, wrapped, optimizer, batch, step, total, spec)
-            whole = False
-            optimizer.step()
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value / per_epoch
-            if (step + 1) % per_epoch == 0:
-                history.append(dict(sums))
-                sums.clear()
-            done, whole = step + 1, True
-            report(done, total, values)
-            if checkpoint and time.monotonic() - saved > checkpoint.seconds:
-                _save(accelerator, checkpoint, done, trained, optimizer, history, sums)
-                saved = time.monotonic()
+        for step, batch in islice(enumerate(index_batches(n, spec)), state.done, None):
+            set_learning_rate(optimizer, learning_rate(spec, step, total))
+            values = _gradients(accelerator, task, optimizer, batch, step, total, spec)
+            state.advance(values, steps_an_epoch=total // spec.epochs)
+            report(state.done, total, values)
+            if keeper:
+                keeper.save_if_due(state)
     except KeyboardInterrupt:
-        if checkpoint and whole:  # an update that was cut half-way must not be kept
-            _save(accelerator, checkpoint, done, trained, optimizer, history, sums)
+        if keeper and state.whole:  # an update that was cut half-way must not be kept
+            keeper.save(state)
         raise
     accelerator.wait_for_everyone()
-    return history
+    return state.history
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
 
 
 def _accelerator(precision: str, device: torch.device) -> Any:
@@ -160,70 +132,3 @@ def _gradients(
     if spec.clip_norm:
         accelerator.clip_grad_norm_(task.parameters(), spec.clip_norm)
     return {name: float(value.detach()) for name, value in values.items()}
-
-
-def _save(
-    accelerator: Any,
-    checkpoint: Checkpoint,
-    done: int,
-    trained: Mapping[str, nn.Parameter],
-    optimizer: Any,
-    history: list[dict[str, float]],
-    sums: Mapping[str, float],
-) -> None:
-    """Write the state under a temporary name, then rename; tensors first, so the JSON never runs ahead."""
-    if not accelerator.is_main_process:
-        return
-    tensors = {f"parameter/{name}": p.detach().cpu().contiguous() for name, p in trained.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{name}"] = value.cpu().contiguous()
-    facts = {"done": done, "history": history, "sums": dict(sums), "run": checkpoint.digest()}
-    temporary = checkpoint.folder / "state.partial"
-    with disk_errors(checkpoint.folder):
-        checkpoint.folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
-        temporary.replace(checkpoint.folder / "state.safetensors")
-    write_json(checkpoint.folder / "run.json", checkpoint.key)
-
-
-def _restore(
-    checkpoint: Checkpoint,
-    trained: Mapping[str, nn.Parameter],
-    optimizer: Any,
-    history: list[dict[str, float]],
-    sums: dict[str, float],
-) -> int:
-    """Load the state if there is one; returns the number of steps that are done."""
-    path = checkpoint.folder / "state.safetensors"
-    if not path.is_file():
-        return 0
-    if not checkpoint.resume:
-        raise RvptError(f"{checkpoint.folder} holds an interrupted run: give --resume to go on or --force to drop it")
-    facts, tensors = _read_state(path)
-    if facts["run"] != checkpoint.digest():
-        raise RvptError(
-            f"{checkpoint.folder} holds a run with other settings (run.json has them): repeat those, or give --force"
-        )
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(tensors[f"parameter/{name}"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        kind, _, rest = name.partition("/")
-        if kind == "optimizer":
-            index, _, slot = rest.partition("/")
-            state.setdefault(int(index), {})[slot] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    history.extend(facts["history"])
-    sums.update(facts["sums"])
-    return int(facts["done"])
-
-
-def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import safe_open
-
-    tensors = read_tensors(path)
-    with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["facts"]), tensors

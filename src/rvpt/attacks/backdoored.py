@@ -10,13 +10,14 @@ from typing import Any
 
 from rvpt.attacks.poison import Change, Poison, poison
 from rvpt.attacks.trigger import Trigger, load_trigger
+from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import AttackSpec
 from rvpt.data import ImageData
 from rvpt.pretrain import Contrastive
 from rvpt.progress import Report, silent
 from rvpt.store import append_rows, staging, write_manifest
-from rvpt.train import Checkpoint, fit
+from rvpt.train import fit
 
 KIND = "backdoored"
 TRIGGER_FOLDER = "triggers"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import RVPTSpec
 from rvpt.data import ImageData, crop_flip
@@ -18,7 +19,7 @@ from rvpt.errors import RvptError
 from rvpt.losses import feature_repelling, zero_shot_logits
 from rvpt.progress import Report, silent
 from rvpt.prompts import RepulsivePrompts, frozen_pass, prompted_pass
-from rvpt.train import Checkpoint, fit
+from rvpt.train import fit
 
 ENCODE_BATCH = 128
 

@@ -1,0 +1,118 @@
+"""The state of a training run, on disk as safetensors: nothing is pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rvpt.errors import RvptError
+from rvpt.store import disk_errors, read_tensors, write_json
+
+STATE, RUN = "state.safetensors", "run.json"
+
+
+@dataclass
+class State:
+    """What a run is made of after `done` steps, with the sums of the epoch that is under way."""
+
+    trained: Mapping[str, nn.Parameter]
+    optimizer: Any
+    done: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    whole: bool = True
+    """False while an update runs: then parameters and optimiser are those of no step."""
+
+    def advance(self, values: Mapping[str, float], steps_an_epoch: int) -> None:
+        """Update the parameters by their gradients, and add the step's values to the epoch's means."""
+        self.whole = False
+        self.optimizer.step()
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value / steps_an_epoch
+        self.done += 1
+        if self.done % steps_an_epoch == 0:
+            self.history.append(dict(self.sums))
+            self.sums.clear()
+        self.whole = True
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and the optimiser's slots by name."""
+        found = {f"parameter/{name}": parameter.detach() for name, parameter in self.trained.items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer/{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}
+        return found
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Become the state that was saved."""
+        for name, parameter in self.trained.items():
+            parameter.copy_(tensors[f"parameter/{name}"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer/"):
+                _, index, slot = name.split("/", 2)
+                slots.setdefault(int(index), {})[slot] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        self.done, self.history, self.sums = int(facts["done"]), list(facts["history"]), dict(facts["sums"])
+
+
+@dataclass
+class Checkpoint:
+    """Where a run keeps its state, and which run it is: `key` is anything JSON that must not differ."""
+
+    folder: Path
+    key: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    seconds: float = 30.0
+    saved: float = field(default_factory=time.monotonic)
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+
+    def save_if_due(self, state: State) -> None:
+        """Save if the last time is long enough ago."""
+        if time.monotonic() - self.saved > self.seconds:
+            self.save(state)
+
+    def save(self, state: State) -> None:
+        """Write the state under a temporary name, then rename."""
+        facts = {"done": state.done, "history": state.history, "sums": state.sums, "run": self.digest()}
+        tensors = {name: value.cpu().contiguous() for name, value in state.tensors().items()}
+        temporary = self.folder / "state.partial"
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
+            temporary.replace(self.folder / STATE)
+        write_json(self.folder / RUN, self.key)
+        self.saved = time.monotonic()
+
+    def restore(self, state: State) -> None:
+        """Load what was saved into `state`, if there is anything.
+
+        Raises:
+            RvptError: something is there but not to be resumed, or it belongs to other settings.
+        """
+        path = self.folder / STATE
+        if not path.is_file():
+            return
+        if not self.resume:
+            raise RvptError(f"{self.folder} holds an interrupted run: give --resume to go on or --force to drop it")
+        tensors = read_tensors(path)
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+        if facts["run"] != self.digest():
+            raise RvptError(
+                f"{self.folder} holds a run with other settings ({RUN} has them): repeat those, or give --force"
+            )
+        state.load(tensors, facts)
