@@ -1,0 +1,296 @@
+"""A training step and inference of the fast path beside the naive one: time, memory, and FLOPs against the least.
+
+python benchmarks/step.py --models scenes,b32 --steps 5 --out rows.jsonl
+
+Naive is what tests/reference.py does: prompts as tokens, all blocks, and a second pass of the frozen model. Weights
+are random (time does not depend on them). Everything heavy runs in fresh processes, one for the clock (all variants
+in turn, round after round, medians) and one for the peak memory of each variant; this one stays small, since a child
+process starts with its parent's peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPConfig, CLIPModel
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import reference
+from rvpt.clip import Clip
+from rvpt.defences.cleaned import Cleaned
+from rvpt.losses import feature_repelling, zero_shot_logits
+from rvpt.prompts import RepulsivePrompts, frozen_pass, prompted_pass
+from rvpt.store import append_rows
+
+CLASSES, ALPHA, LR = 100, 2.0, 2e-3
+Run = Callable[[], None]
+"""One call: a training step, or a batch encoded."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A visual tower as CLIPVisionConfig takes it, and where its prompts go."""
+
+    vision: dict[str, Any]
+    projection: int
+    first_block: int = 3
+    length: int = 50
+
+    @property
+    def patches(self) -> int:
+        return (self.vision["image_size"] // self.vision["patch_size"]) ** 2
+
+
+def tower(width: int, blocks: int, image: int, patch: int, activation: str = "quick_gelu") -> dict[str, Any]:
+    return {
+        "hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": blocks,
+        "num_attention_heads": max(4, width // 64), "image_size": image, "patch_size": patch, "hidden_act": activation,
+    }  # fmt: skip
+
+
+MODELS = {
+    "scenes": Geometry(tower(128, 8, 48, 8, "gelu"), 128, first_block=2, length=8),
+    "b32": Geometry(tower(768, 12, 224, 32), 512),
+    "b16": Geometry(tower(768, 12, 224, 16), 512),
+    "l14": Geometry(tower(1024, 24, 224, 14), 768),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    model: str
+    device: str
+    dtype: str
+    batch: int
+
+    @property
+    def geometry(self) -> Geometry:
+        return MODELS[self.model]
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Mixed precision the way `rvpt.train` does it: float32 weights under autocast."""
+        return torch.autocast(self.device, torch.bfloat16) if self.dtype == "bf16" else nullcontext()
+
+
+class Bench:
+    """One batch for one model, and what a step needs."""
+
+    def __init__(self, setting: Setting) -> None:
+        geometry, device = setting.geometry, setting.device
+        text = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
+        config = CLIPConfig(text_config=text, vision_config=geometry.vision, projection_dim=geometry.projection)
+        torch.manual_seed(0)
+        with torch.device(device):
+            self.clip = Clip(CLIPModel(config), tokenizer=None).eval().requires_grad_(False)
+        self.setting = setting
+        self.prompts = RepulsivePrompts.for_model(self.clip, geometry.first_block, geometry.length)
+        self.cleaned = Cleaned(self.clip, self.prompts)
+        self.optimizer = torch.optim.SGD(self.prompts.parameters(), lr=LR, momentum=0.9)
+        side = geometry.vision["image_size"]
+        self.pixels = torch.rand(setting.batch, 3, side, side, device=device)
+        self.labels = torch.randint(CLASSES, (setting.batch,), device=device)
+        self.text = F.normalize(torch.randn(CLASSES, geometry.projection, device=device), dim=-1)
+
+    def naive_pass(self) -> tuple[Tensor, Tensor]:
+        return reference.prompted(self.clip, self.prompts.blocks, self.prompts.table, self.pixels)
+
+    def update(self, outputs: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> None:
+        """One step on (image features, [CLS] rows, frozen [CLS] rows): the losses are the same on both paths."""
+        with self.setting.precision():
+            image, rows, frozen_rows = outputs()
+            logits = zero_shot_logits(image, self.text, self.clip.logit_scale)
+            loss = F.cross_entropy(logits, self.labels) + ALPHA * feature_repelling(rows, frozen_rows)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def fast_step(bench: Bench) -> Run:
+    """The pass that makes the constants is off the clock: there is one a run, where naive has one an epoch."""
+    tokens, frozen_rows = frozen_pass(bench.clip, bench.pixels, bench.prompts.first_block)
+    picked = torch.randperm(len(tokens)).to(tokens.device)
+
+    def outputs() -> tuple[Tensor, Tensor, Tensor]:
+        return (*prompted_pass(bench.clip, bench.prompts, tokens[picked]), frozen_rows[picked])
+
+    return lambda: bench.update(outputs)
+
+
+def naive_step(bench: Bench) -> Run:
+    def outputs() -> tuple[Tensor, Tensor, Tensor]:
+        return (*bench.naive_pass(), reference.frozen(bench.clip, bench.pixels, bench.prompts.first_block)[1])
+
+    return lambda: bench.update(outputs)
+
+
+def inference(encode: Callable[[Bench], Any]) -> Callable[[Bench], Run]:
+    def make(bench: Bench) -> Run:
+        def run() -> None:
+            with torch.inference_mode(), bench.setting.precision():
+                encode(bench)
+
+        return run
+
+    return make
+
+
+# The first of each is what the others' time is divided by.
+VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
+    "step": {"fast": fast_step, "naive": naive_step},
+    "inference": {
+        "undefended": inference(lambda x: x.clip.encode_image(x.pixels)),
+        "transformers": inference(lambda x: x.clip.model.get_image_features(reference.normalised(x.clip, x.pixels))),
+        "cleaned": inference(lambda x: x.cleaned.encode_image(x.pixels)),
+        "naive": inference(Bench.naive_pass),
+    },
+}
+UNPROMPTED = ("undefended", "transformers")
+
+
+def least_flops(geometry: Geometry, batch: int, what: str, *, prompted: bool) -> int:
+    """FLOPs (two a multiply-add) that cannot be spared, attention and linear maps alone.
+
+    A step: blocks D..L-1 forward on 1 + N tokens, and backward to the activations (as much again, twice in
+    attention). Block D's input is a constant: back through its MLP and output map, then to the prompts' K and V
+    alone. The last block: K and V of all tokens, the rest for [CLS]. The prompts' own K and V once a batch.
+    """
+    v, b, first = geometry.vision, geometry.length if prompted else 0, geometry.first_block
+    width, blocks, mlp = v["hidden_size"], v["num_hidden_layers"], 4 * v["hidden_size"] * v["intermediate_size"]
+    tokens, square = 1 + geometry.patches, 2 * width**2
+
+    def block(length: int, attentions: int) -> int:
+        return tokens * (4 * square + mlp) + attentions * 4 * tokens * (tokens + length) * width
+
+    def last(attentions: int) -> int:
+        head = 2 * width * geometry.projection
+        return (2 * tokens + 2) * square + mlp + attentions * 4 * (tokens + b) * width + head
+
+    if what == "inference":
+        patches = 2 * geometry.patches * 3 * v["patch_size"] ** 2 * width
+        return batch * (patches + first * block(0, 1) + (blocks - 1 - first) * block(b, 1) + last(1))
+    middle = blocks - first - 2
+    forward = (middle + 1) * block(b, 1) + last(1)
+    backward = middle * block(b, 2) + last(2) + tokens * (square + mlp) + 6 * tokens * b * width
+    logits = 2 * 2 * geometry.projection * CLASSES
+    return batch * (forward + backward + logits) + (blocks - first) * 2 * 2 * b * square
+
+
+def count_flops(setting: Setting, what: str, variant: str) -> int:
+    """FLOPs of one call, counted on shapes alone: the meta device has no fused attention to hide them."""
+    bench = Bench(Setting(setting.model, "meta", "fp32", setting.batch))
+    run = VARIANTS[what][variant](bench)
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def measure_time(setting: Setting, what: str, steps: int) -> tuple[dict[str, float], int]:
+    """Median milliseconds of each variant, and torch's threads."""
+    bench = Bench(setting)
+    runs = {variant: make(bench) for variant, make in VARIANTS[what].items()}
+    spent: dict[str, list[float]] = {variant: [] for variant in runs}
+    for _ in range(1 + steps):  # the first round warms up
+        for variant, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if setting.device == "cuda":
+                torch.cuda.synchronize()
+            spent[variant].append(1000 * (time.perf_counter() - start))
+    return {variant: median(times[1:]) for variant, times in spent.items()}, torch.get_num_threads()
+
+
+def measure_memory(setting: Setting, what: str, variant: str) -> int:
+    """Most bytes held from the start to the end of the second call."""
+    run = VARIANTS[what][variant](Bench(setting))
+    run()
+    run()
+    if setting.device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's value, from a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
+    """One flat row a variant."""
+    times, threads = fresh(measure_time, setting, what, steps)
+    baseline = next(iter(times.values()))
+    run = asdict(setting) | {"what": what, "steps": steps, "threads": threads, "torch": torch.__version__}
+    return [
+        run
+        | {
+            "variant": variant,
+            "ms": ms,
+            "pictures_per_s": 1000 * setting.batch / ms,
+            "ratio": ms / baseline,
+            "peak_memory_bytes": fresh(measure_memory, setting, what, variant),
+            "flops": count_flops(setting, what, variant),
+            "flops_least": least_flops(setting.geometry, setting.batch, what, prompted=variant not in UNPROMPTED),
+        }
+        for variant, ms in times.items()
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The rows for people; `least` is the share of the counted FLOPs that cannot be spared."""
+    run = rows[0]
+    title = f"batch {run['batch']}, {run['device']}, {run['threads']} threads, torch {run['torch']}"
+    out = Table("model", "what", "variant", title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    for heading in ("ms", "pictures/s", "ratio", "MiB", "GFLOP", "least"):
+        out.add_column(heading, justify="right")
+    for row, following in zip(rows, [*rows[1:], {}], strict=True):
+        numbers = (
+            f"{row['ms']:.1f}", f"{row['pictures_per_s']:.1f}", f"{row['ratio']:.2f}",
+            f"{row['peak_memory_bytes'] / 2**20:.0f}", f"{row['flops'] / 1e9:.1f}",
+            f"{row['flops_least'] / row['flops']:.0%}",
+        )  # fmt: skip
+        names = (f"{row['model']} {row['dtype']}", row["what"], row["variant"])
+        out.add_row(*names, *numbers, end_section=row["what"] != following.get("what"))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="scenes,b32", help=f"some of {','.join(MODELS)}")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", default="fp32", help="some of fp32,bf16")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=5, help="rounds; the median counts")
+    parser.add_argument("--out", type=Path, help="JSON lines to append to")
+    asked = parser.parse_args()
+    rows = []
+    for model in asked.models.split(","):
+        for dtype in asked.dtype.split(","):
+            for what in VARIANTS:
+                new = measure(Setting(model, asked.device, dtype, asked.batch), what, asked.steps)
+                if asked.out:
+                    append_rows(asked.out, new)
+                rows += new
+    Console(width=100).print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
