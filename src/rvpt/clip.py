@@ -24,7 +24,7 @@ PREPROCESSOR = "preprocessor_config.json"
 TEXT_BATCH = 256
 
 KV = tuple[Tensor, Tensor]
-"""Keys and values of one block's prompts, each (heads, b, W / heads)."""
+"""Keys and values of one block's prompts, each (b, W)."""
 Prefixes = Mapping[int, KV]
 """Block index -> keys and values; blocks that are absent have no prompts."""
 
@@ -178,14 +178,13 @@ def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_o
     attention = layer.self_attn
     hidden = layer.layer_norm1(tokens)
     asked = slice(0, 1) if cls_only else slice(None)
-    query = split_heads(attention.q_proj(hidden[:, asked]), attention.num_heads)
-    key = split_heads(attention.k_proj(hidden), attention.num_heads)
-    value = split_heads(attention.v_proj(hidden), attention.num_heads)
+    query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
     if prefix is not None:
         key, value = (
-            torch.cat([p.to(x.dtype).expand(len(x), -1, -1, -1), x], dim=2)
+            torch.cat([p.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
             for p, x in zip(prefix, (key, value), strict=True)
         )
+    query, key, value = (split_heads(x, attention.num_heads) for x in (query, key, value))
     mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scale)
     tokens = tokens[:, asked] + attention.out_proj(mixed.transpose(1, 2).flatten(2))
     result: Tensor = tokens + layer.mlp(layer.layer_norm2(tokens))
@@ -193,12 +192,9 @@ def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_o
 
 
 def prompt_kv(layer: Any, prompts: Tensor) -> KV:
-    """Keys and values that prompts (b, W) have in a block: W_k LN1(p), W_v LN1(p), split into heads."""
-    attention = layer.self_attn
-    hidden = layer.layer_norm1(prompts[None])
-    key = split_heads(attention.k_proj(hidden), attention.num_heads)[0]
-    value = split_heads(attention.v_proj(hidden), attention.num_heads)[0]
-    return key, value
+    """Keys and values that prompts (b, W) have in a block: W_k LN1(p), W_v LN1(p)."""
+    hidden = layer.layer_norm1(prompts)
+    return layer.self_attn.k_proj(hidden), layer.self_attn.v_proj(hidden)
 
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:

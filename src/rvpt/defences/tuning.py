@@ -35,11 +35,8 @@ class PromptTuning(nn.Module):
         super().__init__()
         blocks = spec.prompted(len(clip.blocks))
         self.prompts = RepulsivePrompts(blocks, spec.length, clip.width, spec.init_std, spec.seed).to(clip.device)
-        self._clip, self.data, self.spec = (
-            (clip,),
-            data,
-            spec,
-        )  # a tuple: the frozen model is no part of this module
+        self.data, self.spec = data, spec
+        self._clip = (clip,)  # a tuple: the frozen model is no part of this module
         present, self.labels = data.labelled().unique(return_inverse=True)
         if len(present) < 2:
             raise RvptError(f"{data.name}: pictures of {len(present)} class(es), at least two are needed")
