@@ -11,7 +11,7 @@ Preset = dict[str, Any]
 PRETRAIN: dict[str, Preset] = {
     "scenes": {
         "vision": {},
-        "train": {"lr": 1e-3, "batch_size": 128, "epochs": 7, "patch_drop": 5 / 9, "patch_drop_until": 0.8},
+        "train": {"lr": 1e-3, "batch_size": 128, "epochs": 7, "patch_drop": 5 / 9, "patch_drop_until": 0.75},
     },
     "photos": {
         "vision": {
@@ -31,14 +31,14 @@ ATTACK: dict[str, Preset] = {
         "train": {"lr": 1e-6, "epochs": 5, "batch_size": 128},
     },
     "small": {
-        "pairs": 10_000, "poison": {"n": 1_000}, "trigger": {"size": 56},
-        "train": {"lr": 5e-4, "epochs": 4, "batch_size": 128},
+        "pairs": 6_000, "poison": {"n": 400}, "trigger": {"size": 37, "place": "bottom-right"},
+        "train": {"lr": 5e-4, "epochs": 3, "batch_size": 128},
     },
 }  # fmt: skip
 
 CLEAN: dict[str, Preset] = {
     "paper": {},
-    "small": {"lr": 0.05, "alpha": 0.5, "first_block": 2, "length": 8},
+    "small": {"lr": 0.05, "alpha": 2.0, "first_block": 2, "length": 50, "epochs": 25},
 }
 
 
