@@ -6,15 +6,12 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: demo test test-slow lint types
+.PHONY: demo test lint types
 demo: $(VENV)/installed
 	$(BIN)/rvpt demo --out rvpt-demo --force
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
-
-test-slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -58,7 +58,7 @@ def show_demo(rows: Sequence[Mapping[str, Any]]) -> None:
     attacks = list(dict.fromkeys(str(row["attack"]) for row in rows if row["attack"] != "none"))
     table = Table(caption=CAPTION)
     columns = [("none", "CA"), *((a, m) for a in attacks for m in ("ASR", "PA"))]
-    for heading in ("defence", "CA", *(f"{m}\n{a}" for a, m in columns[1:]), "seconds", "parameters\ntrained"):
+    for heading in ("defence", "CA", *(f"{m}\n{a}" for a, m in columns[1:]), "seconds", "trained"):
         table.add_column(heading, justify="left" if heading == "defence" else "right")
     for defence in dict.fromkeys(str(row["defence"]) for row in rows):
         mine = {(row["attack"], row["metric"]): row for row in rows if row["defence"] == defence}
