@@ -15,10 +15,12 @@ from rvpt import presets
 from rvpt.attacks import make_trigger
 from rvpt.attacks.backdoored import Backdoored, attack
 from rvpt.attacks.poison import Poison
+from rvpt.clip import Clip
 from rvpt.config import AttackSpec, PoisonSpec, RVPTSpec, TriggerSpec
 from rvpt.data import load_data
 from rvpt.defences import Cleaned, clean
-from rvpt.evaluation import Encoder, evaluate
+from rvpt.evaluation import evaluate
+from rvpt.jobs import row_facts
 from rvpt.loaders import EMBEDDED, load_clip
 from rvpt.progress import Report
 from rvpt.report.figure import Panel, draw_guesses
@@ -35,7 +37,7 @@ class Story:
     """What the demo made: the models by defence, and all rows."""
 
     backdoored: Backdoored
-    models: dict[str, Encoder]
+    models: dict[str, Clip | Cleaned]
     rows: list[dict[str, Any]]
 
 
@@ -59,14 +61,17 @@ def tell(seed: int, bar: Bar) -> Story:
     backdoored = _backdoor(seed, bar)
     triggers, rows = backdoored.triggers, []
     few_shot = load_data("scenes", "train").few_shot(SHOTS, seed)
-    models: dict[str, Encoder] = {"none": backdoored.clip}
+    models: dict[str, Clip | Cleaned] = {"none": backdoored.clip}
     for defence, alpha in (("vpt", 0.0), ("rvpt", presets.CLEAN["small"]["alpha"])):
         spec = RVPTSpec.build(**{**presets.CLEAN["small"], "alpha": alpha, "seed": seed})
         with bar(f"clean: {defence}") as report:
             models[defence] = clean(backdoored.clip, few_shot, spec, report=report)
     for defence, model in {"before the attack": base, **models}.items():
         with bar(f"measure: {defence}") as report:
-            facts = {"defence": defence, "seed": seed, **_cost(model), "model": EMBEDDED}
+            settings = model.facts["spec"] if isinstance(model, Cleaned) else {}
+            seconds = round(model.facts["seconds"], 1) if isinstance(model, Cleaned) else 0.0
+            facts = {**row_facts(model, triggers, None), "model": EMBEDDED, "defence": defence, "seed": seed}
+            facts |= {"spec": settings, "clean_seconds": seconds}
             rows += evaluate(model, test, triggers, facts=facts, report=report)
     return Story(backdoored, models, rows)
 
@@ -81,17 +86,6 @@ def _backdoor(seed: int, bar: Bar) -> Backdoored:
     data = load_data("scenes", "train").select(torch.arange(chosen["pairs"])).cached(base.image_size)
     with bar("backdoor") as report:
         return attack(base, data, poisons, AttackSpec.build(**chosen["train"], seed=seed), report=report)
-
-
-def _cost(model: Encoder) -> dict[str, Any]:
-    if not isinstance(model, Cleaned):
-        return {"clean_seconds": 0.0, "trained_parameters": 0}
-    facts = model.facts
-    return {
-        "clean_seconds": round(facts["seconds"], 1),
-        "trained_parameters": facts["trained_parameters"],
-        "spec": facts["spec"],
-    }
 
 
 @torch.inference_mode()
@@ -115,7 +109,7 @@ def _panels(story: Story) -> list[Panel]:
     return panels
 
 
-def _top3(model: Encoder, pixels: Tensor, classes: tuple[str, ...]) -> list[tuple[str, float]]:
+def _top3(model: Clip | Cleaned, pixels: Tensor, classes: tuple[str, ...]) -> list[tuple[str, float]]:
     logits = model.logit_scale * model.encode_image(pixels) @ model.class_features(classes).T
     values, places = logits.softmax(1)[0].topk(3)
     return [(classes[i], float(v)) for i, v in zip(places.tolist(), values, strict=True)]

@@ -141,10 +141,10 @@ def attack_and_save(
     checkpoint = _checkpoint(out, {**key, "amount": amount}, resume=resume, force=force)
     poisons = {trigger.name: Poison(make_trigger(trigger, clip.image_size), poison_spec) for trigger in specs}
     by_name = {name: entry.trigger for name, entry in poisons.items()}
-    before = evaluate(clip, held_out, by_name, facts=_facts(clip, by_name, spec), batch_size=batch_size)
+    before = evaluate(clip, held_out, by_name, facts=row_facts(clip, by_name, spec), batch_size=batch_size)
     done = attack(clip, data, poisons, spec, checkpoint=checkpoint, report=report)
     done.clip.source = str(out.resolve())
-    after = evaluate(done.clip, held_out, by_name, facts=_facts(done.clip, by_name, spec), batch_size=batch_size)
+    after = evaluate(done.clip, held_out, by_name, facts=row_facts(done.clip, by_name, spec), batch_size=batch_size)
     done.facts.update(seed=spec.seed, rows=[*before, *after])
     done.save(out, force=force)
     _drop(checkpoint)
@@ -213,12 +213,12 @@ def evaluate_saved(
         by_name = {name: trigger.towards(target) for name, trigger in by_name.items()}
     spec = _clean_spec(model) if isinstance(model, Cleaned) else _attack_spec(Path(source))
     return evaluate(
-        model, _labelled(data, split), by_name, facts=_facts(model, by_name, spec), template=template,
+        model, _labelled(data, split), by_name, facts=row_facts(model, by_name, spec), template=template,
         batch_size=batch_size, report=report,
     )  # fmt: skip
 
 
-def _facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec | None) -> dict[str, Any]:
+def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec | None) -> dict[str, Any]:
     """What every row of a measurement says about the model."""
     hashes = {
         "model": model.hash(),

@@ -8,7 +8,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 METRICS = ("PA", "ASR", "ASR_with_target")
-DEFENCES = ("none", "vpt", "rvpt")
+DEFENCES = ("before the attack", "none", "vpt", "rvpt")
 
 
 def results(rows: Sequence[Row]) -> str:
