@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from commands import build
 from rvpt.clip import Clip
 from rvpt.config import VisionSpec
 from rvpt.data import ImageData, load_data
@@ -62,3 +64,9 @@ def clip(make_clip: Factory) -> Clip:
 def scenes() -> ImageData:
     """Two pictures of each of the 24 shapes."""
     return load_data("scenes:300", "train").few_shot(2)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained, a backdoored and a cleaned model, made by the commands."""
+    return build(tmp_path_factory.mktemp("artefacts") / "tiny")

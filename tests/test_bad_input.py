@@ -17,16 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from commands import ATTACK, CLEAN, PRETRAIN, build, contents, pictures, refused, works
+from commands import ATTACK, CLEAN, PRETRAIN, contents, pictures, refused, works
 from rvpt.attacks import make_trigger
 from rvpt.config import TriggerSpec
 from rvpt.loaders import PICKLES
 from rvpt.store import MANIFEST, read_rows, write_json, write_manifest
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    return build(tmp_path_factory.getbasetemp() / "tiny")
 
 
 @pytest.fixture(autouse=True)

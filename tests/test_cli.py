@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from commands import ATTACK, CLEAN, PRETRAIN, build, contents, interrupting, pictures, refused, rvpt, works
+from commands import ATTACK, CLEAN, PRETRAIN, contents, interrupting, pictures, refused, rvpt, works
 from helpers import random_pixels
 from rvpt import __version__
 from rvpt.config import RVPTSpec
@@ -25,11 +25,6 @@ KEYS = {
 }  # fmt: skip
 MEASURED = {("none", "CA")} | {(a, m) for a in ("badnet", "blended") for m in ("ASR", "ASR_with_target", "PA")}
 PROMPTS = "adapter_model.safetensors"
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    return build(tmp_path_factory.getbasetemp() / "tiny")
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel, CLIPTokenizer
 
 import rvpt
-from commands import PRETRAIN, build, works
+from commands import PRETRAIN, works
 from helpers import random_pixels
 from rvpt.clip import OPENAI_MEAN, OPENAI_STD
 from rvpt.data import to_array
@@ -20,11 +20,6 @@ SIDE = 32
 PIXELS = random_pixels(4, SIDE)
 TEXTS = ["a photo of a cat.", "a photo of a grey seal, in the middle", "cat"]
 HALVES = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.5, 0.6]}
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    return build(tmp_path_factory.getbasetemp() / "tiny")
 
 
 def openai_tokenizer():

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.errors import RvptError
+from rvpt.errors import RvptError, first_line
 from rvpt.progress import Report, silent
 from rvpt.scenes import GLYPHS, Scenes
 
@@ -257,13 +257,9 @@ def _open(source: str, split: str) -> Any:
     try:
         return datasets.load_dataset(str(path) if looks_local else source, split=split)
     except ValueError as error:
-        raise RvptError(f"{source}: {_first_line(error)} (--split names one)") from None
+        raise RvptError(f"{source}: {first_line(error)} (--split names one)") from None
     except Exception as error:  # datasets raises a different class for each way a source can be wrong
-        raise RvptError(f"{source} cannot be read as a data set: {_first_line(error)}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise RvptError(f"{source} cannot be read as a data set: {first_line(error)}") from None
 
 
 def _labels(values: Sequence[int | None], source: str) -> Tensor:
@@ -302,7 +298,7 @@ def _reader(dataset: Any, column: str, source: str) -> Reader:
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError or struct.error
             place = encoded[row][column].get("path") or "no file of its own"
             raise RvptError(
-                f"{source}: picture {row} ({place}) cannot be read ({_first_line(error)}): mend or remove it"
+                f"{source}: picture {row} ({place}) cannot be read ({first_line(error)}): mend or remove it"
             ) from None
 
     def read(rows: Tensor, size: int) -> Tensor:

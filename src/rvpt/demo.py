@@ -68,10 +68,9 @@ def tell(seed: int, bar: Bar) -> Story:
             models[defence] = clean(backdoored.clip, few_shot, spec, report=report)
     for defence, model in {"before the attack": base, **models}.items():
         with bar(f"measure: {defence}") as report:
-            settings = model.facts["spec"] if isinstance(model, Cleaned) else {}
             seconds = round(model.facts["seconds"], 1) if isinstance(model, Cleaned) else 0.0
-            facts = {**row_facts(model, triggers, None), "model": EMBEDDED, "defence": defence, "seed": seed}
-            facts |= {"spec": settings, "clean_seconds": seconds}
+            facts = {**row_facts(model, triggers), "model": EMBEDDED, "defence": defence, "seed": seed}
+            facts["clean_seconds"] = seconds
             rows += evaluate(model, test, triggers, facts=facts, report=report)
     return Story(backdoored, models, rows)
 

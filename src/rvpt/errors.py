@@ -3,3 +3,8 @@
 
 class RvptError(Exception):
     """A mistake in what the user gave; its one-line message names the culprit and the mend."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, or its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

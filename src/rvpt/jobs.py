@@ -211,15 +211,16 @@ def evaluate_saved(
     by_name = by_name or model_triggers(Path(clip.source), clip.image_size)
     if target:
         by_name = {name: trigger.towards(target) for name, trigger in by_name.items()}
-    spec = _clean_spec(model) if isinstance(model, Cleaned) else _attack_spec(Path(source))
+    spec = None if isinstance(model, Cleaned) else _attack_spec(Path(source))
     return evaluate(
         model, _labelled(data, split), by_name, facts=row_facts(model, by_name, spec), template=template,
         batch_size=batch_size, report=report,
     )  # fmt: skip
 
 
-def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec | None) -> dict[str, Any]:
-    """What every row of a measurement says about the model."""
+def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec | None = None) -> dict[str, Any]:
+    """What every row of a measurement says about the model; `spec` is what made it, a Cleaned knows its own."""
+    spec = _clean_spec(model) if isinstance(model, Cleaned) else spec
     hashes = {
         "model": model.hash(),
         **{f"trigger/{name}": trigger.hash() for name, trigger in triggers.items()},

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rvpt.clip import OPENAI_MEAN, OPENAI_STD, PREPROCESSOR, Clip
-from rvpt.errors import RvptError
+from rvpt.errors import RvptError, first_line
 from rvpt.store import read_json
 
 EMBEDDED = "scenes-clip"
@@ -75,7 +75,7 @@ def _config(place: str, name: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(place)
     except Exception as error:  # the hub's client and transformers raise many kinds
-        raise RvptError(f"{name}: no configuration to be had ({_first_line(error)})") from None
+        raise RvptError(f"{name}: no configuration to be had ({first_line(error)})") from None
     if config.model_type != "clip":
         raise RvptError(
             f"{name} is a {config.model_type!r} model: only ViT CLIPs (transformers' CLIPModel) are supported"
@@ -94,7 +94,7 @@ def _model(place: str, name: str, config: Any) -> Any:
             ignore_mismatched_sizes=True,  # they are refused below, by their names
         )  # fmt: skip
     except Exception as error:
-        raise RvptError(f"{name}: its weights cannot be loaded ({_first_line(error)})") from None
+        raise RvptError(f"{name}: its weights cannot be loaded ({first_line(error)})") from None
     wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if wrong:
         raise RvptError(
@@ -111,7 +111,7 @@ def _tokenizer(place: str, name: str, config: Any) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(place)
         known, apart = len(tokenizer), tokenizer("cat")["input_ids"] != tokenizer("dog")["input_ids"]
     except Exception as error:
-        raise RvptError(f"{name}: its tokenizer cannot be loaded ({_first_line(error)})") from None
+        raise RvptError(f"{name}: its tokenizer cannot be loaded ({first_line(error)})") from None
     if not apart:  # transformers makes one without any words where the files are missing
         raise RvptError(
             f"{name}: its tokenizer knows no words: tokenizer.json, or vocab.json and merges.txt, is missing"
@@ -142,7 +142,3 @@ def _geometry(place: str) -> tuple[list[float], list[float]]:
     if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
         raise RvptError(f"{found}: image_mean and image_std must be three numbers each, std above 0")
     return mean, std
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

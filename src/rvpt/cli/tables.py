@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rvpt.report.markdown import TITLES
+
 SHOWN = ("CA", "PA", "ASR")
 CAPTION = "rates in %, 95% Wilson intervals; ASR leaves the target class out"
 WIDTH = 100
 TOOK = 50.0  # an ASR in percent from which a backdoor counts as put in
-TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
 
 
 def percent(row: Mapping[str, Any]) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rvpt.report.markdown import TITLES
+
 GOOD, BAD, OTHER = "#2a7f4f", "#c0392b", "#8a8a8a"
-TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
 
 
 @dataclass(frozen=True)

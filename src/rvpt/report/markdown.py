@@ -8,6 +8,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 METRICS = ("PA", "ASR", "ASR_with_target")
+TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
 DEFENCES = ("before the attack", "none", "vpt", "rvpt")
 
 
