@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rvpt.errors import RvptError
 
 TEMPLATE = "a photo of a {}."
 S = TypeVar("S", bound="Spec")
+
+
+def check_template(template: str) -> str:
+    """The template, if it has a place for the class name."""
+    try:
+        if "\0" in template.format("\0"):
+            return template
+    except (AttributeError, LookupError, ValueError):
+        pass
+    raise RvptError(f"template {template!r}: it needs {{}} where the class name goes, and no other braces")
 
 
 class Spec(BaseModel):
@@ -134,11 +144,10 @@ class RVPTSpec(TrainSpec):
     template: str = TEMPLATE
     augment: Literal["none", "crop-flip"] = "none"
 
-    @model_validator(mode="after")
-    def _template_has_a_place(self) -> RVPTSpec:
-        if "{}" not in self.template:
-            raise ValueError("the template needs {} where the class name goes")
-        return self
+    @field_validator("template")
+    @classmethod
+    def _template_has_a_place(cls, template: str) -> str:
+        return check_template(template)
 
     def prompted(self, blocks: int) -> range:
         """The prompted blocks of a model with `blocks` blocks.

@@ -102,13 +102,3 @@ def _quiet() -> None:
 
 def _print_error(message: str) -> None:
     print(" ".join(message.split()), file=sys.stderr)
-
-
-def check_template(template: str) -> str:
-    """The template, if it has a place for the class name."""
-    try:
-        if "\0" in template.format("\0"):
-            return template
-    except (AttributeError, LookupError, ValueError):
-        pass
-    raise RvptError(f"--template {template!r}: it needs {{}} where the class name goes, and no other braces")

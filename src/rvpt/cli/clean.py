@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import Data, Force, Json, Out, Precision, Resume, Seed, check_template, command
+from rvpt.cli.app import Data, Force, Json, Out, Precision, Resume, Seed, command
 from rvpt.cli.attack import ModelArgument
 from rvpt.cli.tables import show_facts
 
@@ -59,8 +59,6 @@ def clean(
     from rvpt.jobs import clean_and_save
     from rvpt.progress import bar
 
-    if template is not None:
-        check_template(template)
     options = presets.given(
         alpha=alpha, margin=margin, first_block=first_block, depth=depth, depth_from=depth_from, length=length,
         epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,

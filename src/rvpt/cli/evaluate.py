@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import BatchSize, Data, Json, Template, check_template, command
+from rvpt.cli.app import BatchSize, Data, Json, Template, command
 from rvpt.cli.tables import show_rows
-from rvpt.config import TEMPLATE
+from rvpt.config import TEMPLATE, check_template
 
 
 @command
