@@ -229,6 +229,7 @@ def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSp
     if isinstance(model, Cleaned):
         facts["defence"] = "vpt" if isinstance(spec, RVPTSpec) and not spec.alpha else "rvpt"
         facts["trained_parameters"] = model.prompts.parameter_count()
+        facts["shots"] = model.facts.get("data", {}).get("shots")
         facts["model"] = model.clip.name
     return facts
 

@@ -13,7 +13,10 @@ DEFENCES = ("before the attack", "none", "vpt", "rvpt")
 
 
 def results(rows: Sequence[Row]) -> str:
-    """One table for each data set: a line for every model, attack and defence, rates in % over the seeds."""
+    """One table for each data set: a line for every model, attack and defence, rates in % over the seeds.
+
+    Runs of one defence with different settings are never pooled: the settings that differ stand in their lines.
+    """
     parts = []
     for data in sorted({str(row["data"]) for row in rows}):
         parts.append(f"### {data}\n\n{_table([row for row in rows if row['data'] == data])}")
@@ -25,19 +28,36 @@ def _table(rows: Sequence[Row]) -> str:
         "| model | attack | defence | seeds | CA | " + " | ".join(METRICS) + " |",
         "|---|---|---|" + "---:|" * 5,
     ]
-    keys = {(str(r["model"]), str(r["attack"]), str(r["defence"])) for r in rows if r["attack"] != "none"}
-    for model, attack, defence in sorted(keys, key=_order):
-        mine = [r for r in rows if r["model"] == model and r["defence"] == defence]
-        clean, hit = ([r for r in mine if r["attack"] == name] for name in ("none", attack))
-        seeds = len({r["seed"] for r in hit})
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    varied = {name: _varied([r for r in rows if r["defence"] == name]) for name in {r["defence"] for r in rows}}
+    for row in rows:
+        own = " ".join(f"{name}={value}" for name, value in _settings(row).items() if name in varied[row["defence"]])
+        groups.setdefault((str(row["model"]), str(row["defence"]), own), []).append(row)
+    keys = {(key, str(row["attack"])) for key, group in groups.items() for row in group if row["attack"] != "none"}
+    places = {key: place for place, key in enumerate(groups)}
+    for key, attack in sorted(keys, key=lambda k: (k[0][0], k[1], _order(k[0][1]), places[k[0]])):
+        clean, hit = ([r for r in groups[key] if r["attack"] == name] for name in ("none", attack))
         cells = [spread(clean, "CA"), *(spread(hit, metric) for metric in METRICS)]
-        lines.append(f"| {model} | {attack} | {defence} | {seeds} | " + " | ".join(cells) + " |")
+        model, defence, own = key
+        title = f"{defence}, {own}" if own else defence
+        lines.append(f"| {model} | {attack} | {title} | {len({r['seed'] for r in hit})} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _order(key: tuple[str, str, str]) -> tuple[str, str, int]:
-    model, attack, defence = key
-    return model, attack, DEFENCES.index(defence) if defence in DEFENCES else len(DEFENCES)
+def _settings(row: Row) -> dict[str, Any]:
+    """What a row's run was set to, but for its seed."""
+    return {name: value for name, value in {**row.get("spec", {}), "shots": row.get("shots")}.items() if name != "seed"}
+
+
+def _varied(rows: Sequence[Row]) -> set[str]:
+    """Names of the settings that are not the same in all rows."""
+    settings = [_settings(row) for row in rows]
+    names = {name for each in settings for name in each}
+    return {name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)}
+
+
+def _order(defence: str) -> int:
+    return DEFENCES.index(defence) if defence in DEFENCES else len(DEFENCES)
 
 
 def spread(rows: Sequence[Row], metric: str) -> str:

@@ -1,0 +1,44 @@
+"""Tables of rows: what is averaged, what is kept apart, and where it lands in a page."""
+
+from rvpt.report import results
+from rvpt.report.markdown import END, START, between_marks
+
+
+def rows(rate, seed=0, defence="rvpt", attack="badnet", **facts):
+    """The rows of one run: CA, and the metrics under one attack."""
+    shared = {"model": "m", "data": "d", "defence": defence, "seed": seed, **facts}
+    found = [{**shared, "attack": "none", "metric": "CA", "rate": 0.9}]
+    return found + [{**shared, "attack": attack, "metric": name, "rate": rate} for name in ("PA", "ASR")]
+
+
+def lines(*runs):
+    """The cells of every line of the one table."""
+    table = results([row for run in runs for row in run]).splitlines()[4:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+def test_seeds_are_averaged_with_their_standard_deviation():
+    (line,) = lines(rows(0.1, seed=0, spec={"seed": 0, "lr": 1}), rows(0.3, seed=1, spec={"seed": 1, "lr": 1}))
+    assert line == ["m", "badnet", "rvpt", "2", "90.0 ± 0.0", "20.0 ± 14.1", "20.0 ± 14.1", "–"]
+
+
+def test_runs_with_other_settings_are_kept_apart_and_say_so():
+    one, two = {"alpha": 0.5, "lr": 1, "seed": 0}, {"alpha": 2.0, "lr": 1, "seed": 0}
+    found = lines(rows(0.1, spec=two), rows(0.2, spec=one), rows(0.3, spec=one, shots=4))
+    assert [line[2] for line in found] == [
+        "rvpt, alpha=2.0 shots=None",
+        "rvpt, alpha=0.5 shots=None",
+        "rvpt, alpha=0.5 shots=4",
+    ]
+    assert [line[3] for line in found] == ["1", "1", "1"]
+
+
+def test_defences_stand_in_the_order_of_the_story():
+    found = lines(*(rows(0.1, defence=name) for name in ("other", "rvpt", "none", "before the attack", "vpt")))
+    assert [line[2] for line in found] == ["before the attack", "none", "vpt", "rvpt", "other"]
+
+
+def test_only_what_stands_between_the_marks_is_replaced():
+    page = f"before\n{START}\nold\n{END}\nafter\n"
+    assert between_marks(page, "new\n") == f"before\n{START}\nnew\n{END}\nafter\n"
+    assert between_marks("before\n", "new\n") == f"before\n\n{START}\nnew\n{END}\n"
