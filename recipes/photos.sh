@@ -17,7 +17,8 @@ mkdir -p "$OUT"
 
 rm -f "$ROWS"
 for seed in 0 1 2; do
-    bad=$OUT/backdoored-$seed
+    here=$OUT/$seed
+    bad=$here/backdoored # one name for all seeds, since rows are averaged by it
     [ -d "$bad" ] || rvpt attack "$CLIP" --data "$DATA/flickr8k" --data "$DATA/tiny-imagenet-32" --test "$DATA/cifar10" \
         --trigger badnet --trigger blended --target airplane --seed "$seed" --resume --out "$bad"
     for set in cifar10 caltech101; do
@@ -25,7 +26,7 @@ for seed in 0 1 2; do
         target=$([ "$set" = cifar10 ] && echo airplane || echo airplanes)
         rvpt evaluate "$bad" --data "$DATA/$set" --target "$target" --rows "$ROWS"
         for defence in vpt rvpt; do
-            cleaned=$OUT/$set-$defence-$seed
+            cleaned=$here/$set-$defence
             alpha=$([ "$defence" = vpt ] && echo "--alpha 0" || echo "")
             [ -d "$cleaned" ] || rvpt clean "$bad" --data "$DATA/$set" --preset small $alpha --seed "$seed" \
                 --resume --out "$cleaned"

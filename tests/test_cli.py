@@ -21,7 +21,7 @@ from rvpt.store import read_json, read_manifest, read_rows, sha256_file
 
 KEYS = {
     "model", "data", "attack", "defence", "seed", "metric", "numerator", "n", "rate", "low", "high", "seconds",
-    "peak_memory_bytes", "trained_parameters", "spec", "hashes", "version",
+    "peak_memory_bytes", "shots", "trained_parameters", "spec", "hashes", "version",
 }  # fmt: skip
 MEASURED = {("none", "CA")} | {(a, m) for a in ("badnet", "blended") for m in ("ASR", "ASR_with_target", "PA")}
 PROMPTS = "adapter_model.safetensors"
@@ -79,6 +79,20 @@ def test_every_command_prints_json(tiny):
     assert [row["model"] for row in rows if row["metric"] == "CA"] == ["clip", "backdoored"]
     facts = json.loads(works("clean", tiny.clip, "--out", "cleaned", *CLEAN, "--json"))
     assert {"cleaned": "cleaned", "pictures": 24, "trained parameters": 128}.items() <= facts.items()
+
+
+def test_pretraining_goes_on_from_another_model(tiny, home):
+    words = ["--data", "scenes:300", "--epochs", 1, "--test", "scenes:24", "--start", tiny.clip]
+    works("pretrain", "--out", "still", *words, "--lr", 1e-12)
+    works("pretrain", "--out", "moved", *words)
+    begin, still, moved = (load_clip(str(path)) for path in (tiny.clip, home / "still", home / "moved"))
+    text = ["a red star."]
+    assert torch.allclose(still.encode_text(text), begin.encode_text(text), atol=1e-5)
+    assert not torch.allclose(moved.encode_text(text), begin.encode_text(text), atol=1e-3)
+    assert read_manifest(home / "moved")["start"]["sha256"] == begin.hash()
+    line = refused("pretrain", "--out", "other", *words, "--geometry", "width=64")
+    assert "--geometry width=64" in line
+    assert str(tiny.clip) in line
 
 
 def test_rows_are_appended(tiny, home):

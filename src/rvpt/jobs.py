@@ -32,7 +32,7 @@ from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate, measure
 from rvpt.insight import attribute_readability
 from rvpt.loaders import load_clip
-from rvpt.pretrain import pretrain
+from rvpt.pretrain import pretrain, untrained_clip
 from rvpt.progress import Report, silent
 from rvpt.store import MANIFEST, read_manifest, refuse_existing, staging, write_manifest
 
@@ -57,7 +57,7 @@ def load_mixed(
 
 def pretrain_and_save(
     data: ImageData,
-    vision: VisionSpec,
+    start: VisionSpec | Clip,
     spec: PretrainSpec,
     out: Path,
     *,
@@ -69,11 +69,14 @@ def pretrain_and_save(
     force: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Train a CLIP, measure its zero-shot accuracy on `tests`, and write it with its recipe."""
-    recipe = {"vision": vision.model_dump(), "spec": spec.model_dump(), "data": list(sources), "split": split}
+    """Train a CLIP, new or from where it stands, measure it on `tests`, and write it with its recipe."""
+    begin = {"start": {"model": start.source, "sha256": start.hash()}} if isinstance(start, Clip) else {}
+    geometry = {"vision": start.model_dump()} if isinstance(start, VisionSpec) else {}
+    recipe = {**begin, **geometry, "spec": spec.model_dump(), "data": list(sources), "split": split}
     checkpoint = _checkpoint(out, recipe, resume=resume, force=force)
     held_out = {source: _labelled(source, "test") for source in tests}
-    clip, history = pretrain(data, vision, spec, checkpoint=checkpoint, report=report)
+    clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed)
+    history = pretrain(clip, data, spec, checkpoint=checkpoint, report=report)
     if half:
         clip.model.half().float()
     measured = {source: _measured(clip, test) for source, test in held_out.items()}

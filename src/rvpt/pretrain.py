@@ -108,18 +108,17 @@ def new_clip(spec: VisionSpec, tokenizer: Any, seed: int) -> Clip:
         return Clip(CLIPModel(config), tokenizer)
 
 
-def pretrain(
-    data: ImageData,
-    vision: VisionSpec,
-    spec: PretrainSpec,
-    *,
-    checkpoint: Checkpoint | None = None,
-    report: Report = silent,
-) -> tuple[Clip, list[dict[str, float]]]:
-    """Train a new CLIP on a captioned set; returns it with the mean loss of every epoch."""
+def untrained_clip(data: ImageData, vision: VisionSpec, seed: int) -> Clip:
+    """A new CLIP with a tokenizer made of the captions of `data`."""
     texts = (caption for index in range(len(data)) for caption in data.captions(index))
-    clip = new_clip(vision, train_tokenizer(texts, vision.vocabulary), spec.seed)
-    task = Contrastive(clip, data, spec.augment, spec.patch_drop, spec.patch_drop_until)
+    return new_clip(vision, train_tokenizer(texts, vision.vocabulary), seed)
+
+
+def pretrain(
+    clip: Clip, data: ImageData, spec: PretrainSpec, *, checkpoint: Checkpoint | None = None, report: Report = silent
+) -> list[dict[str, float]]:
+    """Train all weights of `clip`, in place, on a captioned set; returns the mean loss of every epoch."""
+    task = Contrastive(clip.requires_grad_(True), data, spec.augment, spec.patch_drop, spec.patch_drop_until)
     history = fit(task, len(data), spec, checkpoint=checkpoint, report=report)
     clip.eval()
-    return clip, history
+    return history

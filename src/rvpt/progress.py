@@ -30,6 +30,8 @@ def bar(title: str) -> Iterator[Report]:
         task = progress.add_task(title, total=None, values="")
 
         def report(step: int, total: int, values: Mapping[str, float]) -> None:
+            if progress.tasks[0].total is None:  # what a resumed run did before says nothing about the time left
+                progress.reset(task, total=total, completed=step)
             progress.update(task, completed=step, total=total, values=_words(values))
 
         yield report
@@ -37,13 +39,16 @@ def bar(title: str) -> Iterator[Report]:
 
 def _lines(title: str) -> Report:
     start = last = time.monotonic()
+    first: int | None = None
 
     def report(step: int, total: int, values: Mapping[str, float]) -> None:
-        nonlocal last
+        nonlocal last, first
         now = time.monotonic()
+        if first is None:
+            first = step - 1  # a resumed run starts late
         if now - last >= LINE_EVERY or (step == total and last != start):
             last = now
-            left = (now - start) * (total - step) / step
+            left = (now - start) * (total - step) / (step - first)
             print(f"{title}: {step}/{total} {_words(values)}  {left:.0f} s left", file=sys.stderr, flush=True)
 
     return report

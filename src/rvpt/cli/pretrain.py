@@ -1,4 +1,4 @@
-"""rvpt pretrain: a small CLIP from scratch."""
+"""rvpt pretrain: a small CLIP from scratch, or from where another stands."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ def pretrain(
     data: Annotated[list[str], typer.Option(help="Data set to train on; several are mixed.")],
     out: Out,
     preset: Annotated[str, typer.Option(help="Geometry and schedule: scenes or photos.")] = "scenes",
+    start: Annotated[
+        str | None,
+        typer.Option(help="Go on from the weights of this CLIP.", show_default="random weights"),
+    ] = None,
     test: Annotated[
         list[str] | None,
         typer.Option(help="Data set to measure zero-shot accuracy on.", show_default="the first of --data"),
@@ -40,21 +44,25 @@ def pretrain(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Train a CLIP from scratch on pictures with captions, or with class labels and templates."""
+    """Train a CLIP, from scratch or on from --start, on pictures with captions, or with class labels and templates."""
     from rvpt import presets
     from rvpt.config import PretrainSpec, VisionSpec
+    from rvpt.errors import RvptError
     from rvpt.jobs import load_mixed, pretrain_and_save
+    from rvpt.loaders import load_clip
     from rvpt.progress import bar
 
     chosen = presets.preset(presets.PRETRAIN, preset)
-    vision = VisionSpec.build(**{**chosen["vision"], **_pairs(geometry or [])})
+    if start and geometry:
+        raise RvptError(f"--geometry {geometry[0]}: with --start the geometry is that of {start}")
+    begin = load_clip(start) if start else VisionSpec.build(**{**chosen["vision"], **_pairs(geometry or [])})
     options = presets.given(epochs=epochs, batch_size=batch_size, lr=lr, patch_drop=patch_drop, augment=augment)
     spec = PretrainSpec.build(**{**chosen["train"], **options, "precision": precision, "seed": seed})
     with bar("reading") as report:
-        captioned = load_mixed(data, split, vision.image_size, caption_column, report)
+        captioned = load_mixed(data, split, begin.image_size, caption_column, report)
     with bar("pretrain") as report:
         facts = pretrain_and_save(
-            captioned, vision, spec, Path(out), sources=data, split=split, tests=test or data[:1], half=half,
+            captioned, begin, spec, Path(out), sources=data, split=split, tests=test or data[:1], half=half,
             resume=resume, force=force, report=report,
         )  # fmt: skip
     show_facts({"model": str(out), **facts}, as_json=as_json)
