@@ -70,7 +70,7 @@ def has(line, *words):
     [
         ("clean", ["--lr", -1], ["lr", "greater than 0", "-1"]),
         ("clean", ["--lr", "nan"], ["lr", "nan"]),
-        ("clean", ["--lr", "fast"], ["--lr", "'fast'"]),
+        ("clean", ["--lr", "fast"], ["--lr", "Invalid value"]),
         ("clean", ["--lr", 1e30], ["loss became", "lower the learning rate (1e+30)"]),
         ("clean", ["--margin", 2], ["margin", "2"]),
         ("clean", ["--preset", "nope"], ["'nope'", "paper, small"]),
