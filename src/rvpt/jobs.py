@@ -70,9 +70,11 @@ def pretrain_and_save(
     report: Report = silent,
 ) -> dict[str, Any]:
     """Train a CLIP, new or from where it stands, measure it on `tests`, and write it with its recipe."""
-    begin = {"start": {"model": start.source, "sha256": start.hash()}} if isinstance(start, Clip) else {}
-    geometry = {"vision": start.model_dump()} if isinstance(start, VisionSpec) else {}
-    recipe = {**begin, **geometry, "spec": spec.model_dump(), "data": list(sources), "split": split}
+    if isinstance(start, Clip):
+        begin = {"start": {"model": start.source, "sha256": start.hash()}}
+    else:
+        begin = {"vision": start.model_dump()}
+    recipe = {**begin, "spec": spec.model_dump(), "data": list(sources), "split": split}
     checkpoint = _checkpoint(out, recipe, resume=resume, force=force)
     held_out = {source: _labelled(source, "test") for source in tests}
     clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed)
