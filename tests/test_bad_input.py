@@ -20,8 +20,8 @@ from transformers import AutoTokenizer
 from commands import ATTACK, CLEAN, PRETRAIN, contents, pictures, refused, works
 from rvpt.attacks import make_trigger
 from rvpt.config import TriggerSpec
-from rvpt.loaders import PICKLES
-from rvpt.store import MANIFEST, read_rows, write_json, write_manifest
+from rvpt.loaders import PICKLES, load_clip
+from rvpt.store import MANIFEST, read_json, read_rows, write_json, write_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -244,6 +244,42 @@ def test_a_model_that_was_changed_since_it_was_backdoored(refuse, tiny, home):
     has(line, "suspect/model.safetensors was changed since it was made")
 
 
+def test_cleaning_refuses_a_changed_model_too(refuse, tiny, home):
+    shutil.copytree(tiny.backdoored, home / "suspect")
+    flip(home / "suspect" / "model.safetensors")
+    has(refuse("clean", "suspect", "--out", "out", *CLEAN), "suspect/model.safetensors was changed since it was made")
+
+
+def test_a_manifest_of_somebody_else_is_left_alone(tiny, home):
+    shutil.copytree(tiny.clip, home / "suspect")
+    for content in ('{"name": "a web page"}', "[]"):
+        (home / "suspect" / MANIFEST).write_text(content)
+        load_clip(home / "suspect")
+
+
+def test_a_spec_that_was_edited_by_hand(refuse, tiny, home):
+    shutil.copytree(tiny.backdoored, home / "suspect")
+    manifest = read_json(home / "suspect" / MANIFEST)
+    write_json(home / "suspect" / MANIFEST, {**manifest, "spec": "nothing"})
+    has(refuse("evaluate", "suspect", "--data", "scenes:10"), "spec", "'nothing'")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory(refuse, tiny, monkeypatch, error):
+    def full(*args, **options):
+        raise error
+
+    monkeypatch.setattr("rvpt.jobs.evaluate", full)
+    has(refuse("evaluate", tiny.backdoored, "--data", "scenes:10"), "out of memory", "--batch-size")
+
+
 @pytest.mark.parametrize("name", ["nobody", "nobody/nothing", "./nothing", "/nothing", "a/b/c"])
 def test_a_model_that_is_nowhere(refuse, name):
     has(refuse("evaluate", name, "--data", "scenes:10"), name)
@@ -281,6 +317,7 @@ def test_pickled_weights_alone_are_never_loaded(refuse, tiny, home, bomb):
 
 def test_pickled_weights_are_not_loaded_where_the_safetensors_are_broken(refuse, tiny, home, bomb):
     shutil.copytree(tiny.clip, home / "suspect")
+    (home / "suspect" / MANIFEST).unlink()
     cut_weights(home / "suspect")
     bomb(home / "suspect" / "pytorch_model.bin")
     has(refuse("evaluate", "suspect", "--data", "scenes:10"), "suspect", "weights cannot be loaded")
@@ -288,6 +325,7 @@ def test_pickled_weights_are_not_loaded_where_the_safetensors_are_broken(refuse,
 
 def test_even_harmless_pickled_weights_are_not_loaded_beside_other_safetensors(refuse, tiny, home):
     shutil.copytree(tiny.clip, home / "suspect")
+    (home / "suspect" / MANIFEST).unlink()
     (home / "suspect" / "model.safetensors").rename(home / "suspect" / "other.safetensors")
     torch.save(load_file(home / "suspect" / "other.safetensors"), home / "suspect" / "pytorch_model.bin")
     has(refuse("evaluate", "suspect", "--data", "scenes:10"), "suspect", "no file named model.safetensors")
@@ -539,7 +577,7 @@ def fail(error):
 
 @pytest.mark.parametrize("command", ["pretrain", "attack", "clean"])
 def test_a_disk_that_is_full_at_the_end(refuse, words_of, monkeypatch, command):
-    monkeypatch.setattr("rvpt.store.sha256_file", fail(FULL))
+    monkeypatch.setattr("rvpt.store._replace", fail(FULL))
     has(refuse(*words_of(command)), "no space left to write", "out", "free some")
 
 

@@ -39,6 +39,13 @@ class Spec(BaseModel):
                 raise RvptError(first["msg"].removeprefix("Value error, ")) from None
             raise RvptError(f"{name}: {first['msg']} (got {first['input']!r})") from None
 
+    @classmethod
+    def stored(cls: type[S], values: Any) -> S:
+        """The spec that an artefact tells, which may have been edited by hand."""
+        if not isinstance(values, dict):
+            raise RvptError(f"the artefact's spec is no record of names and values (it is {values!r}): make it again")
+        return cls.build(**values)
+
 
 class TrainSpec(Spec):
     """Optimiser and schedule of one training run; the cosine falls from `lr` to zero after the warm-up."""
@@ -62,7 +69,7 @@ class VisionSpec(Spec):
     patch_size: int = Field(8, ge=1)
     width: int = Field(128, ge=8)
     blocks: int = Field(8, ge=1)
-    heads: int = Field(4, ge=1)
+    heads: int = Field(8, ge=1)
     text_width: int = Field(128, ge=8)
     text_blocks: int = Field(2, ge=1)
     text_length: int = Field(32, ge=4)

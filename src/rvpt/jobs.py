@@ -64,6 +64,7 @@ def pretrain_and_save(
     sources: Sequence[str],
     split: str,
     tests: Sequence[str],
+    caption_column: str | None = None,
     half: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -75,7 +76,7 @@ def pretrain_and_save(
     else:
         begin = {"vision": start.model_dump()}
     recipe = {**begin, "spec": spec.model_dump(), "data": list(sources), "split": split}
-    checkpoint = _checkpoint(out, recipe, resume=resume, force=force)
+    checkpoint = _checkpoint(out, {**recipe, "caption_column": caption_column}, resume=resume, force=force)
     held_out = {source: _labelled(source, "test") for source in tests}
     clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed)
     history = pretrain(clip, data, spec, checkpoint=checkpoint, report=report)
@@ -241,7 +242,7 @@ def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSp
 
 def _clean_spec(model: Cleaned) -> RVPTSpec | None:
     """The settings that a model was cleaned with, where it says so; prompts made by hand have none."""
-    return RVPTSpec.build(**model.facts["spec"]) if "spec" in model.facts else None
+    return RVPTSpec.stored(model.facts["spec"]) if "spec" in model.facts else None
 
 
 def _attack_spec(folder: Path) -> AttackSpec | None:
@@ -249,7 +250,7 @@ def _attack_spec(folder: Path) -> AttackSpec | None:
     if not (folder / MANIFEST).is_file():
         return None
     manifest = read_manifest(folder)
-    return AttackSpec.build(**manifest["spec"]) if manifest["kind"] == BACKDOORED else None
+    return AttackSpec.stored(manifest.get("spec")) if manifest["kind"] == BACKDOORED else None
 
 
 def _checkpoint(out: Path, key: dict[str, Any], *, resume: bool, force: bool) -> Checkpoint:

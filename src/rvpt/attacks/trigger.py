@@ -79,7 +79,7 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
     from rvpt.attacks import TRIGGERS
 
     manifest = read_manifest(Path(folder), KIND)
-    spec = TriggerSpec.build(**manifest["spec"])
+    spec = TriggerSpec.stored(manifest.get("spec"))
     if spec.name not in TRIGGERS:
         raise RvptError(f"{folder} holds an unknown trigger {spec.name!r}: known are {', '.join(TRIGGERS)}")
     if image_size is not None and manifest["image_size"] != image_size:

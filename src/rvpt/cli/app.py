@@ -65,6 +65,11 @@ def command(function: F) -> F:
         except (RvptError, OSError) as error:
             _print_error(f"error: {error}")
             raise typer.Exit(BAD_INPUT) from None
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            _print_error("error: out of memory: give a smaller --batch-size or fewer pictures, or a larger machine")
+            raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
             _print_error("interrupted")
             raise typer.Exit(INTERRUPTED) from None
@@ -98,6 +103,13 @@ def _quiet() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether Python, torch's CPU allocator or the GPU's ran out."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("out of memory", "can't allocate memory")
+    )
 
 
 def _print_error(message: str) -> None:

@@ -62,8 +62,8 @@ def pretrain(
         captioned = load_mixed(data, split, begin.image_size, caption_column, report)
     with bar("pretrain") as report:
         facts = pretrain_and_save(
-            captioned, begin, spec, Path(out), sources=data, split=split, tests=test or data[:1], half=half,
-            resume=resume, force=force, report=report,
+            captioned, begin, spec, Path(out), sources=data, split=split, tests=test or data[:1],
+            caption_column=caption_column, half=half, resume=resume, force=force, report=report,
         )  # fmt: skip
     show_facts({"model": str(out), **facts}, as_json=as_json)
 
