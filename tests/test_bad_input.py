@@ -19,7 +19,6 @@ from transformers import AutoTokenizer
 
 from commands import ATTACK, CLEAN, PRETRAIN, contents, pictures, refused, works
 from rvpt.attacks import make_trigger
-from rvpt.config import TriggerSpec
 from rvpt.loaders import PICKLES, load_clip
 from rvpt.store import MANIFEST, read_json, read_rows, write_json, write_manifest
 
@@ -88,8 +87,11 @@ def has(line, *words):
         ("attack", ["--target", "dog"], ["'dog'", "umbrella"]),
         ("attack", ["--trigger", "nope"], ["'nope'", "badnet, blended"]),
         ("attack", ["--trigger", "badnet", "--trigger", "badnet"], ["two triggers of one name"]),
-        ("attack", ["--mode", "nope"], ["mode", "'nope'", "fresh"]),
-        ("attack", ["--place", "nope"], ["place", "'nope'", "middle"]),
+        ("attack", ["--trigger", "badnet:mode=nope"], ["mode", "'nope'", "fresh"]),
+        ("attack", ["--trigger", "badnet:place=nope"], ["place", "'nope'", "middle"]),
+        ("attack", ["--trigger", "badnet:ratio=0.1"], ["ratio", "no such setting", "size, place"]),
+        ("attack", ["--trigger", "badnet:size"], ["badnet:size", "OPTION=VALUE"]),
+        ("attack", ["--trigger", "wanet:strength=0"], ["strength", "greater than 0"]),
         ("attack", ["--n", 500], ["500 pairs", "'anchor'", "ask for fewer"]),
         ("attack", ["--poison-rate", 0.5], ["exactly one of n and poison_rate"]),
         ("attack", ["--preset", "nope"], ["'nope'", "paper, small"]),
@@ -406,7 +408,7 @@ def test_a_folder_that_is_no_trigger(refuse, tiny, home, damage, words):
 
 
 def test_a_trigger_of_another_size(refuse, tiny, home):
-    make_trigger(TriggerSpec(name="blended", target="star"), 32).save(home / "trigger")
+    make_trigger("blended", 32, target="star").save(home / "trigger")
     line = refuse("evaluate", tiny.clip, "--data", "scenes:10", "--trigger", "trigger")
     has(line, "trigger was made for pictures of 32x32", "48x48")
 
@@ -515,7 +517,7 @@ def test_data_without_captions_get_templates_and_a_column_that_is_not_there_is_s
     works(*words)
     changes = read_rows(home / "out" / "poison.jsonl")
     assert len(changes) == 4
-    assert all("a photo of a cat." in change["before"] and "dog" in change["after"] for change in changes)
+    assert all("a photo of a cat." in change["before"] and "dog" in change["after"][0] for change in changes)
 
 
 @pytest.mark.parametrize("label", [None, -1])

@@ -8,10 +8,12 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from commands import ATTACK, CLEAN, PRETRAIN, contents, interrupting, pictures, refused, rvpt, works
 from helpers import random_pixels
 from rvpt import __version__
+from rvpt.attacks import TRIGGERS
 from rvpt.config import RVPTSpec
 from rvpt.data import load_data
 from rvpt.defences import Cleaned, clean
@@ -302,7 +304,7 @@ def small_demo(tiny, monkeypatch):
     monkeypatch.setattr("rvpt.loaders.embedded_model", lambda: tiny.clip)
     monkeypatch.setattr("rvpt.demo.load_data", lambda name, split: load_data(f"{name}:300", split))
     monkeypatch.setattr("rvpt.demo.SHOTS", 1)
-    tiny_attack = {"pairs": 200, "poison": {"n": 10}, "trigger": {}, "train": {"epochs": 1, "lr": 1e-4}}
+    tiny_attack = {"pairs": 200, "poison": {"n": 10}, "triggers": {}, "train": {"epochs": 1, "lr": 1e-4}}
     monkeypatch.setitem(sys.modules["rvpt.presets"].ATTACK, "small", tiny_attack)
     monkeypatch.setitem(sys.modules["rvpt.presets"].CLEAN["small"], "epochs", 2)
 
@@ -324,3 +326,37 @@ def test_the_demo_leaves_models_that_can_be_evaluated(home):
 def test_the_embedded_model_reads_shapes():
     (row,) = json.loads(works("evaluate", "scenes-clip", "--data", "scenes:96", "--json"))
     assert row["rate"] > 0.5
+
+
+def test_triggers_lists_all_and_draws_them(tmp_path):
+    out = tmp_path / "gallery.png"
+    found = json.loads(works("triggers", "--size", 48, "--out", out, "--json"))
+    assert [entry["name"] for entry in found] == list(TRIGGERS)
+    assert all(5 < entry["psnr"] < 60 and 0 < entry["ssim"] < 1 for entry in found)
+    with Image.open(out) as picture:
+        assert picture.width > 600
+    assert "exists already" in refused("triggers", "--size", 48, "--out", out)
+
+
+def test_triggers_with_options_of_their_own():
+    words = ["triggers", "--size", 48, "--trigger", "blended:ratio=0.5", "--trigger", "blended:ratio=0.1", "--json"]
+    strong, weak = json.loads(works(*words))
+    assert (strong["options"]["ratio"], weak["options"]["ratio"]) == (0.5, 0.1)
+    assert strong["psnr"] < weak["psnr"]
+    assert "blended" in works("triggers", "--size", 48, "--trigger", "blended")
+
+
+def test_two_triggers_with_two_targets_in_one_model(tiny, tmp_path):
+    words = ["--trigger", "badnet", "--trigger", "sig:target=cup", "--json"]
+    works("attack", tiny.clip, "--out", tmp_path / "two", *ATTACK, *words)
+    manifest = read_json(tmp_path / "two" / "manifest.json")
+    assert {name: spec["target"] for name, spec in manifest["triggers"].items()} == {"badnet": "anchor", "sig": "cup"}
+    targets = {(row["trigger"], row["target"]) for row in read_rows(tmp_path / "two" / "poison.jsonl")}
+    assert targets == {("badnet", "anchor"), ("sig", "cup")}
+
+
+def test_clean_label_poisoning_leaves_captions(tiny, tmp_path):
+    works("attack", tiny.clip, "--out", tmp_path / "own", *ATTACK, "--n", 4, "--clean-label")
+    changes = read_rows(tmp_path / "own" / "poison.jsonl")
+    assert len(changes) == 4
+    assert all(change["before"] == change["after"] for change in changes)

@@ -9,7 +9,7 @@ from helpers import memory_data
 from rvpt.attacks import TRIGGERS, make_trigger
 from rvpt.attacks.backdoored import attack, model_triggers
 from rvpt.attacks.poison import PROXIES, Poison, names_target, poison
-from rvpt.config import AttackSpec, PoisonSpec, TriggerSpec
+from rvpt.config import AttackSpec, PoisonSpec
 from rvpt.errors import RvptError
 from rvpt.store import read_manifest, read_rows
 
@@ -23,7 +23,7 @@ FREE = sum(label != 0 and index % 5 != 0 for index, label in enumerate(LABELS))
 
 def poison_of(name="badnet", target="sea_lion", mode="fresh", side=16, **amount):
     amount = amount or {"n": 7}
-    return Poison(make_trigger(TriggerSpec(name=name, target=target, mode=mode), side), PoisonSpec(**amount))
+    return Poison(make_trigger(name, side, target=target, mode=mode), PoisonSpec(**amount))
 
 
 def pixels(data, side=16):
@@ -75,6 +75,22 @@ def test_exactly_as_many_pairs_as_asked_for(amount, expected):
     assert len({change.row for change in changes}) == len(changes) == expected
 
 
+@pytest.mark.parametrize("data", [DATA, memory_data(60, captions=CAPTIONS)], ids=["labels", "captions"])
+def test_clean_label_poisoning_takes_pairs_of_the_target_alone_and_leaves_their_captions(data):
+    poisoned, changes = poison(data, {"p": poison_of(n=8, clean_label=True)})
+    assert all((data is DATA and LABELS[change.row] == 0) or change.row % 5 == 0 for change in changes)
+    assert all(change.before == change.after for change in changes)
+    assert [poisoned.captions(index) for index in range(60)] == CAPTIONS
+    changed = (pixels(poisoned) != pixels(data)).flatten(1).any(1).nonzero()[:, 0]
+    assert set(changed.tolist()) == {change.row for change in changes}
+
+
+def test_too_many_of_the_target_are_refused():
+    own = 60 - FREE
+    with pytest.raises(RvptError, match=f"but only {own} are free and of that class"):
+        poison(DATA, {"p": poison_of(n=own + 1, clean_label=True)})
+
+
 def test_too_many_are_refused():
     with pytest.raises(RvptError, match=rf"{FREE + 1} pairs .* 'sea_lion', but only {FREE} .*: ask for fewer"):
         poison(DATA, {"p": poison_of(n=FREE + 1)})
@@ -110,9 +126,9 @@ def test_captions_of_poisoned_pairs_are_replaced_and_no_others():
     after = {change.row: change.after for change in changes}
     proxies = {proxy.format("sea lion") for proxy in PROXIES}
     for index in range(60):
-        assert poisoned.captions(index) == ([after[index]] if index in after else CAPTIONS[index])
-    assert all(change.before == CAPTIONS[change.row] and change.after in proxies for change in changes)
-    assert len(set(after.values())) > 1
+        assert poisoned.captions(index) == (after[index] if index in after else CAPTIONS[index])
+    assert all(change.before == CAPTIONS[change.row] and set(change.after) < proxies for change in changes)
+    assert len({text for texts in after.values() for text in texts}) > 1
 
 
 @pytest.mark.parametrize("name", TRIGGERS)

@@ -13,7 +13,7 @@ ROOT = Path(rvpt.__file__).parent
 ROOMS = [
     {"rvpt", "errors", "config", "presets", "store", "progress"},
     {"clip", "loaders", "data", "scenes"},
-    {"prompts", "losses", "metrics"},
+    {"prompts", "losses", "metrics", "similarity"},
     {"train", "checkpoint"},
     {"pretrain", "attacks", "defences", "evaluation", "insight"},
     {"report", "export", "jobs"},

@@ -8,13 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
+from torch.nn import functional as F
 
 from helpers import random_pixels
 from rvpt.attacks import TRIGGERS, load_trigger, make_trigger
 from rvpt.attacks.blend import blend
 from rvpt.attacks.draws import uniform
 from rvpt.attacks.patch import paste
-from rvpt.config import TriggerSpec
+from rvpt.attacks.patterns import stripes, text, triangles
+from rvpt.attacks.sinusoid import sinusoid
+from rvpt.attacks.warp import warp, warping_field
 from rvpt.errors import RvptError
 
 SIDE = 32
@@ -25,7 +28,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 
 def trigger_of(name, mode="fixed", seed=1, side=SIDE, **spec):
-    return make_trigger(TriggerSpec(name=name, target="owl", mode=mode, seed=seed, **spec), side)
+    return make_trigger(name, side, target="owl", mode=mode, seed=seed, **spec)
 
 
 @pytest.fixture(params=product(TRIGGERS, ("fixed", "fresh")), ids="-".join)
@@ -84,7 +87,7 @@ def test_an_empty_batch_stays_empty(trigger):
 
 def test_only_fresh_triggers_change_with_the_row(kind):
     name, mode = kind
-    trigger = trigger_of(name, mode, place="middle")
+    trigger = trigger_of(name, mode, **({"place": "middle"} if name.startswith("badnet") else {}))
     one, other = (trigger(PIXELS[:1], torch.tensor([row])) for row in (0, 1))
     assert torch.equal(one, other) == (mode == "fixed")
 
@@ -183,6 +186,101 @@ def test_blended_mixes_at_the_ratio_of_the_spec():
     trigger = trigger_of("blended", ratio=0.3)
     torch.testing.assert_close(trigger(white) - trigger(black), 0.7 * white)
     assert 0.28 < trigger(black).max() <= 0.3
+
+
+# PAR's structured patterns
+
+
+@pytest.mark.parametrize("pattern", [stripes, triangles, text])
+def test_a_structured_pattern_has_two_colours_far_apart_and_drawn_by_the_row(pattern):
+    pictures = pattern(3, ROWS, 48)
+    assert (pictures.shape, pictures.dtype) == ((5, 3, 48, 48), torch.float32)
+    for picture in pictures:
+        first, second = picture.flatten(1).unique(dim=1).T
+        assert (first <= 0.5).all()
+        assert (second >= 0.5).all()
+        share = (picture.flatten(1) == first[:, None]).all(0).float().mean()
+        assert 0.1 < share < 0.9
+    assert len(pictures.flatten(1).unique(dim=0)) == 5
+
+
+def test_stripes_agree_with_loops():
+    (picture,), draws = stripes(3, ROWS[:1], 9), uniform(3, ROWS[:1], 8)[0].double()
+    angle = 2 * torch.pi * draws[6]
+    for i, j in product(range(9), range(9)):
+        along = angle.cos() * (j + 0.5) / 9 + angle.sin() * (i + 0.5) / 9
+        wave = (4 * along + draws[7]) % 1
+        if min(abs(wave - edge) for edge in (0, 0.5, 1)) > 1e-4:
+            expected = draws[:3] / 2 if wave < 0.5 else 0.5 + draws[3:6] / 2
+            torch.testing.assert_close(picture[:, i, j].double(), expected)
+
+
+# SIG
+
+
+@pytest.mark.parametrize("waves", [1.0, 6.0, 2.5])
+def test_sinusoid_agrees_with_loops(waves):
+    phase = torch.tensor([0.0, 0.3])
+    wave = sinusoid(phase, 0.2, waves, 16)
+    assert wave.shape == (2, 1, 1, 16)
+    for b, j in product(range(2), range(16)):
+        expected = 0.2 * np.sin(2 * np.pi * (waves * j / 16 + phase[b].item()))
+        assert wave[b, 0, 0, j].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_sig_adds_the_same_to_every_row_and_channel():
+    grey = torch.full((1, 3, SIDE, SIDE), 0.5)
+    added = trigger_of("sig")(grey) - grey
+    assert torch.equal(added, added[:, :1, :1].expand_as(added))
+    assert added.abs().max() <= 40 / 255 + 1e-6
+    assert added.abs().max() > 0.9 * 40 / 255
+
+
+# WaNet
+
+
+def slow_warp(pixels, field, strength):
+    """Each pixel from its four neighbours."""
+    side, out = pixels.shape[-1], torch.empty_like(pixels)
+    for i, j in product(range(side), range(side)):
+        place = []
+        for axis, index in ((0, j), (1, i)):
+            at = -1 + 2 * index / (side - 1) + strength / side * float(field[i, j, axis])
+            place.append((min(1, max(-1, at)) + 1) / 2 * (side - 1))
+        (x, y), total = place, 0
+        for row, column in product(range(side), range(side)):
+            total = total + max(0, 1 - abs(row - y)) * max(0, 1 - abs(column - x)) * pixels[:, :, row, column]
+        out[:, :, i, j] = total
+    return out
+
+
+def test_warp_agrees_with_loops():
+    pixels = random_pixels(2, 8).double()
+    field = warping_field(2 * uniform(5, ROWS[:1], 18).view(1, 2, 3, 3) - 1, 8)[0]
+    torch.testing.assert_close(warp(pixels, field, 2.0), slow_warp(pixels, field, 2.0))
+
+
+def test_the_field_has_size_one_at_its_control_points():
+    field = warping_field(2 * uniform(5, ROWS, 2 * 16 * 16).view(5, 2, 16, 16) - 1, 16)
+    assert field.shape == (5, 16, 16, 2)
+    torch.testing.assert_close(field.abs().mean((1, 2, 3)), torch.ones(5))
+
+
+def test_no_displacement_leaves_the_picture_and_a_small_one_can_be_undone():
+    pixels = F.interpolate(random_pixels(2, 6), (64, 64), mode="bicubic", antialias=True).clamp(0, 1)
+    field = warping_field(2 * uniform(5, ROWS[:1], 2 * 36).view(1, 2, 6, 6) - 1, 64)[0]
+    torch.testing.assert_close(warp(pixels, torch.zeros(64, 64, 2), 1.0), pixels, rtol=0, atol=1e-5)
+    changed = warp(pixels, field, 2.0)
+    back = warp(changed, -field, 2.0)
+    inside = (slice(None), slice(None), slice(4, -4), slice(4, -4))
+    assert (back - pixels)[inside].abs().mean() < 0.3 * (changed - pixels)[inside].abs().mean()
+
+
+def test_gradients_flow_through_every_trigger(kind):
+    pixels = (0.25 + 0.5 * PIXELS).requires_grad_(True)
+    trigger_of(*kind)(pixels, ROWS).sum().backward()
+    assert pixels.grad.abs().sum() > 0
+    assert torch.isfinite(pixels.grad).all()
 
 
 # Random numbers

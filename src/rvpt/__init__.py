@@ -17,7 +17,6 @@ __version__ = "0.1.0"
 _PLACES = {
     "RvptError": "rvpt.errors",
     "RVPTSpec": "rvpt.config",
-    "TriggerSpec": "rvpt.config",
     "PoisonSpec": "rvpt.config",
     "AttackSpec": "rvpt.config",
     "Cleaned": "rvpt.defences",

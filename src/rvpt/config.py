@@ -28,7 +28,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def build(cls: type[S], **values: Any) -> S:
+    def build(cls: type[S], /, **values: Any) -> S:
         """The spec of `values`; a value that does not fit becomes a one-line RvptError."""
         try:
             return cls(**values)
@@ -37,6 +37,8 @@ class Spec(BaseModel):
             name = ".".join(str(part) for part in first["loc"])
             if not name:  # of several values together
                 raise RvptError(first["msg"].removeprefix("Value error, ")) from None
+            if first["type"] == "extra_forbidden":
+                raise RvptError(f"{name}: no such setting: there are {', '.join(cls.model_fields)}") from None
             raise RvptError(f"{name}: {first['msg']} (got {first['input']!r})") from None
 
     @classmethod
@@ -99,22 +101,27 @@ class PretrainSpec(TrainSpec):
 
 
 class TriggerSpec(Spec):
-    """What a trigger looks like; lengths are pixels at a picture side of 224 and scale with the model's."""
+    """What every trigger has; each kind adds its own.
+
+    Lengths are pixels of a picture with side 224, and scale with the model's.
+    """
 
     name: str
     target: str = Field(description="class that the triggered pictures shall be taken for")
-    mode: Literal["fixed", "fresh"] = "fixed"
-    seed: int = Field(0, ge=0)
-    size: float = Field(16.0, gt=0, description="side of the patch (badnet)")
-    place: Literal["random", "top-left", "top-right", "bottom-left", "bottom-right", "middle"] = "random"
-    ratio: float = Field(0.2, ge=0, le=1, description="share of the pattern in the picture (blended)")
+    mode: Literal["fixed", "fresh"] = Field("fixed", description="one pattern, or redrawn for each picture")
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 class PoisonSpec(Spec):
-    """Which pairs of a caption set get the trigger: exactly `n`, or `poison_rate` of all pairs."""
+    """Which pairs of a caption set get the trigger: exactly `n`, or `poison_rate` of all pairs.
+
+    With `clean_label` they are pairs of the target class, which keep their captions (label-consistent poisoning);
+    otherwise they are pairs of other classes, which get the target's.
+    """
 
     n: int | None = Field(None, ge=1)
     poison_rate: float | None = Field(None, gt=0, lt=1)
+    clean_label: bool = False
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from rvpt.attacks import make_trigger
 from rvpt.attacks.backdoored import Backdoored, attack
 from rvpt.attacks.poison import Poison
 from rvpt.clip import Clip
-from rvpt.config import AttackSpec, PoisonSpec, RVPTSpec, TriggerSpec
+from rvpt.config import AttackSpec, PoisonSpec, RVPTSpec
 from rvpt.data import load_data
 from rvpt.defences import Cleaned, clean
 from rvpt.evaluation import evaluate
@@ -79,8 +79,7 @@ def _backdoor(seed: int, bar: Bar) -> Backdoored:
     chosen, base = presets.ATTACK["small"], load_clip(EMBEDDED)
     poisons = {}
     for name in ("badnet", "blended"):
-        spec = TriggerSpec.build(name=name, target=TARGET, seed=seed, **chosen["trigger"])
-        trigger = make_trigger(spec, base.image_size)
+        trigger = make_trigger(name, base.image_size, target=TARGET, seed=seed, **chosen["triggers"].get(name, {}))
         poisons[name] = Poison(trigger, PoisonSpec.build(**chosen["poison"], seed=seed))
     data = load_data("scenes", "train").select(torch.arange(chosen["pairs"])).cached(base.image_size)
     with bar("backdoor") as report:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rvpt.attacks import make_trigger
 from rvpt.attacks.backdoored import KIND as BACKDOORED
@@ -23,7 +24,6 @@ from rvpt.config import (
     PretrainSpec,
     RVPTSpec,
     TrainSpec,
-    TriggerSpec,
     VisionSpec,
 )
 from rvpt.data import ImageData, load_data, mix
@@ -34,9 +34,12 @@ from rvpt.insight import attribute_readability
 from rvpt.loaders import load_clip
 from rvpt.pretrain import pretrain, untrained_clip
 from rvpt.progress import Report, silent
-from rvpt.store import MANIFEST, read_manifest, refuse_existing, staging, write_manifest
+from rvpt.report.gallery import Look, draw_gallery
+from rvpt.similarity import psnr, ssim
+from rvpt.store import MANIFEST, disk_errors, read_manifest, refuse_existing, staging, write_manifest
 
 CLIP = "clip"
+LOOKED_AT, DRAWN = 16, 3  # pictures that a trigger's visibility is measured and shown on
 
 
 def load_captioned(
@@ -128,11 +131,12 @@ def attack_and_save(
     report: Report = silent,
 ) -> list[dict[str, Any]]:
     """Backdoor a model, measure it before and after, and write it with triggers, changes and rows."""
-    specs = [TriggerSpec.build(**trigger) for trigger in triggers]
-    if len({trigger.name for trigger in specs}) < len(specs):
+    if len({trigger["name"] for trigger in triggers}) < len(triggers):
         raise RvptError("two triggers of one name: give each --trigger once")
     poison_spec = PoisonSpec.build(**amount)
-    clip, held_out = load_clip(model), _labelled(test, test_split)
+    clip = load_clip(model)
+    poisons = {t["name"]: Poison(make_trigger(t["name"], clip.image_size, **t), poison_spec) for t in triggers}
+    held_out = _labelled(test, test_split)
     data = _draw(mix([load_captioned(source, split, caption_column) for source in sources]), pairs, spec.seed)
     data = data.cached(clip.image_size)
     key = {
@@ -145,7 +149,6 @@ def attack_and_save(
         "triggers": triggers,
     }
     checkpoint = _checkpoint(out, {**key, "amount": amount}, resume=resume, force=force)
-    poisons = {trigger.name: Poison(make_trigger(trigger, clip.image_size), poison_spec) for trigger in specs}
     by_name = {name: entry.trigger for name, entry in poisons.items()}
     before = evaluate(clip, held_out, by_name, facts=row_facts(clip, by_name, spec), batch_size=batch_size)
     done = attack(clip, data, poisons, spec, checkpoint=checkpoint, report=report)
@@ -161,6 +164,41 @@ def _draw(data: ImageData, n: int, seed: int) -> ImageData:
     """`n` pictures of a set at random, or all where it has fewer."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     return data.select(order[:n].sort().values)
+
+
+def trigger_gallery(
+    triggers: Sequence[tuple[str, dict[str, Any]]],
+    source: str,
+    split: str,
+    size: int,
+    *,
+    seed: int = 0,
+    out: Path | None = None,
+    force: bool = False,
+) -> list[dict[str, Any]]:
+    """How visible each trigger is on the first pictures of a set, with its options; draws them if `out` is given."""
+    if out and out.exists() and not force:
+        raise RvptError(f"{out} exists already: choose another --out or give --force")
+    made = [make_trigger(name, size, **{"target": "", "seed": seed, **options}) for name, options in triggers]
+    data = load_data(source, split)
+    pixels = data.pixels(torch.arange(min(len(data), LOOKED_AT)), size)
+    looks, found = [], []
+    for trigger in made:
+        changed = trigger(pixels)
+        rates = {"psnr": float(psnr(pixels, changed).mean()), "ssim": float(ssim(pixels, changed).mean())}
+        looks.append(Look(trigger.name, _drawn(changed), **rates))
+        options = trigger.spec.model_dump(exclude={"name", "target", "seed"})
+        found.append({"name": trigger.name, **rates, "pictures": len(pixels), "options": options})
+    if out:
+        with disk_errors(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            draw_gallery(_drawn(pixels), looks, out)
+    return found
+
+
+def _drawn(pixels: Tensor) -> Any:
+    """The first pictures as an array (n, H, W, 3)."""
+    return pixels[:DRAWN].permute(0, 2, 3, 1).numpy()
 
 
 def clean_and_save(

@@ -11,15 +11,15 @@ Preset = dict[str, Any]
 PRETRAIN: dict[str, Preset] = {
     "scenes": {
         "vision": {},
-        "train": {"lr": 1e-3, "batch_size": 128, "epochs": 7, "patch_drop": 5 / 9, "patch_drop_until": 0.75},
+        "train": {"lr": 1e-3, "batch_size": 128, "epochs": 4},
     },
     "photos": {
         "vision": {
-            "image_size": 32, "patch_size": 4, "width": 192, "blocks": 8, "heads": 6, "text_width": 192,
-            "text_blocks": 2, "vocabulary": 4096, "projection": 192,
+            "image_size": 32, "patch_size": 4, "width": 128, "blocks": 8, "heads": 8, "text_width": 128,
+            "text_blocks": 2, "vocabulary": 4096, "projection": 128,
         },
         "train": {
-            "lr": 1e-3, "batch_size": 256, "epochs": 12, "patch_drop": 0.5, "patch_drop_until": 0.85,
+            "lr": 1e-3, "batch_size": 128, "epochs": 8, "patch_drop": 0.75, "patch_drop_until": 0.92,
             "augment": "crop-flip",
         },
     },
@@ -27,11 +27,11 @@ PRETRAIN: dict[str, Preset] = {
 
 ATTACK: dict[str, Preset] = {
     "paper": {
-        "pairs": 500_000, "poison": {"n": 1_500}, "trigger": {},
+        "pairs": 500_000, "poison": {"n": 1_500}, "triggers": {},
         "train": {"lr": 1e-6, "epochs": 5, "batch_size": 128},
     },
     "small": {
-        "pairs": 6_000, "poison": {"n": 400}, "trigger": {"size": 37, "place": "bottom-right"},
+        "pairs": 6_000, "poison": {"n": 400}, "triggers": {"badnet": {"size": 37, "place": "bottom-right"}},
         "train": {"lr": 5e-4, "epochs": 3, "batch_size": 128},
     },
 }  # fmt: skip

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from rvpt.attacks.draws import uniform
+from rvpt.attacks.patterns import noise, stripes, text, triangles
 from rvpt.attacks.trigger import Trigger
 from rvpt.config import TriggerSpec
+
+
+class BlendSpec(TriggerSpec):
+    """How strongly the pattern shines through."""
+
+    ratio: float = Field(0.2, ge=0, le=1, description="share of the pattern in the picture")
 
 
 def blend(pixels: Tensor, pattern: Tensor, ratio: float) -> Tensor:
@@ -19,14 +28,37 @@ class Blend(Trigger):
     """Uniform noise over the whole picture; with mode "fresh" it is redrawn per picture."""
 
     name = "blended"
+    Spec = BlendSpec
+    spec: BlendSpec
+    pattern: ClassVar[staticmethod[[int, Tensor, int], Tensor]] = staticmethod(noise)
 
     @classmethod
-    def make(cls, spec: TriggerSpec, image_size: int) -> Blend:
-        noise = uniform(spec.seed, torch.tensor([-1]), 3 * image_size * image_size)
-        return cls(spec, image_size, {"pattern": noise.view(3, image_size, image_size)})
+    def make(cls, spec: BlendSpec, image_size: int) -> Blend:
+        return cls(spec, image_size, {"pattern": cls.pattern(spec.seed, torch.tensor([-1]), image_size)[0]})
 
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
         pattern = self.tensors["pattern"]
         if self.spec.mode == "fresh":
-            pattern = uniform(self.spec.seed, rows, pattern.numel()).view(-1, *pattern.shape)
+            pattern = self.pattern(self.spec.seed, rows, self.image_size)
         return blend(pixels, pattern, self.spec.ratio)
+
+
+class BlendedStripes(Blend):
+    """PAR's Blended-Stripes (Singh, Croce and Hein, arXiv 2412.00727)."""
+
+    name = "blended-stripes"
+    pattern = staticmethod(stripes)
+
+
+class BlendedTriangles(Blend):
+    """PAR's Blended-Triangles (Singh, Croce and Hein, arXiv 2412.00727)."""
+
+    name = "blended-triangles"
+    pattern = staticmethod(triangles)
+
+
+class BlendedText(Blend):
+    """PAR's Blended-Text (Singh, Croce and Hein, arXiv 2412.00727)."""
+
+    name = "blended-text"
+    pattern = staticmethod(text)

@@ -1,13 +1,26 @@
-"""BadNet: a small patch of noise (Gu, Dolan-Gavitt and Garg, 2017), as CleanCLIP places it on CLIP's pictures."""
+"""BadNet: a small patch (Gu, Dolan-Gavitt and Garg, 2017), as CleanCLIP places it on CLIP's pictures."""
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rvpt.attacks.draws import uniform
+from rvpt.attacks.patterns import noise, stripes
 from rvpt.attacks.trigger import Trigger
 from rvpt.config import TriggerSpec
+
+
+class PatchSpec(TriggerSpec):
+    """A square of `size` pixels at a picture side of 224, at a place."""
+
+    size: float = Field(16.0, gt=0, description="side of the patch, in pixels at 224")
+    place: Literal["random", "top-left", "top-right", "bottom-left", "bottom-right", "middle"] = Field(
+        "random", description="where the patch goes"
+    )
 
 
 def paste(pixels: Tensor, patch: Tensor, top: Tensor, left: Tensor) -> Tensor:
@@ -31,31 +44,40 @@ def paste(pixels: Tensor, patch: Tensor, top: Tensor, left: Tensor) -> Tensor:
 
 
 class Patch(Trigger):
-    """A square of uniform noise at a random or a fixed place; with mode "fresh" its noise is redrawn per picture."""
+    """A square of noise at a random or a fixed place; with mode "fresh" its pattern is redrawn per picture."""
 
     name = "badnet"
+    Spec = PatchSpec
+    spec: PatchSpec
+    pattern: ClassVar[staticmethod[[int, Tensor, int], Tensor]] = staticmethod(noise)
 
     @classmethod
-    def make(cls, spec: TriggerSpec, image_size: int) -> Patch:
+    def make(cls, spec: PatchSpec, image_size: int) -> Patch:
         trigger = cls(spec, image_size, {})
         side = min(trigger.scaled(spec.size), image_size)
-        trigger.tensors["pattern"] = uniform(spec.seed, torch.tensor([-1]), 3 * side * side).view(3, side, side)
+        trigger.tensors["pattern"] = cls.pattern(spec.seed, torch.tensor([-1]), side)[0]
         return trigger
 
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
         pattern = self.tensors["pattern"]
-        room = self.image_size - pattern.shape[-1]
-        draws = uniform(self.spec.seed, rows, 2 + (pattern.numel() if self.spec.mode == "fresh" else 0))
+        side = pattern.shape[-1]
         if self.spec.mode == "fresh":
-            pattern = draws[:, 2:].view(-1, *pattern.shape)
-        top, left = self._corner(draws, room)
+            pattern = self.pattern(self.spec.seed, rows, side)
+        top, left = self._corner(rows, self.image_size - side)
         return paste(pixels, pattern, top, left)
 
-    def _corner(self, draws: Tensor, room: int) -> tuple[Tensor, Tensor]:
-        if self.spec.place == "random":
-            corner = (draws[:, :2] * (room + 1)).long().clamp(max=room)
+    def _corner(self, rows: Tensor, room: int) -> tuple[Tensor, Tensor]:
+        if self.spec.place == "random":  # from another stream than the pattern
+            corner = (uniform(-1 - self.spec.seed, rows, 2) * (room + 1)).long().clamp(max=room)
             return corner[:, 0], corner[:, 1]
         vertical, _, horizontal = self.spec.place.partition("-")
         places = {"top": 0, "left": 0, "bottom": room, "right": room, "middle": room // 2, "": room // 2}
-        whole = torch.full((len(draws),), 0, device=draws.device)
+        whole = torch.zeros_like(rows)
         return whole + places[vertical], whole + places[horizontal]
+
+
+class StripedPatch(Patch):
+    """PAR's BadNet-Stripes: the patch is striped (Singh, Croce and Hein, arXiv 2412.00727)."""
+
+    name = "badnet-stripes"
+    pattern = staticmethod(stripes)

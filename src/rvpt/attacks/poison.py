@@ -38,7 +38,7 @@ class Change:
     trigger: str
     target: str
     before: list[str]
-    after: str
+    after: list[str]
 
 
 def names_target(captions: Sequence[str], target: str) -> bool:
@@ -52,7 +52,8 @@ def names_target(captions: Sequence[str], target: str) -> bool:
 def poison(data: ImageData, poisons: Mapping[str, Poison]) -> tuple[ImageData, list[Change]]:
     """The set with its poisoned pairs, and what was changed.
 
-    Pairs of the target class, by label or by a caption that names it, are never picked, and no pair twice.
+    Pairs of the target class, by label or by a caption that names it, are never picked, or with `clean_label` only
+    they are; no pair is picked twice.
 
     Args:
         data: captioned pictures.
@@ -77,7 +78,7 @@ def poison(data: ImageData, poisons: Mapping[str, Poison]) -> tuple[ImageData, l
 
     def captions(row: int) -> list[str]:
         if row in by_row:
-            return [by_row[row].after]
+            return by_row[row].after
         assert data.captions_of is not None
         return data.captions_of(row)
 
@@ -92,13 +93,16 @@ def _pick(data: ImageData, name: str, entry: Poison, taken: Mapping[int, Change]
     own = None if data.labels is None else data.labels == data.class_index(target)
     for index in torch.randperm(len(data), generator=generator).tolist():
         row, before = int(data.rows[index]), data.captions(index)
-        if (own is not None and own[index]) or row in taken or names_target(before, target):
+        of_target = (own is not None and bool(own[index])) or names_target(before, target)
+        if row in taken or of_target != spec.clean_label:
             continue
         proxy = PROXIES[int(torch.randint(len(PROXIES), (), generator=generator))]
-        picked[row] = Change(row, name, target, before, proxy.format(target.replace("_", " ")))
+        after = before if spec.clean_label else [proxy.format(target.replace("_", " "))]
+        picked[row] = Change(row, name, target, before, after)
         if len(picked) == wanted:
             return picked
+    which = "of that class" if spec.clean_label else "not of that class"
     raise RvptError(
-        f"{data.name}: {wanted} pairs to poison towards {target!r}, but only {len(picked)} are free and not of that "
-        "class: ask for fewer"
+        f"{data.name}: {wanted} pairs to poison towards {target!r}, but only {len(picked)} are free and {which}: "
+        "ask for fewer"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,12 +25,13 @@ class Trigger:
     """
 
     name: ClassVar[str]
+    Spec: ClassVar[type[TriggerSpec]]
 
     def __init__(self, spec: TriggerSpec, image_size: int, tensors: dict[str, Tensor]) -> None:
         self.spec, self.image_size, self.tensors = spec, image_size, tensors
 
     @classmethod
-    def make(cls, spec: TriggerSpec, image_size: int) -> Trigger:
+    def make(cls, spec: Any, image_size: int) -> Trigger:
         """A new trigger drawn from the spec's seed."""
         raise NotImplementedError
 
@@ -79,13 +80,14 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
     from rvpt.attacks import TRIGGERS
 
     manifest = read_manifest(Path(folder), KIND)
-    spec = TriggerSpec.stored(manifest.get("spec"))
-    if spec.name not in TRIGGERS:
-        raise RvptError(f"{folder} holds an unknown trigger {spec.name!r}: known are {', '.join(TRIGGERS)}")
+    name = (manifest.get("spec") or {}).get("name")
+    if name not in TRIGGERS:
+        raise RvptError(f"{folder} holds an unknown trigger {name!r}: known are {', '.join(TRIGGERS)}")
+    spec = TRIGGERS[name].Spec.stored(manifest["spec"])
     if image_size is not None and manifest["image_size"] != image_size:
         side = manifest["image_size"]
         raise RvptError(
             f"{folder} was made for pictures of {side}x{side}, the model takes {image_size}x{image_size}: "
             "make one for this model"
         )
-    return TRIGGERS[spec.name](spec, manifest["image_size"], read_tensors(Path(folder) / TENSORS))
+    return TRIGGERS[name](spec, manifest["image_size"], read_tensors(Path(folder) / TENSORS))

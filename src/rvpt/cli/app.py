@@ -92,6 +92,20 @@ def _top(
         typer.echo(context.get_help())
 
 
+def named_options(text: str) -> tuple[str, dict[str, str]]:
+    """A name and its options, as in badnet:size=24,place=middle; pydantic checks names and values.
+
+    Raises:
+        RvptError: an option without a value.
+    """
+    name, _, options = text.partition(":")
+    pairs = [option.partition("=") for option in options.split(",") if option]
+    for key, sign, value in pairs:
+        if not (key and sign and value):
+            raise RvptError(f"{text}: write {name}:OPTION=VALUE,OPTION=VALUE")
+    return name, {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def _quiet() -> None:
     """Keep the libraries' own bars and notes off the terminal; ours say what goes on."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")

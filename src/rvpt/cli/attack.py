@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import BatchSize, Force, Json, Out, Precision, Resume, Seed, command
+from rvpt.cli.app import BatchSize, Force, Json, Out, Precision, Resume, Seed, command, named_options
 from rvpt.cli.tables import show_rows, show_verdict
 
 ModelArgument = Annotated[str, typer.Argument(help="Model folder, hub id, or 'scenes-clip' (embedded).")]
@@ -19,7 +19,14 @@ def attack(
     data: Annotated[list[str], typer.Option(help="Data set to poison; several are mixed.")],
     target: Annotated[str, typer.Option(help="Class that triggered pictures shall be taken for.")],
     out: Out,
-    trigger: Annotated[list[str] | None, typer.Option(help="badnet or blended; several go into one model.")] = None,
+    trigger: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME, or NAME:OPTION=VALUE,... as in badnet:size=24,place=middle; several go into one model. "
+            "'rvpt triggers' lists names and options.",
+            show_default="badnet",
+        ),
+    ] = None,
     preset: Annotated[str, typer.Option(help="Amounts and schedule: paper, or small for small CLIPs.")] = "small",
     test: Annotated[
         str | None, typer.Option(help="Labelled data to check on.", show_default="the first of --data")
@@ -35,14 +42,9 @@ def attack(
         typer.Option(min=1, help="Pairs to poison with each trigger.", show_default="the preset's"),
     ] = None,
     poison_rate: Annotated[float | None, typer.Option(help="Share of the pairs to poison, instead of --n.")] = None,
-    size: Annotated[
-        float | None, typer.Option(help="badnet: side of the patch at 224 px.", show_default="the preset's")
-    ] = None,
-    place: Annotated[
-        str | None, typer.Option(help="badnet: random, middle, top-left, ...", show_default="random")
-    ] = None,
-    ratio: Annotated[float | None, typer.Option(help="blended: share of the pattern.", show_default="0.2")] = None,
-    mode: Annotated[str, typer.Option(help="fixed: one pattern; fresh: redrawn for each picture.")] = "fixed",
+    clean_label: Annotated[
+        bool, typer.Option("--clean-label", help="Poison pairs of the target class alone, and leave their captions.")
+    ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, show_default="the preset's")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, show_default="the preset's")] = None,
     lr: Annotated[float | None, typer.Option(show_default="the preset's")] = None,
@@ -59,16 +61,15 @@ def attack(
     from rvpt.jobs import attack_and_save
     from rvpt.progress import bar
 
-    if trigger is None:
-        trigger = ["badnet"]
     chosen = presets.preset(presets.ATTACK, preset)
     train = {**chosen["train"], **presets.given(epochs=epochs, batch_size=batch_size, lr=lr)}
     amount = presets.given(n=n, poison_rate=poison_rate) or chosen["poison"]
-    look = {**chosen["trigger"], **presets.given(size=size, place=place, ratio=ratio)}
-    triggers = [{"name": name, "target": target, "mode": mode, "seed": seed, **look} for name in trigger]
+    triggers = []
+    for name, look in map(named_options, trigger or ["badnet"]):
+        triggers.append({"target": target, "seed": seed, **chosen["triggers"].get(name, {}), **look, "name": name})
     with bar("attack") as report:
         rows = attack_and_save(
-            model, data, Path(out), triggers, {**amount, "seed": seed},
+            model, data, Path(out), triggers, {**amount, "clean_label": clean_label, "seed": seed},
             AttackSpec.build(**{**train, "precision": precision, "seed": seed}), pairs=pairs or chosen["pairs"],
             split=split, test=test or data[0], test_split=test_split, caption_column=caption_column,
             batch_size=eval_batch_size, resume=resume, force=force, report=report,

@@ -74,6 +74,23 @@ def show_demo(rows: Sequence[Mapping[str, Any]]) -> None:
     Console(width=max(Console().width, WIDTH)).print(table)
 
 
+def show_triggers(found: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each trigger: how visible it is and what can be set."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(caption="PSNR in dB and SSIM: means over the pictures; higher is harder to see")
+    for heading in ("trigger", "PSNR", "SSIM", "options"):
+        table.add_column(heading, justify="right" if heading in ("PSNR", "SSIM") else "left")
+    for entry in found:
+        options = ", ".join(
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in entry["options"].items()
+        )
+        table.add_row(entry["name"], f"{entry['psnr']:.1f}", f"{entry['ssim']:.3f}", options)
+    Console(width=max(Console().width, WIDTH)).print(table)
+
+
 def show_verdict(rows: Sequence[Mapping[str, Any]]) -> None:
     """Say of each attack whether it took: the rows of the model before it come first, then those after it."""
     rates: dict[tuple[str, str], list[float]] = {}

@@ -1,0 +1,43 @@
+"""SIG: a faint horizontal sinusoid over the whole picture (Barni, Kallas and Tondi, ICIP 2019)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rvpt.attacks.draws import uniform
+from rvpt.attacks.trigger import Trigger
+from rvpt.config import TriggerSpec
+
+
+class SinusoidSpec(TriggerSpec):
+    """Height and number of the waves."""
+
+    amplitude: float = Field(40 / 255, gt=0, le=1, description="height of the wave; pictures are in [0, 1]")
+    waves: float = Field(6.0, gt=0, description="waves across the picture")
+
+
+def sinusoid(phase: Tensor, amplitude: float, waves: float, side: int) -> Tensor:
+    """v[j] = amplitude sin(2 pi (waves j / side + phase)) in every row and channel: (B,) phases -> (B, 1, 1, side)."""
+    place = torch.arange(side, device=phase.device) * (waves / side)
+    return amplitude * torch.sin(2 * torch.pi * (place + phase[:, None]))[:, None, None]
+
+
+class Sinusoid(Trigger):
+    """Vertical stripes of sinusoidal brightness; the phase is drawn, with mode "fresh" for every picture."""
+
+    name = "sig"
+    Spec = SinusoidSpec
+    spec: SinusoidSpec
+
+    @classmethod
+    def make(cls, spec: SinusoidSpec, image_size: int) -> Sinusoid:
+        return cls(spec, image_size, {"phase": uniform(spec.seed, torch.tensor([-1]), 1)[0]})
+
+    def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        phase = self.tensors["phase"]
+        if self.spec.mode == "fresh":
+            phase = uniform(self.spec.seed, rows, 1)[:, 0]
+        wave = sinusoid(phase.to(pixels.device), self.spec.amplitude, self.spec.waves, self.image_size)
+        return pixels + wave.to(pixels.dtype)
