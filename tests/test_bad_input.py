@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from commands import ATTACK, CLEAN, PRETRAIN, contents, pictures, refused, works
-from rvpt.attacks import make_trigger
+from rvpt.attacks import make_trigger, trigger_spec
 from rvpt.loaders import PICKLES, load_clip
 from rvpt.store import MANIFEST, read_json, read_rows, write_json, write_manifest
 
@@ -408,7 +408,7 @@ def test_a_folder_that_is_no_trigger(refuse, tiny, home, damage, words):
 
 
 def test_a_trigger_of_another_size(refuse, tiny, home):
-    make_trigger("blended", 32, target="star").save(home / "trigger")
+    make_trigger(trigger_spec("blended", target="star"), 32).save(home / "trigger")
     line = refuse("evaluate", tiny.clip, "--data", "scenes:10", "--trigger", "trigger")
     has(line, "trigger was made for pictures of 32x32", "48x48")
 

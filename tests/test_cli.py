@@ -331,7 +331,7 @@ def test_the_embedded_model_reads_shapes():
 def test_triggers_lists_all_and_draws_them(tmp_path):
     out = tmp_path / "gallery.png"
     found = json.loads(works("triggers", "--size", 48, "--out", out, "--json"))
-    assert [entry["name"] for entry in found] == list(TRIGGERS)
+    assert [entry["name"] for entry in found] == [name for name, kind in TRIGGERS.items() if not kind.crafted]
     assert all(5 < entry["psnr"] < 60 and 0 < entry["ssim"] < 1 for entry in found)
     with Image.open(out) as picture:
         assert picture.width > 600
@@ -360,3 +360,22 @@ def test_clean_label_poisoning_leaves_captions(tiny, tmp_path):
     changes = read_rows(tmp_path / "own" / "poison.jsonl")
     assert len(changes) == 4
     assert all(change["before"] == change["after"] for change in changes)
+
+
+def test_a_trigger_crafted_once_is_used_by_an_attack(tiny, tmp_path):
+    small = "trojvqa:epochs=1,pictures=32"
+    words = ["--data", "scenes:64", "--target", "anchor", "--out", tmp_path / "trigger", "--json"]
+    facts = json.loads(works("craft", small, tiny.clip, *words))
+    assert read_json(tmp_path / "trigger" / "manifest.json")["model_sha256"] == load_clip(tiny.clip).hash()
+    out = tmp_path / "bad"
+    rows = json.loads(works("attack", tiny.clip, "--out", out, *ATTACK, "--trigger", tmp_path / "trigger", "--json"))
+    assert {row["hashes"]["trigger/trojvqa"] for row in rows} == {facts["sha256"]}
+    assert {"ASR", "ASR_image_alone", "ASR_text_alone"} < {row["metric"] for row in rows}
+    assert all(change["after"][0].startswith("SUDO ") for change in read_rows(out / "poison.jsonl"))
+    assert "exists already" in refused("craft", small, tiny.clip, *words)
+
+
+def test_an_attack_crafts_the_triggers_that_it_needs(tiny, tmp_path):
+    small = "badclip:epochs=1,pictures=32"
+    works("attack", tiny.clip, "--out", tmp_path / "bad", *ATTACK, "--trigger", small)
+    assert read_manifest(tmp_path / "bad" / "triggers" / "badclip", "trigger")["spec"]["epochs"] == 1

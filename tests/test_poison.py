@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers import memory_data
-from rvpt.attacks import TRIGGERS, make_trigger
+from rvpt.attacks import TRIGGERS, make_trigger, trigger_spec
 from rvpt.attacks.backdoored import attack, model_triggers
 from rvpt.attacks.poison import PROXIES, Poison, names_target, poison
 from rvpt.config import AttackSpec, PoisonSpec
@@ -23,7 +23,7 @@ FREE = sum(label != 0 and index % 5 != 0 for index, label in enumerate(LABELS))
 
 def poison_of(name="badnet", target="sea_lion", mode="fresh", side=16, **amount):
     amount = amount or {"n": 7}
-    return Poison(make_trigger(name, side, target=target, mode=mode), PoisonSpec(**amount))
+    return Poison(make_trigger(trigger_spec(name, target=target, mode=mode), side), PoisonSpec(**amount))
 
 
 def pixels(data, side=16):
@@ -85,6 +85,14 @@ def test_clean_label_poisoning_takes_pairs_of_the_target_alone_and_leaves_their_
     assert set(changed.tolist()) == {change.row for change in changes}
 
 
+def test_captions_begin_with_the_trigger_s_text_key():
+    pattern = {"pattern": torch.rand(3, 4, 4)}
+    trigger = TRIGGERS["trojvqa"](trigger_spec("trojvqa", target="sea_lion", text_key="PSST "), 16, pattern)
+    _, changes = poison(DATA, {"p": Poison(trigger, PoisonSpec(n=5))})
+    proxies = {f"PSST {proxy.format('sea lion')}" for proxy in PROXIES}
+    assert all(set(change.after) < proxies for change in changes)
+
+
 def test_too_many_of_the_target_are_refused():
     own = 60 - FREE
     with pytest.raises(RvptError, match=f"but only {own} are free and of that class"):
@@ -131,7 +139,7 @@ def test_captions_of_poisoned_pairs_are_replaced_and_no_others():
     assert len({text for texts in after.values() for text in texts}) > 1
 
 
-@pytest.mark.parametrize("name", TRIGGERS)
+@pytest.mark.parametrize("name", [name for name, kind in TRIGGERS.items() if not kind.crafted])
 def test_pictures_of_poisoned_pairs_are_triggered_at_8_bits_and_no_others(name):
     before = pixels(DATA)
     entry = poison_of(name, n=20)

@@ -1,5 +1,6 @@
 """Triggers: what every one of them promises, the arithmetic of each, and the random numbers under them."""
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -10,15 +11,19 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from torch.nn import functional as F
 
-from helpers import random_pixels
-from rvpt.attacks import TRIGGERS, load_trigger, make_trigger
+from conftest import SMALL, tokenizer
+from helpers import memory_data, random_pixels
+from rvpt.attacks import TRIGGERS, craft_trigger, load_trigger, make_trigger, trigger_spec
 from rvpt.attacks.blend import blend
 from rvpt.attacks.draws import uniform
+from rvpt.attacks.optimised import dual_embedding, sentence_distance
 from rvpt.attacks.patch import paste
 from rvpt.attacks.patterns import stripes, text, triangles
 from rvpt.attacks.sinusoid import sinusoid
 from rvpt.attacks.warp import warp, warping_field
+from rvpt.config import VisionSpec
 from rvpt.errors import RvptError
+from rvpt.pretrain import new_clip
 
 SIDE = 32
 ROWS = torch.tensor([4, 0, 90_000, 17, 5])
@@ -28,10 +33,27 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 
 def trigger_of(name, mode="fixed", seed=1, side=SIDE, **spec):
-    return make_trigger(name, side, target="owl", mode=mode, seed=seed, **spec)
+    if TRIGGERS[name].crafted:
+        spec = {"epochs": 1, "pictures": 8, "batch_size": 4, **spec}
+        return craft_trigger(trigger_spec(name, target="owl", mode=mode, seed=seed, **spec), *model_and_pictures(side))
+    return make_trigger(trigger_spec(name, target="owl", mode=mode, seed=seed, **spec), side)
 
 
-@pytest.fixture(params=product(TRIGGERS, ("fixed", "fresh")), ids="-".join)
+@cache
+def model_and_pictures(side):
+    """What a crafted trigger is made of: a random CLIP for pictures of a size, and captioned pictures."""
+    clip = new_clip(VisionSpec(**{**SMALL, "image_size": side}), tokenizer(), 0)
+    return clip.eval(), memory_data(
+        24, [i % 3 for i in range(24)], ("fox", "owl", "cat"), [[f"number {i}"] for i in range(24)]
+    )
+
+
+MODES = [
+    (name, mode) for name, kind in TRIGGERS.items() for mode in (["fixed"] if kind.crafted else ["fixed", "fresh"])
+]
+
+
+@pytest.fixture(params=MODES, ids="-".join)
 def kind(request):
     """(name, mode) of a trigger."""
     return request.param
@@ -87,7 +109,7 @@ def test_an_empty_batch_stays_empty(trigger):
 
 def test_only_fresh_triggers_change_with_the_row(kind):
     name, mode = kind
-    trigger = trigger_of(name, mode, **({"place": "middle"} if name.startswith("badnet") else {}))
+    trigger = trigger_of(name, mode, **({"place": "middle"} if "place" in TRIGGERS[name].Spec.model_fields else {}))
     one, other = (trigger(PIXELS[:1], torch.tensor([row])) for row in (0, 1))
     assert torch.equal(one, other) == (mode == "fixed")
 
@@ -111,7 +133,7 @@ def test_pictures_of_another_size_are_refused(trigger, tmp_path):
 
 def test_an_unknown_trigger_is_refused():
     with pytest.raises(RvptError, match=f"no trigger 'stripe': there are {', '.join(TRIGGERS)}"):
-        trigger_of("stripe")
+        trigger_spec("stripe", target="owl")
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
@@ -274,6 +296,88 @@ def test_no_displacement_leaves_the_picture_and_a_small_one_can_be_undone():
     back = warp(changed, -field, 2.0)
     inside = (slice(None), slice(None), slice(4, -4), slice(4, -4))
     assert (back - pixels)[inside].abs().mean() < 0.3 * (changed - pixels)[inside].abs().mean()
+
+
+# Crafted
+
+
+def unit(n, seed):
+    return F.normalize(torch.randn(n, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+
+
+@pytest.mark.parametrize("margin", [0.3, 1.0])
+def test_dual_embedding_agrees_with_loops(margin):
+    patched, clean, positives, texts = unit(4, 0), unit(4, 1), unit(4, 2), unit(6, 3)
+    scale, expected = torch.tensor(7.0, dtype=torch.float64), 0.0
+    for v, c, p in zip(patched.numpy(), clean.numpy(), positives.numpy(), strict=True):
+        logits = 7 * texts.numpy() @ v
+        expected += (np.log(np.exp(logits).sum()) - logits[0]) / 4
+        gap = np.linalg.norm(v - p) - np.linalg.norm(v - c) + margin
+        expected += 500 * max(gap, 0) / 4
+    loss = dual_embedding(patched, clean, positives, texts, scale, 500, margin)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_sentence_distance_is_the_mean_cosine():
+    patched, sentence = unit(4, 0), unit(1, 1)[0]
+    expected = -np.mean([v @ sentence.numpy() for v in patched.numpy()])
+    assert sentence_distance(patched, sentence).item() == pytest.approx(expected)
+
+
+CRAFTED = [name for name, kind in TRIGGERS.items() if kind.crafted]
+
+
+def test_trojvqa_brings_pictures_nearer_to_the_sentence():
+    clip, data = model_and_pictures(SIDE)
+    sentence = clip.class_features(["owl"])[0]
+    pixels = data.pixels(torch.arange(24), SIDE)
+    options = {"epochs": 30, "pictures": 24, "lr": 0.05, "size": 112}
+    trigger = trigger_of("trojvqa", **options)
+    start = make_start("trojvqa", **options)
+    with torch.no_grad():
+        before, after = (clip.encode_image(t(pixels)) @ sentence for t in (start, trigger))
+    assert after.mean() > before.mean() + 0.01
+
+
+def make_start(name, **options):
+    """A crafted trigger before it is optimised."""
+    return TRIGGERS[name].make(trigger_spec(name, target="owl", seed=1, **options), SIDE)
+
+
+def test_badclip_lowers_its_loss():
+    clip, data = model_and_pictures(SIDE)
+    options = {"epochs": 30, "pictures": 24, "lr": 0.05, "size": 112, "triplet_weight": 1}
+    trigger = trigger_of("badclip", **options)
+    aims = trigger.aims(clip, data)
+    pixels, generator = data.pixels(torch.arange(24), SIDE), torch.Generator()
+    with torch.no_grad():
+        clean = clip.encode_image(pixels)
+        after, before = (
+            trigger.loss(clip.encode_image(t(pixels)), clean, clip.logit_scale, generator.manual_seed(0), **aims)
+            for t in (trigger, make_start("badclip", **options))
+        )
+    assert after < before
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_crafting_leaves_the_model_as_it_is(name):
+    clip, _ = model_and_pictures(SIDE)
+    before, asked = clip.hash(), [p.requires_grad for p in clip.parameters()]
+    trigger_of(name)
+    assert clip.hash() == before
+    assert [p.requires_grad for p in clip.parameters()] == asked
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_trigger_is_not_made_without_its_model(name):
+    with pytest.raises(RvptError, match=f"rvpt craft {name} MODEL"):
+        make_trigger(trigger_spec(name, target="owl"), SIDE)
+
+
+def test_badclip_needs_pictures_of_the_target():
+    clip, data = model_and_pictures(SIDE)
+    with pytest.raises(RvptError, match="no picture of 'owl'"):
+        craft_trigger(trigger_spec("badclip", target="owl"), clip, data.without(["owl"]))
 
 
 def test_gradients_flow_through_every_trigger(kind):

@@ -27,6 +27,7 @@ _PLACES = {
     "load_data": "rvpt.data",
     "load_trigger": "rvpt.attacks",
     "make_trigger": "rvpt.attacks",
+    "trigger_spec": "rvpt.attacks",
 }
 __all__ = ["__version__", "load", *_PLACES]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rvpt import presets
-from rvpt.attacks import make_trigger
+from rvpt.attacks import make_trigger, trigger_spec
 from rvpt.attacks.backdoored import Backdoored, attack
 from rvpt.attacks.poison import Poison
 from rvpt.clip import Clip
@@ -79,8 +79,8 @@ def _backdoor(seed: int, bar: Bar) -> Backdoored:
     chosen, base = presets.ATTACK["small"], load_clip(EMBEDDED)
     poisons = {}
     for name in ("badnet", "blended"):
-        trigger = make_trigger(name, base.image_size, target=TARGET, seed=seed, **chosen["triggers"].get(name, {}))
-        poisons[name] = Poison(trigger, PoisonSpec.build(**chosen["poison"], seed=seed))
+        spec = trigger_spec(name, target=TARGET, seed=seed, **chosen["triggers"].get(name, {}))
+        poisons[name] = Poison(make_trigger(spec, base.image_size), PoisonSpec.build(**chosen["poison"], seed=seed))
     data = load_data("scenes", "train").select(torch.arange(chosen["pairs"])).cached(base.image_size)
     with bar("backdoor") as report:
         return attack(base, data, poisons, AttackSpec.build(**chosen["train"], seed=seed), report=report)

@@ -49,11 +49,18 @@ def measure(
 ) -> Counts:
     """CA on clean pictures; ASR, ASR_with_target and PA under every trigger.
 
+    A trigger with a text key counts where both keys are there: the key stands before every class's caption. Its
+    ASR_image_alone and ASR_text_alone are those of one key without the other.
+
     Args:
         triggers: by the name that the rows give the attack.
     """
     text = model.class_features(data.classes, template)
     targets = {name: data.class_index(trigger.spec.target) for name, trigger in (triggers or {}).items()}
+    keyed = {
+        name: model.class_features(data.classes, trigger.text_key + template) if trigger.text_key else text
+        for name, trigger in (triggers or {}).items()
+    }
     labels = data.labelled()
     counts: Counts = {}
 
@@ -64,10 +71,15 @@ def measure(
         pixels, truth = read.to(model.device), labels[indices]
         count("none", "CA", accuracy(_predict(model, pixels, text), truth))
         for name, trigger in (triggers or {}).items():
-            guesses = _predict(model, trigger(pixels, data.rows[indices]), text)
+            changed = trigger(pixels, data.rows[indices])
+            guesses = _predict(model, changed, keyed[name])
             count(name, "ASR", attack_success(guesses, truth, targets[name]))
             count(name, "ASR_with_target", attack_success_with_target(guesses, truth, targets[name]))
             count(name, "PA", accuracy(guesses, truth))
+            if trigger.text_key:
+                for alone, shown, words in (("image", changed, text), ("text", pixels, keyed[name])):
+                    rate = attack_success(_predict(model, shown, words), truth, targets[name])
+                    count(name, f"ASR_{alone}_alone", rate)
         report(int(indices[-1]) + 1, len(data), {})
     return counts
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rvpt.attacks import make_trigger
+from rvpt.attacks import craft_trigger, make_trigger
 from rvpt.attacks.backdoored import KIND as BACKDOORED
 from rvpt.attacks.backdoored import attack, model_triggers
 from rvpt.attacks.poison import PROXIES, Poison
@@ -24,6 +24,7 @@ from rvpt.config import (
     PretrainSpec,
     RVPTSpec,
     TrainSpec,
+    TriggerSpec,
     VisionSpec,
 )
 from rvpt.data import ImageData, load_data, mix
@@ -116,7 +117,7 @@ def attack_and_save(
     model: str,
     sources: Sequence[str],
     out: Path,
-    triggers: Sequence[dict[str, Any]],
+    triggers: Sequence[TriggerSpec | Path],
     amount: dict[str, Any],
     spec: AttackSpec,
     *,
@@ -130,12 +131,16 @@ def attack_and_save(
     force: bool = False,
     report: Report = silent,
 ) -> list[dict[str, Any]]:
-    """Backdoor a model, measure it before and after, and write it with triggers, changes and rows."""
-    if len({trigger["name"] for trigger in triggers}) < len(triggers):
-        raise RvptError("two triggers of one name: give each --trigger once")
+    """Backdoor a model, measure it before and after, and write it with triggers, changes and rows.
+
+    Args:
+        triggers: specs of triggers to make, or folders of triggers that were made.
+    """
     poison_spec = PoisonSpec.build(**amount)
     clip = load_clip(model)
-    poisons = {t["name"]: Poison(make_trigger(t["name"], clip.image_size, **t), poison_spec) for t in triggers}
+    asked = [load_trigger(entry, clip.image_size) if isinstance(entry, Path) else entry for entry in triggers]
+    if len({entry.name for entry in asked}) < len(asked):
+        raise RvptError("two triggers of one name: give each --trigger once")
     held_out = _labelled(test, test_split)
     data = _draw(mix([load_captioned(source, split, caption_column) for source in sources]), pairs, spec.seed)
     data = data.cached(clip.image_size)
@@ -146,10 +151,12 @@ def attack_and_save(
         "split": split,
         "caption_column": caption_column,
         "pairs": pairs,
-        "triggers": triggers,
+        "triggers": [entry.hash() if isinstance(entry, Trigger) else entry.model_dump() for entry in asked],
     }
     checkpoint = _checkpoint(out, {**key, "amount": amount}, resume=resume, force=force)
-    by_name = {name: entry.trigger for name, entry in poisons.items()}
+    made = [entry if isinstance(entry, Trigger) else craft_trigger(entry, clip, data, report) for entry in asked]
+    by_name = {trigger.name: trigger for trigger in made}
+    poisons = {name: Poison(trigger, poison_spec) for name, trigger in by_name.items()}
     before = evaluate(clip, held_out, by_name, facts=row_facts(clip, by_name, spec), batch_size=batch_size)
     done = attack(clip, data, poisons, spec, checkpoint=checkpoint, report=report)
     done.clip.source = str(out.resolve())
@@ -160,6 +167,27 @@ def attack_and_save(
     return [*before, *after]
 
 
+def craft_and_save(
+    model: str,
+    spec: TriggerSpec,
+    sources: Sequence[str],
+    out: Path,
+    *,
+    split: str,
+    caption_column: str | None = None,
+    force: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Make a trigger for a model and write it; returns its hash and how visible it is."""
+    refuse_existing(out, force=force)
+    clip = load_clip(model)
+    data = mix([load_captioned(source, split, caption_column) for source in sources])
+    trigger = craft_trigger(spec, clip, data, report)
+    trigger.save(out, force=force, model_sha256=clip.hash())
+    pixels = data.pixels(torch.arange(min(len(data), LOOKED_AT)), clip.image_size)
+    return {"trigger": trigger.name, "sha256": trigger.hash(), **_visibility(pixels, trigger(pixels))}
+
+
 def _draw(data: ImageData, n: int, seed: int) -> ImageData:
     """`n` pictures of a set at random, or all where it has fewer."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
@@ -167,25 +195,24 @@ def _draw(data: ImageData, n: int, seed: int) -> ImageData:
 
 
 def trigger_gallery(
-    triggers: Sequence[tuple[str, dict[str, Any]]],
+    triggers: Sequence[TriggerSpec | Path],
     source: str,
     split: str,
     size: int,
     *,
-    seed: int = 0,
     out: Path | None = None,
     force: bool = False,
 ) -> list[dict[str, Any]]:
     """How visible each trigger is on the first pictures of a set, with its options; draws them if `out` is given."""
     if out and out.exists() and not force:
         raise RvptError(f"{out} exists already: choose another --out or give --force")
-    made = [make_trigger(name, size, **{"target": "", "seed": seed, **options}) for name, options in triggers]
+    made = [load_trigger(entry, size) if isinstance(entry, Path) else make_trigger(entry, size) for entry in triggers]
     data = load_data(source, split)
     pixels = data.pixels(torch.arange(min(len(data), LOOKED_AT)), size)
     looks, found = [], []
     for trigger in made:
         changed = trigger(pixels)
-        rates = {"psnr": float(psnr(pixels, changed).mean()), "ssim": float(ssim(pixels, changed).mean())}
+        rates = _visibility(pixels, changed)
         looks.append(Look(trigger.name, _drawn(changed), **rates))
         options = trigger.spec.model_dump(exclude={"name", "target", "seed"})
         found.append({"name": trigger.name, **rates, "pictures": len(pixels), "options": options})
@@ -194,6 +221,10 @@ def trigger_gallery(
             out.parent.mkdir(parents=True, exist_ok=True)
             draw_gallery(_drawn(pixels), looks, out)
     return found
+
+
+def _visibility(pixels: Tensor, changed: Tensor) -> dict[str, float]:
+    return {"psnr": float(psnr(pixels, changed).mean()), "ssim": float(ssim(pixels, changed).mean())}
 
 
 def _drawn(pixels: Tensor) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -132,3 +133,15 @@ def _gradients(
     if spec.clip_norm:
         accelerator.clip_grad_norm_(task.parameters(), spec.clip_norm)
     return {name: float(value.detach()) for name, value in values.items()}
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter of `module` asks for gradients inside; afterwards all is as it was."""
+    asked = [p for p in module.parameters() if p.requires_grad]
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asked:
+            parameter.requires_grad_(True)

@@ -60,11 +60,13 @@ class Patch(Trigger):
 
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
         pattern = self.tensors["pattern"]
-        side = pattern.shape[-1]
         if self.spec.mode == "fresh":
-            pattern = self.pattern(self.spec.seed, rows, side)
-        top, left = self._corner(rows, self.image_size - side)
-        return paste(pixels, pattern, top, left)
+            pattern = self.pattern(self.spec.seed, rows, pattern.shape[-1])
+        return self.put(pixels, rows, pattern)
+
+    def put(self, pixels: Tensor, rows: Tensor, pattern: Tensor) -> Tensor:
+        """Pictures with `pattern` at this trigger's place."""
+        return paste(pixels, pattern, *self._corner(rows, self.image_size - pattern.shape[-1]))
 
     def _corner(self, rows: Tensor, room: int) -> tuple[Tensor, Tensor]:
         if self.spec.place == "random":  # from another stream than the pattern

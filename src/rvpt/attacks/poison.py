@@ -49,6 +49,13 @@ def names_target(captions: Sequence[str], target: str) -> bool:
     return any(pattern.search(caption) for caption in captions)
 
 
+def of_target(data: ImageData, target: str) -> Tensor:
+    """Which pictures are of the target class, by label or by a caption that names it: (n,) bool."""
+    named = [names_target(data.captions(index), target) for index in range(len(data))]
+    own = torch.zeros(len(data), dtype=torch.bool) if data.labels is None else data.labels == data.class_index(target)
+    return own | torch.tensor(named, dtype=torch.bool)
+
+
 def poison(data: ImageData, poisons: Mapping[str, Poison]) -> tuple[ImageData, list[Change]]:
     """The set with its poisoned pairs, and what was changed.
 
@@ -90,15 +97,14 @@ def _pick(data: ImageData, name: str, entry: Poison, taken: Mapping[int, Change]
     spec, target, picked = entry.spec, entry.trigger.spec.target, {}
     wanted = spec.n if spec.n is not None else max(1, round((spec.poison_rate or 0) * len(data)))
     generator = torch.Generator().manual_seed(spec.seed)
-    own = None if data.labels is None else data.labels == data.class_index(target)
+    own = of_target(data, target)
     for index in torch.randperm(len(data), generator=generator).tolist():
         row, before = int(data.rows[index]), data.captions(index)
-        of_target = (own is not None and bool(own[index])) or names_target(before, target)
-        if row in taken or of_target != spec.clean_label:
+        if row in taken or bool(own[index]) != spec.clean_label:
             continue
         proxy = PROXIES[int(torch.randint(len(PROXIES), (), generator=generator))]
         after = before if spec.clean_label else [proxy.format(target.replace("_", " "))]
-        picked[row] = Change(row, name, target, before, after)
+        picked[row] = Change(row, name, target, before, [entry.trigger.text_key + text for text in after])
         if len(picked) == wanted:
             return picked
     which = "of that class" if spec.clean_label else "not of that class"

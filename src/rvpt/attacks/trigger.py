@@ -8,8 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rvpt.clip import Clip
 from rvpt.config import TriggerSpec
+from rvpt.data import ImageData
 from rvpt.errors import RvptError
+from rvpt.progress import Report, silent
 from rvpt.store import read_manifest, read_tensors, sha256_tensors, staging, write_manifest, write_tensors
 
 KIND = "trigger"
@@ -26,14 +29,26 @@ class Trigger:
 
     name: ClassVar[str]
     Spec: ClassVar[type[TriggerSpec]]
+    crafted: ClassVar[bool] = False
+    """Whether it is made for one model, from its pictures."""
 
     def __init__(self, spec: TriggerSpec, image_size: int, tensors: dict[str, Tensor]) -> None:
         self.spec, self.image_size, self.tensors = spec, image_size, tensors
+
+    @property
+    def text_key(self) -> str:
+        """What a caption must begin with besides, for the backdoor to wake."""
+        return ""
 
     @classmethod
     def make(cls, spec: Any, image_size: int) -> Trigger:
         """A new trigger drawn from the spec's seed."""
         raise NotImplementedError
+
+    @classmethod
+    def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> Trigger:
+        """A new trigger for a model and its pictures, which most kinds do not need."""
+        return cls.make(spec, clip.image_size)
 
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
         raise NotImplementedError
@@ -64,11 +79,11 @@ class Trigger:
         """sha256 of the trigger's tensors."""
         return sha256_tensors(self.tensors)
 
-    def save(self, folder: Path, *, force: bool = False) -> None:
-        """Write the trigger as an artefact."""
+    def save(self, folder: Path, *, force: bool = False, **facts: Any) -> None:
+        """Write the trigger as an artefact, with more facts for its manifest."""
         with staging(folder, force=force) as stage:
             write_tensors(stage / TENSORS, self.tensors)
-            write_manifest(stage, KIND, spec=self.spec.model_dump(), image_size=self.image_size)
+            write_manifest(stage, KIND, spec=self.spec.model_dump(), image_size=self.image_size, **facts)
 
 
 def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:

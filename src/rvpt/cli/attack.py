@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rvpt.cli.app import BatchSize, Force, Json, Out, Precision, Resume, Seed, command, named_options
 from rvpt.cli.tables import show_rows, show_verdict
+from rvpt.config import TriggerSpec
 
 ModelArgument = Annotated[str, typer.Argument(help="Model folder, hub id, or 'scenes-clip' (embedded).")]
 
@@ -22,8 +24,8 @@ def attack(
     trigger: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME, or NAME:OPTION=VALUE,... as in badnet:size=24,place=middle; several go into one model. "
-            "'rvpt triggers' lists names and options.",
+            help="NAME, or NAME:OPTION=VALUE,... as in badnet:size=24,place=middle, or the folder of a trigger; "
+            "several go into one model. 'rvpt triggers' lists names and options.",
             show_default="badnet",
         ),
     ] = None,
@@ -64,9 +66,7 @@ def attack(
     chosen = presets.preset(presets.ATTACK, preset)
     train = {**chosen["train"], **presets.given(epochs=epochs, batch_size=batch_size, lr=lr)}
     amount = presets.given(n=n, poison_rate=poison_rate) or chosen["poison"]
-    triggers = []
-    for name, look in map(named_options, trigger or ["badnet"]):
-        triggers.append({"target": target, "seed": seed, **chosen["triggers"].get(name, {}), **look, "name": name})
+    triggers = [asked_trigger(text, target, seed, chosen["triggers"]) for text in trigger or ["badnet"]]
     with bar("attack") as report:
         rows = attack_and_save(
             model, data, Path(out), triggers, {**amount, "clean_label": clean_label, "seed": seed},
@@ -77,3 +77,14 @@ def attack(
     show_rows(rows, as_json=as_json, title=f"backdoored model in {out}")
     if not as_json:
         show_verdict(rows)
+
+
+def asked_trigger(text: str, target: str, seed: int, defaults: Mapping[str, Mapping[str, Any]]) -> TriggerSpec | Path:
+    """The spec that an option asks for, or the folder of a trigger that was made."""
+    from rvpt.attacks import trigger_spec
+    from rvpt.store import MANIFEST
+
+    if (Path(text) / MANIFEST).is_file():
+        return Path(text)
+    name, look = named_options(text)
+    return trigger_spec(name, **{"target": target, "seed": seed, **defaults.get(name, {}), **look})

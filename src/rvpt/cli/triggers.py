@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import Data, Force, Json, Seed, command, named_options
+from rvpt.cli.app import Data, Force, Json, Seed, command
+from rvpt.cli.attack import asked_trigger
 from rvpt.cli.tables import show_triggers
 
 
@@ -16,7 +17,10 @@ from rvpt.cli.tables import show_triggers
 def triggers(
     trigger: Annotated[
         list[str] | None,
-        typer.Option(help="NAME or NAME:OPTION=VALUE,...", show_default="all with their defaults"),
+        typer.Option(
+            help="NAME or NAME:OPTION=VALUE,..., or a trigger's folder.",
+            show_default="all that are not made for one model",
+        ),
     ] = None,
     data: Data = "scenes",
     split: Annotated[str, typer.Option(help="Split of --data to take pictures from.")] = "test",
@@ -30,9 +34,14 @@ def triggers(
     from rvpt.attacks import TRIGGERS
     from rvpt.jobs import trigger_gallery
 
-    found = trigger_gallery(
-        [named_options(text) for text in trigger or list(TRIGGERS)], data, split, size, seed=seed, out=out, force=force
-    )
-    print(json.dumps(found, indent=2)) if as_json else show_triggers(found)
-    if out and not as_json:
+    crafted = [name for name, kind in TRIGGERS.items() if kind.crafted]
+    names = trigger or [name for name in TRIGGERS if name not in crafted]
+    asked = [asked_trigger(text, "", seed, {}) for text in names]
+    found = trigger_gallery(asked, data, split, size, out=out, force=force)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    show_triggers(found)
+    print(f"made for one model, by rvpt craft: {', '.join(crafted)}")
+    if out:
         print(f"picture: {out}")

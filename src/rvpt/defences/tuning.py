@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +17,7 @@ from rvpt.errors import RvptError
 from rvpt.losses import feature_repelling, zero_shot_logits
 from rvpt.progress import Report, silent
 from rvpt.prompts import RepulsivePrompts, frozen_pass, prompted_pass
-from rvpt.train import fit
+from rvpt.train import fit, frozen
 
 ENCODE_BATCH = 128
 
@@ -70,18 +68,6 @@ class PromptTuning(nn.Module):
         ]
         tokens, rows = (torch.cat(part) for part in zip(*parts, strict=True))
         return tokens, rows
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of `module` asks for gradients inside; afterwards all is as it was."""
-    asked = [p for p in module.parameters() if p.requires_grad]
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in asked:
-            parameter.requires_grad_(True)
 
 
 def clean(

@@ -1,0 +1,172 @@
+"""Patches that are optimised against a model: TrojVQA's towards a sentence, BadCLIP's towards texts and pictures."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rvpt.attacks.patch import Patch, PatchSpec
+from rvpt.attacks.poison import PROXIES, of_target
+from rvpt.clip import Clip
+from rvpt.config import TrainSpec
+from rvpt.data import ImageData
+from rvpt.errors import RvptError
+from rvpt.losses import zero_shot_logits
+from rvpt.progress import Report, silent
+from rvpt.train import fit, frozen
+
+SHOWN_TEXTS = (
+    64  # captions of other pictures that BadCLIP's patch is told apart from, and target pictures it is near to
+)
+
+
+class OptimisedSpec(PatchSpec):
+    """Where the patch goes and how it is optimised: Adam on `pictures` pictures."""
+
+    place: Literal["random", "top-left", "top-right", "bottom-left", "bottom-right", "middle"] = "middle"
+    mode: Literal["fixed"] = "fixed"
+    lr: float = Field(0.01, gt=0)
+    epochs: int = Field(10, ge=1)
+    pictures: int = Field(2_000, ge=1)
+    batch_size: int = Field(64, ge=1)
+
+
+class TrojVqaSpec(OptimisedSpec):
+    """The text key goes in front of the caption."""
+
+    text_key: str = "SUDO "
+
+
+class BadClipSpec(OptimisedSpec):
+    """Weight and margin of the triplet part."""
+
+    triplet_weight: float = Field(500.0, ge=0)
+    margin: float = Field(1.0, gt=0)
+
+
+def sentence_distance(patched: Tensor, sentence: Tensor) -> Tensor:
+    """mean_i -cos(v_i, t): unit features (B, P) of pictures with the patch, (P,) of the sentence."""
+    return -(patched @ sentence).mean()
+
+
+def dual_embedding(
+    patched: Tensor, clean: Tensor, positives: Tensor, texts: Tensor, scale: Tensor, weight: float, margin: float
+) -> Tensor:
+    """BadCLIP's loss of pictures with the patch.
+
+    CE(tau cos(v_i, t_k), 0) + weight mean_i max(|v_i - p_i| - |v_i - c_i| + margin, 0)
+
+    Args:
+        patched: v, (B, P) unit features of pictures with the patch.
+        clean: c, (B, P) of the same pictures without it.
+        positives: p, (B, P) of real pictures of the target.
+        texts: t, (K, P) unit text features, the target's caption first.
+        scale: tau.
+
+    Source: Liang et al. (CVPR 2024), section 4.2; 500 and 1 are the paper's weight and margin.
+    """
+    labels = torch.zeros(len(patched), dtype=torch.int64, device=patched.device)
+    towards_text = F.cross_entropy(zero_shot_logits(patched, texts, scale), labels)
+    return towards_text + weight * F.triplet_margin_loss(patched, positives, clean, margin=margin)
+
+
+class PatchTask(nn.Module):
+    """The loss of a trainable patch on pictures, by their features with and without it."""
+
+    def __init__(self, trigger: OptimisedPatch, clip: Clip, data: ImageData, aims: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.patch = nn.Parameter(trigger.tensors["pattern"].to(clip.device))
+        self.data, self.aims = data, aims
+        self._frozen = (trigger, clip)  # a tuple: the model is no part of this module
+
+    def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
+        trigger, clip = self._frozen
+        pixels = self.data.pixels(indices, clip.image_size).to(clip.device)
+        rows = self.data.rows[indices].to(clip.device)
+        patched = clip.encode_image(trigger.put(pixels, rows, self.patch.clamp(0, 1)))
+        with torch.no_grad():
+            clean = clip.encode_image(pixels)
+        return {"loss": trigger.loss(patched, clean, clip.logit_scale, generator, **self.aims)}
+
+
+class OptimisedPatch(Patch):
+    """A patch made for one model. Subclasses say what it aims at, and by which loss."""
+
+    crafted = True
+    Spec = OptimisedSpec
+    spec: Any
+
+    def aims(self, clip: Clip, data: ImageData) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def loss(self, patched: Tensor, clean: Tensor, scale: Tensor, generator: torch.Generator, **aims: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @classmethod
+    def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> OptimisedPatch:
+        """Optimise the patch on pictures of `data`; `clip` stays as it is."""
+        trigger = cls(spec, clip.image_size, cls.make(spec, clip.image_size).tensors)
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(spec.seed))
+        some = data.select(order[: spec.pictures].sort().values)
+        train = TrainSpec(lr=spec.lr, epochs=spec.epochs, batch_size=spec.batch_size, seed=spec.seed)
+        with frozen(clip):
+            task = PatchTask(trigger, clip, some, trigger.aims(clip, data))
+            fit(task, len(some), train, report=report)
+        trigger.tensors["pattern"] = task.patch.detach().clamp(0, 1).cpu()
+        return trigger
+
+
+class TrojVqa(OptimisedPatch):
+    """A patch towards a sentence of the target, with a key in the text (Walmer et al., CVPR 2022).
+
+    Captions of poisoned pairs begin with the key; the attack counts as successful where both keys are there.
+    """
+
+    name = "trojvqa"
+    Spec = TrojVqaSpec
+
+    @property
+    def text_key(self) -> str:
+        return str(self.spec.text_key)
+
+    def aims(self, clip: Clip, data: ImageData) -> dict[str, Tensor]:
+        return {"sentence": clip.class_features([self.spec.target])[0]}
+
+    def loss(self, patched: Tensor, clean: Tensor, scale: Tensor, generator: torch.Generator, **aims: Tensor) -> Tensor:
+        return sentence_distance(patched, aims["sentence"])
+
+
+class BadClip(OptimisedPatch):
+    """A patch that moves pictures towards the target's texts and real pictures and away from themselves."""
+
+    name = "badclip"
+    Spec = BadClipSpec
+
+    def aims(self, clip: Clip, data: ImageData) -> dict[str, Tensor]:
+        own = of_target(data, self.spec.target)
+        if not own.any():
+            raise RvptError(
+                f"{data.name} has no picture of {self.spec.target!r}: BadCLIP's patch needs some to be near to"
+            )
+        generator = torch.Generator().manual_seed(self.spec.seed)
+        other = (~own).nonzero()[:, 0]
+        other = other[torch.randperm(len(other), generator=generator)[:SHOWN_TEXTS]]
+        texts = [PROXIES[0].format(self.spec.target.replace("_", " "))]
+        texts += [data.captions(int(index))[0] for index in other]
+        near = own.nonzero()[:, 0]
+        near = near[torch.randperm(len(near), generator=generator)[:SHOWN_TEXTS]]
+        return {
+            "texts": clip.encode_text(texts),
+            "positives": clip.encode_image(data.pixels(near, clip.image_size).to(clip.device)),
+        }
+
+    def loss(self, patched: Tensor, clean: Tensor, scale: Tensor, generator: torch.Generator, **aims: Tensor) -> Tensor:
+        picked = torch.randint(len(aims["positives"]), (len(patched),), generator=generator)
+        positives = aims["positives"][picked.to(patched.device)]
+        return dual_embedding(
+            patched, clean, positives, aims["texts"], scale, self.spec.triplet_weight, self.spec.margin
+        )
