@@ -20,7 +20,8 @@ for seed in 0 1 2; do
     here=$OUT/$seed
     bad=$here/backdoored # one name for all seeds, since rows are averaged by it
     [ -d "$bad" ] || rvpt attack "$CLIP" --data "$DATA/flickr8k" --data "$DATA/tiny-imagenet-32" --test "$DATA/cifar10" \
-        --trigger badnet --trigger blended --target airplane --seed "$seed" --resume --out "$bad"
+        --trigger badnet --trigger blended --target airplane --seed "$seed" --resume --out "$bad" \
+        --pairs 6000 --n 400 --epochs 3 --lr 3e-4
     for set in cifar10 caltech101; do
         # The class has another name in Caltech-101.
         target=$([ "$set" = cifar10 ] && echo airplane || echo airplanes)

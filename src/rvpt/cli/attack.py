@@ -52,6 +52,7 @@ def attack(
     lr: Annotated[float | None, typer.Option(show_default="the preset's")] = None,
     precision: Precision = "no",
     eval_batch_size: BatchSize = 256,
+    rows: Annotated[Path | None, typer.Option(help="JSONL file to append the rows to.")] = None,
     seed: Seed = 0,
     resume: Resume = False,
     force: Force = False,
@@ -62,21 +63,26 @@ def attack(
     from rvpt.config import AttackSpec
     from rvpt.jobs import attack_and_save
     from rvpt.progress import bar
+    from rvpt.store import append_rows, refuse_unwritable
 
     chosen = presets.preset(presets.ATTACK, preset)
     train = {**chosen["train"], **presets.given(epochs=epochs, batch_size=batch_size, lr=lr)}
     amount = presets.given(n=n, poison_rate=poison_rate) or chosen["poison"]
     triggers = [asked_trigger(text, target, seed, chosen["triggers"]) for text in trigger or ["badnet"]]
+    if rows:
+        refuse_unwritable(rows)
     with bar("attack") as report:
-        rows = attack_and_save(
+        measured = attack_and_save(
             model, data, Path(out), triggers, {**amount, "clean_label": clean_label, "seed": seed},
             AttackSpec.build(**{**train, "precision": precision, "seed": seed}), pairs=pairs or chosen["pairs"],
             split=split, test=test or data[0], test_split=test_split, caption_column=caption_column,
             batch_size=eval_batch_size, resume=resume, force=force, report=report,
         )  # fmt: skip
-    show_rows(rows, as_json=as_json, title=f"backdoored model in {out}")
+    if rows:
+        append_rows(rows, measured)
+    show_rows(measured, as_json=as_json, title=f"backdoored model in {out}")
     if not as_json:
-        show_verdict(rows)
+        show_verdict(measured)
 
 
 def asked_trigger(text: str, target: str, seed: int, defaults: Mapping[str, Mapping[str, Any]]) -> TriggerSpec | Path:
