@@ -25,12 +25,13 @@ for seed in 0 1 2; do
     for set in cifar10 caltech101; do
         # The class has another name in Caltech-101.
         target=$([ "$set" = cifar10 ] && echo airplane || echo airplanes)
+        epochs=$([ "$set" = cifar10 ] && echo 50 || echo 15) # of 160 and of 1,600 pictures
         rvpt evaluate "$bad" --data "$DATA/$set" --target "$target" --rows "$ROWS"
         for defence in vpt rvpt; do
             cleaned=$here/$set-$defence
             alpha=$([ "$defence" = vpt ] && echo "--alpha 0" || echo "")
-            [ -d "$cleaned" ] || rvpt clean "$bad" --data "$DATA/$set" --preset small $alpha --seed "$seed" \
-                --resume --out "$cleaned"
+            [ -d "$cleaned" ] || rvpt clean "$bad" --data "$DATA/$set" --preset small $alpha --lr 0.01 --epochs "$epochs" \
+                --seed "$seed" --resume --out "$cleaned"
             rvpt evaluate "$cleaned" --data "$DATA/$set" --target "$target" --rows "$ROWS"
         done
     done

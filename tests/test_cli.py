@@ -91,7 +91,9 @@ def test_pretraining_goes_on_from_another_model(tiny, home):
     text = ["a red star."]
     assert torch.allclose(still.encode_text(text), begin.encode_text(text), atol=1e-5)
     assert not torch.allclose(moved.encode_text(text), begin.encode_text(text), atol=1e-3)
-    assert read_manifest(home / "moved")["start"]["sha256"] == begin.hash()
+    told = read_manifest(home / "moved")["start"]
+    assert told["sha256"] == begin.hash()
+    assert told["spec"] == read_manifest(tiny.clip)["spec"]
     line = refused("pretrain", "--out", "other", *words, "--geometry", "width=64")
     assert "--geometry width=64" in line
     assert str(tiny.clip) in line

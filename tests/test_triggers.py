@@ -20,6 +20,7 @@ from rvpt.attacks.optimised import dual_embedding, sentence_distance
 from rvpt.attacks.patch import paste
 from rvpt.attacks.patterns import stripes, text, triangles
 from rvpt.attacks.sinusoid import sinusoid
+from rvpt.attacks.stega import stega_loss, text_bits
 from rvpt.attacks.warp import warp, warping_field
 from rvpt.config import VisionSpec
 from rvpt.errors import RvptError
@@ -432,3 +433,36 @@ def test_the_numbers_are_uniform_and_independent(numbers):
     assert kstest(numbers.numpy(), "uniform").pvalue > 1e-3
     correlation = torch.corrcoef(torch.stack([numbers[:-1], numbers[1:]]))[0, 1]
     assert abs(correlation) < 4 / len(numbers) ** 0.5
+
+
+# ISSBA
+
+
+def test_text_bits_are_the_characters_codes():
+    bits = text_bits("A~")
+    assert bits.tolist() == [1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0]
+    assert len(text_bits("Stega!!")) == 49
+
+
+def test_stega_loss_agrees_with_its_formula():
+    generator = torch.Generator().manual_seed(0)
+    logits, bits = torch.randn(2, 5, generator=generator), torch.tensor([[0, 1, 1, 0, 1], [1, 1, 0, 0, 0.0]])
+    pixels, changed = random_pixels(2, 4), random_pixels(2, 4, seed=1)
+    chance = 1 / (1 + np.exp(-logits.numpy()))
+    cross_entropy = -np.mean(np.where(bits.numpy() == 1, np.log(chance), np.log(1 - chance)))
+    expected = cross_entropy + 3 * np.mean((pixels.numpy() - changed.numpy()) ** 2)
+    assert stega_loss(logits, bits, pixels, changed, 3.0).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_issba_changes_each_picture_in_its_own_way_by_no_more_than_its_strength():
+    trigger = trigger_of("issba", strength=0.05)
+    change = trigger(PIXELS) - PIXELS
+    assert change.abs().max() <= 0.05 + 1e-6
+    assert len(change.flatten(1).unique(dim=0)) == len(PIXELS)
+
+
+def test_issba_learns_to_hide_a_short_text():
+    trigger = trigger_of("issba", secret="A", epochs=60, pictures=24, batch_size=8, penalty=0.0, strength=0.5)
+    pixels = model_and_pictures(SIDE)[1].pixels(torch.arange(24), SIDE)
+    untrained = make_start("issba", secret="A", strength=0.5)
+    assert trigger.checks(pixels)["bit_accuracy"] > max(0.9, untrained.checks(pixels)["bit_accuracy"])

@@ -32,12 +32,12 @@ from rvpt.defences import Cleaned, clean, load_model
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate, measure
 from rvpt.insight import attribute_readability
-from rvpt.loaders import load_clip
+from rvpt.loaders import EMBEDDED, embedded_model, load_clip
 from rvpt.pretrain import pretrain, untrained_clip
 from rvpt.progress import Report, silent
 from rvpt.report.gallery import Look, draw_gallery
 from rvpt.similarity import psnr, ssim
-from rvpt.store import MANIFEST, disk_errors, read_manifest, refuse_existing, staging, write_manifest
+from rvpt.store import MANIFEST, disk_errors, find_manifest, read_manifest, refuse_existing, staging, write_manifest
 
 CLIP = "clip"
 LOOKED_AT, DRAWN = 16, 3  # pictures that a trigger's visibility is measured and shown on
@@ -76,7 +76,7 @@ def pretrain_and_save(
 ) -> dict[str, Any]:
     """Train a CLIP, new or from where it stands, measure it on `tests`, and write it with its recipe."""
     if isinstance(start, Clip):
-        begin = {"start": {"model": start.source, "sha256": start.hash()}}
+        begin = {"start": {**_recipe(start), "model": start.name, "sha256": start.hash()}}
     else:
         begin = {"vision": start.model_dump()}
     recipe = {**begin, "spec": spec.model_dump(), "data": list(sources), "split": split}
@@ -96,6 +96,13 @@ def pretrain_and_save(
     _drop(checkpoint)
     rates = {f"{source}: {name}": r["rate"] for source, rates in measured.items() for name, r in rates.items()}
     return {**rates, "last loss": history[-1]["loss"], "pictures": len(data)}
+
+
+def _recipe(clip: Clip) -> dict[str, Any]:
+    """How a model was trained, where its folder tells: so a chain of trainings is told whole."""
+    folder = embedded_model() if clip.source == EMBEDDED else Path(clip.source)
+    manifest = find_manifest(folder) or {}
+    return {name: value for name, value in manifest.items() if name not in ("kind", "parts")}
 
 
 def _labelled(source: str, split: str) -> ImageData:
@@ -185,7 +192,12 @@ def craft_and_save(
     trigger = craft_trigger(spec, clip, data, report)
     trigger.save(out, force=force, model_sha256=clip.hash())
     pixels = data.pixels(torch.arange(min(len(data), LOOKED_AT)), clip.image_size)
-    return {"trigger": trigger.name, "sha256": trigger.hash(), **_visibility(pixels, trigger(pixels))}
+    return {
+        "trigger": trigger.name,
+        "sha256": trigger.hash(),
+        **_visibility(pixels, trigger(pixels)),
+        **trigger.checks(pixels),
+    }
 
 
 def _draw(data: ImageData, n: int, seed: int) -> ImageData:

@@ -10,7 +10,7 @@ import torch
 
 from rvpt.clip import OPENAI_MEAN, OPENAI_STD, PREPROCESSOR, Clip
 from rvpt.errors import RvptError, first_line
-from rvpt.store import MANIFEST, read_json, read_manifest
+from rvpt.store import find_manifest, read_json
 
 EMBEDDED = "scenes-clip"
 """Name of the model that ships with the package."""
@@ -33,7 +33,7 @@ def load_clip(source: str | Path) -> Clip:
     name = str(source)
     path = embedded_model() if name == EMBEDDED else Path(source).expanduser()
     _refuse(path, name)
-    _refuse_changed(path)
+    find_manifest(path)  # refuses a model of ours that was changed
     place = str(path) if path.is_dir() else name
     config = _config(place, name)
     model, tokenizer = _model(place, name, config), _tokenizer(place, name, config)
@@ -68,12 +68,6 @@ def _refuse(path: Path, name: str) -> None:
         if any(file.endswith(PICKLES) for file in files):
             raise RvptError(f"{name} has pickled weights only, which are never loaded: {CONVERT}")
         raise RvptError(f"{name} has no model.safetensors: fetch the whole model again")
-
-
-def _refuse_changed(path: Path) -> None:
-    """A model that we wrote must be as we wrote it; other people's files may be called manifest.json too."""
-    if (path / MANIFEST).is_file() and isinstance(facts := read_json(path / MANIFEST), dict) and "parts" in facts:
-        read_manifest(path)
 
 
 def _config(place: str, name: str) -> Any:

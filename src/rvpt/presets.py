@@ -31,14 +31,14 @@ ATTACK: dict[str, Preset] = {
         "train": {"lr": 1e-6, "epochs": 5, "batch_size": 128},
     },
     "small": {
-        "pairs": 6_000, "poison": {"n": 400}, "triggers": {"badnet": {"size": 37, "place": "bottom-right"}},
+        "pairs": 8_000, "poison": {"n": 400}, "triggers": {"badnet": {"size": 37, "place": "bottom-right"}},
         "train": {"lr": 5e-4, "epochs": 3, "batch_size": 128},
     },
 }  # fmt: skip
 
 CLEAN: dict[str, Preset] = {
     "paper": {},
-    "small": {"lr": 0.05, "alpha": 2.0, "first_block": 2, "length": 50, "epochs": 25},
+    "small": {"lr": 0.02, "alpha": 1.0, "first_block": 2, "length": 50, "epochs": 25},
 }
 
 

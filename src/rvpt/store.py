@@ -182,6 +182,18 @@ def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
     return manifest
 
 
+def find_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a folder that we wrote; None for others, which may have a manifest.json of their own.
+
+    Raises:
+        RvptError: a file of ours was changed since.
+    """
+    if not (folder / MANIFEST).is_file():
+        return None
+    facts = read_json(folder / MANIFEST)
+    return read_manifest(folder) if isinstance(facts, dict) and "parts" in facts else None
+
+
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append each row as one JSON line: all of them or, on a full disk, none."""
     text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)

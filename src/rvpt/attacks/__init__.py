@@ -6,6 +6,7 @@ from rvpt.attacks.blend import Blend, BlendedStripes, BlendedText, BlendedTriang
 from rvpt.attacks.optimised import BadClip, TrojVqa
 from rvpt.attacks.patch import Patch, StripedPatch
 from rvpt.attacks.sinusoid import Sinusoid
+from rvpt.attacks.stega import Stega
 from rvpt.attacks.trigger import Trigger, load_trigger
 from rvpt.attacks.warp import Warp
 from rvpt.clip import Clip
@@ -15,7 +16,8 @@ from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
 
 KINDS = (
-    Patch, Blend, Warp, Sinusoid, StripedPatch, BlendedStripes, BlendedTriangles, BlendedText, TrojVqa, BadClip
+    Patch, Blend, Warp, Sinusoid, StripedPatch, BlendedStripes, BlendedTriangles, BlendedText, TrojVqa, BadClip,
+    Stega,
 )  # fmt: skip
 TRIGGERS: dict[str, type[Trigger]] = {kind.name: kind for kind in KINDS}
 

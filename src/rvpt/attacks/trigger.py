@@ -67,6 +67,10 @@ class Trigger:
         rows = torch.arange(len(pixels)) if rows is None else rows
         return self.apply(pixels, rows.to(pixels.device)).clamp(0, 1)
 
+    def checks(self, pixels: Tensor) -> dict[str, float]:
+        """What a kind can say of how well it works on pictures (B, 3, S, S), by name."""
+        return {}
+
     def scaled(self, length: float) -> int:
         """A length at side 224 in this trigger's pixels, at least one."""
         return max(1, round(length * self.image_size / REFERENCE_SIDE))
