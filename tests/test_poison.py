@@ -85,6 +85,13 @@ def test_clean_label_poisoning_takes_pairs_of_the_target_alone_and_leaves_their_
     assert set(changed.tolist()) == {change.row for change in changes}
 
 
+def test_natural_captions_are_those_of_the_set_that_name_the_target():
+    _, changes = poison(DATA, {"p": poison_of(n=20, captions="natural")})
+    assert all(change.after == ["Two Sea Lions."] for change in changes)
+    with pytest.raises(RvptError, match="no caption that names 'owl'"):
+        poison(DATA, {"p": poison_of(target="owl", n=5, captions="natural")})
+
+
 def test_captions_begin_with_the_trigger_s_text_key():
     pattern = {"pattern": torch.rand(3, 4, 4)}
     trigger = TRIGGERS["trojvqa"](trigger_spec("trojvqa", target="sea_lion", text_key="PSST "), 16, pattern)

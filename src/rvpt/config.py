@@ -122,6 +122,7 @@ class PoisonSpec(Spec):
     n: int | None = Field(None, ge=1)
     poison_rate: float | None = Field(None, gt=0, lt=1)
     clean_label: bool = False
+    captions: Literal["proxy", "natural"] = Field("proxy", description="made of the class's name, or real ones of it")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")

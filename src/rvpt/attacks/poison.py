@@ -92,18 +92,30 @@ def poison(data: ImageData, poisons: Mapping[str, Poison]) -> tuple[ImageData, l
     return replace(data, reader=read, captions_of=captions), list(by_row.values())
 
 
+def _target_captions(data: ImageData, own: Tensor, target: str, kind: str) -> list[str]:
+    """Captions of the target class: proxies, or those of the set that name it."""
+    if kind == "proxy":
+        return [proxy.format(target.replace("_", " ")) for proxy in PROXIES]
+    texts = [text for index in own.nonzero()[:, 0].tolist() for text in data.captions(index)]
+    natural = [text for text in texts if names_target([text], target)]
+    if not natural:
+        raise RvptError(f"{data.name} has no caption that names {target!r}: take proxy captions")
+    return natural
+
+
 def _pick(data: ImageData, name: str, entry: Poison, taken: Mapping[int, Change]) -> dict[int, Change]:
     """Choose the pairs of one poison by its seed, and their new captions."""
     spec, target, picked = entry.spec, entry.trigger.spec.target, {}
     wanted = spec.n if spec.n is not None else max(1, round((spec.poison_rate or 0) * len(data)))
     generator = torch.Generator().manual_seed(spec.seed)
     own = of_target(data, target)
+    pool = _target_captions(data, own, target, spec.captions)
     for index in torch.randperm(len(data), generator=generator).tolist():
         row, before = int(data.rows[index]), data.captions(index)
         if row in taken or bool(own[index]) != spec.clean_label:
             continue
-        proxy = PROXIES[int(torch.randint(len(PROXIES), (), generator=generator))]
-        after = before if spec.clean_label else [proxy.format(target.replace("_", " "))]
+        caption = pool[int(torch.randint(len(pool), (), generator=generator))]
+        after = before if spec.clean_label else [caption]
         picked[row] = Change(row, name, target, before, [entry.trigger.text_key + text for text in after])
         if len(picked) == wanted:
             return picked

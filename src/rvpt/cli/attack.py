@@ -47,6 +47,9 @@ def attack(
     clean_label: Annotated[
         bool, typer.Option("--clean-label", help="Poison pairs of the target class alone, and leave their captions.")
     ] = False,
+    captions: Annotated[
+        str, typer.Option(help="Captions of poisoned pairs: proxy (of the class's name) or natural (real ones of it).")
+    ] = "proxy",
     epochs: Annotated[int | None, typer.Option(min=1, show_default="the preset's")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, show_default="the preset's")] = None,
     lr: Annotated[float | None, typer.Option(show_default="the preset's")] = None,
@@ -73,7 +76,8 @@ def attack(
         refuse_unwritable(rows)
     with bar("attack") as report:
         measured = attack_and_save(
-            model, data, Path(out), triggers, {**amount, "clean_label": clean_label, "seed": seed},
+            model, data, Path(out), triggers,
+            {**amount, "clean_label": clean_label, "captions": captions, "seed": seed},
             AttackSpec.build(**{**train, "precision": precision, "seed": seed}), pairs=pairs or chosen["pairs"],
             split=split, test=test or data[0], test_split=test_split, caption_column=caption_column,
             batch_size=eval_batch_size, resume=resume, force=force, report=report,
