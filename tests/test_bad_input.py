@@ -278,7 +278,7 @@ def test_out_of_memory(refuse, tiny, monkeypatch, error):
     def full(*args, **options):
         raise error
 
-    monkeypatch.setattr("rvpt.jobs.evaluate", full)
+    monkeypatch.setattr("rvpt.jobs.measuring.evaluate", full)
     has(refuse("evaluate", tiny.backdoored, "--data", "scenes:10"), "out of memory", "--batch-size")
 
 
@@ -492,7 +492,7 @@ def test_data_without_labels(refuse, tiny, home):
 
 def test_the_test_data_are_looked_at_before_the_training(refuse, home, monkeypatch):
     parquet(home / "set", number=[1, 2])
-    monkeypatch.setattr("rvpt.jobs.pretrain", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("rvpt.jobs.training.pretrain", lambda *_, **__: pytest.fail("trained"))
     has(refuse("pretrain", "--out", "out", *PRETRAIN, "--test", "set"), "set has no class labels")
 
 

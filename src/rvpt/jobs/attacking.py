@@ -1,0 +1,146 @@
+"""Attacking as a whole job, making triggers, and looking at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpt.attacks import craft_trigger, make_trigger
+from rvpt.attacks.backdoored import attack
+from rvpt.attacks.poison import Poison
+from rvpt.attacks.trigger import Trigger, load_trigger
+from rvpt.config import AttackSpec, PoisonSpec, TriggerSpec
+from rvpt.data import load_data, mix
+from rvpt.errors import RvptError
+from rvpt.evaluation import evaluate
+from rvpt.jobs.measuring import row_facts
+from rvpt.jobs.sources import draw, drop, labelled_data, load_captioned, open_checkpoint
+from rvpt.loaders import load_clip
+from rvpt.progress import Report, silent
+from rvpt.report.gallery import Look, draw_gallery
+from rvpt.similarity import psnr, ssim
+from rvpt.store import disk_errors, refuse_existing
+
+LOOKED_AT, DRAWN = 16, 3  # pictures that a trigger's visibility is measured and shown on
+
+
+def attack_and_save(
+    model: str,
+    sources: Sequence[str],
+    out: Path,
+    triggers: Sequence[TriggerSpec | Path],
+    amount: dict[str, Any],
+    spec: AttackSpec,
+    *,
+    pairs: int,
+    split: str,
+    test: str,
+    test_split: str,
+    caption_column: str | None = None,
+    batch_size: int = 256,
+    resume: bool = False,
+    force: bool = False,
+    report: Report = silent,
+) -> list[dict[str, Any]]:
+    """Backdoor a model, measure it before and after, and write it with triggers, changes and rows.
+
+    Args:
+        triggers: specs of triggers to make, or folders of triggers that were made.
+    """
+    poison_spec = PoisonSpec.build(**amount)
+    clip = load_clip(model)
+    asked = [load_trigger(entry, clip.image_size) if isinstance(entry, Path) else entry for entry in triggers]
+    if len({entry.name for entry in asked}) < len(asked):
+        raise RvptError("two triggers of one name: give each --trigger once")
+    held_out = labelled_data(test, test_split)
+    data = draw(mix([load_captioned(source, split, caption_column) for source in sources]), pairs, spec.seed)
+    data = data.cached(clip.image_size)
+    key = {
+        "spec": spec.model_dump(),
+        "model": clip.hash(),
+        "data": list(sources),
+        "split": split,
+        "caption_column": caption_column,
+        "pairs": pairs,
+        "triggers": [entry.hash() if isinstance(entry, Trigger) else entry.model_dump() for entry in asked],
+    }
+    checkpoint = open_checkpoint(out, {**key, "amount": amount}, resume=resume, force=force)
+    made = [entry if isinstance(entry, Trigger) else craft_trigger(entry, clip, data, report) for entry in asked]
+    by_name = {trigger.name: trigger for trigger in made}
+    poisons = {name: Poison(trigger, poison_spec) for name, trigger in by_name.items()}
+    before = evaluate(clip, held_out, by_name, facts=row_facts(clip, by_name, spec), batch_size=batch_size)
+    done = attack(clip, data, poisons, spec, checkpoint=checkpoint, report=report)
+    done.clip.source = str(out.resolve())
+    after = evaluate(done.clip, held_out, by_name, facts=row_facts(done.clip, by_name, spec), batch_size=batch_size)
+    done.facts.update(seed=spec.seed, rows=[*before, *after])
+    done.save(out, force=force)
+    drop(checkpoint)
+    return [*before, *after]
+
+
+def craft_and_save(
+    model: str,
+    spec: TriggerSpec,
+    sources: Sequence[str],
+    out: Path,
+    *,
+    split: str,
+    caption_column: str | None = None,
+    force: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Make a trigger for a model and write it; returns its hash and how visible it is."""
+    refuse_existing(out, force=force)
+    clip = load_clip(model)
+    data = mix([load_captioned(source, split, caption_column) for source in sources])
+    trigger = craft_trigger(spec, clip, data, report)
+    trigger.save(out, force=force, model_sha256=clip.hash())
+    pixels = data.pixels(torch.arange(min(len(data), LOOKED_AT)), clip.image_size)
+    return {
+        "trigger": trigger.name,
+        "sha256": trigger.hash(),
+        **_visibility(pixels, trigger(pixels)),
+        **trigger.checks(pixels),
+    }
+
+
+def trigger_gallery(
+    triggers: Sequence[TriggerSpec | Path],
+    source: str,
+    split: str,
+    size: int,
+    *,
+    out: Path | None = None,
+    force: bool = False,
+) -> list[dict[str, Any]]:
+    """How visible each trigger is on the first pictures of a set, with its options; draws them if `out` is given."""
+    if out and out.exists() and not force:
+        raise RvptError(f"{out} exists already: choose another --out or give --force")
+    made = [load_trigger(entry, size) if isinstance(entry, Path) else make_trigger(entry, size) for entry in triggers]
+    data = load_data(source, split)
+    pixels = data.pixels(torch.arange(min(len(data), LOOKED_AT)), size)
+    looks, found = [], []
+    for trigger in made:
+        changed = trigger(pixels)
+        rates = _visibility(pixels, changed)
+        looks.append(Look(trigger.name, _drawn(changed), **rates))
+        options = trigger.spec.model_dump(exclude={"name", "target", "seed"})
+        found.append({"name": trigger.name, **rates, "pictures": len(pixels), "options": options})
+    if out:
+        with disk_errors(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            draw_gallery(_drawn(pixels), looks, out)
+    return found
+
+
+def _visibility(pixels: Tensor, changed: Tensor) -> dict[str, float]:
+    return {"psnr": float(psnr(pixels, changed).mean()), "ssim": float(ssim(pixels, changed).mean())}
+
+
+def _drawn(pixels: Tensor) -> Any:
+    """The first pictures as an array (n, H, W, 3)."""
+    return pixels[:DRAWN].permute(0, 2, 3, 1).numpy()

@@ -1,0 +1,73 @@
+"""Measuring saved models: rows that say what was measured and what made it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rvpt.attacks.backdoored import KIND as BACKDOORED
+from rvpt.attacks.backdoored import model_triggers
+from rvpt.attacks.trigger import Trigger, load_trigger
+from rvpt.clip import Clip
+from rvpt.config import TEMPLATE, AttackSpec, RVPTSpec, TrainSpec
+from rvpt.defences import Cleaned, load_model
+from rvpt.evaluation import evaluate
+from rvpt.jobs.sources import labelled_data
+from rvpt.progress import Report, silent
+from rvpt.store import MANIFEST, read_manifest
+
+
+def evaluate_saved(
+    source: str,
+    data: str,
+    *,
+    triggers: Sequence[str] = (),
+    target: str | None = None,
+    split: str = "test",
+    base: str | None = None,
+    template: str = TEMPLATE,
+    batch_size: int = 256,
+    report: Report = silent,
+) -> list[dict[str, Any]]:
+    """Rows of one model on one data set under the given triggers, or those stored with the model."""
+    model = load_model(source, base)
+    clip = model.clip if isinstance(model, Cleaned) else model
+    by_name = {Path(path).name: load_trigger(path, clip.image_size) for path in triggers}
+    by_name = by_name or model_triggers(Path(clip.source), clip.image_size)
+    if target:
+        by_name = {name: trigger.towards(target) for name, trigger in by_name.items()}
+    spec = None if isinstance(model, Cleaned) else _attack_spec(Path(source))
+    return evaluate(
+        model, labelled_data(data, split), by_name, facts=row_facts(model, by_name, spec), template=template,
+        batch_size=batch_size, report=report,
+    )  # fmt: skip
+
+
+def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec | None = None) -> dict[str, Any]:
+    """What every row of a measurement says about the model; `spec` is what made it, a Cleaned knows its own."""
+    spec = _clean_spec(model) if isinstance(model, Cleaned) else spec
+    hashes = {
+        "model": model.hash(),
+        **{f"trigger/{name}": trigger.hash() for name, trigger in triggers.items()},
+    }
+    facts = {"hashes": hashes, "spec": spec.model_dump() if spec else {}, "seed": spec.seed if spec else 0}
+    if isinstance(model, Cleaned):
+        facts["defence"] = "vpt" if isinstance(spec, RVPTSpec) and not spec.alpha else "rvpt"
+        facts["trained_parameters"] = model.prompts.parameter_count()
+        facts["shots"] = model.facts.get("data", {}).get("shots")
+        facts["model"] = model.clip.name
+    return facts
+
+
+def _clean_spec(model: Cleaned) -> RVPTSpec | None:
+    """The settings that a model was cleaned with, where it says so; prompts made by hand have none."""
+    return RVPTSpec.stored(model.facts["spec"]) if "spec" in model.facts else None
+
+
+def _attack_spec(folder: Path) -> AttackSpec | None:
+    """The fine-tuning that made a backdoored model, where the folder has its manifest."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(folder)
+    return AttackSpec.stored(manifest.get("spec")) if manifest["kind"] == BACKDOORED else None

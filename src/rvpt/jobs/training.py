@@ -1,0 +1,74 @@
+"""Pretraining as a whole job: data sets in, a model folder with its recipe out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rvpt.clip import Clip
+from rvpt.config import PretrainSpec, VisionSpec
+from rvpt.data import ImageData
+from rvpt.evaluation import measure
+from rvpt.insight import attribute_readability
+from rvpt.jobs.sources import drop, labelled_data, open_checkpoint
+from rvpt.loaders import EMBEDDED, embedded_model
+from rvpt.pretrain import pretrain, untrained_clip
+from rvpt.progress import Report, silent
+from rvpt.store import find_manifest, staging, write_manifest
+
+CLIP = "clip"
+
+
+def pretrain_and_save(
+    data: ImageData,
+    start: VisionSpec | Clip,
+    spec: PretrainSpec,
+    out: Path,
+    *,
+    sources: Sequence[str],
+    split: str,
+    tests: Sequence[str],
+    caption_column: str | None = None,
+    half: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Train a CLIP, new or from where it stands, measure it on `tests`, and write it with its recipe."""
+    if isinstance(start, Clip):
+        begin = {"start": {**_recipe(start), "model": start.name, "sha256": start.hash()}}
+    else:
+        begin = {"vision": start.model_dump()}
+    recipe = {**begin, "spec": spec.model_dump(), "data": list(sources), "split": split}
+    checkpoint = open_checkpoint(out, {**recipe, "caption_column": caption_column}, resume=resume, force=force)
+    held_out = {source: labelled_data(source, "test") for source in tests}
+    clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed)
+    history = pretrain(clip, data, spec, checkpoint=checkpoint, report=report)
+    if half:
+        clip.model.half().float()
+    measured = {source: _measured(clip, test) for source, test in held_out.items()}
+    facts = {**recipe, "sha256": clip.hash(), "measured": measured, "history": history, "pictures": len(data)}
+    if half:
+        clip.model.half()
+    with staging(out, force=force) as stage:
+        clip.save_pretrained(stage)
+        write_manifest(stage, CLIP, **facts)
+    drop(checkpoint)
+    rates = {f"{source}: {name}": r["rate"] for source, rates in measured.items() for name, r in rates.items()}
+    return {**rates, "last loss": history[-1]["loss"], "pictures": len(data)}
+
+
+def _recipe(clip: Clip) -> dict[str, Any]:
+    """How a model was trained, where its folder tells: so a chain of trainings is told whole."""
+    folder = embedded_model() if clip.source == EMBEDDED else Path(clip.source)
+    manifest = find_manifest(folder) or {}
+    return {name: value for name, value in manifest.items() if name not in ("kind", "parts")}
+
+
+def _measured(clip: Clip, data: ImageData) -> dict[str, dict[str, Any]]:
+    """Zero-shot accuracy on a set, and how well its attributes can be read off the features."""
+    rates = {"zero-shot": measure(clip, data)["none", "CA"]}
+    if data.attributes:
+        rates |= {f"readable: {name}": rate for name, rate in attribute_readability(clip, data).items()}
+    return {name: {"numerator": r.numerator, "n": r.n, "rate": r.value} for name, r in rates.items()}
