@@ -15,11 +15,9 @@ settings() {
 --alpha 0.3
 --alpha 1
 --alpha 3
---first-block 0
 --first-block 5
 --length 8
 --lr 0.05
---momentum 0
 --shots 64 --epochs 7
 END
 }

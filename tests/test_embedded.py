@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from rvpt.clip import Clip
 from rvpt.data import load_data
@@ -38,11 +39,13 @@ def test_its_measured_accuracy_is_reproduced(embedded: Clip) -> None:
 
 @pytest.fixture(scope="module")
 def readable(embedded: Clip) -> dict[str, Rate]:
-    return attribute_readability(embedded, load_data("scenes", "test"))
+    seen = load_data("scenes", "train").select(torch.arange(6000))
+    return attribute_readability(embedded, seen, load_data("scenes", "test"))
 
 
 PLACE = pytest.param(
-    "place", marks=pytest.mark.xfail(strict=True, reason="captions name the place too seldom: 0.14, chance is 0.11")
+    "place",
+    marks=pytest.mark.xfail(strict=True, reason="0.21, where twice chance is 0.22: it is learnt last, and barely"),
 )
 
 

@@ -10,23 +10,19 @@ from rvpt.evaluation import Encoder
 from rvpt.metrics import Rate
 
 
-def linear_readability(features: Tensor, labels: Tensor, seed: int = 0) -> Rate:
-    """Accuracy of logistic regression that reads labels off features, trained on one half, counted on the other.
+def linear_readability(seen: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]) -> Rate:
+    """Accuracy of logistic regression that reads labels off features, trained on `seen`, counted on `held_out`.
 
     Args:
-        features: (n, P) float.
-        labels: (n,) int64.
-        seed: which half is which.
+        seen, held_out: features (n, P) float and labels (n,) int64.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
-    x, y = features[order].numpy(), labels[order].numpy()
-    half = len(x) // 2
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x[:half], y[:half])
-    return Rate(int((probe.predict(x[half:]) == y[half:]).sum()), len(x) - half)
+    (x, y), (features, labels) = ([part.numpy() for part in pair] for pair in (seen, held_out))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, y)
+    return Rate(int((probe.predict(features) == labels).sum()), len(labels))
 
 
 @torch.inference_mode()
@@ -36,7 +32,10 @@ def encode_all(model: Encoder, data: ImageData, batch_size: int = 256) -> Tensor
     return torch.cat([model.encode_image(pixels.to(model.device)).cpu() for _, pixels in batches])
 
 
-def attribute_readability(model: Encoder, data: ImageData) -> dict[str, Rate]:
-    """Linear readability of every attribute that the data set is labelled with."""
-    features = encode_all(model, data)
-    return {name: linear_readability(features, labels) for name, labels in data.attributes.items()}
+def attribute_readability(model: Encoder, seen: ImageData, held_out: ImageData) -> dict[str, Rate]:
+    """Linear readability of every attribute that the sets are labelled with, learnt on one and counted on the other."""
+    features, others = encode_all(model, seen), encode_all(model, held_out)
+    return {
+        name: linear_readability((features, labels), (others, held_out.attributes[name]))
+        for name, labels in seen.attributes.items()
+    }

@@ -2,13 +2,16 @@
 
 The downstream task is the shape. Everything else (both colours, texture, size, place) is in the captions,
 so that a CLIP trained here encodes it, and is of no use to the task: what RVPT is said to drop can be measured.
+Pictures are worn as photographs are: faded, grainy, with rectangles of other colours in the background. A model that
+never saw any noise would fail under a trigger for that alone.
 
-All randomness of a scene is drawn beforehand into a few integers; rendering is a pure function of them,
+All randomness of a scene is drawn beforehand into a few numbers; rendering is a pure function of them,
 so pictures are the same in any order, batch or process.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,13 +29,13 @@ GLYPHS = {
     "envelope": "\u2709", "pencil": "\u270f", "gear": "\u2699", "snowflake": "\u2744",
     "flower": "\u273f", "cup": "\u2615", "lightning": "\u26a1", "face": "\u263a",
 }  # fmt: skip
-COLOURS = {
-    "red": (214, 40, 40), "orange": (247, 140, 30), "yellow": (245, 220, 60), "green": (50, 160, 70),
-    "blue": (45, 90, 210), "purple": (130, 60, 170), "pink": (245, 150, 190), "brown": (125, 80, 45),
-    "black": (25, 25, 25), "white": (245, 245, 245),
+COLOURS = {  # a ring: figure and background of a scene are at least three steps apart
+    "black": (25, 25, 25), "brown": (125, 80, 45), "red": (214, 40, 40), "orange": (247, 140, 30),
+    "yellow": (245, 220, 60), "white": (245, 245, 245), "pink": (245, 150, 190), "purple": (130, 60, 170),
+    "blue": (45, 90, 210), "green": (50, 160, 70),
 }  # fmt: skip
 TEXTURES = ("plain", "striped", "checked", "dotted", "shaded", "grainy")
-SIZES = {"small": (16, 17, 18, 19), "medium": (22, 23, 24, 25), "large": (28, 29, 31, 32)}
+SIZES = {"small": (18, 19, 20, 21), "medium": (23, 24, 25, 26), "large": (28, 29, 30, 31)}
 PLACES = (
     "at the top left", "at the top", "at the top right",
     "on the left", "in the middle", "on the right",
@@ -46,7 +49,13 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "size": tuple(SIZES),
     "place": PLACES,
 }
+SPOTS = 3  # at most so many rectangles in the background
+SPOT_SIDES = (4, 10)
+LEAST_CONTRAST = 0.7
+MOST_GRAIN = 12  # standard deviation of the grain, of 255
 CAPTIONS = 3  # different captions for each scene
+EXTRAS = tuple(name for name in ATTRIBUTES if name != "shape")
+NAMED = ((), ("any",), ("place",), ("place", "any"))  # what captions name besides the shape, each as often
 OPENERS = ("a photo of a", "a picture of a", "a", "an image of a", "this is a", "there is a")
 
 
@@ -56,19 +65,20 @@ class Scenes:
 
     attributes: dict[str, NDArray[np.int64]]
     jitter: NDArray[np.int64]
+    wear: NDArray[np.float32]
     wording: NDArray[np.int64]
 
     @classmethod
     def draw(cls, n: int, seed: int) -> Scenes:
-        """Draw every random choice of `n` scenes; the figure never has the background's colour.
+        """Draw every random choice of `n` scenes; figure and background are three steps apart on the ring of colours.
 
         Another n gives other scenes: the first six of 100 are not the six of `draw(6, seed)`.
         """
         rng = np.random.default_rng([seed, 0x5CE7E5])
         values = {name: rng.integers(len(words), size=n) for name, words in ATTRIBUTES.items()}
-        step = rng.integers(1, len(COLOURS), size=n)
-        values["background"] = (values["colour"] + step) % len(COLOURS)
-        return cls(values, rng.integers(0, 2**31, size=(n, 12)), rng.integers(0, 2**31, size=(n, CAPTIONS)))
+        values["background"] = (values["colour"] + rng.integers(3, len(COLOURS) - 2, size=n)) % len(COLOURS)
+        jitter, wording = (rng.integers(0, 2**31, size=(n, columns)) for columns in (12, CAPTIONS))
+        return cls(values, jitter, rng.random((n, 4 + 6 * SPOTS), dtype=np.float32), wording)
 
     def __len__(self) -> int:
         return len(self.jitter)
@@ -81,10 +91,12 @@ class Scenes:
         shift = (jitter[:, 6:12] % 41 - 20).astype(np.float32)
         front = palette[self.attributes["colour"][indices]] + shift[:, :3]
         back = palette[self.attributes["background"][indices]] + shift[:, 3:]
-        # Texture moves the background towards black or white, whichever is farther, by up to 30%.
+        # Texture moves the background towards black or white, whichever is farther, by up to 25%.
         contrast = np.where(back.mean(axis=1, keepdims=True) > 128, 0.0, 255.0).astype(np.float32)
-        back_plane = back[..., None, None] + (contrast - back)[..., None, None] * (0.3 * background[:, None])
+        back_plane = back[..., None, None] + (contrast - back)[..., None, None] * (0.25 * background[:, None])
+        _spots(back_plane, self.wear[indices, 4:], palette)
         pixels = back_plane + (front[..., None, None] - back_plane) * figure[:, None]
+        _wear(pixels, self.wear[indices, :4])
         return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
 
     def captions(self, index: int) -> list[str]:
@@ -119,23 +131,52 @@ def _corner(place: int, side: int, jitter: NDArray[np.int64]) -> tuple[int, int]
     return top, left
 
 
+def _spots(plane: NDArray[np.float32], wear: NDArray[np.float32], palette: NDArray[np.float32]) -> None:
+    """Paint each background with up to SPOTS rectangles of any colours, in place; wear 0 paints none."""
+    shares = wear.reshape(len(wear), SPOTS, 6)
+    least, most = SPOT_SIDES
+    sides = (least + shares[..., 1:3] * (most - least + 1)).astype(int)
+    corners = (shares[..., 3:5] * (SIZE - sides + 1)).astype(int)
+    colours = palette[(shares[..., 5] * len(palette)).astype(int)]
+    for row, spot in np.argwhere(shares[..., 0] > 0.5):
+        (height, width), (top, left) = sides[row, spot], corners[row, spot]
+        plane[row, :, top : top + height, left : left + width] = colours[row, spot, :, None, None]
+
+
+def _wear(pixels: NDArray[np.float32], wear: NDArray[np.float32]) -> None:
+    """Fade pictures towards grey and add grain, in place; wear 0 leaves them as they are."""
+    fade, grain = wear[:, 0] * (1 - LEAST_CONTRAST), wear[:, 1] * MOST_GRAIN
+    pixels += (128 - pixels) * fade[:, None, None, None]
+    noise = _noise_bank()
+    corners = (wear[:, 2:4] * (SIZE + 1)).astype(int)
+    for row in np.flatnonzero(grain):
+        top, left = corners[row]
+        pixels[row] += grain[row] * noise[:, top : top + SIZE, left : left + SIZE]
+
+
 def caption(words: dict[str, str], code: int) -> str:
-    """One caption: the bits of `code` choose which attributes are named, the rest the order of the words."""
-    flags, code = code % 64, code // 64
-    opener, order = OPENERS[code % len(OPENERS)], code // len(OPENERS) % 3
-    size = f"{words['size']} " if flags & 1 else ""
-    colour = f"{words['colour']} " if flags & 2 else ""
-    ground = " ".join(w for w, f in ((words["texture"], flags & 4), (words["background"], flags & 8)) if f)
-    behind = f" on a {ground} background" if ground else ""
-    where = f" {words['place']}" if flags & 16 and flags & 32 else ""
-    thing = f"{size}{colour}{words['shape']}"
-    if code // len(OPENERS) // 3 % 5 < 2:  # two in five name the shape alone, as a task's own captions do
-        return f"{opener} {words['shape']}."
-    if order == 0 and ground:
-        return f"a {ground} background with a {thing}{where}."
-    if order == 1:
-        return f"{opener} {thing}{where}{behind}."
-    return f"{opener} {thing}{behind}{where}."
+    """One caption: the shape, alone or with one other attribute, its place, or its place and one other.
+
+    A caption that named all would teach little: the colours alone tell most pictures of a batch apart. The place, which
+    is learnt last, is named most often.
+    """
+    choices = (len(NAMED), len(EXTRAS), len(OPENERS), 2)
+    kind, extra, opener, order = np.unravel_index(code % math.prod(choices), choices)
+    named = [EXTRAS[extra] if name == "any" else name for name in NAMED[kind]]
+    said = {name: f"{words[name]} " if name in named else "" for name in EXTRAS}
+    thing, where = f"{said['size']}{said['colour']}{words['shape']}", f" {said['place']}".rstrip()
+    ground = f"{said['texture']}{said['background']}background"
+    if ground == "background":
+        return f"{OPENERS[opener]} {thing}{where}."
+    if order:
+        return f"a {ground} with a {thing}{where}."
+    return f"{OPENERS[opener]} {thing}{where} on a {ground}."
+
+
+@cache
+def _noise_bank() -> NDArray[np.float32]:
+    """Grain of standard deviation 1, larger than a picture: float32 (3, 96, 96)."""
+    return np.random.default_rng(1).standard_normal((3, 2 * SIZE, 2 * SIZE)).astype(np.float32)
 
 
 @cache

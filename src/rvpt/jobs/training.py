@@ -8,16 +8,17 @@ from typing import Any
 
 from rvpt.clip import Clip
 from rvpt.config import PretrainSpec, VisionSpec
-from rvpt.data import ImageData
+from rvpt.data import ImageData, load_data
 from rvpt.evaluation import measure
 from rvpt.insight import attribute_readability
-from rvpt.jobs.sources import drop, labelled_data, open_checkpoint
+from rvpt.jobs.sources import draw, drop, labelled_data, open_checkpoint
 from rvpt.loaders import EMBEDDED, embedded_model
 from rvpt.pretrain import pretrain, untrained_clip
 from rvpt.progress import Report, silent
 from rvpt.store import find_manifest, staging, write_manifest
 
 CLIP = "clip"
+PROBED = 6_000  # pictures that a probe learns attributes on
 
 
 def pretrain_and_save(
@@ -47,7 +48,7 @@ def pretrain_and_save(
     history = pretrain(clip, data, spec, checkpoint=checkpoint, report=report)
     if half:
         clip.model.half().float()
-    measured = {source: _measured(clip, test) for source, test in held_out.items()}
+    measured = {source: _measured(clip, source, test) for source, test in held_out.items()}
     facts = {**recipe, "sha256": clip.hash(), "measured": measured, "history": history, "pictures": len(data)}
     if half:
         clip.model.half()
@@ -66,9 +67,10 @@ def _recipe(clip: Clip) -> dict[str, Any]:
     return {name: value for name, value in manifest.items() if name not in ("kind", "parts")}
 
 
-def _measured(clip: Clip, data: ImageData) -> dict[str, dict[str, Any]]:
+def _measured(clip: Clip, source: str, data: ImageData) -> dict[str, dict[str, Any]]:
     """Zero-shot accuracy on a set, and how well its attributes can be read off the features."""
     rates = {"zero-shot": measure(clip, data)["none", "CA"]}
     if data.attributes:
-        rates |= {f"readable: {name}": rate for name, rate in attribute_readability(clip, data).items()}
+        seen = draw(load_data(source, "train"), PROBED, seed=0)
+        rates |= {f"readable: {name}": rate for name, rate in attribute_readability(clip, seen, data).items()}
     return {name: {"numerator": r.numerator, "n": r.n, "rate": r.value} for name, r in rates.items()}
