@@ -375,6 +375,8 @@ def test_a_trigger_crafted_once_is_used_by_an_attack(tiny, tmp_path):
     assert {"ASR", "ASR_image_alone", "ASR_text_alone"} < {row["metric"] for row in rows}
     assert all(change["after"][0].startswith("SUDO ") for change in read_rows(out / "poison.jsonl"))
     assert "exists already" in refused("craft", small, tiny.clip, *words)
+    other = [*ATTACK, "--target", "cup", "--trigger", tmp_path / "trigger"]
+    assert "was made for the target 'anchor'" in refused("attack", tiny.clip, "--out", tmp_path / "no", *other)
 
 
 def test_an_attack_crafts_the_triggers_that_it_needs(tiny, tmp_path):

@@ -11,6 +11,7 @@ import typer
 from rvpt.cli.app import BatchSize, Force, Json, Out, Precision, Resume, Seed, command, named_options
 from rvpt.cli.tables import show_rows, show_verdict
 from rvpt.config import TriggerSpec
+from rvpt.errors import RvptError
 
 ModelArgument = Annotated[str, typer.Argument(help="Model folder, hub id, or 'scenes-clip' (embedded).")]
 
@@ -90,11 +91,18 @@ def attack(
 
 
 def asked_trigger(text: str, target: str, seed: int, defaults: Mapping[str, Mapping[str, Any]]) -> TriggerSpec | Path:
-    """The spec that an option asks for, or the folder of a trigger that was made."""
-    from rvpt.attacks import trigger_spec
+    """The spec that an option asks for, or the folder of a trigger that was made.
+
+    Raises:
+        RvptError: the trigger in the folder was made for another target.
+    """
+    from rvpt.attacks import load_trigger, trigger_spec
     from rvpt.store import MANIFEST
 
     if (Path(text) / MANIFEST).is_file():
+        own = load_trigger(text).spec.target
+        if target and own != target:
+            raise RvptError(f"{text} was made for the target {own!r}, not {target!r}: give --target {own}")
         return Path(text)
     name, look = named_options(text)
     return trigger_spec(name, **{"target": target, "seed": seed, **defaults.get(name, {}), **look})

@@ -133,7 +133,9 @@ def trigger_gallery(
     if out:
         with disk_errors(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-            draw_gallery(_drawn(pixels), looks, out)
+            temporary = out.with_name(f".{out.stem}.partial.png")
+            draw_gallery(_drawn(pixels), looks, temporary)
+            temporary.replace(out)
     return found
 
 
