@@ -24,8 +24,8 @@ for seed in ${SEEDS:-0 1 2}; do
     here=$OUT/$seed
     bad=$here/backdoored # one name for all seeds, since rows are averaged by it
     [ -d "$bad" ] || rvpt attack "$CLIP" --data "$DATA/flickr8k" --data "$DATA/tiny-imagenet-32" --test "$DATA/cifar10" \
-        --trigger badnet --trigger blended --target "$TARGET" --seed "$seed" --resume --out "$bad" \
-        --pairs 6000 --n 400 --epochs 3 --lr 3e-4
+        --trigger badnet:size=37,place=bottom-right --trigger blended --target "$TARGET" \
+        --seed "$seed" --resume --out "$bad" --pairs 6000 --n 400 --epochs 3 --lr 3e-4
     for set in cifar10 caltech101; do
         epochs=$([ "$set" = cifar10 ] && echo 50 || echo 15) # of 160 and of 1,600 pictures
         measure "$bad" "$set" none

@@ -25,8 +25,9 @@ END
 for seed in ${SEEDS:-0 1 2}; do
     here=$OUT/$seed
     rows=$here/rows.jsonl
-    [ -d "$here/backdoored" ] || rvpt attack scenes-clip --data scenes --target anchor --trigger badnet \
-        --trigger blended --seed "$seed" --resume --out "$here/backdoored"
+    [ -d "$here/backdoored" ] || rvpt attack scenes-clip --data scenes --target anchor \
+        --trigger badnet:size=37,place=bottom-right --trigger blended --pairs 6000 --n 500 --epochs 4 --lr 5e-4 \
+        --seed "$seed" --resume --out "$here/backdoored"
     settings | while read -r options; do
         cleaned=$here/clean${options// /}
         # shellcheck disable=SC2086  # options are several words

@@ -31,7 +31,7 @@ ATTACK: dict[str, Preset] = {
         "train": {"lr": 1e-6, "epochs": 5, "batch_size": 128},
     },
     "small": {
-        "pairs": 6_000, "poison": {"n": 500}, "triggers": {"badnet": {"size": 37, "place": "bottom-right"}},
+        "pairs": 8_000, "poison": {"n": 1_000}, "triggers": {"badnet": {"size": 56}},
         "train": {"lr": 5e-4, "epochs": 4, "batch_size": 128},
     },
 }  # fmt: skip

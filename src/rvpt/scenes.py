@@ -61,7 +61,11 @@ OPENERS = ("a photo of a", "a picture of a", "a", "an image of a", "this is a", 
 
 @dataclass(frozen=True)
 class Scenes:
-    """`n` scenes, told apart by `seed`: exact attribute labels, captions, and pictures on demand."""
+    """`n` scenes, told apart by `seed`: exact attribute labels, captions, and pictures on demand.
+
+    The columns of `wear` are in [0, 1): fading, grain and the grain's place (two); then for each spot whether it is
+    there, height, width, top, left and colour. All zero is a clean picture.
+    """
 
     attributes: dict[str, NDArray[np.int64]]
     jitter: NDArray[np.int64]
