@@ -82,6 +82,11 @@ class ImageData:
         gone = torch.tensor([self.class_index(name) for name in names], dtype=torch.int64)
         return self.select(torch.isin(self.labelled(), gone, invert=True).nonzero()[:, 0])
 
+    def sample(self, n: int, seed: int = 0) -> ImageData:
+        """`n` pictures at random in their order, or all where there are fewer."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.select(order[:n].sort().values)
+
     def few_shot(self, shots: int, seed: int = 0) -> ImageData:
         """`shots` pictures of every class that has any, drawn by `seed`, class after class.
 

@@ -1,4 +1,4 @@
-"""Attacks: triggers, poisoned captions, and the backdoored models made of them. A new trigger goes into TRIGGERS."""
+"""Attacks: triggers, poisoned captions, and the backdoored models made of them. A new trigger goes into KINDS."""
 
 from typing import Any
 

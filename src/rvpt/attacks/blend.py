@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from rvpt.attacks.patterns import noise, stripes, text, triangles
-from rvpt.attacks.trigger import Trigger
+from rvpt.attacks.trigger import DrawnTrigger
 from rvpt.config import TriggerSpec
 
 
@@ -24,7 +23,7 @@ def blend(pixels: Tensor, pattern: Tensor, ratio: float) -> Tensor:
     return (1 - ratio) * pixels + ratio * pattern.to(pixels)
 
 
-class Blend(Trigger):
+class Blend(DrawnTrigger):
     """Uniform noise over the whole picture; with mode "fresh" it is redrawn per picture."""
 
     name = "blended"
@@ -32,15 +31,11 @@ class Blend(Trigger):
     spec: BlendSpec
     pattern: ClassVar[staticmethod[[int, Tensor, int], Tensor]] = staticmethod(noise)
 
-    @classmethod
-    def make(cls, spec: BlendSpec, image_size: int) -> Blend:
-        return cls(spec, image_size, {"pattern": cls.pattern(spec.seed, torch.tensor([-1]), image_size)[0]})
+    def draw(self, rows: Tensor) -> Tensor:
+        return self.pattern(self.spec.seed, rows, self.image_size)
 
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
-        pattern = self.tensors["pattern"]
-        if self.spec.mode == "fresh":
-            pattern = self.pattern(self.spec.seed, rows, self.image_size)
-        return blend(pixels, pattern, self.spec.ratio)
+        return blend(pixels, self.drawn(rows), self.spec.ratio)
 
 
 class BlendedStripes(Blend):

@@ -19,9 +19,7 @@ from rvpt.losses import zero_shot_logits
 from rvpt.progress import Report, silent
 from rvpt.train import fit, frozen
 
-SHOWN_TEXTS = (
-    64  # captions of other pictures that BadCLIP's patch is told apart from, and target pictures it is near to
-)
+SHOWN_TEXTS = 64  # BadCLIP: other pictures' captions to be told apart from, and target pictures to be near to
 
 
 class OptimisedSpec(PatchSpec):
@@ -110,8 +108,7 @@ class OptimisedPatch(Patch):
     def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> OptimisedPatch:
         """Optimise the patch on pictures of `data`; `clip` stays as it is."""
         trigger = cls(spec, clip.image_size, cls.make(spec, clip.image_size).tensors)
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(spec.seed))
-        some = data.select(order[: spec.pictures].sort().values)
+        some = data.sample(spec.pictures, spec.seed)
         train = TrainSpec(lr=spec.lr, epochs=spec.epochs, batch_size=spec.batch_size, seed=spec.seed)
         with frozen(clip):
             task = PatchTask(trigger, clip, some, trigger.aims(clip, data))

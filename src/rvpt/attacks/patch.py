@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rvpt.attacks.draws import uniform
 from rvpt.attacks.patterns import noise, stripes
-from rvpt.attacks.trigger import Trigger
+from rvpt.attacks.trigger import DrawnTrigger
 from rvpt.config import TriggerSpec
 
 
@@ -43,7 +43,7 @@ def paste(pixels: Tensor, patch: Tensor, top: Tensor, left: Tensor) -> Tensor:
     return out
 
 
-class Patch(Trigger):
+class Patch(DrawnTrigger):
     """A square of noise at a random or a fixed place; with mode "fresh" its pattern is redrawn per picture."""
 
     name = "badnet"
@@ -51,18 +51,11 @@ class Patch(Trigger):
     spec: PatchSpec
     pattern: ClassVar[staticmethod[[int, Tensor, int], Tensor]] = staticmethod(noise)
 
-    @classmethod
-    def make(cls, spec: PatchSpec, image_size: int) -> Patch:
-        trigger = cls(spec, image_size, {})
-        side = min(trigger.scaled(spec.size), image_size)
-        trigger.tensors["pattern"] = cls.pattern(spec.seed, torch.tensor([-1]), side)[0]
-        return trigger
+    def draw(self, rows: Tensor) -> Tensor:
+        return self.pattern(self.spec.seed, rows, min(self.scaled(self.spec.size), self.image_size))
 
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
-        pattern = self.tensors["pattern"]
-        if self.spec.mode == "fresh":
-            pattern = self.pattern(self.spec.seed, rows, pattern.shape[-1])
-        return self.put(pixels, rows, pattern)
+        return self.put(pixels, rows, self.drawn(rows))
 
     def put(self, pixels: Tensor, rows: Tensor, pattern: Tensor) -> Tensor:
         """Pictures with `pattern` at this trigger's place."""

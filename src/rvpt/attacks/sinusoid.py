@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rvpt.attacks.draws import uniform
-from rvpt.attacks.trigger import Trigger
+from rvpt.attacks.trigger import DrawnTrigger
 from rvpt.config import TriggerSpec
 
 
@@ -24,20 +24,18 @@ def sinusoid(phase: Tensor, amplitude: float, waves: float, side: int) -> Tensor
     return amplitude * torch.sin(2 * torch.pi * (place + phase[:, None]))[:, None, None]
 
 
-class Sinusoid(Trigger):
+class Sinusoid(DrawnTrigger):
     """Vertical stripes of sinusoidal brightness; the phase is drawn, with mode "fresh" for every picture."""
 
     name = "sig"
     Spec = SinusoidSpec
     spec: SinusoidSpec
+    key = "phase"
 
-    @classmethod
-    def make(cls, spec: SinusoidSpec, image_size: int) -> Sinusoid:
-        return cls(spec, image_size, {"phase": uniform(spec.seed, torch.tensor([-1]), 1)[0]})
+    def draw(self, rows: Tensor) -> Tensor:
+        return uniform(self.spec.seed, rows, 1)
 
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
-        phase = self.tensors["phase"]
-        if self.spec.mode == "fresh":
-            phase = uniform(self.spec.seed, rows, 1)[:, 0]
-        wave = sinusoid(phase.to(pixels.device), self.spec.amplitude, self.spec.waves, self.image_size)
+        phase = self.drawn(rows).flatten().to(pixels.device)
+        wave = sinusoid(phase, self.spec.amplitude, self.spec.waves, self.image_size)
         return pixels + wave.to(pixels.dtype)

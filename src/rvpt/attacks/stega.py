@@ -130,8 +130,7 @@ class Stega(Trigger):
     @classmethod
     def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> Stega:
         """Train encoder and decoder on pictures of `data` at the model's size."""
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(spec.seed))
-        some = data.select(order[: spec.pictures].sort().values)
+        some = data.sample(spec.pictures, spec.seed)
         task = StegaTask(spec, some, clip.image_size, clip.device)
         train = TrainSpec(lr=spec.lr, epochs=spec.epochs, batch_size=spec.batch_size, seed=spec.seed, clip_norm=1.0)
         fit(task, len(some), train, report=report)

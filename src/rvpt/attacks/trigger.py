@@ -90,6 +90,26 @@ class Trigger:
             write_manifest(stage, KIND, spec=self.spec.model_dump(), image_size=self.image_size, **facts)
 
 
+class DrawnTrigger(Trigger):
+    """A trigger of random numbers: drawn once and kept, or with mode "fresh" redrawn for each picture's row."""
+
+    key: ClassVar[str] = "pattern"
+
+    @classmethod
+    def make(cls, spec: Any, image_size: int) -> DrawnTrigger:
+        trigger = cls(spec, image_size, {})
+        trigger.tensors[cls.key] = trigger.draw(torch.tensor([-1]))[0]
+        return trigger
+
+    def draw(self, rows: Tensor) -> Tensor:
+        """What each row's picture gets, (B, ...)."""
+        raise NotImplementedError
+
+    def drawn(self, rows: Tensor) -> Tensor:
+        """What is kept (...), or that of each row (B, ...)."""
+        return self.draw(rows) if self.spec.mode == "fresh" else self.tensors[self.key]
+
+
 def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
     """The trigger of an artefact folder, checked against its hashes.
 

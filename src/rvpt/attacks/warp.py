@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rvpt.attacks.draws import uniform
-from rvpt.attacks.trigger import Trigger
+from rvpt.attacks.trigger import DrawnTrigger
 from rvpt.config import TriggerSpec
 
 
@@ -46,24 +46,18 @@ def warp(pixels: Tensor, field: Tensor, strength: float) -> Tensor:
     return F.grid_sample(pixels, places.expand(len(pixels), -1, -1, -1), align_corners=True)
 
 
-class Warp(Trigger):
+class Warp(DrawnTrigger):
     """One field for all pictures, without the paper's noise mode; with mode "fresh" a field a picture."""
 
     name = "wanet"
     Spec = WarpSpec
     spec: WarpSpec
-
-    @classmethod
-    def make(cls, spec: WarpSpec, image_size: int) -> Warp:
-        trigger = cls(spec, image_size, {})
-        trigger.tensors["field"] = trigger._field(torch.tensor([-1]))[0]
-        return trigger
+    key = "field"
 
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
-        field = self.tensors["field"] if self.spec.mode == "fixed" else self._field(rows)
-        return warp(pixels, field, self.spec.strength)
+        return warp(pixels, self.drawn(rows), self.spec.strength)
 
-    def _field(self, rows: Tensor) -> Tensor:
+    def draw(self, rows: Tensor) -> Tensor:
         points = max(2, self.scaled(self.spec.grid))
         control = 2 * uniform(self.spec.seed, rows, 2 * points * points).view(-1, 2, points, points) - 1
         return warping_field(control, self.image_size)

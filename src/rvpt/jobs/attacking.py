@@ -18,7 +18,7 @@ from rvpt.data import load_data, mix
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
 from rvpt.jobs.measuring import row_facts
-from rvpt.jobs.sources import draw, drop, labelled_data, load_captioned, open_checkpoint
+from rvpt.jobs.sources import drop, labelled_data, load_captioned, open_checkpoint
 from rvpt.loaders import load_clip
 from rvpt.progress import Report, silent
 from rvpt.report.gallery import Look, draw_gallery
@@ -57,8 +57,8 @@ def attack_and_save(
     if len({entry.name for entry in asked}) < len(asked):
         raise RvptError("two triggers of one name: give each --trigger once")
     held_out = labelled_data(test, test_split)
-    data = draw(mix([load_captioned(source, split, caption_column) for source in sources]), pairs, spec.seed)
-    data = data.cached(clip.image_size)
+    data = mix([load_captioned(source, split, caption_column) for source in sources])
+    data = data.sample(pairs, spec.seed).cached(clip.image_size)
     key = {
         "spec": spec.model_dump(),
         "model": clip.hash(),

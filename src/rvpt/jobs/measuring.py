@@ -15,7 +15,7 @@ from rvpt.defences import Cleaned, load_model
 from rvpt.evaluation import evaluate
 from rvpt.jobs.sources import labelled_data
 from rvpt.progress import Report, silent
-from rvpt.store import MANIFEST, read_manifest
+from rvpt.store import find_manifest
 
 
 def evaluate_saved(
@@ -67,7 +67,5 @@ def _clean_spec(model: Cleaned) -> RVPTSpec | None:
 
 def _attack_spec(folder: Path) -> AttackSpec | None:
     """The fine-tuning that made a backdoored model, where the folder has its manifest."""
-    if not (folder / MANIFEST).is_file():
-        return None
-    manifest = read_manifest(folder)
-    return AttackSpec.stored(manifest.get("spec")) if manifest["kind"] == BACKDOORED else None
+    manifest = find_manifest(folder) or {}
+    return AttackSpec.stored(manifest.get("spec")) if manifest.get("kind") == BACKDOORED else None

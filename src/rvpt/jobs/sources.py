@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rvpt.attacks.poison import PROXIES
 from rvpt.checkpoint import Checkpoint
 from rvpt.data import ImageData, load_data, mix
@@ -37,12 +35,6 @@ def labelled_data(source: str, split: str) -> ImageData:
     data = load_data(source, split)
     data.labelled()
     return data
-
-
-def draw(data: ImageData, n: int, seed: int) -> ImageData:
-    """`n` pictures of a set at random, or all where it has fewer."""
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    return data.select(order[:n].sort().values)
 
 
 def open_checkpoint(out: Path, key: dict[str, Any], *, resume: bool, force: bool) -> Checkpoint:

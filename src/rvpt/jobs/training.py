@@ -11,7 +11,7 @@ from rvpt.config import PretrainSpec, VisionSpec
 from rvpt.data import ImageData, load_data
 from rvpt.evaluation import measure
 from rvpt.insight import attribute_readability
-from rvpt.jobs.sources import draw, drop, labelled_data, open_checkpoint
+from rvpt.jobs.sources import drop, labelled_data, open_checkpoint
 from rvpt.loaders import EMBEDDED, embedded_model
 from rvpt.pretrain import pretrain, untrained_clip
 from rvpt.progress import Report, silent
@@ -71,6 +71,6 @@ def _measured(clip: Clip, source: str, data: ImageData) -> dict[str, dict[str, A
     """Zero-shot accuracy on a set, and how well its attributes can be read off the features."""
     rates = {"zero-shot": measure(clip, data)["none", "CA"]}
     if data.attributes:
-        seen = draw(load_data(source, "train"), PROBED, seed=0)
+        seen = load_data(source, "train").sample(PROBED)
         rates |= {f"readable: {name}": rate for name, rate in attribute_readability(clip, seen, data).items()}
     return {name: {"numerator": r.numerator, "n": r.n, "rate": r.value} for name, r in rates.items()}
