@@ -90,18 +90,28 @@ def _disk_error(error: OSError, target: Path) -> RvptError:
     return RvptError(f"could not write {target}: {error.strerror or error}")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` under a temporary name, then rename."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+@contextmanager
+def staged_file(path: Path) -> Iterator[Path]:
+    """A file of the same suffix beside `path` to write; it becomes `path` at the end, or vanishes on any error.
+
+    Raises:
+        RvptError: the disk is full or not writable.
+    """
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _disk_error(error, path) from error
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` under a temporary name, then rename."""
+    with staged_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -23,7 +23,7 @@ from rvpt.loaders import load_clip
 from rvpt.progress import Report, silent
 from rvpt.report.gallery import Look, draw_gallery
 from rvpt.similarity import psnr, ssim
-from rvpt.store import disk_errors, refuse_existing
+from rvpt.store import refuse_existing, staged_file
 
 LOOKED_AT, DRAWN = 16, 3  # pictures that a trigger's visibility is measured and shown on
 
@@ -131,11 +131,8 @@ def trigger_gallery(
         options = trigger.spec.model_dump(exclude={"name", "target", "seed"})
         found.append({"name": trigger.name, **rates, "pictures": len(pixels), "options": options})
     if out:
-        with disk_errors(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            temporary = out.with_name(f".{out.stem}.partial.png")
+        with staged_file(out) as temporary:
             draw_gallery(_drawn(pixels), looks, temporary)
-            temporary.replace(out)
     return found
 
 

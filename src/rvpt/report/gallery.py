@@ -45,4 +45,4 @@ def draw_gallery(pictures: Pictures, looks: Sequence[Look], path: Path) -> None:
             row[2 * column].imshow(triggered)
             row[2 * column + 1].imshow(np.clip(0.5 + AMPLIFIED * (triggered - picture), 0, 1))
     figure.suptitle(f"Triggers, and what they change (times {AMPLIFIED})")
-    figure.savefig(path, dpi=72)
+    figure.savefig(path, dpi=72, format="png")
