@@ -23,7 +23,7 @@ from rvpt.store import read_json, read_manifest, read_rows, sha256_file
 
 KEYS = {
     "model", "data", "attack", "defence", "seed", "metric", "numerator", "n", "rate", "low", "high", "seconds",
-    "peak_memory_bytes", "shots", "trained_parameters", "spec", "hashes", "version",
+    "peak_memory_bytes", "shots", "trained_parameters", "clean_seconds", "spec", "hashes", "version",
 }  # fmt: skip
 MEASURED = {("none", "CA")} | {(a, m) for a in ("badnet", "blended") for m in ("ASR", "ASR_with_target", "PA")}
 PROMPTS = "adapter_model.safetensors"

@@ -12,7 +12,8 @@ from matplotlib import get_data_path
 from PIL import Image
 
 from helpers import memory_data, random_pixels
-from rvpt.data import crop_flip, load_data, mix, resize, to_array
+from rvpt.augment import crop_flip
+from rvpt.data import load_data, mix, resize, to_array
 from rvpt.errors import RvptError
 
 CLASSES = ("red fox", "owl", "Grey_seal")

@@ -13,9 +13,10 @@ from torch import Tensor
 import reference
 from conftest import Factory
 from helpers import random_pixels
+from rvpt.augment import crop_flip
 from rvpt.clip import Clip
 from rvpt.config import RVPTSpec
-from rvpt.data import ImageData, crop_flip
+from rvpt.data import ImageData
 from rvpt.defences.cleaned import Cleaned
 from rvpt.defences.tuning import PromptTuning, frozen
 from rvpt.errors import RvptError

@@ -12,7 +12,7 @@ import rvpt
 ROOT = Path(rvpt.__file__).parent
 ROOMS = [
     {"rvpt", "errors", "config", "presets", "store", "progress"},
-    {"clip", "loaders", "data", "scenes"},
+    {"augment", "clip", "loaders", "data", "scenes"},
     {"prompts", "losses", "metrics", "similarity"},
     {"train", "checkpoint"},
     {"pretrain", "attacks", "defences", "evaluation", "insight"},

@@ -179,3 +179,73 @@ class RVPTSpec(TrainSpec):
         if self.depth > blocks:
             raise RvptError(f"depth {self.depth}: the model has {blocks} blocks")
         return range(blocks - self.depth, blocks) if self.depth_from == "output" else range(self.depth)
+
+
+class VPTSpec(RVPTSpec):
+    """Visual Prompt Tuning: the prompts of RVPT with cross-entropy alone."""
+
+    alpha: float = Field(0.0, ge=0, le=0)
+
+
+class ProbeSpec(TrainSpec):
+    """A linear classifier on the frozen image features, by SGD or by scikit-learn's logistic regression."""
+
+    optimizer: Literal["adamw", "sgd"] = "sgd"
+    lr: float = Field(2e-3, gt=0)
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(32, ge=1)
+    solver: Literal["sgd", "logistic"] = "sgd"
+    inverse_penalty: float = Field(1.0, gt=0, description="scikit-learn's C")
+
+
+class RepellingSpec(TrainSpec):
+    """Fine-tuning with the feature-repelling loss on the blocks from `first_block` on; alpha = 0 leaves it out."""
+
+    lr: float = Field(1e-5, gt=0)
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(64, ge=2)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    alpha: float = Field(0.0, ge=0, description="weight of the feature-repelling loss")
+    margin: float = Field(-1.0, ge=-1, le=1)
+    first_block: int = Field(3, ge=0, description="first repelled block D")
+    augment: Literal["none", "crop-flip"] = "none"
+
+
+class FinetuneSpec(RepellingSpec):
+    """Fine-tuning of the visual tower and a linear head, with cross-entropy on labels (paper: table 8)."""
+
+    template: str = TEMPLATE
+
+    @field_validator("template")
+    @classmethod
+    def _template_has_a_place(cls, template: str) -> str:
+        return check_template(template)
+
+
+class ContrastiveSpec(RepellingSpec):
+    """Fine-tuning of both towers, with InfoNCE on clean captions (paper: table 8)."""
+
+
+class CleanClipSpec(TrainSpec):
+    """CleanCLIP (Bansal et al., ICCV 2023): InfoNCE and self-supervision within each modality, on clean captions."""
+
+    lr: float = Field(1e-5, gt=0)
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(64, ge=2)
+    weight_decay: float = Field(0.1, ge=0)
+    warmup: float = Field(0.003, ge=0, lt=1)
+    weight: float = Field(1.0, ge=0, description="of the loss within the modalities")
+
+
+class ParSpec(TrainSpec):
+    """PAR, Perturb and Recover (Singh et al., arXiv 2412.00727): leave the suspect's features, keep InfoNCE low.
+
+    Its published schedule falls from 3e-5 to 3e-6 in the first half of the steps; here half a cosine falls from 3e-5.
+    """
+
+    lr: float = Field(3e-5, gt=0)
+    epochs: int = Field(2, ge=1)
+    batch_size: int = Field(2048, ge=2)
+    weight_decay: float = Field(1e-4, ge=0)
+    threshold: float = Field(2.15, ge=0, le=4, description="squared distance from which nothing is perturbed further")
+    augment: Literal["none", "crop-flip"] = "crop-flip"

@@ -62,6 +62,17 @@ class ImageData:
             raise RvptError(f"{self.name} has no class labels: a column of ClassLabel type is needed")
         return self.labels
 
+    def present(self) -> tuple[tuple[str, ...], Tensor]:
+        """Names of the classes with a picture, and for each picture (n,) int64 its place among them.
+
+        Raises:
+            RvptError: fewer than two.
+        """
+        found, places = self.labelled().unique(return_inverse=True)
+        if len(found) < 2:
+            raise RvptError(f"{self.name}: pictures of {len(found)} class(es), at least two are needed")
+        return tuple(self.classes[i] for i in found.tolist()), places
+
     def class_index(self, name: str) -> int:
         """Index of a class by its name, spaces and underscores alike."""
         names = [c.replace("_", " ").lower() for c in self.classes]
@@ -193,18 +204,6 @@ def to_array(image: Image.Image, size: int) -> np.ndarray:
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
-
-
-def crop_flip(pixels: Tensor, generator: torch.Generator, smallest: float = 0.6) -> Tensor:
-    """Random square crops of at least `smallest` of the side, resized back (bilinear), half of them mirrored."""
-    draw = torch.rand(4, len(pixels), generator=generator).to(pixels.device)
-    side = smallest + (1 - smallest) * draw[0]
-    shift = (2 * draw[1:3] - 1) * (1 - side)
-    mirror = torch.where(draw[3] < 0.5, -1.0, 1.0)
-    theta = torch.zeros(len(pixels), 2, 3, device=pixels.device)
-    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = side * mirror, side, shift.T
-    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
-    return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False).clamp(0, 1)
 
 
 def load_data(source: str, split: str = "test", *, caption_column: str | None = None) -> ImageData:

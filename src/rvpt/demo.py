@@ -16,9 +16,9 @@ from rvpt.attacks import make_trigger, trigger_spec
 from rvpt.attacks.backdoored import Backdoored, attack
 from rvpt.attacks.poison import Poison
 from rvpt.clip import Clip
-from rvpt.config import AttackSpec, PoisonSpec, RVPTSpec
+from rvpt.config import AttackSpec, PoisonSpec
 from rvpt.data import load_data
-from rvpt.defences import Cleaned, clean
+from rvpt.defences import DEFENCES, Cleaned, clean
 from rvpt.evaluation import evaluate
 from rvpt.jobs import row_facts
 from rvpt.loaders import EMBEDDED, load_clip
@@ -62,15 +62,13 @@ def tell(seed: int, bar: Bar) -> Story:
     triggers, rows = backdoored.triggers, []
     few_shot = load_data("scenes", "train").few_shot(SHOTS, seed)
     models: dict[str, Clip | Cleaned] = {"none": backdoored.clip}
-    for defence, alpha in (("vpt", 0.0), ("rvpt", presets.CLEAN["small"]["alpha"])):
-        spec = RVPTSpec.build(**{**presets.CLEAN["small"], "alpha": alpha, "seed": seed})
+    for defence in ("vpt", "rvpt"):
+        spec = DEFENCES[defence].Spec.build(**presets.CLEAN["small"][defence], seed=seed)
         with bar(f"clean: {defence}") as report:
             models[defence] = clean(backdoored.clip, few_shot, spec, report=report)
     for defence, model in {"before the attack": base, **models}.items():
         with bar(f"measure: {defence}") as report:
-            seconds = round(model.facts["seconds"], 1) if isinstance(model, Cleaned) else 0.0
             facts = {**row_facts(model, triggers), "model": EMBEDDED, "defence": defence, "seed": seed}
-            facts["clean_seconds"] = seconds
             rows += evaluate(model, test, triggers, facts=facts, report=report)
     return Story(backdoored, models, rows)
 

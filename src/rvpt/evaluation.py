@@ -107,6 +107,7 @@ def evaluate(
     counts = measure(model, data, triggers, template=template, batch_size=batch_size, report=report)
     base = {
         "model": model.name, "data": data.name, "defence": "none", "seed": 0, "shots": None, "trained_parameters": 0,
+        "clean_seconds": 0.0,
         "spec": {}, "hashes": {}, "version": __version__, "seconds": round(time.monotonic() - start, 3),
         "peak_memory_bytes": peak_memory(),
     }  # fmt: skip

@@ -54,3 +54,33 @@ def info_nce(
     by_image = F.cross_entropy(logits, weights / weights.sum(1, keepdim=True))
     by_text = F.cross_entropy(logits.T, weights.T / weights.T.sum(1, keepdim=True))
     return (by_image + by_text) / 2
+
+
+def self_supervision(features: Tensor, augmented: Tensor, logit_scale: Tensor | float) -> Tensor:
+    """Contrastive loss within one modality: each row finds its own augmented version among all of them.
+
+    loss = CE(tau F A^t, identity)
+
+    Args:
+        features: (B, P) unit rows.
+        augmented: (B, P) unit rows of the same pictures or texts, augmented.
+        logit_scale: tau.
+
+    Source: Bansal et al. (ICCV 2023, CleanCLIP), equation 2.
+    """
+    return F.cross_entropy(logit_scale * features @ augmented.T, torch.arange(len(features), device=features.device))
+
+
+def perturbation(features: Tensor, suspect: Tensor, threshold: float = 2.15) -> Tensor:
+    """How far features are from the suspect model's, to be made large up to a threshold.
+
+    min(mean_i |f_i - s_i|^2, threshold)
+
+    Args:
+        features: (B, P) unit rows.
+        suspect: (B, P) unit rows of the same pictures or texts in the suspect model.
+        threshold: in [0, 4]; beyond it there is no gradient.
+
+    Source: Singh et al. (arXiv 2412.00727, PAR).
+    """
+    return (features - suspect).square().sum(dim=-1).mean().clamp(max=threshold)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from rvpt.errors import RvptError
 
 Preset = dict[str, Any]
+P = TypeVar("P")
 
 PRETRAIN: dict[str, Preset] = {
     "scenes": {
@@ -36,13 +38,22 @@ ATTACK: dict[str, Preset] = {
     },
 }  # fmt: skip
 
-CLEAN: dict[str, Preset] = {
+PROMPTS_SMALL: Preset = {"lr": 0.02, "first_block": 2, "length": 50, "epochs": 25}
+CLEAN: dict[str, dict[str, Preset]] = {
     "paper": {},
-    "small": {"lr": 0.02, "alpha": 1.0, "first_block": 2, "length": 50, "epochs": 25},
+    "small": {
+        "rvpt": {**PROMPTS_SMALL, "alpha": 1.0},
+        "vpt": PROMPTS_SMALL,
+        "probe": {"lr": 0.02},
+        "finetune": {"lr": 1e-4},
+        "contrastive": {"lr": 1e-4},
+        "cleanclip": {"lr": 1e-4},
+        "par": {"lr": 3e-4, "batch_size": 128},
+    },
 }
 
 
-def preset(table: dict[str, Preset], name: str) -> Preset:
+def preset(table: Mapping[str, P], name: str) -> P:
     """The settings called `name`.
 
     Raises:

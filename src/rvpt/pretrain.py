@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rvpt.augment import crop_flip
 from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import PretrainSpec, VisionSpec
-from rvpt.data import ImageData, crop_flip
+from rvpt.data import ImageData
 from rvpt.losses import info_nce
 from rvpt.progress import Report, silent
 from rvpt.train import fit
@@ -36,22 +37,28 @@ class Contrastive(nn.Module):
         self.patch_drop, self.drop_until = patch_drop, drop_until
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
-        clip = self.clip
-        with torch.no_grad():
-            clip.model.logit_scale.clamp_(max=LARGEST_SCALE)
-        pixels = self.data.pixels(indices, clip.image_size).to(clip.device)
+        pixels, texts = self.draw(indices, generator)
+        tokens = self.clip.embed(pixels)
+        if self.patch_drop and done < self.drop_until:
+            tokens = drop_patches(tokens, self.patch_drop, generator)
+        return {"loss": self.paired(self.clip.project(self.clip.run_blocks(tokens)[0][:, 0]), texts)}
+
+    def draw(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, list[str]]:
+        """The pictures at `indices`, augmented, and one caption of each."""
+        pixels = self.data.pixels(indices, self.clip.image_size).to(self.clip.device)
         if self.augment == "crop-flip":
             pixels = crop_flip(pixels, generator)
         picked = torch.randint(2**31, (len(indices),), generator=generator).tolist()
-        texts = [(c := self.data.captions(i))[p % len(c)] for i, p in zip(indices.tolist(), picked, strict=True)]
+        return pixels, [(c := self.data.captions(i))[p % len(c)] for i, p in zip(indices.tolist(), picked, strict=True)]
+
+    def paired(self, image: Tensor, texts: list[str]) -> Tensor:
+        """InfoNCE of image features (B, P) and a text each; tau is kept within its bounds."""
+        with torch.no_grad():
+            self.clip.model.logit_scale.clamp_(max=LARGEST_SCALE)
         unique = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        column = torch.tensor([unique[text] for text in texts], device=clip.device)
-        pairs = column[:, None] == torch.arange(len(unique), device=clip.device)
-        tokens = clip.embed(pixels)
-        if self.patch_drop and done < self.drop_until:
-            tokens = drop_patches(tokens, self.patch_drop, generator)
-        image = clip.project(clip.run_blocks(tokens)[0][:, 0])
-        return {"loss": info_nce(image, clip.encode_text(list(unique)), clip.logit_scale, pairs)}
+        column = torch.tensor([unique[text] for text in texts], device=image.device)
+        pairs = column[:, None] == torch.arange(len(unique), device=image.device)
+        return info_nce(image, self.clip.encode_text(list(unique)), self.clip.logit_scale, pairs)
 
 
 def drop_patches(tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:

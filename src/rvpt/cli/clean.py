@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import Data, Force, Json, Out, Precision, Resume, Seed, command
+from rvpt.cli.app import Data, Force, Json, Out, Precision, Resume, Seed, command, named_options
 from rvpt.cli.attack import ModelArgument
 from rvpt.cli.tables import show_facts
 
 PRESET = "the preset's"
+NAMES = "rvpt, vpt, probe and finetune (on labels); contrastive, cleanclip and par (on captions)."
 
 
 @command
@@ -19,11 +20,19 @@ def clean(
     model: ModelArgument,
     data: Data,
     out: Out,
+    defence: Annotated[
+        str,
+        typer.Option(help="NAME, or NAME:OPTION=VALUE,... as in cleanclip:weight=2. There are " + NAMES),
+    ] = "rvpt",
     preset: Annotated[
         str, typer.Option(help="Settings: paper, or small for CLIPs of a few million parameters.")
     ] = "paper",
     split: Annotated[str, typer.Option(help="Split of --data to draw from.")] = "train",
     shots: Annotated[int, typer.Option(min=1, help="Clean pictures a class.")] = 16,
+    pairs: Annotated[
+        int, typer.Option(min=2, help="Clean pictures with captions, for the defences on captions.")
+    ] = 10_000,
+    caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
     without_class: Annotated[list[str] | None, typer.Option(help="Leave this class out (emerging class).")] = None,
     alpha: Annotated[
         float | None,
@@ -53,9 +62,9 @@ def clean(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Clean a suspect CLIP with a few labelled pictures and write the prompts as an adapter."""
+    """Clean a suspect CLIP with a few clean pictures and write what came out: for rvpt, prompts as an adapter."""
     from rvpt import presets
-    from rvpt.config import RVPTSpec
+    from rvpt.defences import defence as defence_called
     from rvpt.jobs import clean_and_save
     from rvpt.progress import bar
 
@@ -64,11 +73,12 @@ def clean(
         epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
         init_std=init_std, template=template, augment=augment,
     )  # fmt: skip
-    chosen = presets.preset(presets.CLEAN, preset)
-    spec = RVPTSpec.build(**{**chosen, **options, "precision": precision, "seed": seed})
+    name, more = named_options(defence)
+    entry, chosen = defence_called(name), presets.preset(presets.CLEAN, preset).get(name, {})
+    spec = entry.Spec.build(**{**chosen, **options, **more, "precision": precision, "seed": seed})
     with bar("clean") as report:
         facts = clean_and_save(
-            model, data, Path(out), spec, split=split, shots=shots, without=without_class or [],
-            resume=resume, force=force, report=report,
+            model, data, Path(out), spec, name=name, split=split, shots=shots, without=without_class or [],
+            pairs=pairs, caption_column=caption_column, resume=resume, force=force, report=report,
         )  # fmt: skip
     show_facts({"cleaned": str(out), **facts}, as_json=as_json)

@@ -1,6 +1,97 @@
-"""Defences: a backdoored CLIP and a few clean pictures in, a Cleaned out."""
+"""Defences: a suspect CLIP and a few clean pictures in, a Cleaned out. A new defence goes into DEFENCES."""
 
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rvpt.checkpoint import Checkpoint
+from rvpt.clip import Clip
+from rvpt.config import (
+    CleanClipSpec,
+    ContrastiveSpec,
+    FinetuneSpec,
+    ParSpec,
+    ProbeSpec,
+    RVPTSpec,
+    TrainSpec,
+    VPTSpec,
+)
+from rvpt.data import ImageData
+from rvpt.defences.captions import cleanclip, contrastive, par
 from rvpt.defences.cleaned import Cleaned, load_model
-from rvpt.defences.tuning import clean
+from rvpt.defences.finetune import finetune
+from rvpt.defences.probe import probe
+from rvpt.defences.tuning import tune
+from rvpt.errors import RvptError
+from rvpt.progress import Report, silent
 
-__all__ = ["Cleaned", "clean", "load_model"]
+
+@dataclass(frozen=True)
+class Defence:
+    """One way to clean: what it is made of, what does it, and whether it learns from captions or from labels."""
+
+    Spec: type[TrainSpec]
+    run: Callable[[Clip, ImageData, Any, Checkpoint | None, Report], Cleaned]
+    captions: bool = False
+
+
+DEFENCES = {
+    "rvpt": Defence(RVPTSpec, tune),
+    "vpt": Defence(VPTSpec, tune),
+    "probe": Defence(ProbeSpec, probe),
+    "finetune": Defence(FinetuneSpec, finetune),
+    "contrastive": Defence(ContrastiveSpec, contrastive, captions=True),
+    "cleanclip": Defence(CleanClipSpec, cleanclip, captions=True),
+    "par": Defence(ParSpec, par, captions=True),
+}
+
+__all__ = ["DEFENCES", "Cleaned", "clean", "defence", "load_model"]
+
+
+def defence(name: str) -> Defence:
+    """The defence called `name`.
+
+    Raises:
+        RvptError: there is none.
+    """
+    if name not in DEFENCES:
+        raise RvptError(f"no defence {name!r}: there are {', '.join(DEFENCES)}")
+    return DEFENCES[name]
+
+
+def clean(
+    clip: Clip,
+    data: ImageData,
+    spec: TrainSpec | None = None,
+    *,
+    checkpoint: Checkpoint | None = None,
+    report: Report = silent,
+) -> Cleaned:
+    """Clean a suspect model by the defence that a spec belongs to: RVPT with the paper's settings by default.
+
+    Args:
+        clip: the suspect model; it is not changed.
+        data: clean pictures, all of them used. With labels for "rvpt", "vpt", "probe" and "finetune", where classes
+            without a picture are left out of the loss; with captions for the others.
+        spec: RVPTSpec, VPTSpec, ProbeSpec, FinetuneSpec, ContrastiveSpec, CleanClipSpec or ParSpec.
+
+    Raises:
+        RvptError: fewer than two classes, a block that the model does not have, or a loss that is not finite.
+    """
+    spec = spec or RVPTSpec()
+    name = next(name for name, entry in DEFENCES.items() if entry.Spec is type(spec))
+    start = time.monotonic()
+    cleaned = DEFENCES[name].run(clip, data, spec, checkpoint, report)
+    cleaned.facts.update(
+        defence="vpt" if isinstance(spec, RVPTSpec) and not spec.alpha else name,
+        spec=spec.model_dump(),
+        base_model=clip.source,
+        base_sha256=clip.hash(),
+        classes=list(data.classes),
+        pictures=len(data),
+        seconds=time.monotonic() - start,
+    )
+    return cleaned

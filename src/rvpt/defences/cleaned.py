@@ -1,8 +1,9 @@
-"""A cleaned CLIP: the untouched model and a table of prompts, saved as an adapter."""
+"""A cleaned CLIP: a model with prompts, a classifier of its own, or weights of its own, saved as one folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,56 @@ from rvpt.store import (
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KIND = "cleaned"
+HERE = "."  # the base model of a folder that holds weights of its own
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier: logits tau [f, 1] rows^t of the classes that it was trained on, rows (K, P + 1)."""
+
+    classes: tuple[str, ...]
+    rows: Tensor
+
+    def of(self, names: Sequence[str]) -> Tensor:
+        """The rows of some classes.
+
+        Raises:
+            RvptError: it was not trained on one of them.
+        """
+        unknown = [name for name in names if name not in self.classes]
+        if unknown:
+            raise RvptError(
+                f"class {unknown[0]!r}: this model has a classifier of its own, which was not trained on it"
+            )
+        return self.rows[[self.classes.index(name) for name in names]]
+
+
+def with_one(features: Tensor) -> Tensor:
+    """Features (B, P) with a constant 1 behind them (B, P + 1), for a classifier with a bias."""
+    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
 
 
 class Cleaned(nn.Module):
-    """A CLIP whose image features are those with prompts; text features and tau are the base model's.
+    """A CLIP whose image features are those with prompts, if it has them, and whose classes have a head's rows, if so.
 
     At rest the prompts are a table of keys and values a block: no more tokens, almost no more time.
     """
 
-    def __init__(self, clip: Clip, prompts: RepulsivePrompts, facts: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        prompts: RepulsivePrompts | None = None,
+        head: Head | None = None,
+        facts: dict[str, Any] | None = None,
+        *,
+        own_weights: bool = False,
+    ) -> None:
         super().__init__()
-        self.clip, self.prompts, self.facts = clip, prompts, facts or {}
-        self.name = str(self.facts.get("name", f"{clip.name}+rvpt"))
+        self.clip, self.prompts, self.head = clip, prompts, head
+        self.facts, self.own_weights = facts or {}, own_weights
+        self.name = str(self.facts.get("name", f"{clip.name}+cleaned"))
         with torch.no_grad():
-            self.prefixes = prompts(clip)
+            self.prefixes = prompts(clip) if prompts else None
 
     @property
     def image_size(self) -> int:
@@ -55,33 +92,51 @@ class Cleaned(nn.Module):
         return self.clip.logit_scale
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Unit image features (B, P) of pictures (B, 3, H, W) in [0, 1]."""
-        return self.clip.encode_image(pixels, self.prefixes)
+        """Unit image features (B, P) of pictures (B, 3, H, W) in [0, 1]; with a head (B, P + 1), the last being 1."""
+        features = self.clip.encode_image(pixels, self.prefixes)
+        return with_one(features) if self.head else features
 
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
-        return self.clip.class_features(classes, template)
+        """What image features are compared with: (K, P) text features, or the head's rows (K, P + 1)."""
+        return self.head.of(classes) if self.head else self.clip.class_features(classes, template)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the model has besides a CLIP's weights."""
+        parts = {}
+        if self.prompts:
+            parts["prompts"] = self.prompts.table.detach()
+        if self.head:
+            parts["head"] = self.head.rows.detach()
+        return parts
+
+    @property
+    def trained_parameters(self) -> int:
+        """How many numbers a defence set: those it says that it trained, or those on top of the CLIP's weights."""
+        return int(self.facts.get("trained_parameters", sum(part.numel() for part in self.tensors().values())))
 
     def hash(self) -> str:
-        """sha256 of the base model and the prompts."""
-        return f"{self.facts.get('base_sha256') or self.clip.hash()}+{sha256_tensors(self.prompts.state_dict())}"
+        """sha256 of the weights and of what comes on top of them."""
+        base = self.clip.hash() if self.own_weights else self.facts.get("base_sha256") or self.clip.hash()
+        return f"{base}+{sha256_tensors(self.tensors())}" if self.tensors() else str(base)
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> None:
-        """Write the adapter: configuration, prompts, and the manifest with the base model's hash."""
+        """Write configuration, prompts or head, weights where they are its own, and the base model's hash."""
         config = {
-            "base_model": self.facts.get("base_model", self.clip.source),
-            "base_sha256": self.facts.get("base_sha256") or self.clip.hash(),
-            "blocks": list(self.prompts.blocks),
-            "length": self.prompts.table.shape[1],
-            "width": self.prompts.table.shape[2],
+            "base_model": HERE if self.own_weights else self.facts.get("base_model", self.clip.source),
+            "base_sha256": self.clip.hash() if self.own_weights else self.facts.get("base_sha256") or self.clip.hash(),
+            "blocks": list(self.prompts.blocks) if self.prompts else None,
+            "classes": list(self.head.classes) if self.head else None,
         }
         with staging(Path(folder), force=force) as stage:
+            if self.own_weights:
+                self.clip.save_pretrained(stage)
             write_json(stage / ADAPTER_CONFIG, config)
-            write_tensors(stage / ADAPTER_WEIGHTS, {"prompts": self.prompts.table})
+            write_tensors(stage / ADAPTER_WEIGHTS, self.tensors())  # none, where weights of its own are all it has
             write_manifest(stage, KIND, **self.facts)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, base: str | Path | Clip | None = None) -> Cleaned:
-        """The cleaned model of an adapter folder, on its own base model or on `base`.
+        """The cleaned model of a folder, on its own base model or on `base`.
 
         Raises:
             RvptError: the folder is not whole, or the base model is not the one that was cleaned.
@@ -89,19 +144,44 @@ class Cleaned(nn.Module):
         folder = Path(folder)
         facts = read_manifest(folder, KIND)
         config = read_json(folder / ADAPTER_CONFIG)
-        clip = base if isinstance(base, Clip) else load_clip(base) if base else _base(folder, config["base_model"])
+        own = config["base_model"] == HERE
+        clip = base if isinstance(base, Clip) else _base(folder, folder if own else base or config["base_model"])
         if clip.hash() != config["base_sha256"]:
             raise RvptError(
                 f"{folder} cleans another model than {clip.name}: its base has sha256 "
                 f"{config['base_sha256'][:12]}..., this one {clip.hash()[:12]}...: give the right one with --base"
             )
-        prompts = RepulsivePrompts(config["blocks"], config["length"], config["width"])
-        table = read_tensors(folder / ADAPTER_WEIGHTS)["prompts"]
-        if table.shape != prompts.table.shape or not torch.isfinite(table).all():
-            raise RvptError(f"{folder}: the prompts do not fit {ADAPTER_CONFIG} or are not finite: clean again")
-        with torch.no_grad():
-            prompts.table.copy_(table)
-        return cls(clip, prompts.to(clip.device), {**facts, "name": folder.name})
+        tensors = read_tensors(folder / ADAPTER_WEIGHTS)
+        prompts, head = _prompts(config, tensors, clip, folder), _head(config, tensors, clip, folder)
+        return cls(clip, prompts, head, {**facts, "name": folder.name}, own_weights=own)
+
+
+def _prompts(config: dict[str, Any], tensors: dict[str, Tensor], clip: Clip, folder: Path) -> RepulsivePrompts | None:
+    blocks = config.get("blocks")
+    if blocks is None:
+        return None
+    table = _fitting(tensors.get("prompts"), (len(blocks), None, clip.width), folder)
+    prompts = RepulsivePrompts(blocks, table.shape[1], clip.width)
+    with torch.no_grad():
+        prompts.table.copy_(table)
+    return prompts.to(clip.device).requires_grad_(False)
+
+
+def _head(config: dict[str, Any], tensors: dict[str, Tensor], clip: Clip, folder: Path) -> Head | None:
+    classes = config.get("classes")
+    if classes is None:
+        return None
+    width = int(clip.model.config.projection_dim) + 1
+    return Head(tuple(classes), _fitting(tensors.get("head"), (len(classes), width), folder).to(clip.device))
+
+
+def _fitting(tensor: Tensor | None, shape: tuple[int | None, ...], folder: Path) -> Tensor:
+    """The tensor, if it is there, finite, and of a shape (None is any length)."""
+    sides = () if tensor is None else tensor.shape
+    fits = len(sides) == len(shape) and all(want in (None, side) for want, side in zip(shape, sides, strict=True))
+    if tensor is not None and fits and torch.isfinite(tensor).all():
+        return tensor
+    raise RvptError(f"{folder}: {ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} or is not finite: clean again")
 
 
 def _base(folder: Path, source: str | Path) -> Clip:
@@ -114,7 +194,7 @@ def _base(folder: Path, source: str | Path) -> Clip:
 
 
 def load_model(source: str | Path, base: str | Path | None = None) -> Clip | Cleaned:
-    """A Clip, or a Cleaned where the folder holds an adapter."""
+    """A Clip, or a Cleaned where the folder holds one."""
     if (Path(source) / ADAPTER_CONFIG).is_file():
         return Cleaned.from_pretrained(source, base)
     return load_clip(source)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rvpt.augment import crop_flip
 from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import RVPTSpec
-from rvpt.data import ImageData, crop_flip
+from rvpt.data import ImageData
 from rvpt.defences.cleaned import Cleaned
-from rvpt.errors import RvptError
 from rvpt.losses import feature_repelling, zero_shot_logits
-from rvpt.progress import Report, silent
+from rvpt.progress import Report
 from rvpt.prompts import RepulsivePrompts, frozen_pass, prompted_pass
 from rvpt.train import fit, frozen
 
@@ -35,11 +33,9 @@ class PromptTuning(nn.Module):
         self.prompts = RepulsivePrompts(blocks, spec.length, clip.width, spec.init_std, spec.seed).to(clip.device)
         self.data, self.spec = data, spec
         self._clip = (clip,)  # a tuple: the frozen model is no part of this module
-        present, self.labels = data.labelled().unique(return_inverse=True)
-        if len(present) < 2:
-            raise RvptError(f"{data.name}: pictures of {len(present)} class(es), at least two are needed")
+        names, self.labels = data.present()
         with torch.no_grad():
-            self.text = clip.class_features([data.classes[i] for i in present.tolist()], spec.template)
+            self.text = clip.class_features(names, spec.template)
         self.constants = self._encode_all() if spec.augment == "none" else None
 
     @property
@@ -70,39 +66,10 @@ class PromptTuning(nn.Module):
         return tokens, rows
 
 
-def clean(
-    clip: Clip,
-    few_shot: ImageData,
-    spec: RVPTSpec | None = None,
-    *,
-    checkpoint: Checkpoint | None = None,
-    report: Report = silent,
-) -> Cleaned:
-    """Tune repulsive prompts on a few labelled clean pictures.
-
-    Args:
-        clip: the suspect model; it is not changed.
-        few_shot: labelled pictures, all of them used; classes without a picture are left out of the loss.
-        spec: the paper's settings by default; alpha = 0 gives VPT.
-
-    Raises:
-        RvptError: fewer than two classes, a block that the model does not have, or a loss that is not finite.
-
-    Source: Zhang et al. (arXiv 2412.20392).
-    """
-    spec = spec or RVPTSpec()
-    start = time.monotonic()
+def tune(clip: Clip, few_shot: ImageData, spec: RVPTSpec, checkpoint: Checkpoint | None, report: Report) -> Cleaned:
+    """Tune prompts on labelled pictures; alpha = 0 gives VPT (Zhang et al., arXiv 2412.20392)."""
     with frozen(clip):
         task = PromptTuning(clip, few_shot, spec)
         history = fit(task, len(few_shot), spec, checkpoint=checkpoint, report=report)
-    facts = {
-        "spec": spec.model_dump(),
-        "base_model": clip.source,
-        "base_sha256": clip.hash(),
-        "classes": list(few_shot.classes),
-        "pictures": len(few_shot),
-        "history": history,
-        "seconds": time.monotonic() - start,
-        "trained_parameters": task.prompts.parameter_count(),
-    }
-    return Cleaned(clip, task.prompts.requires_grad_(False), facts)
+    facts = {"history": history, "trained_parameters": task.prompts.parameter_count()}
+    return Cleaned(clip, task.prompts.requires_grad_(False), facts=facts)

@@ -1,4 +1,4 @@
-"""Cleaning as a whole job: a model and a data set in, an adapter out."""
+"""Cleaning as a whole job: a model and a data set in, a cleaned model out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rvpt.config import RVPTSpec
-from rvpt.data import load_data
-from rvpt.defences import clean
-from rvpt.jobs.sources import drop, open_checkpoint
+from rvpt.config import TrainSpec
+from rvpt.data import ImageData, load_data
+from rvpt.defences import clean, defence
+from rvpt.jobs.sources import drop, load_captioned, open_checkpoint
 from rvpt.loaders import load_clip
 from rvpt.progress import Report, silent
 
@@ -18,32 +18,54 @@ def clean_and_save(
     model: str,
     source: str,
     out: Path,
-    spec: RVPTSpec,
+    spec: TrainSpec,
     *,
+    name: str = "rvpt",
     split: str = "train",
     shots: int = 16,
     without: Sequence[str] = (),
+    pairs: int = 10_000,
+    caption_column: str | None = None,
     resume: bool = False,
     force: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Clean a model on `shots` pictures a class and write the adapter."""
+    """Clean a model by the defence `name` and write what came out.
+
+    Args:
+        shots: pictures a class, for the defences that learn from labels.
+        pairs: pictures with captions, for the others.
+    """
     clip = load_clip(model)
-    draw = {"source": source, "split": split, "shots": shots, "seed": spec.seed, "without": list(without)}
+    if defence(name).captions:
+        draw: dict[str, Any] = {"pairs": pairs, "caption_column": caption_column}
+    else:
+        draw = {"shots": shots, "without": list(without)}
+    draw = {"source": source, "split": split, "seed": spec.seed, **draw}
     checkpoint = open_checkpoint(
-        out, {"spec": spec.model_dump(), "model": clip.hash(), "data": draw}, resume=resume, force=force
+        out,
+        {"defence": name, "spec": spec.model_dump(), "model": clip.hash(), "data": draw},
+        resume=resume,
+        force=force,
     )
-    few_shot = load_data(source, split).without(without).few_shot(shots, spec.seed)
-    cleaned = clean(clip, few_shot, spec, checkpoint=checkpoint, report=report)
+    cleaned = clean(clip, _drawn(draw, clip.image_size), spec, checkpoint=checkpoint, report=report)
     cleaned.facts.update(data=draw)
     cleaned.save_pretrained(out, force=force)
     drop(checkpoint)
-    trained, last = cleaned.prompts.parameter_count(), cleaned.facts["history"][-1]
+    facts = cleaned.facts
     return {
-        "pictures": len(few_shot),
-        "trained parameters": trained,
-        "share of the model's": f"{100 * trained / clip.parameter_count():.2f}%",
-        "CE": round(last["CE"], 4),
-        "FR": round(last["FR"], 4),
-        "seconds": round(cleaned.facts["seconds"], 1),
+        "defence": facts["defence"],
+        "pictures": facts["pictures"],
+        "trained parameters": facts["trained_parameters"],
+        "share of the model's": f"{100 * facts['trained_parameters'] / clip.parameter_count():.2f}%",
+        **{term: round(value, 4) for term, value in facts["history"][-1].items()},
+        "seconds": round(facts["seconds"], 1),
     }
+
+
+def _drawn(draw: dict[str, Any], size: int) -> ImageData:
+    """The clean pictures that a defence learns from."""
+    if "pairs" in draw:
+        captioned = load_captioned(draw["source"], draw["split"], draw["caption_column"])
+        return captioned.sample(draw["pairs"], draw["seed"]).cached(size)
+    return load_data(draw["source"], draw["split"]).without(draw["without"]).few_shot(draw["shots"], draw["seed"])

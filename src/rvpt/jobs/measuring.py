@@ -10,8 +10,8 @@ from rvpt.attacks.backdoored import KIND as BACKDOORED
 from rvpt.attacks.backdoored import model_triggers
 from rvpt.attacks.trigger import Trigger, load_trigger
 from rvpt.clip import Clip
-from rvpt.config import TEMPLATE, AttackSpec, RVPTSpec, TrainSpec
-from rvpt.defences import Cleaned, load_model
+from rvpt.config import TEMPLATE, AttackSpec, TrainSpec
+from rvpt.defences import Cleaned, defence, load_model
 from rvpt.evaluation import evaluate
 from rvpt.jobs.sources import labelled_data
 from rvpt.progress import Report, silent
@@ -34,7 +34,7 @@ def evaluate_saved(
     model = load_model(source, base)
     clip = model.clip if isinstance(model, Cleaned) else model
     by_name = {Path(path).name: load_trigger(path, clip.image_size) for path in triggers}
-    by_name = by_name or model_triggers(Path(clip.source), clip.image_size)
+    by_name = by_name or model_triggers(_suspect(model), clip.image_size)
     if target:
         by_name = {name: trigger.towards(target) for name, trigger in by_name.items()}
     spec = None if isinstance(model, Cleaned) else _attack_spec(Path(source))
@@ -53,16 +53,24 @@ def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSp
     }
     facts = {"hashes": hashes, "spec": spec.model_dump() if spec else {}, "seed": spec.seed if spec else 0}
     if isinstance(model, Cleaned):
-        facts["defence"] = "vpt" if isinstance(spec, RVPTSpec) and not spec.alpha else "rvpt"
-        facts["trained_parameters"] = model.prompts.parameter_count()
+        facts["defence"] = model.facts.get("defence", "rvpt")
+        facts["trained_parameters"] = model.trained_parameters
+        facts["clean_seconds"] = round(model.facts.get("seconds", 0.0), 1)
         facts["shots"] = model.facts.get("data", {}).get("shots")
-        facts["model"] = model.clip.name
+        facts["model"] = _suspect(model).name
     return facts
 
 
-def _clean_spec(model: Cleaned) -> RVPTSpec | None:
+def _suspect(model: Clip | Cleaned) -> Path:
+    """The folder of the model as it came; triggers are stored there."""
+    if isinstance(model, Cleaned) and model.own_weights:
+        return Path(model.facts["base_model"])
+    return Path((model.clip if isinstance(model, Cleaned) else model).source)
+
+
+def _clean_spec(model: Cleaned) -> TrainSpec | None:
     """The settings that a model was cleaned with, where it says so; prompts made by hand have none."""
-    return RVPTSpec.stored(model.facts["spec"]) if "spec" in model.facts else None
+    return defence(model.facts["defence"]).Spec.stored(model.facts["spec"]) if "spec" in model.facts else None
 
 
 def _attack_spec(folder: Path) -> AttackSpec | None:

@@ -1,0 +1,43 @@
+"""Random changes of pictures and captions that leave what they show."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LUMA = (0.299, 0.587, 0.114)
+DROPPED = 0.1  # share of a caption's words that are left out
+
+
+def crop_flip(pixels: Tensor, generator: torch.Generator, smallest: float = 0.6) -> Tensor:
+    """Random square crops of at least `smallest` of the side, resized back (bilinear), half of them mirrored."""
+    draw = torch.rand(4, len(pixels), generator=generator).to(pixels.device)
+    side = smallest + (1 - smallest) * draw[0]
+    shift = (2 * draw[1:3] - 1) * (1 - side)
+    mirror = torch.where(draw[3] < 0.5, -1.0, 1.0)
+    theta = torch.zeros(len(pixels), 2, 3, device=pixels.device)
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = side * mirror, side, shift.T
+    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False).clamp(0, 1)
+
+
+def jitter(pixels: Tensor, generator: torch.Generator, most: float = 0.4) -> Tensor:
+    """Brightness, contrast and saturation of each picture times its own factors in [1 - most, 1 + most]."""
+    factors = 1 + most * (2 * torch.rand(3, len(pixels), 1, 1, 1, generator=generator).to(pixels.device) - 1)
+    brightness, contrast, saturation = factors
+    pixels = pixels * brightness
+    middle = pixels.mean(dim=(1, 2, 3), keepdim=True)
+    pixels = middle + (pixels - middle) * contrast
+    grey = (pixels * pixels.new_tensor(LUMA).view(3, 1, 1)).sum(dim=1, keepdim=True)
+    return (grey + (pixels - grey) * saturation).clamp(0, 1)
+
+
+def shuffle_words(text: str, generator: torch.Generator) -> str:
+    """The text without a tenth of its words, drawn at random, and with two neighbours swapped; never empty."""
+    words = text.split()
+    kept = torch.rand(len(words), generator=generator) >= DROPPED
+    left = [word for word, keep in zip(words, kept.tolist(), strict=True) if keep] or words
+    place = int(torch.randint(max(1, len(left) - 1), (), generator=generator))
+    left[place : place + 2] = reversed(left[place : place + 2])
+    return " ".join(left)
