@@ -204,9 +204,19 @@ def find_manifest(folder: Path) -> dict[str, Any] | None:
     return read_manifest(folder) if isinstance(facts, dict) and "parts" in facts else None
 
 
+def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a file of rows, whole or not at all, in place of what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, _lines(rows))
+
+
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append each row as one JSON line: all of them or, on a full disk, none."""
-    text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+    text = _lines(rows)
     size = path.stat().st_size if path.is_file() else 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

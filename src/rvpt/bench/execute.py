@@ -1,0 +1,71 @@
+"""Doing one task: what a worker runs, in this process or in another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rvpt.attacks import trigger_spec
+from rvpt.attacks.backdoored import TRIGGER_FOLDER
+from rvpt.bench.plan import Task
+from rvpt.config import AttackSpec
+from rvpt.defences import defence
+from rvpt.jobs import attack_and_save, clean_and_save, evaluate_saved
+from rvpt.progress import Report, silent
+from rvpt.store import read_rows, write_rows
+
+
+def execute(task: Task, work: Path, report: Report = silent) -> float:
+    """Run a task unless it is done; a run that was cut goes on from its checkpoint. Returns its seconds."""
+    start = time.monotonic()
+    if not task.done(work):
+        {"attack": _attack, "clean": _clean, "measure": _measure}[task.kind](task, work, report)
+    return time.monotonic() - start
+
+
+def _attack(task: Task, work: Path, report: Report) -> None:
+    asked = task.settings
+    data = asked["data"]
+    attack_and_save(
+        asked["model"], data["data"], task.path(work), [trigger_spec(**spec) for spec in asked["triggers"]],
+        asked["amount"], AttackSpec.build(**asked["spec"]), pairs=asked["pairs"], split=data["split"],
+        caption_column=data["caption_column"], test=data["test"], test_split=data["test_split"],
+        resume=True, report=report,
+    )  # fmt: skip
+
+
+def _clean(task: Task, work: Path, report: Report) -> None:
+    asked = task.settings
+    data, draw = asked["data"], {name: asked[name] for name in ("shots", "without", "pairs") if name in asked}
+    spec = defence(asked["name"]).Spec.build(**asked["spec"])
+    clean_and_save(
+        str(_start(task).path(work)), data["data"], task.path(work), spec, name=asked["name"], split=data["split"],
+        caption_column=data["caption_column"], resume=True, report=report, **draw,
+    )  # fmt: skip
+
+
+def _measure(task: Task, work: Path, report: Report) -> None:
+    asked, made = task.settings, _start(task)
+    test = asked["test"]
+    attacked = made.start or made
+    folders = sorted((attacked.path(work) / TRIGGER_FOLDER).iterdir())
+    rows = evaluate_saved(
+        asked["before"] or str(made.path(work)), test["data"], triggers=[str(folder) for folder in folders],
+        target=test["target"], split=test["split"], template=test["template"], report=report,
+    )  # fmt: skip
+    label = {"model": asked["model"], "seed": asked["seed"]}
+    if asked["before"]:
+        label["defence"] = asked["label"]
+    write_rows(task.path(work), ({**row, **label} for row in rows))
+
+
+def _start(task: Task) -> Task:
+    assert task.start is not None  # only attacks start from nothing
+    return task.start
+
+
+def measured(tasks: Sequence[Task], work: Path) -> list[dict[str, Any]]:
+    """The rows of all measurements that are done, in the plan's order."""
+    return [row for task in tasks if task.kind == "measure" and task.done(work) for row in read_rows(task.path(work))]

@@ -1,0 +1,93 @@
+"""From a recipe to tasks: what is to be run, in an order in which each finds what it needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rvpt import presets
+from rvpt.attacks import trigger_spec
+from rvpt.bench.recipe import AttackEntry, DefenceEntry, Recipe
+from rvpt.config import AttackSpec, PoisonSpec
+from rvpt.defences import defence
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: what kind, all that it depends on, and the task whose model it starts from."""
+
+    kind: str
+    title: str
+    settings: dict[str, Any]
+    start: Task | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for the same work, in any recipe."""
+        whole = json.dumps([self.kind, self.settings, self.start and self.start.key], sort_keys=True)
+        return f"{self.kind}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
+
+    def path(self, work: Path) -> Path:
+        """What the task writes."""
+        return work / "rows" / f"{self.key}.jsonl" if self.kind == "measure" else work / "models" / self.key
+
+    def done(self, work: Path) -> bool:
+        return self.path(work).exists()
+
+
+def plan(recipe: Recipe, model_sha256: str) -> list[Task]:
+    """All tasks of a recipe; settings are checked here, before anything runs.
+
+    Raises:
+        RvptError: an entry names what there is not, or a setting that does not fit.
+    """
+    tasks: list[Task] = []
+    for seed in recipe.seeds:
+        for name, entry in recipe.attacks.items():
+            model = f"{Path(recipe.model).name}+{name}"
+            attacked = Task("attack", f"{model}, seed {seed}", _attack(recipe, entry, model_sha256, seed))
+            tasks += [attacked, *_measured(recipe, attacked, model, seed, "before the attack")]
+            tasks += _measured(recipe, attacked, model, seed, "none")
+            for label, cleaning in recipe.defences.items():
+                title = f"{model}, seed {seed}, {label}"
+                cleaned = Task("clean", title, _clean(recipe, cleaning, seed), attacked)
+                tasks += [cleaned, *_measured(recipe, cleaned, model, seed, label)]
+    return tasks
+
+
+def _attack(recipe: Recipe, entry: AttackEntry, model_sha256: str, seed: int) -> dict[str, Any]:
+    chosen = presets.preset(presets.ATTACK, recipe.preset)
+    specs = []
+    for asked in entry.triggers:
+        options = dict(asked)
+        name = str(options.pop("name", "without a name"))
+        look = {"target": recipe.target, "seed": seed, **chosen["triggers"].get(name, {}), **options}
+        specs.append(trigger_spec(name, **look).model_dump())
+    return {
+        "model": recipe.model,
+        "sha256": model_sha256,
+        "data": recipe.attack_data.model_dump(),
+        "triggers": specs,
+        "amount": PoisonSpec.build(**{**(entry.poison or chosen["poison"]), "seed": seed}).model_dump(),
+        "spec": AttackSpec.build(**{**chosen["train"], **entry.train, "seed": seed}).model_dump(),
+        "pairs": entry.pairs or chosen["pairs"],
+    }
+
+
+def _clean(recipe: Recipe, entry: DefenceEntry, seed: int) -> dict[str, Any]:
+    chosen = presets.preset(presets.CLEAN, recipe.preset).get(entry.name, {})
+    spec = defence(entry.name).Spec.build(**{**chosen, **entry.options, "seed": seed})
+    draw = {"pairs": entry.pairs} if defence(entry.name).captions else {"shots": entry.shots, "without": entry.without}
+    return {"name": entry.name, "data": recipe.clean_data.model_dump(), "spec": spec.model_dump(), **draw}
+
+
+def _measured(recipe: Recipe, made: Task, model: str, seed: int, label: str) -> Iterator[Task]:
+    """A task for each test set; before the attack it is the clean model, under the triggers of the attack."""
+    before = recipe.model if label == "before the attack" else None
+    for test in recipe.tests:
+        settings = {"test": test.model_dump(), "model": model, "label": label, "seed": seed, "before": before}
+        yield Task("measure", f"{model}, seed {seed}, {label}, on {Path(test.data).name}", settings, made)

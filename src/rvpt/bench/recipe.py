@@ -1,0 +1,104 @@
+"""Recipes: a matrix of attacks, defences, seeds and test sets, written in TOML."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from rvpt.config import TEMPLATE, Spec
+from rvpt.errors import RvptError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Captioned(Spec):
+    """Data sets to poison, mixed if they are several; `test` is a labelled one to check the attack on."""
+
+    data: list[str] = Field(min_length=1)
+    split: str = "train"
+    caption_column: str | None = None
+    test: str
+    test_split: str = "test"
+
+
+class Clean(Spec):
+    """The set that clean pictures are drawn from."""
+
+    data: str
+    split: str = "train"
+    caption_column: str | None = None
+
+
+class HeldOut(Spec):
+    """A labelled set to measure on; `target` is the target class's name there, where it differs."""
+
+    data: str
+    split: str = "test"
+    target: str | None = None
+    template: str = TEMPLATE
+
+
+class AttackEntry(Spec):
+    """One backdoored model a seed: each trigger is a table with a name and its options."""
+
+    triggers: list[dict[str, Any]] = Field(min_length=1)
+    pairs: int | None = Field(None, ge=1)
+    poison: dict[str, Any] = Field({})
+    train: dict[str, Any] = Field({})
+
+
+class DefenceEntry(Spec):
+    """One cleaned model for each backdoored one."""
+
+    name: str
+    options: dict[str, Any] = Field({})
+    shots: int = Field(16, ge=1)
+    pairs: int = Field(10_000, ge=2)
+    without: list[str] = Field([])
+
+
+class Recipe(Spec):
+    """What `rvpt bench` runs: every attack with every seed, each cleaned by every defence, each measured on every test.
+
+    The backdoored models are measured too. What an entry leaves out is the preset's.
+    """
+
+    title: str
+    model: str
+    target: str
+    preset: str = "small"
+    seeds: list[int] = Field([0], min_length=1)
+    attack_data: Captioned
+    clean_data: Clean
+    tests: list[HeldOut] = Field(min_length=1)
+    attacks: dict[str, AttackEntry] = Field(min_length=1)
+    defences: dict[str, DefenceEntry] = Field({})
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a TOML file; $NAME in it stands for the environment variable NAME.
+
+    Raises:
+        RvptError: no such file, no TOML, a variable that is not set, or a setting that does not fit.
+    """
+    try:
+        text = os.path.expandvars(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RvptError(f"{path} is no recipe: {error}") from None
+    if unset := re.search(r"\$\w+", text):
+        raise RvptError(
+            f"{path} needs the environment variable {unset[0][1:]}: set it, as in {unset[0][1:]}=... rvpt bench ..."
+        )
+    try:
+        return Recipe.build(**values)
+    except RvptError as error:
+        raise RvptError(f"{path}: {error}") from None

@@ -1,0 +1,75 @@
+"""Running what is missing of a plan, each task as soon as its model is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rvpt.bench.engine import Submit
+from rvpt.bench.plan import Task
+from rvpt.errors import first_line
+from rvpt.store import append_rows, read_rows
+
+TIMES = "times.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: seconds, or an error; a task whose model is missing was not started."""
+
+    task: Task
+    seconds: float = 0.0
+    error: str = ""
+
+
+def missing(tasks: Sequence[Task], work: Path) -> list[Task]:
+    """The tasks that are still to be run, each once."""
+    return list({task.key: task for task in tasks if not task.done(work)}.values())
+
+
+def run_all(tasks: Sequence[Task], work: Path, submit: Submit, ended: Callable[[Outcome], None]) -> list[Outcome]:
+    """Run the missing tasks; one that fails is told and takes those that need its model with it, no others."""
+    waiting, running, outcomes = missing(tasks, work), dict[Future[float], Task](), []
+    while waiting or running:
+        for task in [task for task in waiting if task.start is None or task.start.done(work)]:
+            running[submit(task, work)] = task
+            waiting.remove(task)
+        if not running:  # what is left waits for models that failed
+            outcomes += [Outcome(task, error="not started: its model is missing") for task in waiting]
+            break
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            outcomes.append(_outcome(running.pop(future), future))
+            _keep_time(outcomes[-1], work)
+            ended(outcomes[-1])
+    return outcomes
+
+
+def _outcome(task: Task, future: Future[float]) -> Outcome:
+    error = future.exception()
+    if error is None:
+        return Outcome(task, seconds=future.result())
+    return Outcome(task, error=f"{type(error).__name__}: {first_line(error)}")
+
+
+def estimate(tasks: Sequence[Task], work: Path) -> float | None:
+    """Seconds that tasks will take, one after the other, from earlier ones of their kind; None if one is the first."""
+    path = work / TIMES
+    known: dict[str, list[float]] = {}
+    for row in read_rows(path) if path.is_file() else []:
+        known.setdefault(row["kind"], []).append(row["seconds"])
+    kinds = [_sort(task) for task in tasks]
+    return sum(mean(known[kind]) for kind in kinds) if all(kind in known for kind in kinds) else None
+
+
+def _keep_time(outcome: Outcome, work: Path) -> None:
+    if not outcome.error:
+        row: dict[str, Any] = {"kind": _sort(outcome.task), "seconds": round(outcome.seconds, 1)}
+        append_rows(work / TIMES, [row])
+
+
+def _sort(task: Task) -> str:
+    return f"{task.kind} {task.settings['name']}" if task.kind == "clean" else task.kind

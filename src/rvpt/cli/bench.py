@@ -1,0 +1,71 @@
+"""rvpt bench: run a recipe, what is missing of it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rvpt.cli.app import Json, command
+from rvpt.cli.tables import show_facts, show_rows
+from rvpt.errors import RvptError
+
+
+@command
+def bench(
+    recipe: Annotated[Path, typer.Argument(help="TOML file: attacks, defences, seeds, test sets (recipes/ has some).")],
+    work: Annotated[
+        Path, typer.Option(help="Folder for models and rows; recipes that share it share their models.")
+    ] = Path("runs"),
+    rows: Annotated[Path | None, typer.Option(help="JSONL file for all rows of the recipe, written anew.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run, and run nothing.")] = False,
+    engine: Annotated[str, typer.Option(help="local (processes), or ray (a cluster).")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the local engine.")] = 1,
+    address: Annotated[str | None, typer.Option(help="Ray's head node.", show_default="a local one")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run every attack and defence of a recipe that is not done yet; started again, it goes on where it was cut."""
+    from rvpt.bench import Outcome, measured, plan, processes, ray_cluster, read_recipe, run_all
+    from rvpt.bench.run import estimate, missing
+    from rvpt.loaders import load_clip
+    from rvpt.progress import bar
+    from rvpt.store import write_rows
+
+    asked = read_recipe(recipe)
+    tasks = plan(asked, load_clip(asked.model).hash())
+    left = missing(tasks, work)
+    if dry_run:
+        seconds = estimate(left, work)
+        counts = Counter(task.kind for task in left)
+        took = "not known before one of each kind has run" if seconds is None else f"{seconds / 60:.0f} min, one by one"
+        show_facts(
+            {"recipe": asked.title, "done": f"{len(tasks) - len(left)} of {len(tasks)}", **counts, "time": took},
+            as_json=as_json,
+        )
+        return
+    if engine not in ("local", "ray"):
+        raise RvptError(f"no engine {engine!r}: there are local and ray")
+    with (
+        bar(asked.title) as report,
+        ray_cluster(address) if engine == "ray" else processes(workers) as submit,
+    ):
+        ended = 0
+
+        def tell(outcome: Outcome) -> None:
+            nonlocal ended
+            ended += 1
+            report(ended, len(left), {})
+            if outcome.error:
+                print(f"failed: {outcome.task.title}: {outcome.error}", file=sys.stderr)
+
+        outcomes = run_all(tasks, work, submit, tell)
+    found = measured(tasks, work)
+    if rows:
+        write_rows(rows, found)
+    show_rows(found, as_json=as_json, title=asked.title)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if failed:
+        raise RvptError(f"{len(failed)} of {len(left)} runs did not end well: mend the cause and run it again")

@@ -1,0 +1,148 @@
+"""Recipes: what they expand to, that they run once, go on after a kill, and live with a run that fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import refused, rvpt, works
+from rvpt.bench import plan, read_recipe
+from rvpt.bench.run import missing
+from rvpt.errors import RvptError
+from rvpt.store import read_rows
+
+RECIPE = """
+title = "small"
+model = "{model}"
+target = "anchor"
+seeds = [0, 1]
+attack_data = {{data = ["scenes:200"], test = "scenes:48"}}
+clean_data = {{data = "scenes:500"}}
+tests = [{{data = "scenes:48"}}]
+[attacks.both]
+triggers = [{{name = "badnet", place = "middle"}}, {{name = "blended"}}]
+poison = {{n = 20}}
+train = {{epochs = 1}}
+[defences.vpt]
+name = "vpt"
+shots = 1
+options = {{epochs = 1, length = 2}}
+[defences.again]
+name = "rvpt"
+shots = 1
+options = {{epochs = 1, length = 2, alpha = {alpha}}}
+"""
+TIMINGS = ("seconds", "clean_seconds", "peak_memory_bytes")
+
+
+def recipe(tiny, folder, alpha=1.0, extra=""):
+    path = folder / "recipe.toml"
+    path.write_text(RECIPE.format(model=tiny.clip, alpha=alpha) + extra)
+    return path
+
+
+def lasting(path):
+    return [{name: value for name, value in row.items() if name not in TIMINGS} for row in read_rows(path)]
+
+
+def test_a_plan_makes_shared_work_once_and_keys_depend_on_all_settings(tiny, tmp_path):
+    tasks = plan(read_recipe(recipe(tiny, tmp_path)), "hash")
+    kinds = [task.kind for task in tasks]
+    assert (kinds.count("attack"), kinds.count("clean"), kinds.count("measure")) == (2, 4, 8)
+    assert len({task.key for task in tasks}) == len(tasks)
+    other = plan(read_recipe(recipe(tiny, tmp_path, alpha=2.0)), "hash")
+    shared = {task.key for task in tasks} & {task.key for task in other}
+    assert len(shared) == len(tasks) - 4  # a cleaning and a measurement for each seed are others
+    assert not {task.key for task in plan(read_recipe(recipe(tiny, tmp_path)), "another")} & shared
+
+
+def test_it_runs_what_is_missing_and_writes_rows(tiny, tmp_path):
+    path, work, rows = recipe(tiny, tmp_path), tmp_path / "runs", tmp_path / "rows.jsonl"
+    before = json.loads(works("bench", path, "--work", work, "--dry-run", "--json"))
+    assert before["done"] == "0 of 14"
+    assert "not known" in before["time"]
+    works("bench", path, "--work", work, "--rows", rows)
+    first = read_rows(rows)
+    assert {row["model"] for row in first} == {"clip+both"}
+    assert {row["defence"] for row in first} == {"before the attack", "none", "vpt", "rvpt"}
+    assert {row["seed"] for row in first} == {0, 1}
+    after = json.loads(works("bench", path, "--work", work, "--dry-run", "--json"))
+    assert after["done"] == "14 of 14"
+    works("bench", path, "--work", work, "--rows", rows)
+    assert read_rows(rows) == first
+    works("bench", recipe(tiny, tmp_path, alpha=2.0), "--work", work, "--dry-run")
+    assert len(missing(plan(read_recipe(path), "hash"), work)) == 14
+
+
+def test_killed_and_started_again_it_ends_with_the_same_rows(tiny, tmp_path):
+    path = recipe(tiny, tmp_path)
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    works("bench", path, "--work", tmp_path / "whole", "--rows", whole)
+    words = [sys.executable, "-c", "from rvpt.cli import main; main()", "bench", path, "--work", tmp_path / "cut"]
+    process = subprocess.Popen([str(word) for word in words], stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "cut").glob("rows/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 0 < len(list((tmp_path / "cut").glob("rows/*.jsonl"))) < 8
+    works("bench", path, "--work", tmp_path / "cut", "--rows", cut)
+    assert lasting(cut) == lasting(whole)
+    assert not list((tmp_path / "cut" / "models").glob("*.run"))
+
+
+def test_one_failed_run_is_told_and_the_others_go_on(tiny, tmp_path):
+    extra = '[defences.deep]\nname = "rvpt"\nshots = 1\noptions = {first_block = 9}\n'
+    path, rows = recipe(tiny, tmp_path, extra=extra), tmp_path / "rows.jsonl"
+    result = rvpt("bench", path, "--work", tmp_path / "runs", "--rows", rows)
+    assert result.exit_code == 2
+    assert "first_block 9: the model's blocks are 0 to 3" in result.stderr
+    assert "4 of 18 runs did not end well" in result.stderr
+    assert len({(row["defence"], row["seed"]) for row in read_rows(rows)}) == 8
+
+
+@pytest.mark.parametrize(
+    ("extra", "error"),
+    [
+        ('[defences.wash]\nname = "wash"\n', "no defence 'wash'"),
+        ('[defences.v]\nname = "vpt"\noptions = {size = 3}\n', "size: no such setting"),
+        ('[attacks.x]\ntriggers = [{name = "blur"}]\n', "no trigger 'blur'"),
+        ("[attacks.x]\n", "attacks.x.triggers: Field required"),
+        ("[attacks", "is no recipe"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_before_anything_runs(tiny, tmp_path, extra, error):
+    assert error in refused("bench", recipe(tiny, tmp_path, extra=extra), "--work", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_recipe_that_is_not_there_and_an_engine_that_there_is_not(tiny, tmp_path):
+    assert "gone.toml is no recipe" in refused("bench", "gone.toml")
+    assert "no engine 'cloud'" in refused("bench", recipe(tiny, tmp_path), "--engine", "cloud")
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("recipes/*.toml")), ids=lambda path: path.stem)
+def test_the_shipped_recipes_are_whole(path, monkeypatch):
+    monkeypatch.setenv("DATA", "data")
+    tasks = plan(read_recipe(path), "hash")
+    assert {task.kind for task in tasks} >= {"attack", "measure"}
+
+
+def test_a_variable_that_is_not_set_is_named(tiny, tmp_path, monkeypatch):
+    monkeypatch.delenv("PHOTOS", raising=False)
+    path = recipe(tiny, tmp_path)
+    path.write_text(path.read_text().replace("scenes:500", "$PHOTOS/cifar10"))
+    assert "needs the environment variable PHOTOS" in refused("bench", path, "--dry-run")
+    monkeypatch.setenv("PHOTOS", "/there")
+    assert read_recipe(path).clean_data.data == "/there/cifar10"
+
+
+def test_unknown_values_are_named(tmp_path):
+    (tmp_path / "r.toml").write_text('title = "x"\n')
+    with pytest.raises(RvptError, match=r"r\.toml: \w+: Field required"):
+        read_recipe(tmp_path / "r.toml")
