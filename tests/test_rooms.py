@@ -18,7 +18,7 @@ ROOMS = [
     {"pretrain", "attacks", "defences", "evaluation", "insight"},
     {"report", "export", "jobs"},
     {"demo", "bench"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(ROOMS) for name in names}
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,11 @@ Report = Callable[[int, int, Mapping[str, float]], None]
 LINE_EVERY = 20.0  # seconds
 
 
+def main_process() -> bool:
+    """Whether this is the first process of a launch, or the only one; the others write and print nothing."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def silent(step: int, total: int, values: Mapping[str, float]) -> None:
     """Report nothing."""
 
@@ -19,6 +25,9 @@ def silent(step: int, total: int, values: Mapping[str, float]) -> None:
 @contextmanager
 def bar(title: str) -> Iterator[Report]:
     """A progress report called `title`, with its values and the time left."""
+    if not main_process():
+        yield silent
+        return
     if not sys.stderr.isatty():
         yield _lines(title)
         return

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rvpt import __version__
 from rvpt.errors import RvptError
+from rvpt.progress import main_process
 
 MANIFEST = "manifest.json"
 
@@ -28,16 +29,20 @@ MANIFEST = "manifest.json"
 def staging(target: Path, *, force: bool = False) -> Iterator[Path]:
     """A folder beside `target` to write into; it becomes `target` at the end, or vanishes on any error.
 
+    Of several processes of one launch the first alone leaves something.
+
     Raises:
         RvptError: `target` exists and `force` is not given, or the disk is full or not writable.
     """
-    refuse_existing(target, force=force)
+    if main_process():
+        refuse_existing(target, force=force)
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
         with disk_errors(target):
             temporary.mkdir(parents=True)
             yield temporary
-            _replace(temporary, target)
+            if main_process():
+                _replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -121,9 +121,11 @@ def _accelerator(precision: str, device: torch.device) -> Any:
 def _gradients(
     accelerator: Any, task: nn.Module, optimizer: Any, batch: Tensor, step: int, total: int, spec: TrainSpec
 ) -> dict[str, float]:
-    """Gradients of this process's share of the batch; the shares' gradients add up to the whole batch's."""
-    mine = batch[accelerator.process_index :: accelerator.num_processes]
-    share = len(mine) * accelerator.num_processes / len(batch)
+    """Gradients and values of the whole batch, of which each process computes a share.
+
+    Losses that compare the pictures of a batch with each other (InfoNCE) compare those of a share.
+    """
+    mine, share = _share(batch, accelerator.process_index, accelerator.num_processes)
     values = task(mine, torch.Generator().manual_seed(step_seed(spec.seed, step)), step / total)
     loss = values["loss"]
     if not torch.isfinite(loss):
@@ -132,7 +134,16 @@ def _gradients(
     accelerator.backward(loss * share)
     if spec.clip_norm:
         accelerator.clip_grad_norm_(task.parameters(), spec.clip_norm)
-    return {name: float(value.detach()) for name, value in values.items()}
+    whole = accelerator.reduce(torch.stack([value.detach() * share for value in values.values()]), reduction="mean")
+    return dict(zip(values, whole.tolist(), strict=True))
+
+
+def _share(batch: Tensor, process: int, processes: int) -> tuple[Tensor, float]:
+    """The part of a batch for one of several processes, and its weight: the weighted means' mean is the batch's."""
+    if len(batch) < processes:  # too few for all: each computes the same
+        return batch, 1.0
+    mine = batch[process::processes]
+    return mine, len(mine) * processes / len(batch)
 
 
 @contextmanager

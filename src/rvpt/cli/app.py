@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from rvpt.errors import RvptError
+from rvpt.progress import main_process
 
 BAD_INPUT, INTERRUPTED = 2, 130
 F = TypeVar("F", bound=Callable[..., None])
@@ -107,7 +108,9 @@ def named_options(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _quiet() -> None:
-    """Keep the libraries' own bars and notes off the terminal; ours say what goes on."""
+    """Keep the libraries' own bars and notes off the terminal; ours say what goes on, once for all processes."""
+    if not main_process():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
