@@ -27,13 +27,16 @@ def processes(workers: int) -> Iterator[Submit]:
 
 
 @contextmanager
-def ray_cluster(address: str | None) -> Iterator[Submit]:
-    """Tasks on a Ray cluster, or on a local one without an address; all machines must see the work folder."""
+def ray_cluster(address: str | None, workers: int) -> Iterator[Submit]:
+    """Tasks on a Ray cluster, or without an address on a new local one of so many workers.
+
+    All machines must see the work folder. A task whose worker died is run again.
+    """
     try:
         import ray
     except ImportError:
         raise RvptError("the ray engine needs Ray: pip install 'rvpt[ray]'") from None
-    ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
+    ray.init(address=address, num_cpus=None if address else workers, log_to_driver=False, logging_level="error")
     try:
         remote = ray.remote(max_retries=RETRIES)(execute)
         yield lambda task, work: remote.remote(task, work).future()

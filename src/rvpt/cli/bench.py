@@ -23,7 +23,7 @@ def bench(
     rows: Annotated[Path | None, typer.Option(help="JSONL file for all rows of the recipe, written anew.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run, and run nothing.")] = False,
     engine: Annotated[str, typer.Option(help="local (processes), or ray (a cluster).")] = "local",
-    workers: Annotated[int, typer.Option(min=1, help="Processes of the local engine.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes at once, where there is no --address.")] = 1,
     address: Annotated[str | None, typer.Option(help="Ray's head node.", show_default="a local one")] = None,
     as_json: Json = False,
 ) -> None:
@@ -50,7 +50,7 @@ def bench(
         raise RvptError(f"no engine {engine!r}: there are local and ray")
     with (
         bar(asked.title) as report,
-        ray_cluster(address) if engine == "ray" else processes(workers) as submit,
+        ray_cluster(address, workers) if engine == "ray" else processes(workers) as submit,
     ):
         ended = 0
 
