@@ -104,6 +104,8 @@ def has(line, *words):
         ("pretrain", ["--data", "scenes:many"], ["scenes:many", "scenes:5000"]),
         ("evaluate", ["--batch-size", 0], ["--batch-size", "rvpt evaluate --help"]),
         ("evaluate", ["--split", "nope"], ["'nope'", "pretrain, train, test"]),
+        ("evaluate", ["--only-class", "dog"], ["no class 'dog'", "umbrella"]),
+        ("evaluate", ["--only-class", "anchor"], ["no picture of class 'anchor'"]),
         ("evaluate", ["--nope"], ["--nope", "rvpt evaluate --help"]),
     ],
 )

@@ -61,6 +61,15 @@ def test_a_plan_makes_shared_work_once_and_keys_depend_on_all_settings(tiny, tmp
     assert not {task.key for task in plan(read_recipe(recipe(tiny, tmp_path)), "another")} & shared
 
 
+def test_a_plan_tells_the_test_sets_apart(tiny, tmp_path):
+    path = recipe(tiny, tmp_path)
+    tests = 'tests = [{data = "scenes"}, {data = "scenes:48", only = ["umbrella"]}]'
+    path.write_text(path.read_text().replace('tests = [{data = "scenes:48"}]', tests))
+    titles = [task.title for task in plan(read_recipe(path), "hash") if task.kind == "measure"]
+    assert len(set(titles)) == 16
+    assert titles[1] == "clip+both, seed 0, before the attack, on scenes:48 (only umbrella)"
+
+
 def test_it_runs_what_is_missing_and_writes_rows(tiny, tmp_path):
     path, work, rows = recipe(tiny, tmp_path), tmp_path / "runs", tmp_path / "rows.jsonl"
     before = json.loads(works("bench", path, "--work", work, "--dry-run", "--json"))

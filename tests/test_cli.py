@@ -23,7 +23,7 @@ from rvpt.store import read_json, read_manifest, read_rows, sha256_file
 
 KEYS = {
     "model", "data", "attack", "defence", "seed", "metric", "numerator", "n", "rate", "low", "high", "seconds",
-    "peak_memory_bytes", "shots", "trained_parameters", "clean_seconds", "spec", "hashes", "version",
+    "peak_memory_bytes", "shots", "without", "trained_parameters", "clean_seconds", "spec", "hashes", "version",
 }  # fmt: skip
 MEASURED = {("none", "CA")} | {(a, m) for a in ("badnet", "blended") for m in ("ASR", "ASR_with_target", "PA")}
 PROMPTS = "adapter_model.safetensors"
@@ -117,6 +117,22 @@ def test_the_target_may_have_another_name_in_the_data(tiny, home):
     rows = json.loads(works("evaluate", tiny.backdoored, "--data", folder, "--target", "Dog", "--json"))
     assert {row["n"] for row in rows if row["metric"] == "ASR"} == {2}
     assert {row["data"] for row in rows} == {"set"}
+
+
+def test_some_classes_alone_are_measured(tiny):
+    words = ["--only-class", "heart", "--only-class", "Anchor", "--json"]
+    rows = json.loads(works("evaluate", tiny.backdoored, "--data", "scenes:48", *words))
+    labels = load_data("scenes:48").labelled()
+    anchors, hearts = (int((labels == load_data("scenes:48").class_index(name)).sum()) for name in ("anchor", "heart"))
+    assert {row["data"] for row in rows} == {"scenes (only anchor, heart)"}
+    assert {row["n"] for row in rows if row["metric"] == "CA"} == {anchors + hearts}
+    assert {row["n"] for row in rows if row["metric"] == "ASR"} == {hearts}
+
+
+def test_rows_tell_which_classes_a_defence_did_not_see(tiny):
+    works("clean", tiny.backdoored, "--out", "out", *CLEAN, "--without-class", "heart")
+    rows = json.loads(works("evaluate", "out", "--data", "scenes:48", "--only-class", "heart", "--json"))
+    assert all(row["without"] == ["heart"] for row in rows)
 
 
 def test_a_model_called_dot_has_the_name_of_its_folder(tiny, monkeypatch):

@@ -60,6 +60,20 @@ def test_without_drops_the_pictures_and_keeps_the_list_of_classes():
     assert LABELLED.without([]).rows.tolist() == list(range(10))
 
 
+def test_only_keeps_the_pictures_of_some_classes_and_the_list_of_all():
+    kept = LABELLED.only(["grey seal", "OWL", "owl"])
+    assert kept.rows.tolist() == [1, 2, 4, 7, 8]
+    assert kept.classes == CLASSES
+    assert kept.name == "memory (only owl, Grey_seal)"
+    both = torch.cat([kept.rows, LABELLED.without(["owl", "grey seal"]).rows])
+    assert sorted(both.tolist()) == list(range(10))
+
+
+def test_only_of_a_class_without_pictures_is_said():
+    with pytest.raises(RvptError, match="memory has no picture of class 'owl': leave it out"):
+        LABELLED.without(["owl"]).only(["red fox", "owl"])
+
+
 @pytest.mark.parametrize("name", ["Grey_seal", "grey seal", "GREY_SEAL"])
 def test_class_index_reads_spaces_underscores_and_case_alike(name):
     assert LABELLED.class_index(name) == 2

@@ -33,6 +33,11 @@ def test_runs_with_other_settings_are_kept_apart_and_say_so():
     assert [line[3] for line in found] == ["1", "1", "1"]
 
 
+def test_runs_that_did_not_see_the_same_classes_are_kept_apart():
+    found = lines(rows(0.1), rows(0.2, without=["cup", "sun"]), rows(0.3, without=["cup"]))
+    assert [line[2] for line in found] == ["rvpt, without=None", "rvpt, without=cup, sun", "rvpt, without=cup"]
+
+
 def test_defences_stand_in_the_order_of_the_story():
     found = lines(*(rows(0.1, defence=name) for name in ("other", "rvpt", "none", "before the attack", "vpt")))
     assert [line[2] for line in found] == ["before the attack", "none", "vpt", "rvpt", "other"]

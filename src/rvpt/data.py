@@ -93,6 +93,19 @@ class ImageData:
         gone = torch.tensor([self.class_index(name) for name in names], dtype=torch.int64)
         return self.select(torch.isin(self.labelled(), gone, invert=True).nonzero()[:, 0])
 
+    def only(self, names: Sequence[str]) -> ImageData:
+        """The pictures of some classes alone; the list of classes stays as it was, and the set's name tells them.
+
+        Raises:
+            RvptError: a class that is not there, or that has no picture.
+        """
+        kept = sorted({self.class_index(name) for name in names})
+        empty = [index for index in kept if not (self.labelled() == index).any()]
+        if empty:
+            raise RvptError(f"{self.name} has no picture of class {self.classes[empty[0]]!r}: leave it out")
+        chosen = self.select(torch.isin(self.labelled(), torch.tensor(kept)).nonzero()[:, 0])
+        return replace(chosen, name=f"{self.name} (only {', '.join(self.classes[index] for index in kept)})")
+
     def sample(self, n: int, seed: int = 0) -> ImageData:
         """`n` pictures at random in their order, or all where there are fewer."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))

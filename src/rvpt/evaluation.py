@@ -106,8 +106,8 @@ def evaluate(
     start = time.monotonic()
     counts = measure(model, data, triggers, template=template, batch_size=batch_size, report=report)
     base = {
-        "model": model.name, "data": data.name, "defence": "none", "seed": 0, "shots": None, "trained_parameters": 0,
-        "clean_seconds": 0.0,
+        "model": model.name, "data": data.name, "defence": "none", "seed": 0, "shots": None, "without": [],
+        "trained_parameters": 0, "clean_seconds": 0.0,
         "spec": {}, "hashes": {}, "version": __version__, "seconds": round(time.monotonic() - start, 3),
         "peak_memory_bytes": peak_memory(),
     }  # fmt: skip

@@ -12,7 +12,7 @@ from rvpt.attacks.backdoored import TRIGGER_FOLDER
 from rvpt.bench.plan import Task
 from rvpt.config import AttackSpec
 from rvpt.defences import defence
-from rvpt.jobs import attack_and_save, clean_and_save, evaluate_saved
+from rvpt.jobs import HeldOut, attack_and_save, clean_and_save, evaluate_saved
 from rvpt.progress import Report, silent
 from rvpt.store import read_rows, write_rows
 
@@ -48,12 +48,11 @@ def _clean(task: Task, work: Path, report: Report) -> None:
 
 def _measure(task: Task, work: Path, report: Report) -> None:
     asked, made = task.settings, _start(task)
-    test = asked["test"]
     attacked = made.start or made
     folders = sorted((attacked.path(work) / TRIGGER_FOLDER).iterdir())
     rows = evaluate_saved(
-        asked["before"] or str(made.path(work)), test["data"], triggers=[str(folder) for folder in folders],
-        target=test["target"], split=test["split"], template=test["template"], report=report,
+        asked["before"] or str(made.path(work)), HeldOut.build(**asked["test"]),
+        triggers=[str(folder) for folder in folders], report=report,
     )  # fmt: skip
     label = {"model": asked["model"], "seed": asked["seed"]}
     if asked["before"]:

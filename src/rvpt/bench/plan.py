@@ -90,4 +90,4 @@ def _measured(recipe: Recipe, made: Task, model: str, seed: int, label: str) -> 
     before = recipe.model if label == "before the attack" else None
     for test in recipe.tests:
         settings = {"test": test.model_dump(), "model": model, "label": label, "seed": seed, "before": before}
-        yield Task("measure", f"{model}, seed {seed}, {label}, on {Path(test.data).name}", settings, made)
+        yield Task("measure", f"{model}, seed {seed}, {label}, on {test.title}", settings, made)

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import Field
 
-from rvpt.config import TEMPLATE, Spec
+from rvpt.config import Spec
 from rvpt.errors import RvptError
+from rvpt.jobs import HeldOut
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,15 +36,6 @@ class Clean(Spec):
     data: str
     split: str = "train"
     caption_column: str | None = None
-
-
-class HeldOut(Spec):
-    """A labelled set to measure on; `target` is the target class's name there, where it differs."""
-
-    data: str
-    split: str = "test"
-    target: str | None = None
-    template: str = TEMPLATE
 
 
 class AttackEntry(Spec):

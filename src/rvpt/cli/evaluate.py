@@ -9,7 +9,7 @@ import typer
 
 from rvpt.cli.app import BatchSize, Data, Json, Template, command
 from rvpt.cli.tables import show_rows
-from rvpt.config import TEMPLATE, check_template
+from rvpt.config import TEMPLATE
 
 
 @command
@@ -21,6 +21,9 @@ def evaluate(
     ] = None,
     target: Annotated[str | None, typer.Option(help="The target's name in --data, where it differs.")] = None,
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
+    only_class: Annotated[
+        list[str] | None, typer.Option(help="Measure on this class's pictures alone (may be given several times).")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Base model of cleaned folders, if it was moved.")] = None,
     template: Template = TEMPLATE,
     batch_size: BatchSize = 256,
@@ -28,20 +31,19 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure CA, and under each trigger ASR (target class out), ASR_with_target and PA."""
-    from rvpt.jobs import evaluate_saved
+    from rvpt.jobs import HeldOut, evaluate_saved
     from rvpt.progress import bar
     from rvpt.store import append_rows, refuse_unwritable
 
-    check_template(template)
+    test = HeldOut.build(data=data, split=split, target=target, template=template, only=only_class or [])
     if rows:
         refuse_unwritable(rows)
     measured = []
     for model in models:
         with bar(f"evaluate {Path(model).name}") as report:
             measured += evaluate_saved(
-                model, data, triggers=trigger or [], target=target, split=split, base=base, template=template,
-                batch_size=batch_size, report=report,
-            )  # fmt: skip
+                model, test, triggers=trigger or [], base=base, batch_size=batch_size, report=report
+            )
     if rows:
         append_rows(rows, measured)
     show_rows(measured, as_json=as_json)

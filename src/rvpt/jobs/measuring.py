@@ -10,36 +10,33 @@ from rvpt.attacks.backdoored import KIND as BACKDOORED
 from rvpt.attacks.backdoored import model_triggers
 from rvpt.attacks.trigger import Trigger, load_trigger
 from rvpt.clip import Clip
-from rvpt.config import TEMPLATE, AttackSpec, TrainSpec
+from rvpt.config import AttackSpec, TrainSpec
 from rvpt.defences import Cleaned, defence, load_model
 from rvpt.evaluation import evaluate
-from rvpt.jobs.sources import labelled_data
+from rvpt.jobs.sources import HeldOut
 from rvpt.progress import Report, silent
 from rvpt.store import find_manifest
 
 
 def evaluate_saved(
     source: str,
-    data: str,
+    test: HeldOut,
     *,
     triggers: Sequence[str] = (),
-    target: str | None = None,
-    split: str = "test",
     base: str | None = None,
-    template: str = TEMPLATE,
     batch_size: int = 256,
     report: Report = silent,
 ) -> list[dict[str, Any]]:
-    """Rows of one model on one data set under the given triggers, or those stored with the model."""
+    """Rows of one model on one test set under the given triggers, or those stored with the model."""
     model = load_model(source, base)
     clip = model.clip if isinstance(model, Cleaned) else model
     by_name = {Path(path).name: load_trigger(path, clip.image_size) for path in triggers}
     by_name = by_name or model_triggers(_suspect(model), clip.image_size)
-    if target:
-        by_name = {name: trigger.towards(target) for name, trigger in by_name.items()}
+    if test.target:
+        by_name = {name: trigger.towards(test.target) for name, trigger in by_name.items()}
     spec = None if isinstance(model, Cleaned) else _attack_spec(Path(source))
     return evaluate(
-        model, labelled_data(data, split), by_name, facts=row_facts(model, by_name, spec), template=template,
+        model, test.load(), by_name, facts=row_facts(model, by_name, spec), template=test.template,
         batch_size=batch_size, report=report,
     )  # fmt: skip
 
@@ -56,7 +53,8 @@ def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSp
         facts["defence"] = model.facts.get("defence", "rvpt")
         facts["trained_parameters"] = model.trained_parameters
         facts["clean_seconds"] = round(model.facts.get("seconds", 0.0), 1)
-        facts["shots"] = model.facts.get("data", {}).get("shots")
+        drawn = model.facts.get("data", {})
+        facts["shots"], facts["without"] = drawn.get("shots"), drawn.get("without", [])
         facts["model"] = _suspect(model).name
     return facts
 

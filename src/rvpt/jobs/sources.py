@@ -7,11 +7,47 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, field_validator
+
 from rvpt.attacks.poison import PROXIES
 from rvpt.checkpoint import Checkpoint
+from rvpt.config import TEMPLATE, Spec, check_template
 from rvpt.data import ImageData, load_data, mix
 from rvpt.progress import Report, silent
 from rvpt.store import refuse_existing
+
+
+class HeldOut(Spec):
+    """A labelled set to measure on; `target` is the target class's name there, where it differs.
+
+    With `only`, pictures of these classes alone are measured; they may still be taken for any class.
+    """
+
+    data: str
+    split: str = "test"
+    target: str | None = None
+    template: str = TEMPLATE
+    only: list[str] = Field([])
+
+    @field_validator("template")
+    @classmethod
+    def _template_has_a_place(cls, template: str) -> str:
+        return check_template(template)
+
+    @property
+    def title(self) -> str:
+        """The set's name and what is asked of it, in a few words."""
+        asked = [f"only {', '.join(self.only)}"] if self.only else []
+        return " ".join([Path(self.data).name, *(f"({words})" for words in asked)])
+
+    def load(self) -> ImageData:
+        """The pictures to measure on.
+
+        Raises:
+            RvptError: they are not there, have no labels, or none of a class that is asked for.
+        """
+        data = labelled_data(self.data, self.split)
+        return data.only(self.only) if self.only else data
 
 
 def load_captioned(

@@ -46,7 +46,8 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _settings(row: Row) -> dict[str, Any]:
     """What a row's run was set to, but for its seed."""
-    return {name: value for name, value in {**row.get("spec", {}), "shots": row.get("shots")}.items() if name != "seed"}
+    draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
+    return {name: value for name, value in {**row.get("spec", {}), **draw}.items() if name != "seed"}
 
 
 def _varied(rows: Sequence[Row]) -> set[str]:
