@@ -106,6 +106,7 @@ def has(line, *words):
         ("evaluate", ["--split", "nope"], ["'nope'", "pretrain, train, test"]),
         ("evaluate", ["--only-class", "dog"], ["no class 'dog'", "umbrella"]),
         ("evaluate", ["--only-class", "anchor"], ["no picture of class 'anchor'"]),
+        ("evaluate", ["--shift", "fog"], ["no shift 'fog'", "noise, blur, grey, sketch"]),
         ("evaluate", ["--nope"], ["--nope", "rvpt evaluate --help"]),
     ],
 )

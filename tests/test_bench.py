@@ -23,7 +23,7 @@ target = "anchor"
 seeds = [0, 1]
 attack_data = {{data = ["scenes:200"], test = "scenes:48"}}
 clean_data = {{data = "scenes:500"}}
-tests = [{{data = "scenes:48"}}]
+tests = [{tests}]
 [attacks.both]
 triggers = [{{name = "badnet", place = "middle"}}, {{name = "blended"}}]
 poison = {{n = 20}}
@@ -40,9 +40,9 @@ options = {{epochs = 1, length = 2, alpha = {alpha}}}
 TIMINGS = ("seconds", "clean_seconds", "peak_memory_bytes")
 
 
-def recipe(tiny, folder, alpha=1.0, extra=""):
+def recipe(tiny, folder, alpha=1.0, extra="", tests='{data = "scenes:48"}'):
     path = folder / "recipe.toml"
-    path.write_text(RECIPE.format(model=tiny.clip, alpha=alpha) + extra)
+    path.write_text(RECIPE.format(model=tiny.clip, alpha=alpha, tests=tests) + extra)
     return path
 
 
@@ -62,12 +62,11 @@ def test_a_plan_makes_shared_work_once_and_keys_depend_on_all_settings(tiny, tmp
 
 
 def test_a_plan_tells_the_test_sets_apart(tiny, tmp_path):
-    path = recipe(tiny, tmp_path)
-    tests = 'tests = [{data = "scenes"}, {data = "scenes:48", only = ["umbrella"]}]'
-    path.write_text(path.read_text().replace('tests = [{data = "scenes:48"}]', tests))
-    titles = [task.title for task in plan(read_recipe(path), "hash") if task.kind == "measure"]
+    tests = '{data = "scenes"}, {data = "scenes:48", only = ["umbrella"], shift = "grey"}'
+    tasks = plan(read_recipe(recipe(tiny, tmp_path, tests=tests)), "hash")
+    titles = [task.title for task in tasks if task.kind == "measure"]
     assert len(set(titles)) == 16
-    assert titles[1] == "clip+both, seed 0, before the attack, on scenes:48 (only umbrella)"
+    assert titles[1] == "clip+both, seed 0, before the attack, on scenes:48 (only umbrella) (grey)"
 
 
 def test_it_runs_what_is_missing_and_writes_rows(tiny, tmp_path):
@@ -127,6 +126,20 @@ def test_one_failed_run_is_told_and_the_others_go_on(tiny, tmp_path):
 )
 def test_a_wrong_recipe_is_refused_before_anything_runs(tiny, tmp_path, extra, error):
     assert error in refused("bench", recipe(tiny, tmp_path, extra=extra), "--work", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ('shift = "fog"', "no shift 'fog': there are noise, blur"),
+        ('template = "a photo"', "template 'a photo': it needs {}"),
+        ('only = "umbrella"', "tests.0.only: Input should be a valid list"),
+    ],
+)
+def test_a_wrong_test_set_is_refused_before_anything_runs(tiny, tmp_path, options, error):
+    path = recipe(tiny, tmp_path, tests=f'{{data = "scenes:48", {options}}}')
+    assert error in refused("bench", path, "--work", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 

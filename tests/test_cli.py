@@ -129,6 +129,13 @@ def test_some_classes_alone_are_measured(tiny):
     assert {row["n"] for row in rows if row["metric"] == "ASR"} == {hearts}
 
 
+def test_a_shifted_domain_is_measured(tiny):
+    words = ["evaluate", tiny.backdoored, "--data", "scenes:48", "--only-class", "heart", "--shift", "sketch", "--json"]
+    rows = json.loads(works(*words))
+    assert {row["data"] for row in rows} == {"scenes (only heart) (sketch)"}
+    assert {(row["attack"], row["metric"]) for row in rows} == MEASURED
+
+
 def test_rows_tell_which_classes_a_defence_did_not_see(tiny):
     works("clean", tiny.backdoored, "--out", "out", *CLEAN, "--without-class", "heart")
     rows = json.loads(works("evaluate", "out", "--data", "scenes:48", "--only-class", "heart", "--json"))

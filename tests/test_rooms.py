@@ -12,7 +12,7 @@ import rvpt
 ROOT = Path(rvpt.__file__).parent
 ROOMS = [
     {"rvpt", "errors", "config", "presets", "store", "progress"},
-    {"augment", "clip", "loaders", "data", "scenes"},
+    {"augment", "clip", "data", "draws", "loaders", "scenes", "shifts"},
     {"prompts", "losses", "metrics", "similarity"},
     {"train", "checkpoint"},
     {"pretrain", "attacks", "defences", "evaluation", "insight"},

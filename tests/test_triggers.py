@@ -15,7 +15,6 @@ from conftest import SMALL, tokenizer
 from helpers import memory_data, random_pixels
 from rvpt.attacks import TRIGGERS, craft_trigger, load_trigger, make_trigger, trigger_spec
 from rvpt.attacks.blend import blend
-from rvpt.attacks.draws import uniform
 from rvpt.attacks.optimised import dual_embedding, sentence_distance
 from rvpt.attacks.patch import paste
 from rvpt.attacks.patterns import stripes, text, triangles
@@ -23,6 +22,7 @@ from rvpt.attacks.sinusoid import sinusoid
 from rvpt.attacks.stega import stega_loss, text_bits
 from rvpt.attacks.warp import warp, warping_field
 from rvpt.config import VisionSpec
+from rvpt.draws import uniform
 from rvpt.errors import RvptError
 from rvpt.pretrain import new_clip
 

@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rvpt.attacks.draws import uniform
 from rvpt.attacks.patterns import noise, stripes
 from rvpt.attacks.trigger import DrawnTrigger
 from rvpt.config import TriggerSpec
+from rvpt.draws import uniform
 
 
 class PatchSpec(TriggerSpec):

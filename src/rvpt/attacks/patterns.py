@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from rvpt.attacks.draws import uniform
+from rvpt.draws import uniform
 
 STRIPES = 4  # pairs of stripes across a picture
 TRIANGLES = 4  # a side, so 16 in a picture

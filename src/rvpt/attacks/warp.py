@@ -7,9 +7,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.attacks.draws import uniform
 from rvpt.attacks.trigger import DrawnTrigger
 from rvpt.config import TriggerSpec
+from rvpt.draws import uniform
 
 
 class WarpSpec(TriggerSpec):

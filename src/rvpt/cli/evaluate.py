@@ -11,6 +11,8 @@ from rvpt.cli.app import BatchSize, Data, Json, Template, command
 from rvpt.cli.tables import show_rows
 from rvpt.config import TEMPLATE
 
+SHIFTS = "noise, blur, grey, sketch, posterise or recolour"
+
 
 @command
 def evaluate(
@@ -24,6 +26,7 @@ def evaluate(
     only_class: Annotated[
         list[str] | None, typer.Option(help="Measure on this class's pictures alone (may be given several times).")
     ] = None,
+    shift: Annotated[str | None, typer.Option(help=f"Change of style: {SHIFTS}.")] = None,
     base: Annotated[str | None, typer.Option(help="Base model of cleaned folders, if it was moved.")] = None,
     template: Template = TEMPLATE,
     batch_size: BatchSize = 256,
@@ -35,7 +38,7 @@ def evaluate(
     from rvpt.progress import bar
     from rvpt.store import append_rows, refuse_unwritable
 
-    test = HeldOut.build(data=data, split=split, target=target, template=template, only=only_class or [])
+    test = HeldOut.build(data=data, split=split, target=target, template=template, only=only_class or [], shift=shift)
     if rows:
         refuse_unwritable(rows)
     measured = []

@@ -14,13 +14,15 @@ from rvpt.checkpoint import Checkpoint
 from rvpt.config import TEMPLATE, Spec, check_template
 from rvpt.data import ImageData, load_data, mix
 from rvpt.progress import Report, silent
+from rvpt.shifts import find_shift, shifted
 from rvpt.store import refuse_existing
 
 
 class HeldOut(Spec):
     """A labelled set to measure on; `target` is the target class's name there, where it differs.
 
-    With `only`, pictures of these classes alone are measured; they may still be taken for any class.
+    With `only`, pictures of these classes alone are measured; they may still be taken for any class. With `shift`, all
+    are seen through a change of style.
     """
 
     data: str
@@ -28,17 +30,25 @@ class HeldOut(Spec):
     target: str | None = None
     template: str = TEMPLATE
     only: list[str] = Field([])
+    shift: str | None = None
 
     @field_validator("template")
     @classmethod
     def _template_has_a_place(cls, template: str) -> str:
         return check_template(template)
 
+    @field_validator("shift")
+    @classmethod
+    def _shift_is_known(cls, shift: str | None) -> str | None:
+        if shift is not None:
+            find_shift(shift)
+        return shift
+
     @property
     def title(self) -> str:
         """The set's name and what is asked of it, in a few words."""
-        asked = [f"only {', '.join(self.only)}"] if self.only else []
-        return " ".join([Path(self.data).name, *(f"({words})" for words in asked)])
+        asked = [f"only {', '.join(self.only)}" if self.only else None, self.shift]
+        return " ".join([Path(self.data).name, *(f"({words})" for words in asked if words)])
 
     def load(self) -> ImageData:
         """The pictures to measure on.
@@ -47,7 +57,8 @@ class HeldOut(Spec):
             RvptError: they are not there, have no labels, or none of a class that is asked for.
         """
         data = labelled_data(self.data, self.split)
-        return data.only(self.only) if self.only else data
+        data = data.only(self.only) if self.only else data
+        return shifted(data, self.shift) if self.shift else data
 
 
 def load_captioned(
