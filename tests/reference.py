@@ -110,3 +110,30 @@ def info_nce(image: Tensor, text: Tensor, tau: float, pairs: Sequence[Sequence[b
         mean([cross_entropy(column, i) for i, fits in enumerate(pairs) if fits[m]]) for m, column in enumerate(columns)
     ]
     return (mean(by_image) + mean(by_text)) / 2
+
+
+def place(own: float, others: Sequence[float]) -> int:
+    """Where a score stands when all are written down from the highest to the lowest, the first place being 1."""
+    return sorted([*others, own], reverse=True).index(own) + 1
+
+
+def retrieval(
+    texts: Sequence[tuple[Tensor, int]], named: Sequence[Tensor], clean: Sequence[Tensor], rivals: Sequence[Tensor]
+) -> dict[str, float]:
+    """R@1 of texts with the picture each belongs to; ASR@10 and the mean rank ratio of triggered pictures (rivals).
+
+    Each text that names the target meets one triggered picture; both go round until all of them have had a turn.
+    """
+    at_first = [
+        place(dot(text, clean[own]).item(), [dot(text, picture).item() for i, picture in enumerate(clean) if i != own])
+        for text, own in texts
+    ]
+    ranks = []
+    for turn in range(max(len(named), len(rivals))):
+        text, rival = named[turn % len(named)], rivals[turn % len(rivals)]
+        ranks.append(place(dot(text, rival).item(), [dot(text, picture).item() for picture in clean]))
+    return {
+        "R@1": sum(found == 1 for found in at_first) / len(at_first),
+        "ASR@10": sum(found <= 10 for found in ranks) / len(ranks),
+        "rank_ratio": sum(found / (len(clean) + 1) for found in ranks) / len(ranks),
+    }

@@ -107,11 +107,17 @@ def has(line, *words):
         ("evaluate", ["--only-class", "dog"], ["no class 'dog'", "umbrella"]),
         ("evaluate", ["--only-class", "anchor"], ["no picture of class 'anchor'"]),
         ("evaluate", ["--shift", "fog"], ["no shift 'fog'", "noise, blur, grey, sketch"]),
+        ("evaluate", ["--protocol", "lookup"], ["protocol", "'classification' or 'retrieval'", "'lookup'"]),
         ("evaluate", ["--nope"], ["--nope", "rvpt evaluate --help"]),
     ],
 )
 def test_a_value_that_does_not_fit(refuse, words_of, command, options, words):
     has(refuse(*words_of(command), *options), *words)
+
+
+def test_retrieval_without_captions(refuse, tiny, home):
+    folder = pictures(home / "set")
+    has(refuse("evaluate", tiny.clip, "--data", folder, "--protocol", "retrieval"), "set has no captions", "column")
 
 
 def test_a_poison_rate_above_1(refuse, tiny):

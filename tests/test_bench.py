@@ -46,6 +46,10 @@ def recipe(tiny, folder, alpha=1.0, extra="", tests='{data = "scenes:48"}'):
     return path
 
 
+def by_data(rows):
+    return {name: [row for row in rows if row["data"] == name] for name in {row["data"] for row in rows}}
+
+
 def lasting(rows):
     return [{name: value for name, value in row.items() if name not in TIMINGS} for row in rows]
 
@@ -67,6 +71,22 @@ def test_a_plan_tells_the_test_sets_apart(tiny, tmp_path):
     titles = [task.title for task in tasks if task.kind == "measure"]
     assert len(set(titles)) == 16
     assert titles[1] == "clip+both, seed 0, before the attack, on scenes:48 (only umbrella) (grey)"
+
+
+def test_a_test_set_is_measured_as_its_entry_asks(tiny, tmp_path):
+    options = ("", ', only = ["heart", "star"]', ', shift = "sketch"', ', protocol = "retrieval"')
+    tests = ", ".join(f'{{data = "scenes:48"{more}}}' for more in options)
+    path, rows = recipe(tiny, tmp_path, tests=tests), tmp_path / "rows.jsonl"
+    head = path.read_text().split("[defences")[0].replace("[0, 1]", "[0]")
+    path.write_text(head)
+    works("bench", path, "--work", tmp_path / "runs", "--rows", rows)
+    found = {name: {row["metric"] for row in group} for name, group in by_data(read_rows(rows)).items()}
+    classified = {"CA", "ASR", "ASR_with_target", "PA"}
+    assert found == {
+        "scenes": classified | {"R@1", "ASR@10", "rank_ratio"},
+        "scenes (only heart, star)": classified,
+        "scenes (sketch)": classified,
+    }
 
 
 def test_it_runs_what_is_missing_and_writes_rows(tiny, tmp_path):
@@ -134,6 +154,7 @@ def test_a_wrong_recipe_is_refused_before_anything_runs(tiny, tmp_path, extra, e
     [
         ('shift = "fog"', "no shift 'fog': there are noise, blur"),
         ('template = "a photo"', "template 'a photo': it needs {}"),
+        ('protocol = "lookup"', "protocol: Input should be 'classification' or 'retrieval'"),
         ('only = "umbrella"', "tests.0.only: Input should be a valid list"),
     ],
 )

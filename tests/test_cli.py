@@ -136,6 +136,17 @@ def test_a_shifted_domain_is_measured(tiny):
     assert {(row["attack"], row["metric"]) for row in rows} == MEASURED
 
 
+def test_pictures_are_retrieved(tiny, home):
+    words = ["evaluate", tiny.backdoored, tiny.cleaned, "--data", "scenes:96", "--protocol", "retrieval"]
+    table = works(*words, "--rows", "rows.jsonl")
+    assert all(metric in table for metric in ("R@1", "ASR@10", "rank_ratio"))
+    rows = read_rows(home / "rows.jsonl")
+    found = {("none", "R@1")} | {(attack, m) for attack in ("badnet", "blended") for m in ("ASR@10", "rank_ratio")}
+    assert {(row["attack"], row["metric"]) for row in rows} == found
+    assert all(row.keys() == KEYS for row in rows)
+    assert "| model | attack | defence | seeds | R@1 | ASR@10 | rank_ratio |" in works("report", "rows.jsonl")
+
+
 def test_rows_tell_which_classes_a_defence_did_not_see(tiny):
     works("clean", tiny.backdoored, "--out", "out", *CLEAN, "--without-class", "heart")
     rows = json.loads(works("evaluate", "out", "--data", "scenes:48", "--only-class", "heart", "--json"))

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from rvpt.metrics import Rate, accuracy, attack_success, attack_success_with_target
+from reference import place
+from rvpt.metrics import (
+    MeanRatio,
+    Rate,
+    accuracy,
+    attack_success,
+    attack_success_with_target,
+    found,
+    rank,
+    rank_ratio,
+)
 
 PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30)
 METRICS = {
@@ -66,6 +76,45 @@ def test_the_interval_is_wilsons(n, share):
     assert low == pytest.approx(centre - half, abs=1e-9)
     assert high == pytest.approx(centre + half, abs=1e-9)
     assert 0 <= low <= k / n <= high <= 1
+
+
+RANKS = st.lists(st.integers(1, 40), max_size=30)
+
+
+def ints(values):
+    return torch.tensor(values, dtype=torch.int64)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.lists(st.integers(0, 5), min_size=3, max_size=3)), max_size=8))
+def test_rank_agrees_with_its_slow_twin(queries):
+    own = torch.tensor([score for score, _ in queries], dtype=torch.float32)
+    others = torch.tensor([scores for _, scores in queries], dtype=torch.float32).reshape(-1, 3)
+    ranks = rank(own, others)
+    assert ranks.dtype == torch.int64
+    assert ranks.tolist() == [place(score, scores) for score, scores in queries]
+    assert torch.equal(rank(own, torch.cat([others, own[:, None]], dim=1)), ranks)  # beside itself it stands as well
+
+
+@given(RANKS, st.integers(1, 40))
+def test_found_counts_the_first_places(ranks, k):
+    assert found(ints(ranks), k) == Rate(sum(place <= k for place in ranks), len(ranks))
+
+
+@given(RANKS.filter(len))
+def test_rank_ratio_is_the_mean_place_among_the_candidates(ranks):
+    ratio = rank_ratio(ints(ranks), 40)
+    assert ratio.value == pytest.approx(sum(place / 40 for place in ranks) / len(ranks))
+    assert 1 / 40 <= ratio.value <= 1
+    assert ratio.interval() is None
+
+
+@given(RANKS, RANKS)
+def test_ranks_of_batches_add_up_to_the_whole(one, other):
+    whole = ints(one + other)
+    assert found(ints(one), 3) + found(ints(other), 3) == found(whole, 3)
+    ratio = rank_ratio(ints(one), 40) + rank_ratio(ints(other), 40)
+    assert ratio == rank_ratio(whole, 40)
+    assert isinstance(ratio, MeanRatio)
 
 
 def test_a_rate_of_nothing_says_nothing():

@@ -19,7 +19,13 @@ def lines(*runs):
 
 def test_seeds_are_averaged_with_their_standard_deviation():
     (line,) = lines(rows(0.1, seed=0, spec={"seed": 0, "lr": 1}), rows(0.3, seed=1, spec={"seed": 1, "lr": 1}))
-    assert line == ["m", "badnet", "rvpt", "2", "90.0 ± 0.0", "20.0 ± 14.1", "20.0 ± 14.1", "–"]
+    assert line == ["m", "badnet", "rvpt", "2", "90.0 ± 0.0", "20.0 ± 14.1", "20.0 ± 14.1"]
+
+
+def test_a_metric_has_a_column_if_some_run_has_it():
+    more = [{**row, "metric": "ASR_with_target"} for row in rows(0.4, attack="blended")[1:2]]
+    found = lines(rows(0.1), [*rows(0.2, attack="blended"), *more])
+    assert [line[5:] for line in found] == [["10.0", "10.0", "–"], ["20.0", "20.0", "40.0"]]
 
 
 def test_runs_with_other_settings_are_kept_apart_and_say_so():

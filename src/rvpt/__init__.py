@@ -24,6 +24,7 @@ _PLACES = {
     "RepulsivePrompts": "rvpt.prompts",
     "clean": "rvpt.defences",
     "evaluate": "rvpt.evaluation",
+    "evaluate_retrieval": "rvpt.retrieval",
     "load_data": "rvpt.data",
     "load_trigger": "rvpt.attacks",
     "make_trigger": "rvpt.attacks",

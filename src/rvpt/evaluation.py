@@ -30,6 +30,7 @@ class Encoder(Protocol):
     @property
     def logit_scale(self) -> Tensor: ...
     def encode_image(self, pixels: Tensor) -> Tensor: ...
+    def encode_text(self, texts: Sequence[str]) -> Tensor: ...
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor: ...
 
 
@@ -105,17 +106,24 @@ def evaluate(
     """
     start = time.monotonic()
     counts = measure(model, data, triggers, template=template, batch_size=batch_size, report=report)
+    return to_rows(model, data, counts, time.monotonic() - start, facts)
+
+
+def to_rows(
+    model: Encoder, data: ImageData, counts: Counts, seconds: float, facts: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """A row for each rate; `seconds` is what measuring took, `facts` are more entries of every row."""
     base = {
         "model": model.name, "data": data.name, "defence": "none", "seed": 0, "shots": None, "without": [],
         "trained_parameters": 0, "clean_seconds": 0.0,
-        "spec": {}, "hashes": {}, "version": __version__, "seconds": round(time.monotonic() - start, 3),
+        "spec": {}, "hashes": {}, "version": __version__, "seconds": round(seconds, 3),
         "peak_memory_bytes": peak_memory(),
     }  # fmt: skip
     return [{**base, **_row(attack, metric, rate), **(facts or {})} for (attack, metric), rate in counts.items()]
 
 
 def _row(attack: str, metric: str, rate: Rate) -> dict[str, Any]:
-    low, high = rate.interval()
+    low, high = rate.interval() or (None, None)
     return {
         "attack": attack, "metric": metric, "numerator": rate.numerator, "n": rate.n,
         "rate": rate.value if rate.n else None, "low": low, "high": high,

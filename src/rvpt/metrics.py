@@ -15,14 +15,14 @@ class Rate:
     n: int
 
     def __add__(self, other: Rate) -> Rate:
-        return Rate(self.numerator + other.numerator, self.n + other.n)
+        return type(self)(self.numerator + other.numerator, self.n + other.n)
 
     @property
     def value(self) -> float:
         """numerator / n in [0, 1]; nan where n = 0."""
         return self.numerator / self.n if self.n else float("nan")
 
-    def interval(self) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float] | None:
         """95% Wilson score interval, each end in [0, 1] (Wilson, JASA 1927)."""
         from scipy.stats import binomtest
 
@@ -30,6 +30,13 @@ class Rate:
             return 0.0, 1.0
         bounds = binomtest(self.numerator, self.n).proportion_ci(confidence_level=0.95, method="wilson")
         return float(bounds.low), float(bounds.high)
+
+
+class MeanRatio(Rate):
+    """A mean of fractions of one whole, by its counts: it has no Wilson interval, which is for yes and no."""
+
+    def interval(self) -> None:
+        return None
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> Rate:
@@ -46,3 +53,34 @@ def attack_success(predictions: Tensor, labels: Tensor, target: int) -> Rate:
 def attack_success_with_target(predictions: Tensor, labels: Tensor, target: int) -> Rate:
     """ASR counted over all triggered pictures, the target class's own included, as some published code does."""
     return Rate(int((predictions == target).sum()), len(labels))
+
+
+def rank(own: Tensor, others: Tensor) -> Tensor:
+    """Place of each query's own candidate among all, the first being 1; equal scores are no reason to stand behind.
+
+    rank_i = 1 + #{j : others_ij > own_i}
+
+    Args:
+        own: (B,) float, the score of each query's own candidate.
+        others: (B, n) float, the scores of the other candidates; its own may be among them.
+
+    Returns:
+        (B,) int64 in 1..n + 1.
+    """
+    return 1 + (others > own[:, None]).sum(dim=1)
+
+
+def found(ranks: Tensor, k: int) -> Rate:
+    """Share of queries whose own candidate is among the first k: R@k on clean pictures, ASR@k on triggered ones.
+
+    #{i : rank_i <= k} / B, with ranks (B,) int64.
+    """
+    return Rate(int((ranks <= k).sum()), len(ranks))
+
+
+def rank_ratio(ranks: Tensor, candidates: int) -> MeanRatio:
+    """Mean place among the candidates, near 0 where it is the first and near 1 where it is the last.
+
+    sum_i rank_i / (B candidates), with ranks (B,) int64 in 1..candidates; the counts are the sum and B candidates.
+    """
+    return MeanRatio(int(ranks.sum()), len(ranks) * candidates)

@@ -1,4 +1,4 @@
-"""rvpt evaluate: clean accuracy, attack success and poisoned accuracy of models."""
+"""rvpt evaluate: clean accuracy, attack success and poisoned accuracy of models, or how they retrieve."""
 
 from __future__ import annotations
 
@@ -27,18 +27,23 @@ def evaluate(
         list[str] | None, typer.Option(help="Measure on this class's pictures alone (may be given several times).")
     ] = None,
     shift: Annotated[str | None, typer.Option(help=f"Change of style: {SHIFTS}.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="classification, or retrieval of pictures by their captions.")
+    ] = "classification",
     base: Annotated[str | None, typer.Option(help="Base model of cleaned folders, if it was moved.")] = None,
     template: Template = TEMPLATE,
     batch_size: BatchSize = 256,
     rows: Annotated[Path | None, typer.Option(help="JSONL file to append the rows to.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure CA, and under each trigger ASR (target class out), ASR_with_target and PA."""
+    """Measure CA, and under each trigger ASR (target class out), ASR_with_target and PA; or how pictures are found."""
     from rvpt.jobs import HeldOut, evaluate_saved
     from rvpt.progress import bar
     from rvpt.store import append_rows, refuse_unwritable
 
-    test = HeldOut.build(data=data, split=split, target=target, template=template, only=only_class or [], shift=shift)
+    test = HeldOut.build(
+        data=data, split=split, target=target, template=template, only=only_class or [], shift=shift, protocol=protocol
+    )
     if rows:
         refuse_unwritable(rows)
     measured = []

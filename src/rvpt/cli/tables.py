@@ -8,16 +8,18 @@ from typing import Any
 
 from rvpt.report.markdown import TITLES
 
-SHOWN = ("CA", "PA", "ASR")
+SHOWN = ("CA", "PA", "ASR", "R@1", "ASR@10", "rank_ratio")
 CAPTION = "rates in %, 95% Wilson intervals; ASR leaves the target class out"
 WIDTH = 100
 TOOK = 50.0  # an ASR in percent from which a backdoor counts as put in
 
 
 def percent(row: Mapping[str, Any]) -> str:
-    """A rate with its interval, in percent."""
+    """A rate with its interval if it has one, in percent."""
     if row["rate"] is None:
         return "-"
+    if row["low"] is None:
+        return f"{100 * row['rate']:.1f}"
     return f"{100 * row['rate']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
@@ -30,14 +32,16 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = 
     from rich.table import Table
 
     table = Table(title=title or None, caption=CAPTION)
-    for heading in ("model", "defence", "data", "attack", *SHOWN):
-        table.add_column(heading, justify="right" if heading in SHOWN else "left", no_wrap=heading in SHOWN)
+    measured = {str(row["metric"]) for row in rows}
+    shown = [metric for metric in SHOWN if metric in measured]
+    for heading in ("model", "defence", "data", "attack", *shown):
+        table.add_column(heading, justify="right" if heading in shown else "left", no_wrap=heading in shown)
     lines: dict[tuple[str, str, str, str], dict[str, str]] = {}
     for row in rows:
         names = (str(row["model"]), str(row["defence"]), str(row["data"]), str(row["attack"]))
         lines.setdefault(names, {})[str(row["metric"])] = percent(row)
     for names, values in lines.items():
-        table.add_row(*names, *(values.get(metric, "") for metric in SHOWN))
+        table.add_row(*names, *(values.get(metric, "") for metric in shown))
     Console(width=max(Console().width, WIDTH)).print(table)
 
 

@@ -96,6 +96,16 @@ class Cleaned(nn.Module):
         features = self.clip.encode_image(pixels, self.prefixes)
         return with_one(features) if self.head else features
 
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Unit text features (M, P) of M texts.
+
+        Raises:
+            RvptError: the model has a head, so that its image features are compared with classes alone.
+        """
+        if self.head:
+            raise RvptError(f"{self.name} has a classifier of its own: its pictures are not compared with texts")
+        return self.clip.encode_text(texts)
+
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
         """What image features are compared with: (K, P) text features, or the head's rows (K, P + 1)."""
         return self.head.of(classes) if self.head else self.clip.class_features(classes, template)

@@ -15,6 +15,7 @@ from rvpt.defences import Cleaned, defence, load_model
 from rvpt.evaluation import evaluate
 from rvpt.jobs.sources import HeldOut
 from rvpt.progress import Report, silent
+from rvpt.retrieval import evaluate_retrieval
 from rvpt.store import find_manifest
 
 
@@ -35,10 +36,12 @@ def evaluate_saved(
     if test.target:
         by_name = {name: trigger.towards(test.target) for name, trigger in by_name.items()}
     spec = None if isinstance(model, Cleaned) else _attack_spec(Path(source))
-    return evaluate(
-        model, test.load(), by_name, facts=row_facts(model, by_name, spec), template=test.template,
-        batch_size=batch_size, report=report,
-    )  # fmt: skip
+    shared: dict[str, Any] = {
+        "facts": row_facts(model, by_name, spec), "batch_size": batch_size, "report": report,
+    }  # fmt: skip
+    if test.protocol == "retrieval":
+        return evaluate_retrieval(model, test.load(), by_name, **shared)
+    return evaluate(model, test.load(), by_name, template=test.template, **shared)
 
 
 def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec | None = None) -> dict[str, Any]:

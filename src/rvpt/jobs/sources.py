@@ -5,24 +5,25 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from rvpt.attacks.poison import PROXIES
 from rvpt.checkpoint import Checkpoint
 from rvpt.config import TEMPLATE, Spec, check_template
-from rvpt.data import ImageData, load_data, mix
+from rvpt.data import CAPTION_COLUMNS, ImageData, load_data, mix
+from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
 from rvpt.shifts import find_shift, shifted
 from rvpt.store import refuse_existing
 
 
 class HeldOut(Spec):
-    """A labelled set to measure on; `target` is the target class's name there, where it differs.
+    """A set to measure on, and how; `target` is the target class's name there, where it differs.
 
-    With `only`, pictures of these classes alone are measured; they may still be taken for any class. With `shift`, all
-    are seen through a change of style.
+    Classification needs labels, retrieval captions. With `only`, pictures of these classes alone are measured; they may
+    still be taken for any class. With `shift`, all are seen through a change of style.
     """
 
     data: str
@@ -31,6 +32,7 @@ class HeldOut(Spec):
     template: str = TEMPLATE
     only: list[str] = Field([])
     shift: str | None = None
+    protocol: Literal["classification", "retrieval"] = "classification"
 
     @field_validator("template")
     @classmethod
@@ -48,15 +50,17 @@ class HeldOut(Spec):
     def title(self) -> str:
         """The set's name and what is asked of it, in a few words."""
         asked = [f"only {', '.join(self.only)}" if self.only else None, self.shift]
+        asked += [self.protocol] if self.protocol == "retrieval" else []
         return " ".join([Path(self.data).name, *(f"({words})" for words in asked if words)])
 
     def load(self) -> ImageData:
         """The pictures to measure on.
 
         Raises:
-            RvptError: they are not there, have no labels, or none of a class that is asked for.
+            RvptError: they are not there, have no labels or captions, or none of a class that is asked for.
         """
-        data = labelled_data(self.data, self.split)
+        read = captioned_data if self.protocol == "retrieval" else labelled_data
+        data = read(self.data, self.split)
         data = data.only(self.only) if self.only else data
         return shifted(data, self.shift) if self.shift else data
 
@@ -81,6 +85,14 @@ def labelled_data(source: str, split: str) -> ImageData:
     """A data set to measure on; one without labels is refused before any work is done."""
     data = load_data(source, split)
     data.labelled()
+    return data
+
+
+def captioned_data(source: str, split: str) -> ImageData:
+    """A data set to retrieve from; one without captions is refused before any work is done."""
+    data = load_data(source, split)
+    if data.captions_of is None:
+        raise RvptError(f"{source} has no captions, which retrieval needs: a column {' or '.join(CAPTION_COLUMNS)}")
     return data
 
 

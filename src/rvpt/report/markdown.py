@@ -7,7 +7,8 @@ from statistics import mean, stdev
 from typing import Any
 
 Row = Mapping[str, Any]
-METRICS = ("PA", "ASR", "ASR_with_target")
+CLEAN = ("CA", "R@1")
+TRIGGERED = ("PA", "ASR", "ASR_with_target", "ASR@10", "rank_ratio")
 TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
 DEFENCES = ("before the attack", "none", "vpt", "rvpt")
 
@@ -24,9 +25,11 @@ def results(rows: Sequence[Row]) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
+    clean_metrics, hit_metrics = (_measured(rows, metrics) for metrics in (CLEAN, TRIGGERED))
+    shown = [*clean_metrics, *hit_metrics]
     lines = [
-        "| model | attack | defence | seeds | CA | " + " | ".join(METRICS) + " |",
-        "|---|---|---|" + "---:|" * 5,
+        "| model | attack | defence | seeds | " + " | ".join(shown) + " |",
+        "|---|---|---|---:|" + "---:|" * len(shown),
     ]
     groups: dict[tuple[str, ...], list[Row]] = {}
     varied = {name: _varied([r for r in rows if r["defence"] == name]) for name in {r["defence"] for r in rows}}
@@ -37,11 +40,16 @@ def _table(rows: Sequence[Row]) -> str:
     places = {key: place for place, key in enumerate(groups)}
     for key, attack in sorted(keys, key=lambda k: (k[0][0], k[1], _order(k[0][1]), places[k[0]])):
         clean, hit = ([r for r in groups[key] if r["attack"] == name] for name in ("none", attack))
-        cells = [spread(clean, "CA"), *(spread(hit, metric) for metric in METRICS)]
+        cells = [*(spread(clean, metric) for metric in clean_metrics), *(spread(hit, metric) for metric in hit_metrics)]
         model, defence, own = key
         title = f"{defence}, {own}" if own else defence
         lines.append(f"| {model} | {attack} | {title} | {len({r['seed'] for r in hit})} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
+    """Those of the metrics that some row has."""
+    return [metric for metric in metrics if any(row["metric"] == metric for row in rows)]
 
 
 def _settings(row: Row) -> dict[str, Any]:

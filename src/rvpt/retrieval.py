@@ -1,0 +1,123 @@
+"""Text-to-image retrieval: which pictures a text finds, and how far a triggered one gets to the front."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpt.attacks import Trigger
+from rvpt.attacks.poison import names_target, of_target
+from rvpt.data import ImageData
+from rvpt.errors import RvptError
+from rvpt.evaluation import Counts, Encoder, to_rows
+from rvpt.metrics import found, rank, rank_ratio
+from rvpt.progress import Report, silent
+
+SHOWN = 10  # places that count as found by an attack
+
+
+@torch.inference_mode()
+def retrieve(
+    model: Encoder,
+    data: ImageData,
+    triggers: Mapping[str, Trigger] | None = None,
+    *,
+    batch_size: int = 256,
+    report: Report = silent,
+) -> Counts:
+    """R@1 among the clean pictures; under every trigger ASR@10 and rank_ratio of triggered pictures beside them.
+
+    R@1: the queries are all captions of all n pictures, the candidates the n pictures, the caption's own is its own.
+
+    ASR@10 and rank_ratio: the queries are the m captions that name the target, with the trigger's text key before them
+    if it has one. The candidates are the n clean pictures and one triggered picture of another class, which is the
+    query's own. Of k such pictures, query t mod m meets picture t mod k for t = 0..max(m, k) - 1, so that all are used.
+
+    Raises:
+        RvptError: there are no captions, none that names a target, no picture of another class, or no text features.
+    """
+    texts = [(text, index) for index in range(len(data)) for text in data.captions(index)]
+    asked = {name: _target_texts(data, texts, trigger) for name, trigger in (triggers or {}).items()}
+    others = {name: _others(data, trigger) for name, trigger in (triggers or {}).items()}
+    queries = model.encode_text([text for text, _ in texts])
+    clean, triggered = _encode(model, data, triggers or {}, batch_size, report)
+    owners = torch.tensor([index for _, index in texts], device=clean.device)
+    counts: Counts = {("none", "R@1"): found(_clean_ranks(queries, clean, owners, batch_size), 1)}
+    for name, named in asked.items():
+        pairs = _in_turn(model.encode_text(named), triggered[name][others[name]])
+        ranks = _triggered_ranks(*pairs, clean, batch_size)
+        counts[name, f"ASR@{SHOWN}"] = found(ranks, SHOWN)
+        counts[name, "rank_ratio"] = rank_ratio(ranks, len(clean) + 1)
+    return counts
+
+
+def evaluate_retrieval(
+    model: Encoder,
+    data: ImageData,
+    triggers: Mapping[str, Trigger] | None = None,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    batch_size: int = 256,
+    report: Report = silent,
+) -> list[dict[str, Any]]:
+    """Rows of the retrieval metrics, as `evaluate` writes those of classification; rank_ratio has no interval."""
+    start = time.monotonic()
+    counts = retrieve(model, data, triggers, batch_size=batch_size, report=report)
+    return to_rows(model, data, counts, time.monotonic() - start, facts)
+
+
+def _target_texts(data: ImageData, texts: list[tuple[str, int]], trigger: Trigger) -> list[str]:
+    """The captions that name the target, each behind the trigger's text key."""
+    target = trigger.spec.target
+    named = [trigger.text_key + text for text, _ in texts if names_target([text], target)]
+    if not named:
+        raise RvptError(f"{data.name} has no caption that names {target!r}: give the target's name in its captions")
+    return named
+
+
+def _others(data: ImageData, trigger: Trigger) -> Tensor:
+    """Indices of the pictures that are not of the target class, neither by label nor by caption."""
+    others = (~of_target(data, trigger.spec.target)).nonzero()[:, 0]
+    if not len(others):
+        raise RvptError(f"{data.name} has no picture of another class than {trigger.spec.target!r}")
+    return others
+
+
+def _encode(
+    model: Encoder, data: ImageData, triggers: Mapping[str, Trigger], batch_size: int, report: Report
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Features (n, P) of all pictures, clean and under every trigger, in one pass over the data."""
+    clean: list[Tensor] = []
+    triggered: dict[str, list[Tensor]] = {name: [] for name in triggers}
+    for indices, read in data.batches(batch_size, model.image_size):
+        pixels = read.to(model.device)
+        clean.append(model.encode_image(pixels))
+        for name, trigger in triggers.items():
+            triggered[name].append(model.encode_image(trigger(pixels, data.rows[indices])))
+        report(int(indices[-1]) + 1, len(data), {})
+    return torch.cat(clean), {name: torch.cat(parts) for name, parts in triggered.items()}
+
+
+def _in_turn(queries: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries (m, P) and pictures (k, P), the fewer of them repeated in turn: two (max(m, k), P)."""
+    turns = torch.arange(max(len(queries), len(pictures)))
+    return queries[turns % len(queries)], pictures[turns % len(pictures)]
+
+
+def _clean_ranks(queries: Tensor, gallery: Tensor, owners: Tensor, batch_size: int) -> Tensor:
+    """Rank of picture owners_i (m,) for query i among the gallery (n, P), a batch of queries (m, P) at a time."""
+    parts = []
+    for query, own in zip(queries.split(batch_size), owners.split(batch_size), strict=True):
+        scores = query @ gallery.T
+        parts.append(rank(scores.gather(1, own[:, None])[:, 0], scores))
+    return torch.cat(parts)
+
+
+def _triggered_ranks(queries: Tensor, triggered: Tensor, gallery: Tensor, batch_size: int) -> Tensor:
+    """Rank of triggered picture i (m, P) for query i beside the gallery (n, P), a batch of queries (m, P) at a time."""
+    pairs = zip(queries.split(batch_size), triggered.split(batch_size), strict=True)
+    return torch.cat([rank((query * own).sum(dim=1), query @ gallery.T) for query, own in pairs])
