@@ -20,7 +20,7 @@ LABELS = [i % 3 for i in range(60)]
 CAPTIONS = [[f"picture {i}"] + (["Two Sea Lions."] if i % 5 == 0 else []) for i in range(60)]
 DATA = memory_data(60, LABELS, CLASSES, CAPTIONS)
 FREE = sum(label != 0 and index % 5 != 0 for index, label in enumerate(LABELS))
-KNOWN = ("Sea_Umbrella", "anchor", "heart")  # words of the small CLIP's captions: others it reads alike
+KNOWN = ("Sea_Umbrella", "anchor", "heart")
 # Margins with ties and, for every seventh pair, beyond the boundary.
 MARGINS = torch.tensor([0.5 if i % 7 == 0 else -(i * 37 % 20) / 20 - 0.05 for i in range(60)])
 
