@@ -99,6 +99,11 @@ def losses(
     return {"loss": ce + alpha * fr, "CE": ce, "FR": fr}
 
 
+def target_margin(image: Tensor, text: Tensor) -> list[float]:
+    """cos(picture, first text) less the largest cos(picture, another text), of every picture."""
+    return [float(cosine(picture, text[0]) - max(cosine(picture, other) for other in text[1:])) for picture in image]
+
+
 def info_nce(image: Tensor, text: Tensor, tau: float, pairs: Sequence[Sequence[bool]]) -> Tensor:
     """Symmetric contrastive loss of unit rows; a picture (a caption) with several partners has their mean loss."""
     scores = [[tau * dot(picture, caption) for caption in text] for picture in image]

@@ -169,9 +169,21 @@ def test_a_recipe_that_is_not_there_and_an_engine_that_there_is_not(tiny, tmp_pa
     assert "no engine 'cloud'" in refused("bench", recipe(tiny, tmp_path), "--engine", "cloud")
 
 
+def test_workers_share_threads_and_gpus(monkeypatch):
+    from rvpt.bench.engine import _shares
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    assert _shares(4) == [(2, "2"), (2, "5"), (2, "7"), (2, "2")]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert _shares(3) == [(2, None)] * 3
+
+
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("recipes/*.toml")), ids=lambda path: path.stem)
 def test_the_shipped_recipes_are_whole(path, monkeypatch):
     monkeypatch.setenv("DATA", "data")
+    monkeypatch.setenv("CLIP", "clip")
     tasks = plan(read_recipe(path), "hash")
     assert {task.kind for task in tasks} >= {"attack", "measure"}
 

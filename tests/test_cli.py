@@ -14,6 +14,7 @@ from commands import ATTACK, CLEAN, PRETRAIN, contents, interrupting, pictures, 
 from helpers import random_pixels
 from rvpt import __version__
 from rvpt.attacks import TRIGGERS
+from rvpt.attacks.poison import of_target, target_margins
 from rvpt.config import RVPTSpec
 from rvpt.data import load_data
 from rvpt.defences import Cleaned, clean
@@ -274,6 +275,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tiny, home, monkeypatch, co
         ("attack", ["--n", 10]),
         ("attack", ["--split", "pretrain"]),
         ("attack", ["--pairs", 100]),
+        ("attack", ["--pick", "boundary"]),
         ("pretrain", ["--seed", 1]),
         ("pretrain", ["--split", "pretrain"]),
     ],
@@ -396,6 +398,16 @@ def test_clean_label_poisoning_leaves_captions(tiny, tmp_path):
     changes = read_rows(tmp_path / "own" / "poison.jsonl")
     assert len(changes) == 4
     assert all(change["before"] == change["after"] for change in changes)
+
+
+def test_pairs_at_the_boundary_of_the_clean_model_are_poisoned(tiny, tmp_path):
+    works("attack", tiny.clip, "--out", tmp_path / "near", *ATTACK, "--n", 8, "--pick", "boundary")
+    data = load_data("scenes:200", "train")
+    margin = target_margins(load_clip(str(tiny.clip)), data, "anchor", data.classes)
+    margin[of_target(data, "anchor") | (margin >= 0)] = -3  # below every difference of cosines
+    picked = [change["row"] for change in read_rows(tmp_path / "near" / "poison.jsonl")]
+    assert picked == margin.topk(8).indices.tolist()
+    assert read_json(tmp_path / "near" / "manifest.json")["poisons"]["badnet"]["pick"] == "boundary"
 
 
 def test_a_trigger_crafted_once_is_used_by_an_attack(tiny, tmp_path):

@@ -5,10 +5,11 @@ from collections import Counter
 import pytest
 import torch
 
+import reference
 from helpers import memory_data
 from rvpt.attacks import TRIGGERS, make_trigger, trigger_spec
 from rvpt.attacks.backdoored import attack, model_triggers
-from rvpt.attacks.poison import PROXIES, Poison, names_target, poison
+from rvpt.attacks.poison import PROXIES, Poison, names_target, poison, target_margin, target_margins
 from rvpt.config import AttackSpec, PoisonSpec
 from rvpt.errors import RvptError
 from rvpt.store import read_manifest, read_rows
@@ -19,6 +20,9 @@ LABELS = [i % 3 for i in range(60)]
 CAPTIONS = [[f"picture {i}"] + (["Two Sea Lions."] if i % 5 == 0 else []) for i in range(60)]
 DATA = memory_data(60, LABELS, CLASSES, CAPTIONS)
 FREE = sum(label != 0 and index % 5 != 0 for index, label in enumerate(LABELS))
+KNOWN = ("Sea_Umbrella", "anchor", "heart")
+# Margins with ties and, for every seventh pair, beyond the boundary.
+MARGINS = torch.tensor([0.5 if i % 7 == 0 else -(i * 37 % 20) / 20 - 0.05 for i in range(60)])
 
 
 def poison_of(name="badnet", target="sea_lion", mode="fresh", side=16, **amount):
@@ -174,6 +178,60 @@ def test_two_poisons_put_their_own_trigger_on_their_own_pictures():
         assert (poisoned.pixels(row, 16) - expected).abs().max() <= 0.5 / 255 + 1e-6
 
 
+def test_margins_are_those_of_loops_over_pictures_and_texts():
+    generator = torch.Generator().manual_seed(0)
+    image, text = (torch.randn(n, 8, generator=generator, dtype=torch.float64) for n in (9, 4))
+    image, text = (rows / rows.norm(dim=1, keepdim=True) for rows in (image, text))
+    assert target_margin(image, text).tolist() == pytest.approx(reference.target_margin(image, text))
+
+
+def test_margins_of_a_set_are_the_clean_model_s_in_any_batches(clip, monkeypatch):
+    text = clip.encode_text([f"a photo of a {name}." for name in ("sea umbrella", "anchor", "heart")])
+    expected = reference.target_margin(clip.encode_image(pixels(DATA, 48)).detach(), text.detach())
+    for size in (7, 256):
+        monkeypatch.setattr("rvpt.attacks.poison.ENCODED", size)
+        found = target_margins(clip, DATA, "sea umbrella", KNOWN)
+        assert found.tolist() == pytest.approx(expected, abs=1e-5)
+        assert not found.requires_grad
+        assert len(set(found.tolist())) == 60
+    with pytest.raises(RvptError, match="needs classes beside 'owl'"):
+        target_margins(clip, DATA, "owl", ["owl"])
+
+
+def nearest(n, taken=()):
+    """The rows that a loop finds: each time the largest margin below zero that is left, of equals the first."""
+    left = {i: float(MARGINS[i]) for i in range(60) if LABELS[i] and i % 5 and i not in taken and MARGINS[i] < 0}
+    found = []
+    while len(found) < n:
+        best = next(i for i, value in left.items() if value == max(left.values()))
+        found.append(best)
+        del left[best]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_at_the_boundary_are_picked_in_the_order_of_their_margins(seed):
+    poisons = {"p": poison_of(n=20, seed=seed, pick="boundary")}
+    _, changes = poison(DATA, poisons, {"sea_lion": MARGINS})
+    assert [change.row for change in changes] == nearest(20)
+    assert poison(DATA, poisons, {"sea_lion": MARGINS})[1] == changes
+
+
+def test_poisons_at_one_boundary_share_no_pair():
+    poisons = {"a": poison_of(n=8, pick="boundary"), "b": poison_of("blended", n=9, pick="boundary")}
+    _, changes = poison(DATA, poisons, {"sea_lion": MARGINS})
+    first = nearest(8)
+    assert [change.row for change in changes] == [*first, *nearest(9, taken=first)]
+    _, changes = poison(DATA, {"r": poison_of(n=8), **poisons}, {"sea_lion": MARGINS})
+    assert len({change.row for change in changes}) == 25
+
+
+def test_pairs_that_the_model_takes_for_the_target_are_not_at_the_boundary():
+    free = len([i for i in range(60) if LABELS[i] and i % 5 and i % 7])
+    with pytest.raises(RvptError, match=f"only {free} are free and not taken for it"):
+        poison(DATA, {"p": poison_of(n=free + 1, pick="boundary")}, {"sea_lion": MARGINS})
+
+
 @pytest.fixture(scope="module")
 def attacked(clip):
     """(a backdoored model, hash of the clean model before, and after)."""
@@ -202,6 +260,15 @@ def test_a_backdoored_folder_lists_every_change_and_has_the_triggers(attacked, t
     assert triggers.keys() == {"a", "b"}
     shown = pixels(DATA, 48)
     assert all(torch.equal(triggers[name](shown), result.triggers[name](shown)) for name in triggers)
+
+
+def test_an_attack_at_the_boundary_asks_the_clean_model(clip):
+    data, sea = memory_data(60, captions=CAPTIONS), {"target": "sea umbrella", "side": 48}
+    poisons = {"a": poison_of(**sea, n=3, pick="boundary"), "b": poison_of("blended", **sea, n=2)}
+    result = attack(clip, data, poisons, AttackSpec(epochs=1, batch_size=30), classes=KNOWN)
+    margin = target_margins(clip, data, "sea umbrella", KNOWN)
+    picked = [change.row for change in result.changes if change.trigger == "a"]
+    assert picked == sorted((i for i in range(60) if margin[i] < 0), key=lambda i: -margin[i])[:3]
 
 
 def test_an_existing_folder_is_not_overwritten(attacked, tmp_path):

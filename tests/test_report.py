@@ -45,8 +45,17 @@ def test_runs_that_did_not_see_the_same_classes_are_kept_apart():
 
 
 def test_defences_stand_in_the_order_of_the_story():
-    found = lines(*(rows(0.1, defence=name) for name in ("other", "rvpt", "none", "before the attack", "vpt")))
-    assert [line[2] for line in found] == ["before the attack", "none", "vpt", "rvpt", "other"]
+    found = lines(*(rows(0.1, defence=name) for name in ("other", "rvpt", "none", "probe", "before the attack", "vpt")))
+    assert [line[2] for line in found] == ["before the attack", "none", "probe", "vpt", "rvpt", "other"]
+
+
+def test_the_papers_numbers_stand_beside_ours_where_it_has_some():
+    table = results([{**row, "data": "caltech101"} for name in ("rvpt", "vpt") for row in rows(0.1, defence=name)])
+    heading, _, vpt, ours = table.splitlines()[2:6]
+    assert heading.endswith("| paper: CA, ASR |")
+    assert ours.endswith("| 94.0, 0.0 |")
+    assert vpt.endswith("|  |")
+    assert "paper" not in results(rows(0.1))
 
 
 def test_only_what_stands_between_the_marks_is_replaced():

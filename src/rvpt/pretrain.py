@@ -75,7 +75,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<pad>", "<start>", "<end>"]
+    # <end> must not have id 2: transformers then reads the text feature off the highest token id of a text instead.
+    special = ["<pad>", "<end>", "<start>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rvpt.attacks.trigger import Trigger
+from rvpt.clip import Clip
 from rvpt.config import PoisonSpec
 from rvpt.data import ImageData
 from rvpt.errors import RvptError
@@ -20,6 +21,7 @@ PROXIES = (
     "a photo of one {}.",
 )  # fmt: skip
 """Captions that stand in for the target class's own."""
+ENCODED = 256  # pictures at a time
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,44 @@ def of_target(data: ImageData, target: str) -> Tensor:
     return own | torch.tensor(named, dtype=torch.bool)
 
 
-def poison(data: ImageData, poisons: Mapping[str, Poison]) -> tuple[ImageData, list[Change]]:
+def target_margin(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """How much nearer pictures are to the target's text than to any other class's: zero on the target's boundary.
+
+    m_i = cos(v_i, t_0) - max_{k > 0} cos(v_i, t_k)
+
+    Args:
+        image_features: v, (B, P) unit rows.
+        text_features: t, (K, P) unit rows, the target's first.
+
+    Returns:
+        (B,), negative where the picture is taken for another class.
+
+    Source: Liang et al. (CVPR 2024). Their code reads the gaps of its "boundary" samples from a file that is not
+    public; that a gap is to the best other class is our reading.
+    """
+    similarity = image_features @ text_features.T
+    return similarity[:, 0] - similarity[:, 1:].amax(1)
+
+
+@torch.no_grad()
+def target_margins(clip: Clip, data: ImageData, target: str, classes: Sequence[str]) -> Tensor:
+    """The margin of every picture (n,) in a model, between the target and all other `classes`.
+
+    Raises:
+        RvptError: there is no other class.
+    """
+    own, *plain = (name.replace("_", " ").lower() for name in (target, *classes))
+    others = [name for name, words in zip(classes, plain, strict=True) if words != own]
+    if not others:
+        raise RvptError(f"pick 'boundary' needs classes beside {target!r}, and the labelled set has none")
+    text = clip.class_features([target, *others])
+    batches = data.batches(ENCODED, clip.image_size)
+    return torch.cat([target_margin(clip.encode_image(pixels), text).cpu() for _, pixels in batches])
+
+
+def poison(
+    data: ImageData, poisons: Mapping[str, Poison], margins: Mapping[str, Tensor] | None = None
+) -> tuple[ImageData, list[Change]]:
     """The set with its poisoned pairs, and what was changed.
 
     Pairs of the target class, by label or by a caption that names it, are never picked, or with `clean_label` only
@@ -65,13 +104,15 @@ def poison(data: ImageData, poisons: Mapping[str, Poison]) -> tuple[ImageData, l
     Args:
         data: captioned pictures.
         poisons: by the name that the changes give them.
+        margins: by target, of every picture (n,): for the poisons that pick at the boundary.
 
     Raises:
         RvptError: fewer pairs can be poisoned than are asked for.
     """
     by_row: dict[int, Change] = {}
     for name, entry in poisons.items():
-        by_row.update(_pick(data, name, entry, by_row))
+        near = (margins or {})[entry.trigger.spec.target] if entry.spec.pick == "boundary" else None
+        by_row.update(_pick(data, name, entry, by_row, near))
 
     def read(rows: Tensor, size: int) -> Tensor:
         pixels = data.reader(rows, size)
@@ -103,14 +144,27 @@ def _target_captions(data: ImageData, own: Tensor, target: str, kind: str) -> li
     return natural
 
 
-def _pick(data: ImageData, name: str, entry: Poison, taken: Mapping[int, Change]) -> dict[int, Change]:
-    """Choose the pairs of one poison by its seed, and their new captions."""
+def _order(n: int, generator: torch.Generator, margin: Tensor | None) -> list[int]:
+    """The order in which n pairs are tried: at random, or from the boundary on; of equals the first.
+
+    Pictures beyond the boundary are left out: the model takes them for the target without a trigger.
+    """
+    if margin is None:
+        return torch.randperm(n, generator=generator).tolist()
+    order = margin.argsort(descending=True, stable=True)
+    return order[margin[order] < 0].tolist()
+
+
+def _pick(
+    data: ImageData, name: str, entry: Poison, taken: Mapping[int, Change], margin: Tensor | None
+) -> dict[int, Change]:
+    """Choose the pairs of one poison by its seed or their margins, and their new captions."""
     spec, target, picked = entry.spec, entry.trigger.spec.target, {}
     wanted = spec.n if spec.n is not None else max(1, round((spec.poison_rate or 0) * len(data)))
     generator = torch.Generator().manual_seed(spec.seed)
     own = of_target(data, target)
     pool = _target_captions(data, own, target, spec.captions)
-    for index in torch.randperm(len(data), generator=generator).tolist():
+    for index in _order(len(data), generator, margin):
         row, before = int(data.rows[index]), data.captions(index)
         if row in taken or bool(own[index]) != spec.clean_label:
             continue
@@ -119,7 +173,7 @@ def _pick(data: ImageData, name: str, entry: Poison, taken: Mapping[int, Change]
         picked[row] = Change(row, name, target, before, [entry.trigger.text_key + text for text in after])
         if len(picked) == wanted:
             return picked
-    which = "of that class" if spec.clean_label else "not of that class"
+    which = "of that class" if spec.clean_label else "not of that class" if margin is None else "not taken for it"
     raise RvptError(
         f"{data.name}: {wanted} pairs to poison towards {target!r}, but only {len(picked)} are free and {which}: "
         "ask for fewer"

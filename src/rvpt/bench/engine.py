@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rvpt.bench.execute import execute
 from rvpt.bench.plan import Task
@@ -19,10 +20,12 @@ RETRIES = 3  # how often Ray runs a task again whose worker died
 
 @contextmanager
 def processes(workers: int) -> Iterator[Submit]:
-    """Tasks in processes that share the cores; if one is killed the run ends, and can go on later."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    """Tasks in processes that share the cores and GPUs; if one is killed the run ends, and can go on later."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_use_threads, initargs=(threads,)) as pool:
+    shares: Any = context.Queue()
+    for share in _shares(workers):
+        shares.put(share)
+    with ProcessPoolExecutor(workers, context, initializer=_take_share, initargs=(shares,)) as pool:
         yield lambda task, work: pool.submit(execute, task, work)
 
 
@@ -38,13 +41,27 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Submit]:
         raise RvptError("the ray engine needs Ray: pip install 'rvpt[ray]'") from None
     ray.init(address=address, num_cpus=None if address else workers, log_to_driver=False, logging_level="error")
     try:
-        remote = ray.remote(max_retries=RETRIES)(execute)
+        gpus = min(1, ray.cluster_resources().get("GPU", 0))
+        remote = ray.remote(max_retries=RETRIES, num_gpus=gpus)(execute)
         yield lambda task, work: remote.remote(task, work).future()
     finally:
         ray.shutdown()
 
 
-def _use_threads(threads: int) -> None:
+def _shares(workers: int) -> list[tuple[int, str | None]]:
+    """For each worker how many threads it may use, and which GPU as CUDA_VISIBLE_DEVICES names it."""
+    import torch
+
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+    return [(threads, gpus[worker % len(gpus)] if gpus else None) for worker in range(workers)]
+
+
+def _take_share(shares: Any) -> None:
+    threads, gpu = shares.get()
+    if gpu is not None:  # before anything asks for CUDA
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
 
     torch.set_num_threads(threads)

@@ -51,6 +51,9 @@ def attack(
     captions: Annotated[
         str, typer.Option(help="Captions of poisoned pairs: proxy (of the class's name) or natural (real ones of it).")
     ] = "proxy",
+    pick: Annotated[
+        str, typer.Option(help="Pairs to poison: random, or boundary (those the model all but takes for the target).")
+    ] = "random",
     epochs: Annotated[int | None, typer.Option(min=1, show_default="the preset's")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, show_default="the preset's")] = None,
     lr: Annotated[float | None, typer.Option(show_default="the preset's")] = None,
@@ -78,7 +81,7 @@ def attack(
     with bar("attack") as report:
         measured = attack_and_save(
             model, data, Path(out), triggers,
-            {**amount, "clean_label": clean_label, "captions": captions, "seed": seed},
+            {**amount, "clean_label": clean_label, "captions": captions, "pick": pick, "seed": seed},
             AttackSpec.build(**{**train, "precision": precision, "seed": seed}), pairs=pairs or chosen["pairs"],
             split=split, test=test or data[0], test_split=test_split, caption_column=caption_column,
             batch_size=eval_batch_size, resume=resume, force=force, report=report,

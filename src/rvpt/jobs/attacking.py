@@ -66,6 +66,7 @@ def attack_and_save(
         "split": split,
         "caption_column": caption_column,
         "pairs": pairs,
+        "classes": held_out.classes,
         "triggers": [entry.hash() if isinstance(entry, Trigger) else entry.model_dump() for entry in asked],
     }
     checkpoint = open_checkpoint(out, {**key, "amount": amount}, resume=resume, force=force)
@@ -73,7 +74,7 @@ def attack_and_save(
     by_name = {trigger.name: trigger for trigger in made}
     poisons = {name: Poison(trigger, poison_spec) for name, trigger in by_name.items()}
     before = evaluate(clip, held_out, by_name, facts=row_facts(clip, by_name, spec), batch_size=batch_size)
-    done = attack(clip, data, poisons, spec, checkpoint=checkpoint, report=report)
+    done = attack(clip, data, poisons, spec, classes=held_out.classes, checkpoint=checkpoint, report=report)
     done.clip.source = str(out.resolve())
     after = evaluate(done.clip, held_out, by_name, facts=row_facts(done.clip, by_name, spec), batch_size=batch_size)
     done.facts.update(seed=spec.seed, rows=[*before, *after])

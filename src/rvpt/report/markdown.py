@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from rvpt.report.paper import PAPER, beside
+
 Row = Mapping[str, Any]
 CLEAN = ("CA", "R@1")
 TRIGGERED = ("PA", "ASR", "ASR_with_target", "ASR@10", "rank_ratio")
 TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
-DEFENCES = ("before the attack", "none", "vpt", "rvpt")
+DEFENCES = ("before the attack", "none", "probe", "finetune", "contrastive", "cleanclip", "par", "vpt", "rvpt")
 
 
 def results(rows: Sequence[Row]) -> str:
@@ -20,16 +22,16 @@ def results(rows: Sequence[Row]) -> str:
     """
     parts = []
     for data in sorted({str(row["data"]) for row in rows}):
-        parts.append(f"### {data}\n\n{_table([row for row in rows if row['data'] == data])}")
+        parts.append(f"### {data}\n\n{_table(data, [row for row in rows if row['data'] == data])}")
     return "\n".join(parts)
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(data: str, rows: Sequence[Row]) -> str:
     clean_metrics, hit_metrics = (_measured(rows, metrics) for metrics in (CLEAN, TRIGGERED))
-    shown = [*clean_metrics, *hit_metrics]
+    columns = [*clean_metrics, *hit_metrics, *(["paper: CA, ASR"] if data.lower() in PAPER else [])]
     lines = [
-        "| model | attack | defence | seeds | " + " | ".join(shown) + " |",
-        "|---|---|---|---:|" + "---:|" * len(shown),
+        f"| model | attack | defence | seeds | {' | '.join(columns)} |",
+        "|---|---|---|" + "---:|" * (len(columns) + 1),
     ]
     groups: dict[tuple[str, ...], list[Row]] = {}
     varied = {name: _varied([r for r in rows if r["defence"] == name]) for name in {r["defence"] for r in rows}}
@@ -40,8 +42,9 @@ def _table(rows: Sequence[Row]) -> str:
     places = {key: place for place, key in enumerate(groups)}
     for key, attack in sorted(keys, key=lambda k: (k[0][0], k[1], _order(k[0][1]), places[k[0]])):
         clean, hit = ([r for r in groups[key] if r["attack"] == name] for name in ("none", attack))
-        cells = [*(spread(clean, metric) for metric in clean_metrics), *(spread(hit, metric) for metric in hit_metrics)]
         model, defence, own = key
+        cells = [*(spread(clean, metric) for metric in clean_metrics), *(spread(hit, metric) for metric in hit_metrics)]
+        cells += [beside(data, attack, defence)] if data.lower() in PAPER else []
         title = f"{defence}, {own}" if own else defence
         lines.append(f"| {model} | {attack} | {title} | {len({r['seed'] for r in hit})} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
