@@ -106,7 +106,7 @@ def evaluate(
     """
     start = time.monotonic()
     counts = measure(model, data, triggers, template=template, batch_size=batch_size, report=report)
-    return to_rows(model, data, counts, time.monotonic() - start, facts)
+    return to_rows(model, data, counts, time.monotonic() - start, {"template": template, **(facts or {})})
 
 
 def to_rows(

@@ -22,7 +22,7 @@ from rvpt.train import fit
 
 PLANE = 16  # side of the plane that the bits are spread over
 WIDTH = 32
-FULL_PENALTY = 0.5  # share of the steps after which the change of the picture has its full weight
+NO_PENALTY, FULL_PENALTY = 0.3, 0.6  # shares of the steps: first the decoder learns, then the picture is spared
 
 
 class StegaSpec(TriggerSpec):
@@ -32,8 +32,8 @@ class StegaSpec(TriggerSpec):
     secret: str = Field("Stega!!", min_length=1, max_length=32, description="ASCII text that is hidden")
     strength: float = Field(0.1, gt=0, le=1, description="largest change of a pixel")
     penalty: float = Field(40.0, ge=0, description="weight of the mean squared change")
-    lr: float = Field(2e-3, gt=0)
-    epochs: int = Field(10, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    epochs: int = Field(5, ge=1)
     pictures: int = Field(4_000, ge=1)
     batch_size: int = Field(32, ge=1)
 
@@ -49,7 +49,10 @@ def stega_loss(logits: Tensor, bits: Tensor, pixels: Tensor, changed: Tensor, pe
 
 
 class Encoder(nn.Module):
-    """x + strength tanh(r(x, bits)), clipped to [0, 1]."""
+    """x + strength tanh(s(bits) + r(x, s(bits))), clipped to [0, 1]; s spreads the bits over a plane.
+
+    The plane reaches the picture without a detour too: with r alone nothing was learnt at 48 bits in 1,000 steps.
+    """
 
     def __init__(self, bits: int, strength: float) -> None:
         super().__init__()
@@ -65,7 +68,7 @@ class Encoder(nn.Module):
         plane = self.spread(2 * bits - 1).view(-1, 3, PLANE, PLANE)
         plane = F.interpolate(plane, pixels.shape[-2:], mode="nearest")
         residual = self.body(torch.cat([2 * pixels - 1, plane], 1))
-        return (pixels + self.strength * residual.tanh()).clamp(0, 1)
+        return (pixels + self.strength * (plane + residual).tanh()).clamp(0, 1)
 
 
 class Decoder(nn.Module):
@@ -73,11 +76,13 @@ class Decoder(nn.Module):
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        steps: list[nn.Module] = []
-        for inside, outside in ((3, WIDTH), (WIDTH, 2 * WIDTH), (2 * WIDTH, 2 * WIDTH)):
-            steps += [nn.Conv2d(inside, outside, 3, stride=2, padding=1), nn.ReLU()]
-        self.body = nn.Sequential(*steps, nn.AdaptiveAvgPool2d(4), nn.Flatten())
-        self.read = nn.Linear(2 * WIDTH * 16, bits)
+        self.body = nn.Sequential(
+            nn.AdaptiveAvgPool2d(2 * PLANE),
+            nn.Conv2d(3, WIDTH, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(),
+            nn.Flatten(),
+        )  # fmt: skip
+        self.read = nn.Linear(WIDTH * PLANE * PLANE, bits)
 
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.read(self.body(2 * pixels - 1))
@@ -85,7 +90,7 @@ class Decoder(nn.Module):
 
 
 class StegaTask(nn.Module):
-    """Both nets on random bits, so that any text can be hidden; the penalty grows to its full weight."""
+    """Both nets on random bits, so that any text can be hidden; the penalty sets in late."""
 
     def __init__(self, spec: StegaSpec, data: ImageData, image_size: int, device: torch.device) -> None:
         super().__init__()
@@ -97,7 +102,7 @@ class StegaTask(nn.Module):
         count = len(text_bits(self.spec.secret))
         bits = torch.randint(2, (len(indices), count), generator=generator).float().to(self.device)
         changed = self.nets["encoder"](pixels, bits)
-        penalty = self.spec.penalty * min(1.0, done / FULL_PENALTY)
+        penalty = self.spec.penalty * min(1.0, max(0.0, (done - NO_PENALTY) / (FULL_PENALTY - NO_PENALTY)))
         return {"loss": stega_loss(self.nets["decoder"](changed), bits, pixels, changed, penalty)}
 
 

@@ -34,10 +34,14 @@ def _table(data: str, rows: Sequence[Row]) -> str:
         "|---|---|---|" + "---:|" * (len(columns) + 1),
     ]
     groups: dict[tuple[str, ...], list[Row]] = {}
-    varied = {name: _varied([r for r in rows if r["defence"] == name]) for name in {r["defence"] for r in rows}}
+    runs: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        own = " ".join(f"{name}={value}" for name, value in _settings(row).items() if name in varied[row["defence"]])
-        groups.setdefault((str(row["model"]), str(row["defence"]), own), []).append(row)
+        runs.setdefault((str(row["model"]), str(row["defence"])), []).append(row)
+    varied = {run: _varied(members) for run, members in runs.items()}
+    for row in rows:
+        run = str(row["model"]), str(row["defence"])
+        own = " ".join(f"{name}={value}" for name, value in _settings(row).items() if name in varied[run])
+        groups.setdefault((*run, own), []).append(row)
     keys = {(key, str(row["attack"])) for key, group in groups.items() for row in group if row["attack"] != "none"}
     places = {key: place for place, key in enumerate(groups)}
     for key, attack in sorted(keys, key=lambda k: (k[0][0], k[1], _order(k[0][1]), places[k[0]])):
@@ -58,6 +62,7 @@ def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
 def _settings(row: Row) -> dict[str, Any]:
     """What a row's run was set to, but for its seed."""
     draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
+    draw["measured_with"] = row.get("template")
     return {name: value for name, value in {**row.get("spec", {}), **draw}.items() if name != "seed"}
 
 
