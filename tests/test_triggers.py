@@ -22,9 +22,12 @@ from rvpt.attacks.sinusoid import sinusoid
 from rvpt.attacks.stega import stega_loss, text_bits
 from rvpt.attacks.warp import warp, warping_field
 from rvpt.config import VisionSpec
+from rvpt.data import load_data
 from rvpt.draws import uniform
 from rvpt.errors import RvptError
+from rvpt.loaders import EMBEDDED, load_clip
 from rvpt.pretrain import new_clip
+from rvpt.similarity import psnr
 
 SIDE = 32
 ROWS = torch.tensor([4, 0, 90_000, 17, 5])
@@ -459,6 +462,15 @@ def test_issba_changes_each_picture_in_its_own_way_by_no_more_than_its_strength(
     change = trigger(PIXELS) - PIXELS
     assert change.abs().max() <= 0.05 + 1e-6
     assert len(change.flatten(1).unique(dim=0)) == len(PIXELS)
+
+
+@pytest.mark.slow
+def test_issba_at_its_defaults_is_read_and_hard_to_see():
+    clip, data = load_clip(EMBEDDED), load_data("scenes", "train").sample(4000).cached(48)
+    trigger = craft_trigger(trigger_spec("issba", target="anchor"), clip, data)
+    pixels = load_data("scenes", "test").pixels(torch.arange(200), 48)
+    assert trigger.checks(pixels)["bit_accuracy"] >= 0.95
+    assert float(psnr(pixels, trigger(pixels)).mean()) >= 28
 
 
 def test_issba_learns_to_hide_a_short_text():
