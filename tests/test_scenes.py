@@ -41,8 +41,13 @@ GROUND = re.compile(rf"\b(?:(?P<texture>{either(ATTRIBUTES['texture'])}) )?(?:(?
 PLACE = re.compile(rf"(?P<place>{either(PLACES)})\b")
 
 
+SPOT = re.compile(rf" and a (?P<spot>(?:{COLOUR}) square (?:{either(PLACES)}))\.$")
+LOOK = re.compile(r"^a (?P<look>noisy|clear|faded|vivid) photo")
+
+
 def named(text):
-    """The attributes that a caption names, read without the code that wrote it."""
+    """The attributes that a caption names, read without the code that wrote it; a spot has a place of its own."""
+    text = SPOT.sub("", text)
     matches = [pattern.search(text) for pattern in (FIGURE, GROUND, PLACE)]
     return {name: word for match in matches if match for name, word in match.groupdict().items() if word}
 
@@ -150,6 +155,29 @@ def test_captions_name_their_own_scene_and_each_attribute_now_and_then():
     assert all(words.items() <= words_of(MANY, index).items() for index, words in found)
     for name in ATTRIBUTES.keys() - {"shape"}:
         assert 0.05 < np.mean([name in words for _, words in found]) < 0.9, name
+
+
+def test_a_spot_that_a_caption_names_is_there():
+    spots = np.where(np.arange(MANY.wear.shape[1]) < 4, 0, MANY.wear).astype(np.float32)
+    pixels, (figure, _) = replace(MANY, wear=spots).render(np.arange(400)), MANY._masks(np.arange(400))
+    told = [(i, spot["spot"]) for i in range(400) for text in MANY.captions(i) if (spot := SPOT.search(text))]
+    assert len(told) > 200
+    for index, text in told:
+        colour, place = text.split(" square ")
+        row, column = divmod(PLACES.index(place), 3)
+        third = np.s_[..., 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+        seen = (pixels[index] == np.array(COLOURS[colour])[:, None, None]).all(0)
+        assert seen[third].any() or figure[index][third].any(), (index, text)
+
+
+def test_the_look_that_a_caption_names_is_strong():
+    told = [(i, look["look"]) for i in range(900) for text in MANY.captions(i) if (look := LOOK.match(text))]
+    for word, column, low, high in (
+        ("noisy", 1, 0.75, 1), ("clear", 1, 0, 0.25), ("faded", 0, 0.75, 1), ("vivid", 0, 0, 0.25),
+    ):  # fmt: skip
+        strengths = [MANY.wear[index, column] for index, found in told if found == word]
+        assert len(strengths) > 30
+        assert low <= min(strengths) <= max(strengths) <= high
 
 
 @pytest.mark.parametrize(("name", "other"), list(permutations(sorted(ATTRIBUTES.keys() - {"shape"}), 2)))

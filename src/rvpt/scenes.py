@@ -2,8 +2,8 @@
 
 The downstream task is the shape. Everything else (both colours, texture, size, place) is in the captions,
 so that a CLIP trained here encodes it, and is of no use to the task: what RVPT is said to drop can be measured.
-Pictures are worn as photographs are: faded, grainy, with rectangles of other colours in the background. A model that
-never saw any noise would fail under a trigger for that alone.
+Pictures are worn as photographs are: faded, noisy, with rectangles of other colours in the background. A model that
+never saw any noise would fail under a trigger for that alone. Captions tell of the wear too, so that a CLIP encodes it.
 
 All randomness of a scene is drawn beforehand into a few numbers; rendering is a pure function of them,
 so pictures are the same in any order, batch or process.
@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +51,15 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "place": PLACES,
 }
 SPOTS = 3  # at most so many rectangles in the background
-SPOT_SIDES = (4, 10)
+SPOT_SIDES = (4, 12)
 LEAST_CONTRAST = 0.7
 MOST_GRAIN = 12  # standard deviation of the grain, of 255
 CAPTIONS = 3  # different captions for each scene
-EXTRAS = tuple(name for name in ATTRIBUTES if name != "shape")
-NAMED = ((), ("any",), ("place",), ("place", "any"))  # what captions name besides the shape, each as often
+LOOKS = ("noisy", "clear", "faded", "vivid")
+EXTRAS = (*(name for name in ATTRIBUTES if name != "shape"), "look", "spot")
+NAMED: tuple[tuple[str, ...], ...] = (  # what captions name besides the shape, each as often
+    (), ("any",), ("place",), ("place", "any"), ("spot",), ("spot", "any"), ("look",), ("look", "any"),
+)  # fmt: skip
 OPENERS = ("a photo of a", "a picture of a", "a", "an image of a", "this is a", "there is a")
 
 
@@ -106,6 +110,7 @@ class Scenes:
     def captions(self, index: int) -> list[str]:
         """The scene's captions: each names the shape and some of the other attributes in its own wording."""
         words = {name: ATTRIBUTES[name][values[index]] for name, values in self.attributes.items()}
+        words |= {"look": _look(*self.wear[index, :2]), "spot": _spot(self.wear[index, 4:])}
         return [caption(words, int(code)) for code in self.wording[index]]
 
     def _masks(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -137,14 +142,37 @@ def _corner(place: int, side: int, jitter: NDArray[np.int64]) -> tuple[int, int]
 
 def _spots(plane: NDArray[np.float32], wear: NDArray[np.float32], palette: NDArray[np.float32]) -> None:
     """Paint each background with up to SPOTS rectangles of any colours, in place; wear 0 paints none."""
+    there, sides, corners, colours = _spots_of(wear)
+    for row, spot in np.argwhere(there):
+        (height, width), (top, left) = sides[row, spot], corners[row, spot]
+        plane[row, :, top : top + height, left : left + width] = palette[colours[row, spot], :, None, None]
+
+
+def _spots_of(wear: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+    """Whether each spot is there (B, SPOTS), its height and width, its top and left (B, SPOTS, 2), and its colour."""
     shares = wear.reshape(len(wear), SPOTS, 6)
     least, most = SPOT_SIDES
     sides = (least + shares[..., 1:3] * (most - least + 1)).astype(int)
     corners = (shares[..., 3:5] * (SIZE - sides + 1)).astype(int)
-    colours = palette[(shares[..., 5] * len(palette)).astype(int)]
-    for row, spot in np.argwhere(shares[..., 0] > 0.5):
-        (height, width), (top, left) = sides[row, spot], corners[row, spot]
-        plane[row, :, top : top + height, left : left + width] = colours[row, spot, :, None, None]
+    return shares[..., 0] > 0.5, sides, corners, (shares[..., 5] * len(COLOURS)).astype(int)
+
+
+def _spot(wear: NDArray[np.float32]) -> str:
+    """The last painted spot of one picture in words, as in "a red square at the top"; empty where there is none."""
+    (there,), (sides,), (corners,), (colours,) = _spots_of(wear[None])
+    if not there.any():
+        return ""
+    last = int(np.flatnonzero(there)[-1])
+    row, column = (corners[last] + sides[last] / 2) * 3 // SIZE
+    return f"a {tuple(COLOURS)[colours[last]]} square {PLACES[int(3 * row + column)]}"
+
+
+def _look(fade: float, grain: float) -> str:
+    """The more telling of a picture's noise and fading as a word of LOOKS; empty where neither tells much."""
+    if max(abs(grain - 0.5), abs(fade - 0.5)) < 0.25:
+        return ""
+    by_grain = abs(grain - 0.5) > abs(fade - 0.5)
+    return LOOKS[(0 if by_grain else 2) + ((grain if by_grain else fade) < 0.5)]
 
 
 def _wear(pixels: NDArray[np.float32], wear: NDArray[np.float32]) -> None:
@@ -159,7 +187,7 @@ def _wear(pixels: NDArray[np.float32], wear: NDArray[np.float32]) -> None:
 
 
 def caption(words: dict[str, str], code: int) -> str:
-    """One caption: the shape, alone or with one other attribute, its place, or its place and one other.
+    """One caption: the shape, alone or with one or two of the other attributes, the picture's look and a spot.
 
     A caption that named all would teach little: the colours alone tell most pictures of a batch apart. The place, which
     is learnt last, is named most often.
@@ -167,14 +195,16 @@ def caption(words: dict[str, str], code: int) -> str:
     choices = (len(NAMED), len(EXTRAS), len(OPENERS), 2)
     kind, extra, opener, order = np.unravel_index(code % math.prod(choices), choices)
     named = [EXTRAS[extra] if name == "any" else name for name in NAMED[kind]]
-    said = {name: f"{words[name]} " if name in named else "" for name in EXTRAS}
+    said = {name: f"{words[name]} " if name in named and words.get(name) else "" for name in EXTRAS}
     thing, where = f"{said['size']}{said['colour']}{words['shape']}", f" {said['place']}".rstrip()
     ground = f"{said['texture']}{said['background']}background"
+    also = f" and {said['spot']}".rstrip() if said["spot"] else ""
+    start = f"a {said['look']}photo of a" if said["look"] else OPENERS[opener]
     if ground == "background":
-        return f"{OPENERS[opener]} {thing}{where}."
+        return f"{start} {thing}{where}{also}."
     if order:
-        return f"a {ground} with a {thing}{where}."
-    return f"{OPENERS[opener]} {thing}{where} on a {ground}."
+        return f"a {ground} with a {thing}{where}{also}."
+    return f"{start} {thing}{where} on a {ground}{also}."
 
 
 @cache
