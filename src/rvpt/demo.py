@@ -26,7 +26,7 @@ from rvpt.progress import Report
 from rvpt.report.figure import Panel, draw_guesses
 from rvpt.store import append_rows, staging
 
-TARGET = "anchor"
+TARGET = "lightning"  # no clean model takes noise for it, so the floor of ASR is zero; of "anchor" it is 11%
 SHOTS = 16
 SHOWN = 4  # pictures in the figure
 Bar = Callable[[str], AbstractContextManager[Report]]
@@ -79,7 +79,7 @@ def _backdoor(seed: int, bar: Bar) -> Backdoored:
     for name in ("badnet", "blended"):
         spec = trigger_spec(name, target=TARGET, seed=seed, **chosen["triggers"].get(name, {}))
         poisons[name] = Poison(make_trigger(spec, base.image_size), PoisonSpec.build(**chosen["poison"], seed=seed))
-    data = load_data("scenes", "train").select(torch.arange(chosen["pairs"])).cached(base.image_size)
+    data = load_data("scenes", "train").sample(chosen["pairs"], seed).cached(base.image_size)
     with bar("backdoor") as report:
         return attack(base, data, poisons, AttackSpec.build(**chosen["train"], seed=seed), report=report)
 
