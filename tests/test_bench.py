@@ -124,6 +124,17 @@ def test_killed_and_started_again_it_ends_with_the_same_rows(tiny, tmp_path):
     assert not list((tmp_path / "cut" / "models").glob("*.run"))
 
 
+def test_a_part_of_a_recipe(tiny, tmp_path):
+    path = recipe(tiny, tmp_path)
+    whole = read_recipe(path)
+    assert whole.part() == whole
+    assert {task.key for task in plan(whole.part(["both"], [1]), "hash")} < {task.key for task in plan(whole, "hash")}
+    facts = json.loads(works("bench", path, "--seed", 1, "--work", tmp_path / "runs", "--dry-run", "--json"))
+    assert facts["done"] == "0 of 7"
+    assert "no attack 'none': there are both" in refused("bench", path, "--attack", "none", "--dry-run")
+    assert "no seed 7: there are 0, 1" in refused("bench", path, "--seed", 7, "--dry-run")
+
+
 def test_one_failed_run_is_told_and_the_others_go_on(tiny, tmp_path):
     extra = '[defences.deep]\nname = "rvpt"\nshots = 1\noptions = {first_block = 9}\n'
     path, rows = recipe(tiny, tmp_path, extra=extra), tmp_path / "rows.jsonl"

@@ -33,12 +33,14 @@ ATTACK: dict[str, Preset] = {
         "train": {"lr": 1e-6, "epochs": 5, "batch_size": 128},
     },
     "small": {
-        "pairs": 8_000, "poison": {"n": 1_000}, "triggers": {"badnet": {"size": 56}},
-        "train": {"lr": 5e-4, "epochs": 4, "batch_size": 128},
+        "pairs": 16_000, "poison": {"n": 1_500}, "triggers": {"badnet": {"size": 56}},
+        "train": {"lr": 3e-4, "epochs": 2, "batch_size": 128},
     },
 }  # fmt: skip
 
-PROMPTS_SMALL: Preset = {"lr": 0.02, "first_block": 2, "length": 50, "epochs": 25}
+PROMPTS_SMALL: Preset = {
+    "optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.1, "first_block": 2, "length": 100, "epochs": 40,
+}  # fmt: skip
 CLEAN: dict[str, dict[str, Preset]] = {
     "paper": {},
     "small": {

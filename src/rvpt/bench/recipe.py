@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,18 @@ class Recipe(Spec):
     tests: list[HeldOut] = Field(min_length=1)
     attacks: dict[str, AttackEntry] = Field(min_length=1)
     defences: dict[str, DefenceEntry] = Field({})
+
+    def part(self, attacks: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> Recipe:
+        """The recipe with some of its attacks and seeds alone; None leaves all.
+
+        Raises:
+            RvptError: it has no such attack or seed.
+        """
+        for kind, asked, there in (("attack", attacks, self.attacks), ("seed", seeds, self.seeds)):
+            if unknown := [each for each in asked or () if each not in there]:
+                raise RvptError(f"{self.title}: no {kind} {unknown[0]!r}: there are {', '.join(map(str, there))}")
+        some = {name: entry for name, entry in self.attacks.items() if not attacks or name in attacks}
+        return self.model_copy(update={"attacks": some, "seeds": list(seeds or self.seeds)})
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -21,6 +21,8 @@ def bench(
         Path, typer.Option(help="Folder for models and rows; recipes that share it share their models.")
     ] = Path("runs"),
     rows: Annotated[Path | None, typer.Option(help="JSONL file for all rows of the recipe, written anew.")] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="Only this attack.", show_default="all")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Only this seed.", show_default="all")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run, and run nothing.")] = False,
     engine: Annotated[str, typer.Option(help="local (processes), or ray (a cluster).")] = "local",
     workers: Annotated[int, typer.Option(min=1, help="Processes at once, where there is no --address.")] = 1,
@@ -34,7 +36,7 @@ def bench(
     from rvpt.progress import bar
     from rvpt.store import write_rows
 
-    asked = read_recipe(recipe)
+    asked = read_recipe(recipe).part(attack, seed)
     tasks = plan(asked, load_clip(asked.model).hash())
     left = missing(tasks, work)
     if dry_run:
