@@ -1,17 +1,19 @@
 """Recipes: what they expand to, that they run once, go on after a kill, and live with a run that fails."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from commands import refused, rvpt, works
-from rvpt.bench import plan, read_recipe
+from rvpt.bench import plan, read_recipe, run_all
 from rvpt.bench.run import missing
 from rvpt.errors import RvptError
 from rvpt.store import read_rows
@@ -133,6 +135,19 @@ def test_a_part_of_a_recipe(tiny, tmp_path):
     assert facts["done"] == "0 of 7"
     assert "no attack 'none': there are both" in refused("bench", path, "--attack", "none", "--dry-run")
     assert "no seed 7: there are 0, 1" in refused("bench", path, "--seed", 7, "--dry-run")
+
+
+def test_a_killed_worker_is_one_line(tiny, tmp_path):
+    tasks = plan(read_recipe(recipe(tiny, tmp_path)), "hash")
+    work, told = tmp_path / "runs", []
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+
+        def dies(task, work):
+            return pool.submit(os._exit, 9)
+
+        assert "BrokenProcessPool" in run_all(tasks, work, dies, told.append)[0].error
+        with pytest.raises(RvptError, match="a worker was killed"):
+            run_all(tasks, work, dies, told.append)
 
 
 def test_one_failed_run_is_told_and_the_others_go_on(tiny, tmp_path):

@@ -344,7 +344,9 @@ def small_demo(tiny, monkeypatch):
     monkeypatch.setattr("rvpt.demo.SHOTS", 1)
     tiny_attack = {"pairs": 200, "poison": {"n": 10}, "triggers": {}, "train": {"epochs": 1, "lr": 1e-4}}
     monkeypatch.setitem(sys.modules["rvpt.presets"].ATTACK, "small", tiny_attack)
-    monkeypatch.setitem(sys.modules["rvpt.presets"].CLEAN["small"], "epochs", 2)
+    tiny_prompts = {"epochs": 2, "length": 2, "first_block": 2}
+    for name in ("vpt", "rvpt"):
+        monkeypatch.setitem(sys.modules["rvpt.presets"].CLEAN["small"], name, tiny_prompts)
 
 
 @pytest.mark.usefixtures("small_demo")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -11,7 +11,7 @@ from typing import Any
 
 from rvpt.bench.engine import Submit
 from rvpt.bench.plan import Task
-from rvpt.errors import first_line
+from rvpt.errors import RvptError, first_line
 from rvpt.store import append_rows, read_rows
 
 TIMES = "times.jsonl"
@@ -32,11 +32,15 @@ def missing(tasks: Sequence[Task], work: Path) -> list[Task]:
 
 
 def run_all(tasks: Sequence[Task], work: Path, submit: Submit, ended: Callable[[Outcome], None]) -> list[Outcome]:
-    """Run the missing tasks; one that fails is told and takes those that need its model with it, no others."""
+    """Run the missing tasks; one that fails is told and takes those that need its model with it, no others.
+
+    Raises:
+        RvptError: a worker was killed, which ends a pool of processes.
+    """
     waiting, running, outcomes = missing(tasks, work), dict[Future[float], Task](), []
     while waiting or running:
         for task in [task for task in waiting if task.start is None or task.start.done(work)]:
-            running[submit(task, work)] = task
+            running[_submitted(submit, task, work)] = task
             waiting.remove(task)
         if not running:  # what is left waits for models that failed
             outcomes += [Outcome(task, error="not started: its model is missing") for task in waiting]
@@ -46,6 +50,15 @@ def run_all(tasks: Sequence[Task], work: Path, submit: Submit, ended: Callable[[
             _keep_time(outcomes[-1], work)
             ended(outcomes[-1])
     return outcomes
+
+
+def _submitted(submit: Submit, task: Task, work: Path) -> Future[float]:
+    try:
+        return submit(task, work)
+    except BrokenExecutor:
+        raise RvptError(
+            "a worker was killed (out of memory?): start it again, it goes on; fewer --workers need less memory"
+        ) from None
 
 
 def _outcome(task: Task, future: Future[float]) -> Outcome:
