@@ -51,7 +51,13 @@ def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSp
         "model": model.hash(),
         **{f"trigger/{name}": trigger.hash() for name, trigger in triggers.items()},
     }
-    facts = {"hashes": hashes, "spec": spec.model_dump() if spec else {}, "seed": spec.seed if spec else 0}
+    targets = {name: trigger.spec.target for name, trigger in triggers.items()}
+    facts = {
+        "hashes": hashes,
+        "targets": targets,
+        "spec": spec.model_dump() if spec else {},
+        "seed": spec.seed if spec else 0,
+    }
     if isinstance(model, Cleaned):
         facts["defence"] = model.facts.get("defence", "rvpt")
         facts["trained_parameters"] = model.trained_parameters
