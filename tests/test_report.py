@@ -44,6 +44,11 @@ def test_runs_that_did_not_see_the_same_classes_are_kept_apart():
     assert [line[2] for line in found] == ["rvpt, without=None", "rvpt, without=cup, sun", "rvpt, without=cup"]
 
 
+def test_a_row_that_stands_in_two_files_counts_once():
+    (line,) = lines(rows(0.1, seconds=1), rows(0.1, seconds=2), rows(0.3, seed=1))
+    assert line[3:6] == ["2", "90.0 ± 0.0", "20.0 ± 14.1"]
+
+
 def test_captions_that_were_measured_with_stand_in_the_lines_where_they_differ():
     found = lines(rows(0.1, template="a {}."), rows(0.2, template="the {}."), rows(0.3, defence="vpt"))
     assert [line[2] for line in found] == ["vpt", "rvpt, measured_with=a {}.", "rvpt, measured_with=the {}."]

@@ -115,7 +115,7 @@ def to_rows(
     """A row for each rate; `seconds` is what measuring took, `facts` are more entries of every row."""
     base = {
         "model": model.name, "data": data.name, "defence": "none", "seed": 0, "shots": None, "without": [],
-        "trained_parameters": 0, "clean_seconds": 0.0,
+        "cleaned_on": None, "trained_parameters": 0, "clean_seconds": 0.0,
         "spec": {}, "hashes": {}, "version": __version__, "seconds": round(seconds, 3),
         "peak_memory_bytes": peak_memory(),
     }  # fmt: skip

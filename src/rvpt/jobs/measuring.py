@@ -64,6 +64,7 @@ def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSp
         facts["clean_seconds"] = round(model.facts.get("seconds", 0.0), 1)
         drawn = model.facts.get("data", {})
         facts["shots"], facts["without"] = drawn.get("shots"), drawn.get("without", [])
+        facts["cleaned_on"] = Path(drawn["source"]).name if "source" in drawn else None
         facts["model"] = _suspect(model).name
     return facts
 

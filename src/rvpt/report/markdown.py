@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
@@ -11,6 +12,7 @@ from rvpt.report.paper import PAPER, beside
 Row = Mapping[str, Any]
 CLEAN = ("CA", "R@1")
 TRIGGERED = ("PA", "ASR", "ASR_with_target", "ASR@10", "rank_ratio")
+COSTS = {"seconds", "clean_seconds", "peak_memory_bytes"}
 TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
 DEFENCES = ("before the attack", "none", "probe", "finetune", "contrastive", "cleanclip", "par", "vpt", "rvpt")
 
@@ -20,6 +22,7 @@ def results(rows: Sequence[Row]) -> str:
 
     Runs of one defence with different settings are never pooled: the settings that differ stand in their lines.
     """
+    rows = list({_measurement(row): row for row in rows}.values())
     parts = []
     for data in sorted({str(row["data"]) for row in rows}):
         parts.append(f"### {data}\n\n{_table(data, [row for row in rows if row['data'] == data])}")
@@ -59,9 +62,15 @@ def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
     return [metric for metric in metrics if any(row["metric"] == metric for row in rows)]
 
 
+def _measurement(row: Row) -> str:
+    """What was measured and came out, without what it took: the same for a row that stands in two files."""
+    return json.dumps({name: value for name, value in row.items() if name not in COSTS}, sort_keys=True)
+
+
 def _settings(row: Row) -> dict[str, Any]:
     """What a row's run was set to, but for its seed."""
     draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
+    draw["cleaned_on"] = row.get("cleaned_on")
     draw["measured_with"] = row.get("template")
     return {name: value for name, value in {**row.get("spec", {}), **draw}.items() if name != "seed"}
 
