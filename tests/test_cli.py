@@ -25,6 +25,7 @@ from rvpt.store import read_json, read_manifest, read_rows, sha256_file
 KEYS = {
     "model", "data", "attack", "defence", "seed", "metric", "numerator", "n", "rate", "low", "high", "seconds",
     "peak_memory_bytes", "shots", "without", "trained_parameters", "clean_seconds", "spec", "hashes", "version",
+    "template", "targets", "cleaned_on",
 }  # fmt: skip
 MEASURED = {("none", "CA")} | {(a, m) for a in ("badnet", "blended") for m in ("ASR", "ASR_with_target", "PA")}
 PROMPTS = "adapter_model.safetensors"
@@ -62,6 +63,8 @@ def test_pretrain_attack_clean_evaluate_report(tiny, home):
         assert {row["seed"] for row in mine} == {0}
         assert {row["trained_parameters"] for row in mine} == {0 if defence == "none" else 2 * 2 * 32}
         assert mine[0]["spec"] == read_manifest(model)["spec"]
+        assert mine[0]["targets"] == {"badnet": "anchor", "blended": "anchor"}
+        assert mine[0]["cleaned_on"] == (None if defence == "none" else "scenes:500")
         assert mine[0]["hashes"].keys() == {"model", "trigger/badnet", "trigger/blended"}
     table = works("report", "rows.jsonl")
     assert table.count("| backdoored | ") == 4
