@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,6 +124,21 @@ def test_killed_and_started_again_it_ends_with_the_same_rows(tiny, tmp_path):
     works("bench", path, "--work", tmp_path / "cut", "--rows", cut)
     assert lasting(read_rows(cut)) == lasting(read_rows(whole))
     assert not list((tmp_path / "cut" / "models").glob("*.run"))
+
+
+def test_a_model_is_measured_before_the_next_is_begun(tiny, tmp_path):
+    tasks, begun = plan(read_recipe(recipe(tiny, tmp_path)), "hash"), []
+
+    def submit(task, work):
+        begun.append(task)
+        task.path(work).mkdir(parents=True)
+        future = Future()
+        future.set_result(0.0)
+        return future
+
+    run_all(tasks, tmp_path / "runs", submit, lambda outcome: None, at_once=1)
+    assert [task.kind for task in begun] == ["attack", "measure", "measure", *["clean", "measure"] * 2] * 2
+    assert {task.key for task in begun} == {task.key for task in tasks}
 
 
 def test_a_part_of_a_recipe(tiny, tmp_path):

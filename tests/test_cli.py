@@ -133,6 +133,14 @@ def test_some_classes_alone_are_measured(tiny):
     assert {row["n"] for row in rows if row["metric"] == "ASR"} == {hearts}
 
 
+def test_a_sample_is_measured_the_same_for_every_model(tiny):
+    words = ["--data", "scenes:48", "--limit", 20, "--json"]
+    rows = [row for row in json.loads(works("evaluate", tiny.clip, tiny.backdoored, *words)) if row["metric"] == "CA"]
+    assert [row["n"] for row in rows] == [20, 20]
+    alone = json.loads(works("evaluate", tiny.backdoored, *words))
+    assert next(row["numerator"] for row in alone if row["metric"] == "CA") == rows[1]["numerator"]
+
+
 def test_a_shifted_domain_is_measured(tiny):
     words = ["evaluate", tiny.backdoored, "--data", "scenes:48", "--only-class", "heart", "--shift", "sketch", "--json"]
     rows = json.loads(works(*words))

@@ -89,5 +89,6 @@ def _measured(recipe: Recipe, made: Task, model: str, seed: int, label: str) -> 
     """A task for each test set; before the attack it is the clean model, under the triggers of the attack."""
     before = recipe.model if label == "before the attack" else None
     for test in recipe.tests:
-        settings = {"test": test.model_dump(), "model": model, "label": label, "seed": seed, "before": before}
+        asked = test.model_dump(exclude_defaults=True)  # an option that is added later leaves the keys as they are
+        settings = {"test": asked, "model": model, "label": label, "seed": seed, "before": before}
         yield Task("measure", f"{model}, seed {seed}, {label}, on {test.title}", settings, made)

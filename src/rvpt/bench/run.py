@@ -15,6 +15,7 @@ from rvpt.errors import RvptError, first_line
 from rvpt.store import append_rows, read_rows
 
 TIMES = "times.jsonl"
+NEAREST_TO_ROWS = ("measure", "clean", "attack")  # what is begun is ended first: a bench that is cut has rows to show
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,20 @@ def missing(tasks: Sequence[Task], work: Path) -> list[Task]:
     return list({task.key: task for task in tasks if not task.done(work)}.values())
 
 
-def run_all(tasks: Sequence[Task], work: Path, submit: Submit, ended: Callable[[Outcome], None]) -> list[Outcome]:
+def run_all(
+    tasks: Sequence[Task], work: Path, submit: Submit, ended: Callable[[Outcome], None], *, at_once: int | None = None
+) -> list[Outcome]:
     """Run the missing tasks; one that fails is told and takes those that need its model with it, no others.
+
+    Args:
+        at_once: how many are submitted at a time, those nearest to rows first; None submits all that can start.
 
     Raises:
         RvptError: a worker was killed, which ends a pool of processes.
     """
     waiting, running, outcomes = missing(tasks, work), dict[Future[float], Task](), []
     while waiting or running:
-        for task in [task for task in waiting if task.start is None or task.start.done(work)]:
+        for task in _ready(waiting, work)[: None if at_once is None else at_once - len(running)]:
             running[_submitted(submit, task, work)] = task
             waiting.remove(task)
         if not running:  # what is left waits for models that failed
@@ -50,6 +56,12 @@ def run_all(tasks: Sequence[Task], work: Path, submit: Submit, ended: Callable[[
             _keep_time(outcomes[-1], work)
             ended(outcomes[-1])
     return outcomes
+
+
+def _ready(waiting: Sequence[Task], work: Path) -> list[Task]:
+    """The tasks whose model is there, in the order in which they are begun."""
+    ready = [task for task in waiting if task.start is None or task.start.done(work)]
+    return sorted(ready, key=lambda task: NEAREST_TO_ROWS.index(task.kind))
 
 
 def _submitted(submit: Submit, task: Task, work: Path) -> Future[float]:

@@ -60,13 +60,15 @@ def bench(
             nonlocal ended
             ended += 1
             report(ended, len(left), {})
+            if rows and outcome.task.kind == "measure":
+                write_rows(rows, measured(tasks, work))
             if outcome.error:
                 print(f"failed: {outcome.task.title}: {outcome.error}", file=sys.stderr)
 
-        outcomes = run_all(tasks, work, submit, tell)
+        outcomes = run_all(tasks, work, submit, tell, at_once=None if address else workers)
     found = measured(tasks, work)
     if rows:
-        write_rows(rows, found)
+        write_rows(rows, found)  # also where nothing was missing
     show_rows(found, as_json=as_json, title=asked.title)
     failed = [outcome for outcome in outcomes if outcome.error]
     if failed:

@@ -26,6 +26,9 @@ def evaluate(
     only_class: Annotated[
         list[str] | None, typer.Option(help="Measure on this class's pictures alone (may be given several times).")
     ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Measure on so many pictures, drawn at random.", show_default="all")
+    ] = None,
     shift: Annotated[str | None, typer.Option(help=f"Change of style: {SHIFTS}.")] = None,
     protocol: Annotated[
         str, typer.Option(help="classification, or retrieval of pictures by their captions.")
@@ -42,8 +45,9 @@ def evaluate(
     from rvpt.store import append_rows, refuse_unwritable
 
     test = HeldOut.build(
-        data=data, split=split, target=target, template=template, only=only_class or [], shift=shift, protocol=protocol
-    )
+        data=data, split=split, target=target, template=template, only=only_class or [], limit=limit, shift=shift,
+        protocol=protocol,
+    )  # fmt: skip
     if rows:
         refuse_unwritable(rows)
     measured = []

@@ -23,7 +23,8 @@ class HeldOut(Spec):
     """A set to measure on, and how; `target` is the target class's name there, where it differs.
 
     Classification needs labels, retrieval captions. With `only`, pictures of these classes alone are measured; they may
-    still be taken for any class. With `shift`, all are seen through a change of style.
+    still be taken for any class. With `limit`, so many of them at random, the same for every model. With `shift`, all
+    are seen through a change of style.
     """
 
     data: str
@@ -31,6 +32,7 @@ class HeldOut(Spec):
     target: str | None = None
     template: str = TEMPLATE
     only: list[str] = Field([])
+    limit: int | None = Field(None, ge=1)
     shift: str | None = None
     protocol: Literal["classification", "retrieval"] = "classification"
 
@@ -62,6 +64,7 @@ class HeldOut(Spec):
         read = captioned_data if self.protocol == "retrieval" else labelled_data
         data = read(self.data, self.split)
         data = data.only(self.only) if self.only else data
+        data = data.sample(self.limit) if self.limit else data
         return shifted(data, self.shift) if self.shift else data
 
 
