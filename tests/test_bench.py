@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -109,6 +108,16 @@ def test_it_runs_what_is_missing_and_writes_rows(tiny, tmp_path):
     assert len(missing(plan(read_recipe(path), "hash"), work)) == 14
 
 
+def children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def runs(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_killed_and_started_again_it_ends_with_the_same_rows(tiny, tmp_path):
     path = recipe(tiny, tmp_path)
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
@@ -118,8 +127,13 @@ def test_killed_and_started_again_it_ends_with_the_same_rows(tiny, tmp_path):
     deadline = time.monotonic() + 120
     while not list((tmp_path / "cut").glob("rows/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    workers = children(process.pid)
+    process.kill()  # alone: its workers end by themselves
     process.wait()
+    while any(map(runs, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers
+    assert not any(map(runs, workers))
     assert 0 < len(list((tmp_path / "cut").glob("rows/*.jsonl"))) < 8
     works("bench", path, "--work", tmp_path / "cut", "--rows", cut)
     assert lasting(read_rows(cut)) == lasting(read_rows(whole))

@@ -15,7 +15,7 @@ ROOMS = [
     {"augment", "clip", "data", "draws", "loaders", "scenes", "shifts"},
     {"prompts", "losses", "metrics", "similarity"},
     {"train", "checkpoint"},
-    {"pretrain", "attacks", "defences", "evaluation", "insight", "retrieval"},
+    {"pretrain", "attacks", "defences", "evaluation", "insight", "retrieval", "captioning", "adversarial"},
     {"report", "export", "jobs"},
     {"demo", "bench"},
     {"cli", "__main__"},

@@ -115,6 +115,15 @@ class Clip(nn.Module):
         tokens, _ = self.run_blocks(self.embed(pixels), prefixes=prefixes)
         return self.project(tokens[:, 0])
 
+    def hidden_states(self, pixels: Tensor, layers: Sequence[int], prefixes: Prefixes | None = None) -> list[Tensor]:
+        """All tokens (B, 1 + N, W) at some of the L + 1 places between blocks, as transformers counts them: 0 is before
+        block 0, -1 behind the last."""
+        places = [range(len(self.blocks) + 1)[layer] for layer in layers]
+        states = [self.embed(pixels)]
+        for index, block in enumerate(self.blocks[: max(places)]):
+            states.append(block_forward(block, states[-1], (prefixes or {}).get(index)))
+        return [states[place] for place in places]
+
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids (B, T), padded to the longest text and cut at the model's length."""
         length = self.model.config.text_config.max_position_embeddings

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rvpt.errors import RvptError
 
@@ -20,6 +20,10 @@ def check_template(template: str) -> str:
     except (AttributeError, LookupError, ValueError):
         pass
     raise RvptError(f"template {template!r}: it needs {{}} where the class name goes, and no other braces")
+
+
+Template = Annotated[str, AfterValidator(check_template)]
+"""A caption with one place for a class name, such as "a photo of a {}."."""
 
 
 class Spec(BaseModel):
@@ -159,13 +163,8 @@ class RVPTSpec(TrainSpec):
     alpha: float = Field(2.0, ge=0, description="weight of the feature-repelling loss")
     margin: float = Field(-1.0, ge=-1, le=1)
     init_std: float = Field(0.02, gt=0)
-    template: str = TEMPLATE
+    template: Template = TEMPLATE
     augment: Literal["none", "crop-flip"] = "none"
-
-    @field_validator("template")
-    @classmethod
-    def _template_has_a_place(cls, template: str) -> str:
-        return check_template(template)
 
     def prompted(self, blocks: int) -> range:
         """The prompted blocks of a model with `blocks` blocks.
@@ -217,12 +216,7 @@ class RepellingSpec(TrainSpec):
 class FinetuneSpec(RepellingSpec):
     """Fine-tuning of the visual tower and a linear head, with cross-entropy on labels (paper: table 8)."""
 
-    template: str = TEMPLATE
-
-    @field_validator("template")
-    @classmethod
-    def _template_has_a_place(cls, template: str) -> str:
-        return check_template(template)
+    template: Template = TEMPLATE
 
 
 class ContrastiveSpec(RepellingSpec):

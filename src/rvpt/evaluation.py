@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -30,6 +31,7 @@ class Encoder(Protocol):
     @property
     def logit_scale(self) -> Tensor: ...
     def encode_image(self, pixels: Tensor) -> Tensor: ...
+    def hidden_states(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]: ...
     def encode_text(self, texts: Sequence[str]) -> Tensor: ...
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor: ...
 
@@ -104,15 +106,17 @@ def evaluate(
     Args:
         facts: more entries of every row (`defence`, `seed`, `trained_parameters`, `spec`, `hashes`, ...).
     """
-    start = time.monotonic()
-    counts = measure(model, data, triggers, template=template, batch_size=batch_size, report=report)
-    return to_rows(model, data, counts, time.monotonic() - start, {"template": template, **(facts or {})})
+    count = partial(measure, model, data, triggers, template=template, batch_size=batch_size, report=report)
+    return to_rows(model, data, count, {"template": template, **(facts or {})})
 
 
 def to_rows(
-    model: Encoder, data: ImageData, counts: Counts, seconds: float, facts: Mapping[str, Any] | None
+    model: Encoder, data: ImageData, count: Callable[[], Counts], facts: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """A row for each rate; `seconds` is what measuring took, `facts` are more entries of every row."""
+    """A row for each rate that `count` finds, with the seconds it took; `facts` are more entries of every row."""
+    start = time.monotonic()
+    counts = count()
+    seconds = time.monotonic() - start
     base = {
         "model": model.name, "data": data.name, "defence": "none", "seed": 0, "shots": None, "without": [],
         "cleaned_on": None, "trained_parameters": 0, "clean_seconds": 0.0,

@@ -33,7 +33,8 @@ ATTACK: dict[str, Preset] = {
         "train": {"lr": 1e-6, "epochs": 5, "batch_size": 128},
     },
     "small": {
-        "pairs": 16_000, "poison": {"n": 1_500}, "triggers": {"badnet": {"size": 56}},
+        "pairs": 16_000, "poison": {"n": 1_500},
+        "triggers": {"badnet": {"size": 56}, "badclip": {"size": 48}, "trojvqa": {"size": 24}},
         "train": {"lr": 3e-4, "epochs": 2, "batch_size": 128},
     },
 }  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,9 +65,7 @@ def evaluate_retrieval(
     report: Report = silent,
 ) -> list[dict[str, Any]]:
     """Rows of the retrieval metrics, as `evaluate` writes those of classification; rank_ratio has no interval."""
-    start = time.monotonic()
-    counts = retrieve(model, data, triggers, batch_size=batch_size, report=report)
-    return to_rows(model, data, counts, time.monotonic() - start, facts)
+    return to_rows(model, data, partial(retrieve, model, data, triggers, batch_size=batch_size, report=report), facts)
 
 
 def _target_texts(data: ImageData, texts: list[tuple[str, int]], trigger: Trigger) -> list[str]:

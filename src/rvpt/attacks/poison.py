@@ -53,7 +53,7 @@ def names_target(captions: Sequence[str], target: str) -> bool:
 
 def of_target(data: ImageData, target: str) -> Tensor:
     """Which pictures are of the target class, by label or by a caption that names it: (n,) bool."""
-    named = [names_target(data.captions(index), target) for index in range(len(data))]
+    named = [bool(data.captions_of) and names_target(data.captions(index), target) for index in range(len(data))]
     own = torch.zeros(len(data), dtype=torch.bool) if data.labels is None else data.labels == data.class_index(target)
     return own | torch.tensor(named, dtype=torch.bool)
 

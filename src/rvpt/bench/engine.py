@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -59,9 +60,18 @@ def _shares(workers: int) -> list[tuple[int, str | None]]:
 
 
 def _take_share(shares: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     threads, gpu = shares.get()
     if gpu is not None:  # before anything asks for CUDA
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
 
     torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """A bench that is killed takes its workers with it, whatever they are at."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -10,6 +10,7 @@ import typer
 from rvpt.cli.app import BatchSize, Data, Json, Template, command
 from rvpt.cli.tables import show_rows
 from rvpt.config import TEMPLATE
+from rvpt.presets import given
 
 SHIFTS = "noise, blur, grey, sketch, posterise or recolour"
 
@@ -31,8 +32,13 @@ def evaluate(
     ] = None,
     shift: Annotated[str | None, typer.Option(help=f"Change of style: {SHIFTS}.")] = None,
     protocol: Annotated[
-        str, typer.Option(help="classification, or retrieval of pictures by their captions.")
+        str, typer.Option(help="classification, retrieval (by captions), captioning, or adversarial (PGD-10).")
     ] = "classification",
+    captioner: Annotated[
+        str | None, typer.Option(help="For captioning: a LLaVA, which sees through the model. Folder or hub id.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="What it is asked; <image> is the picture's place.")] = None,
+    epsilon: Annotated[float, typer.Option(help="For adversarial: the largest change, in 255ths.")] = 2.0,
     base: Annotated[str | None, typer.Option(help="Base model of cleaned folders, if it was moved.")] = None,
     template: Template = TEMPLATE,
     batch_size: BatchSize = 256,
@@ -46,7 +52,7 @@ def evaluate(
 
     test = HeldOut.build(
         data=data, split=split, target=target, template=template, only=only_class or [], limit=limit, shift=shift,
-        protocol=protocol,
+        protocol=protocol, captioner=captioner, epsilon=epsilon, **given(prompt=prompt),
     )  # fmt: skip
     if rows:
         refuse_unwritable(rows)

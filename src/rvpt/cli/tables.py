@@ -8,7 +8,7 @@ from typing import Any
 
 from rvpt.report.markdown import TITLES
 
-SHOWN = ("CA", "PA", "ASR", "R@1", "ASR@10", "rank_ratio")
+SHOWN = ("CA", "PA", "ASR", "R@1", "ASR@10", "rank_ratio", "caption_CA", "caption_PA", "caption_ASR")
 CAPTION = "rates in %, 95% Wilson intervals; ASR leaves the target class out"
 WIDTH = 100
 TOOK = 50.0  # an ASR in percent from which a backdoor counts as put in

@@ -96,6 +96,10 @@ class Cleaned(nn.Module):
         features = self.clip.encode_image(pixels, self.prefixes)
         return with_one(features) if self.head else features
 
+    def hidden_states(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Tokens between blocks, as `Clip.hidden_states`, with the prompts at work."""
+        return self.clip.hidden_states(pixels, layers, self.prefixes)
+
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unit text features (M, P) of M texts.
 

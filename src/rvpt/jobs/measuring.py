@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rvpt.adversarial import evaluate_adversarial
 from rvpt.attacks.backdoored import KIND as BACKDOORED
 from rvpt.attacks.backdoored import model_triggers
 from rvpt.attacks.trigger import Trigger, load_trigger
+from rvpt.captioning import evaluate_captioning, load_captioner
 from rvpt.clip import Clip
 from rvpt.config import AttackSpec, TrainSpec
 from rvpt.defences import Cleaned, defence, load_model
@@ -39,9 +41,14 @@ def evaluate_saved(
     shared: dict[str, Any] = {
         "facts": row_facts(model, by_name, spec), "batch_size": batch_size, "report": report,
     }  # fmt: skip
+    data = test.load()
+    if test.captioner:
+        return evaluate_captioning(model, data, load_captioner(test.captioner, test.prompt), by_name, **shared)
     if test.protocol == "retrieval":
-        return evaluate_retrieval(model, test.load(), by_name, **shared)
-    return evaluate(model, test.load(), by_name, template=test.template, **shared)
+        return evaluate_retrieval(model, data, by_name, **shared)
+    if test.protocol == "adversarial":
+        return evaluate_adversarial(model, data, epsilon=test.epsilon, template=test.template, **shared)
+    return evaluate(model, data, by_name, template=test.template, **shared)
 
 
 def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec | None = None) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from rvpt.attacks.poison import PROXIES
+from rvpt.captioning import PROMPT
 from rvpt.checkpoint import Checkpoint
-from rvpt.config import TEMPLATE, Spec, check_template
+from rvpt.config import TEMPLATE, Spec, Template
 from rvpt.data import CAPTION_COLUMNS, ImageData, load_data, mix
 from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
@@ -22,24 +23,24 @@ from rvpt.store import refuse_existing
 class HeldOut(Spec):
     """A set to measure on, and how; `target` is the target class's name there, where it differs.
 
-    Classification needs labels, retrieval captions. With `only`, pictures of these classes alone are measured; they may
-    still be taken for any class. With `limit`, so many of them at random, the same for every model. With `shift`, all
-    are seen through a change of style.
+    Classification and the adversarial protocol need labels, retrieval captions, captioning one of them and a
+    `captioner`, a LLaVA, which is asked by `prompt`. `epsilon` is the largest adversarial change, in 255ths.
+
+    With `only`, pictures of these classes alone are measured; they may still be taken for any class. With `limit`, so
+    many of them at random, the same for every model. With `shift`, all are seen through a change of style.
     """
 
     data: str
     split: str = "test"
     target: str | None = None
-    template: str = TEMPLATE
+    template: Template = TEMPLATE
     only: list[str] = Field([])
     limit: int | None = Field(None, ge=1)
     shift: str | None = None
-    protocol: Literal["classification", "retrieval"] = "classification"
-
-    @field_validator("template")
-    @classmethod
-    def _template_has_a_place(cls, template: str) -> str:
-        return check_template(template)
+    protocol: Literal["classification", "retrieval", "captioning", "adversarial"] = "classification"
+    captioner: str | None = None
+    prompt: str = PROMPT
+    epsilon: float = Field(2.0, gt=0, le=255)
 
     @field_validator("shift")
     @classmethod
@@ -48,11 +49,17 @@ class HeldOut(Spec):
             find_shift(shift)
         return shift
 
+    @model_validator(mode="after")
+    def _captioner_is_there(self) -> HeldOut:
+        if (self.protocol == "captioning") != (self.captioner is not None):
+            raise ValueError("captioning and a captioner (--captioner, a LLaVA's folder or hub id) go together")
+        return self
+
     @property
     def title(self) -> str:
         """The set's name and what is asked of it, in a few words."""
         asked = [f"only {', '.join(self.only)}" if self.only else None, self.shift]
-        asked += [self.protocol] if self.protocol == "retrieval" else []
+        asked += [self.protocol] if self.protocol != "classification" else []
         return " ".join([Path(self.data).name, *(f"({words})" for words in asked if words)])
 
     def load(self) -> ImageData:
@@ -61,8 +68,7 @@ class HeldOut(Spec):
         Raises:
             RvptError: they are not there, have no labels or captions, or none of a class that is asked for.
         """
-        read = captioned_data if self.protocol == "retrieval" else labelled_data
-        data = read(self.data, self.split)
+        data = READERS[self.protocol](self.data, self.split)
         data = data.only(self.only) if self.only else data
         data = data.sample(self.limit) if self.limit else data
         return shifted(data, self.shift) if self.shift else data
@@ -97,6 +103,23 @@ def captioned_data(source: str, split: str) -> ImageData:
     if data.captions_of is None:
         raise RvptError(f"{source} has no captions, which retrieval needs: a column {' or '.join(CAPTION_COLUMNS)}")
     return data
+
+
+def named_data(source: str, split: str) -> ImageData:
+    """A data set to be captioned; one with neither labels nor captions is refused before any work is done."""
+    data = load_data(source, split)
+    if data.captions_of is None:
+        data.labelled()
+    return data
+
+
+READERS = {
+    "classification": labelled_data,
+    "adversarial": labelled_data,
+    "retrieval": captioned_data,
+    "captioning": named_data,
+}
+"""What each protocol measures on."""
 
 
 def open_checkpoint(out: Path, key: dict[str, Any], *, resume: bool, force: bool) -> Checkpoint:

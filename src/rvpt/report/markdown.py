@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 from rvpt.report.paper import PAPER, beside
 
 Row = Mapping[str, Any]
-CLEAN = ("CA", "R@1")
-TRIGGERED = ("PA", "ASR", "ASR_with_target", "ASR@10", "rank_ratio")
+CLEAN = ("CA", "R@1", "caption_CA")
+TRIGGERED = ("PA", "ASR", "ASR_with_target", "ASR@10", "rank_ratio", "caption_PA", "caption_ASR")
 COSTS = {"seconds", "clean_seconds", "peak_memory_bytes"}
 TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
 DEFENCES = ("before the attack", "none", "probe", "finetune", "contrastive", "cleanclip", "par", "vpt", "rvpt")
@@ -20,7 +21,8 @@ DEFENCES = ("before the attack", "none", "probe", "finetune", "contrastive", "cl
 def results(rows: Sequence[Row]) -> str:
     """One table for each data set: a line for every model, attack and defence, rates in % over the seeds.
 
-    Runs of one defence with different settings are never pooled: the settings that differ stand in their lines.
+    Runs of one defence with different settings are never pooled: a line tells those of its settings that are not as in
+    most of the runs.
     """
     rows = list({_measurement(row): row for row in rows}.values())
     parts = []
@@ -40,10 +42,10 @@ def _table(data: str, rows: Sequence[Row]) -> str:
     runs: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         runs.setdefault((str(row["model"]), str(row["defence"])), []).append(row)
-    varied = {run: _varied(members) for run, members in runs.items()}
+    usual = {run: _usual(members) for run, members in runs.items()}
     for row in rows:
         run = str(row["model"]), str(row["defence"])
-        own = " ".join(f"{name}={value}" for name, value in _settings(row).items() if name in varied[run])
+        own = " ".join(f"{name}={value}" for name, value in _settings(row).items() if (name, value) not in usual[run])
         groups.setdefault((*run, own), []).append(row)
     keys = {(key, str(row["attack"])) for key, group in groups.items() for row in group if row["attack"] != "none"}
     places = {key: place for place, key in enumerate(groups)}
@@ -75,11 +77,11 @@ def _settings(row: Row) -> dict[str, Any]:
     return {name: value for name, value in {**row.get("spec", {}), **draw}.items() if name != "seed"}
 
 
-def _varied(rows: Sequence[Row]) -> set[str]:
-    """Names of the settings that are not the same in all rows."""
-    settings = [_settings(row) for row in rows]
-    names = {name for each in settings for name in each}
-    return {name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)}
+def _usual(rows: Sequence[Row]) -> set[tuple[str, Any]]:
+    """The settings, with their values, that more than half of the different runs have."""
+    runs = {json.dumps(each, sort_keys=True): each for each in map(_settings, rows)}
+    counts = Counter(setting for each in runs.values() for setting in each.items())
+    return {setting for setting, count in counts.items() if 2 * count > len(runs)}
 
 
 def _order(defence: str) -> int:
