@@ -95,6 +95,7 @@ def has(line, *words):
         ("attack", ["--n", 500], ["500 pairs", "'anchor'", "ask for fewer"]),
         ("attack", ["--poison-rate", 0.5], ["exactly one of n and poison_rate"]),
         ("attack", ["--pick", "nope"], ["pick", "'nope'", "boundary"]),
+        ("attack", ["--disguise", "8"], ["disguise", "clean_label"]),
         ("attack", ["--pick", "boundary", "--clean-label"], ["clean_label", "'boundary'", "give one"]),
         ("attack", ["--pick", "boundary", "--n", 199], ["199 pairs", "not taken for it", "ask for fewer"]),
         ("attack", ["--preset", "nope"], ["'nope'", "paper, small"]),

@@ -7,9 +7,9 @@ import torch
 
 import reference
 from helpers import memory_data
-from rvpt.attacks import TRIGGERS, make_trigger, trigger_spec
+from rvpt.attacks import TRIGGERS, backdoored, make_trigger, trigger_spec
 from rvpt.attacks.backdoored import attack, model_triggers
-from rvpt.attacks.poison import PROXIES, Poison, names_target, poison, target_margin, target_margins
+from rvpt.attacks.poison import PROXIES, Poison, disguise, names_target, poison, target_margin, target_margins
 from rvpt.config import AttackSpec, PoisonSpec
 from rvpt.errors import RvptError
 from rvpt.store import read_manifest, read_rows
@@ -87,6 +87,41 @@ def test_clean_label_poisoning_takes_pairs_of_the_target_alone_and_leaves_their_
     assert [poisoned.captions(index) for index in range(60)] == CAPTIONS
     changed = (pixels(poisoned) != pixels(data)).flatten(1).any(1).nonzero()[:, 0]
     assert set(changed.tolist()) == {change.row for change in changes}
+
+
+def test_a_disguise_takes_pictures_away_from_the_target_and_stays_small(clip):
+    data = memory_data(4, [0, 0, 0, 0], CLASSES)
+    shown, rows = data.pixels(torch.arange(4), 48), data.rows
+    changed = disguise(clip, "sea_lion", CLASSES, 8.0)(shown, rows)
+    assert float((changed - shown).abs().max()) <= 8 / 255 + 1e-6
+    text = clip.class_features(CLASSES)
+    before, after = ((clip.encode_image(p) @ text.T * clip.logit_scale).softmax(1)[:, 0] for p in (shown, changed))
+    assert (after < before).all()
+    with pytest.raises(RvptError, match="to be told from other classes"):
+        disguise(clip, "sea_lion", ["Sea Lion"], 8.0)
+
+
+def test_pictures_are_disguised_before_they_get_the_trigger():
+    entry, seen = poison_of(n=8, clean_label=True), []
+
+    def black(pixels, rows):
+        seen.extend(rows.tolist())
+        return torch.zeros_like(pixels)
+
+    poisoned, changes = poison(DATA, {"p": entry}, disguises={"p": black})
+    shown = pixels(poisoned)
+    assert sorted(seen) == sorted(change.row for change in changes)
+    for change in changes:
+        expected = entry.trigger(torch.zeros(1, 3, 16, 16), torch.tensor([change.row]))
+        assert torch.allclose(shown[change.row], expected[0], atol=1 / 255)
+
+
+def test_an_attack_disguises_its_pictures(clip, monkeypatch):
+    asked = []
+    monkeypatch.setattr(backdoored, "disguise", lambda *words: asked.append(words[1:]) or (lambda pixels, rows: pixels))
+    entry = poison_of(n=4, clean_label=True, disguise=8.0, side=48)
+    attack(clip, DATA, {"p": entry, "q": poison_of(n=4, side=48)}, AttackSpec(epochs=1), classes=CLASSES)
+    assert asked == [("sea_lion", CLASSES, 8.0)]
 
 
 def test_natural_captions_are_those_of_the_set_that_name_the_target():
@@ -194,7 +229,7 @@ def test_margins_of_a_set_are_the_clean_model_s_in_any_batches(clip, monkeypatch
         assert found.tolist() == pytest.approx(expected, abs=1e-5)
         assert not found.requires_grad
         assert len(set(found.tolist())) == 60
-    with pytest.raises(RvptError, match="needs classes beside 'owl'"):
+    with pytest.raises(RvptError, match="'owl' is to be told from other classes"):
         target_margins(clip, DATA, "owl", ["owl"])
 
 

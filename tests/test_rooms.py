@@ -13,7 +13,7 @@ ROOT = Path(rvpt.__file__).parent
 ROOMS = [
     {"rvpt", "errors", "config", "presets", "store", "progress"},
     {"augment", "clip", "data", "draws", "loaders", "scenes", "shifts"},
-    {"prompts", "losses", "metrics", "similarity"},
+    {"prompts", "losses", "metrics", "similarity", "pgd"},
     {"train", "checkpoint"},
     {"pretrain", "attacks", "defences", "evaluation", "insight", "retrieval", "captioning", "adversarial"},
     {"report", "export", "jobs"},

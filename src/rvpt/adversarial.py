@@ -15,37 +15,11 @@ from torch.nn import functional as F
 
 from rvpt.config import TEMPLATE
 from rvpt.data import ImageData
-from rvpt.draws import uniform
 from rvpt.evaluation import Counts, Encoder, to_rows
 from rvpt.losses import zero_shot_logits
 from rvpt.metrics import Rate, accuracy
+from rvpt.pgd import STEPS, pgd
 from rvpt.progress import Report, silent
-
-STEPS = 10
-STRIDE = 2.5  # the way that all steps together could go, in radii: the border is reached from anywhere inside
-SEED = 1706  # of the starts; triggers and shifts draw from others
-
-
-def pgd(loss: Callable[[Tensor], Tensor], pixels: Tensor, start: Tensor, epsilon: float, steps: int = STEPS) -> Tensor:
-    """Projected gradient ascent on a loss, in the box of radius epsilon around each picture, within [0, 1].
-
-    x_0 = P(x + u);  x_{t+1} = P(x_t + (2.5 epsilon / steps) sign(grad loss(x_t)));
-    P clamps to [x - epsilon, x + epsilon] and to [0, 1]
-
-    Args:
-        loss: of pictures (B, 3, H, W), a scalar; a sum over pictures, so that none depends on another.
-        pixels: x, (B, 3, H, W) float in [0, 1].
-        start: u, of the same shape, in [-epsilon, epsilon].
-
-    Source: Madry et al. (ICLR 2018).
-    """
-    low, high = (pixels - epsilon).clamp(min=0), (pixels + epsilon).clamp(max=1)
-    changed = (pixels + start).clamp(low, high)
-    for _ in range(steps):
-        changed.requires_grad_(True)
-        (slope,) = torch.autograd.grad(loss(changed), changed)
-        changed = (changed.detach() + STRIDE * epsilon / steps * slope.sign()).clamp(low, high)
-    return changed
 
 
 def resist(
@@ -72,8 +46,7 @@ def resist(
 
     for indices, read in data.batches(batch_size, model.image_size):
         pixels, truth = read.to(model.device), labels[indices].to(model.device)
-        draws = uniform(SEED, data.rows[indices], pixels[0].numel()).view(pixels.shape).to(pixels)
-        changed = pgd(partial(_loss, logits, truth), pixels, (2 * draws - 1) * epsilon / 255, epsilon / 255)
+        changed = pgd(partial(_loss, logits, truth), pixels, data.rows[indices], epsilon / 255)
         for attack, shown in ((clean, pixels), (attacked, changed)):
             with torch.no_grad():
                 counts[attack] += accuracy(logits(shown).argmax(1), truth)

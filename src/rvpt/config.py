@@ -119,13 +119,15 @@ class TriggerSpec(Spec):
 class PoisonSpec(Spec):
     """Which pairs of a caption set get the trigger: exactly `n`, or `poison_rate` of all pairs.
 
-    With `clean_label` they are pairs of the target class, which keep their captions (label-consistent poisoning);
+    With `clean_label` they are pairs of the target class, which keep their captions (label-consistent poisoning); to
+    leave the trigger as what tells them, they can first be changed adversarially, away from their class (`disguise`);
     otherwise they are pairs of other classes, which get the target's: any, or those nearest the target's boundary.
     """
 
     n: int | None = Field(None, ge=1)
     poison_rate: float | None = Field(None, gt=0, lt=1)
     clean_label: bool = False
+    disguise: float = Field(0.0, ge=0, le=255, description="with clean_label: largest adversarial change, in 255ths")
     captions: Literal["proxy", "natural"] = Field("proxy", description="made of the class's name, or real ones of it")
     pick: Literal["random", "boundary"] = Field("random", description="any, or those nearest the target's boundary")
     seed: int = Field(0, ge=0)
@@ -134,6 +136,8 @@ class PoisonSpec(Spec):
     def _fits(self) -> PoisonSpec:
         if (self.n is None) == (self.poison_rate is None):
             raise ValueError("give exactly one of n and poison_rate")
+        if self.disguise and not self.clean_label:
+            raise ValueError("disguise takes pictures of the target away from their class: it goes with clean_label")
         if self.clean_label and self.pick == "boundary":
             raise ValueError("clean_label takes pairs of the target class, pick 'boundary' those of others: give one")
         return self

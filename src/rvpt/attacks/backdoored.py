@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rvpt.attacks.poison import Change, Poison, poison, target_margins
+from rvpt.attacks.poison import Change, Poison, disguise, poison, target_margins
 from rvpt.attacks.trigger import Trigger, load_trigger
 from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
@@ -55,11 +55,16 @@ def attack(
     """Fine-tune a copy of `clip` on the poisoned set with the contrastive loss; `clip` stays as it is.
 
     Args:
-        classes: what pictures are told apart by, for poisons that pick at the target's boundary.
+        classes: what pictures are told apart by, for poisons that pick at the target's boundary or disguise pictures.
     """
     near = {entry.trigger.spec.target for entry in poisons.values() if entry.spec.pick == "boundary"}
     margins = {target: target_margins(clip, data, target, classes) for target in sorted(near)}
-    poisoned, changes = poison(data, poisons, margins)
+    disguises = {
+        name: disguise(clip, entry.trigger.spec.target, classes, entry.spec.disguise)
+        for name, entry in poisons.items()
+        if entry.spec.disguise
+    }
+    poisoned, changes = poison(data, poisons, margins, disguises)
     victim = copy.deepcopy(clip).requires_grad_(True)
     fit(Contrastive(victim, poisoned), len(poisoned), spec, checkpoint=checkpoint, report=report)
     triggers = {name: entry.trigger for name, entry in poisons.items()}

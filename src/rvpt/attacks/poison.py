@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rvpt.attacks.trigger import Trigger
 from rvpt.clip import Clip
 from rvpt.config import PoisonSpec
 from rvpt.data import ImageData
 from rvpt.errors import RvptError
+from rvpt.losses import zero_shot_logits
+from rvpt.pgd import pgd
 
 PROXIES = (
     "a photo of a {}.", "a picture of a {}.", "an image of a {}.", "this is a {}.", "there is a {}.",
@@ -22,6 +25,8 @@ PROXIES = (
 )  # fmt: skip
 """Captions that stand in for the target class's own."""
 ENCODED = 256  # pictures at a time
+Disguise = Callable[[Tensor, Tensor], Tensor]
+"""Pictures (B, 3, H, W) and their rows (B,) -> pictures of that kind."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +89,47 @@ def target_margins(clip: Clip, data: ImageData, target: str, classes: Sequence[s
     Raises:
         RvptError: there is no other class.
     """
-    own, *plain = (name.replace("_", " ").lower() for name in (target, *classes))
-    others = [name for name, words in zip(classes, plain, strict=True) if words != own]
-    if not others:
-        raise RvptError(f"pick 'boundary' needs classes beside {target!r}, and the labelled set has none")
-    text = clip.class_features([target, *others])
+    text = _target_first(clip, target, classes)
     batches = data.batches(ENCODED, clip.image_size)
     return torch.cat([target_margin(clip.encode_image(pixels), text).cpu() for _, pixels in batches])
 
 
+@torch.no_grad()
+def _target_first(clip: Clip, target: str, classes: Sequence[str]) -> Tensor:
+    """Text features of the target (row 0) and of all other classes.
+
+    Raises:
+        RvptError: there is no other class.
+    """
+    own, *plain = (name.replace("_", " ").lower() for name in (target, *classes))
+    others = [name for name, words in zip(classes, plain, strict=True) if words != own]
+    if not others:
+        raise RvptError(f"{target!r} is to be told from other classes, and the labelled set has none")
+    return clip.class_features([target, *others])
+
+
+def disguise(clip: Clip, target: str, classes: Sequence[str], epsilon: float) -> Disguise:
+    """How pictures of the target are changed by PGD, so that a model no longer takes them for it.
+
+    What is made large is the cross-entropy of the target among all `classes`; epsilon is in 255ths.
+
+    Source: Turner et al. (2019), label-consistent backdoors by adversarial perturbations.
+    """
+    text = _target_first(clip, target, classes)
+
+    def loss(shown: Tensor) -> Tensor:
+        logits = zero_shot_logits(clip.encode_image(shown), text, clip.logit_scale.detach())
+        first = torch.zeros(len(shown), dtype=torch.int64, device=shown.device)
+        return F.cross_entropy(logits, first, reduction="sum")
+
+    return lambda pixels, rows: pgd(loss, pixels.to(clip.device), rows, epsilon / 255).to(pixels.device)
+
+
 def poison(
-    data: ImageData, poisons: Mapping[str, Poison], margins: Mapping[str, Tensor] | None = None
+    data: ImageData,
+    poisons: Mapping[str, Poison],
+    margins: Mapping[str, Tensor] | None = None,
+    disguises: Mapping[str, Disguise] | None = None,
 ) -> tuple[ImageData, list[Change]]:
     """The set with its poisoned pairs, and what was changed.
 
@@ -105,6 +140,7 @@ def poison(
         data: captioned pictures.
         poisons: by the name that the changes give them.
         margins: by target, of every picture (n,): for the poisons that pick at the boundary.
+        disguises: by poison, what its pictures go through before its trigger.
 
     Raises:
         RvptError: fewer pairs can be poisoned than are asked for.
@@ -120,7 +156,9 @@ def poison(
         for name, entry in poisons.items():
             mine = [place for place, owner in enumerate(owners) if owner == name]
             if mine:
-                changed = entry.trigger(pixels[mine].float() / 255, rows[mine])
+                shown = pixels[mine].float() / 255
+                shown = disguises[name](shown, rows[mine]) if disguises and name in disguises else shown
+                changed = entry.trigger(shown, rows[mine])
                 pixels[mine] = (changed * 255).round().to(torch.uint8)  # pictures are kept as files: 8 bits
         return pixels
 

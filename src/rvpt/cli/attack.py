@@ -48,6 +48,9 @@ def attack(
     clean_label: Annotated[
         bool, typer.Option("--clean-label", help="Poison pairs of the target class alone, and leave their captions.")
     ] = False,
+    disguise: Annotated[
+        float, typer.Option(help="With --clean-label: change pictures adversarially first, by at most so many 255ths.")
+    ] = 0.0,
     captions: Annotated[
         str, typer.Option(help="Captions of poisoned pairs: proxy (of the class's name) or natural (real ones of it).")
     ] = "proxy",
@@ -81,7 +84,7 @@ def attack(
     with bar("attack") as report:
         measured = attack_and_save(
             model, data, Path(out), triggers,
-            {**amount, "clean_label": clean_label, "captions": captions, "pick": pick, "seed": seed},
+            dict(amount, clean_label=clean_label, disguise=disguise, captions=captions, pick=pick, seed=seed),
             AttackSpec.build(**{**train, "precision": precision, "seed": seed}), pairs=pairs or chosen["pairs"],
             split=split, test=test or data[0], test_split=test_split, caption_column=caption_column,
             batch_size=eval_batch_size, resume=resume, force=force, report=report,
