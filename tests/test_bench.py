@@ -209,7 +209,7 @@ def test_a_wrong_recipe_is_refused_before_anything_runs(tiny, tmp_path, extra, e
     [
         ('shift = "fog"', "no shift 'fog': there are noise, blur"),
         ('template = "a photo"', "template 'a photo': it needs {}"),
-        ('protocol = "lookup"', "protocol: Input should be 'classification' or 'retrieval'"),
+        ('protocol = "lookup"', "protocol: Input should be 'classification', 'retrieval', 'captioning' or"),
         ('only = "umbrella"', "tests.0.only: Input should be a valid list"),
     ],
 )
@@ -237,8 +237,8 @@ def test_workers_share_threads_and_gpus(monkeypatch):
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("recipes/*.toml")), ids=lambda path: path.stem)
 def test_the_shipped_recipes_are_whole(path, monkeypatch):
-    monkeypatch.setenv("DATA", "data")
-    monkeypatch.setenv("CLIP", "clip")
+    for variable in ("DATA", "CLIP", "LLAVA"):
+        monkeypatch.setenv(variable, variable.lower())
     tasks = plan(read_recipe(path), "hash")
     assert {task.kind for task in tasks} >= {"attack", "measure"}
 

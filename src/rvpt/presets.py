@@ -34,7 +34,9 @@ ATTACK: dict[str, Preset] = {
     },
     "small": {
         "pairs": 16_000, "poison": {"n": 1_500},
-        "triggers": {"badnet": {"size": 56}, "badclip": {"size": 48}, "trojvqa": {"size": 24}},
+        "triggers": {
+            "badnet": {"size": 56}, "badnet-stripes": {"size": 56}, "badclip": {"size": 48}, "trojvqa": {"size": 24},
+        },
         "train": {"lr": 3e-4, "epochs": 2, "batch_size": 128},
     },
 }  # fmt: skip
@@ -48,10 +50,10 @@ CLEAN: dict[str, dict[str, Preset]] = {
         "rvpt": {**PROMPTS_SMALL, "alpha": 1.0},
         "vpt": PROMPTS_SMALL,
         "probe": {"lr": 0.02},
-        "finetune": {"lr": 1e-4},
-        "contrastive": {"lr": 1e-4},
-        "cleanclip": {"lr": 1e-4},
-        "par": {"lr": 3e-4, "batch_size": 128},
+        "finetune": {"lr": 1e-3},
+        "contrastive": {"lr": 1e-3},
+        "cleanclip": {"lr": 1e-3},
+        "par": {"lr": 1e-3, "epochs": 5, "batch_size": 128},
     },
 }
 
