@@ -69,6 +69,7 @@ def test_pretrain_attack_clean_evaluate_report(tiny, home):
     table = works("report", "rows.jsonl")
     assert table.count("| backdoored | ") == 4
     works("report", "rows.jsonl", "--out", "page.md")
+    assert "| model | attack | " in works("report", "rows.jsonl", "--matrix")
     assert table.strip() in (home / "page.md").read_text()
 
 

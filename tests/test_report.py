@@ -1,6 +1,9 @@
 """Tables of rows: what is averaged, what is kept apart, and where it lands in a page."""
 
-from rvpt.report import results
+import pytest
+
+from rvpt.errors import RvptError
+from rvpt.report import matrix, results
 from rvpt.report.markdown import END, START, between_marks
 
 
@@ -71,3 +74,36 @@ def test_only_what_stands_between_the_marks_is_replaced():
     page = f"before\n{START}\nold\n{END}\nafter\n"
     assert between_marks(page, "new\n") == f"before\n{START}\nnew\n{END}\nafter\n"
     assert between_marks("before\n", "new\n") == f"before\n\n{START}\nnew\n{END}\n"
+
+
+def table(*runs):
+    """The cells of every line of the one matrix, its heading first."""
+    found = matrix([row for run in runs for row in run]).splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found if not line.startswith("|---")]
+
+
+def test_a_matrix_has_attacks_down_and_defences_across_in_the_order_of_the_story():
+    found = table(rows(0.4), rows(0.1, attack="blended"), rows(0.8, defence="none"), rows(0.2, seed=1))
+    assert found == [
+        ["model", "attack", "none", "rvpt"],
+        ["m", "badnet", "90.0, 80.0", "90.0, 30.0"],
+        ["m", "blended", "–", "90.0, 10.0"],
+    ]
+
+
+def test_the_means_of_a_matrix_are_over_attacks_that_every_defence_met():
+    runs = [rows(rate, defence=name, attack=attack) for name, attack, rate in (
+        ("none", "a", 0.8), ("none", "b", 0.6), ("none", "c", 0.0), ("rvpt", "a", 0.1), ("rvpt", "b", 0.3),
+    )]  # fmt: skip
+    assert table(*runs)[-1] == ["mean of 2", "", "90.0, 70.0", "90.0, 20.0"]
+
+
+def test_a_run_without_ca_or_asr_has_no_place_in_a_matrix():
+    other = rows(0.1, defence="probe")
+    assert (
+        table(rows(0.2), other[1:])
+        == table(rows(0.2), other[:2])
+        == [["model", "attack", "rvpt"], ["m", "badnet", "90.0, 20.0"]]
+    )
+    with pytest.raises(RvptError, match="no run has both CA and ASR"):
+        matrix(other[1:])

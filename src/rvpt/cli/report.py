@@ -18,13 +18,16 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Markdown file to fill between its result marks; else the screen.")
     ] = None,
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="Attacks down, defences across, CA and ASR in each cell.")
+    ] = False,
 ) -> None:
     """Print markdown tables of rows, mean and standard deviation over seeds."""
-    from rvpt.report import results
+    from rvpt import report
     from rvpt.report.markdown import between_marks
     from rvpt.store import write_text
 
-    text = results([row for path in rows for row in _measurements(path)])
+    text = (report.matrix if matrix else report.results)([row for path in rows for row in _measurements(path)])
     if out:
         write_text(out, between_marks(out.read_text(encoding="utf-8") if out.is_file() else "", text))
     else:

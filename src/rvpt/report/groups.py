@@ -1,0 +1,87 @@
+"""Rows by what was run: one group for each model, attack, defence and setting."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+Row = Mapping[str, Any]
+COSTS = {"seconds", "clean_seconds", "peak_memory_bytes"}
+DEFENCES = ("before the attack", "none", "probe", "finetune", "contrastive", "cleanclip", "par", "vpt", "rvpt")
+
+
+class Run(NamedTuple):
+    """A defence against an attack; `own` tells those of its settings that most runs of the defence do not have."""
+
+    model: str
+    attack: str
+    defence: str
+    own: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.defence}, {self.own}" if self.own else self.defence
+
+
+class Found(NamedTuple):
+    """The rows of a run over its seeds: on clean pictures, and on triggered ones."""
+
+    clean: list[Row]
+    hit: list[Row]
+
+
+def by_data(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each data set, those that stand in several files once."""
+    found: dict[str, list[Row]] = {}
+    for row in {_measurement(row): row for row in rows}.values():
+        found.setdefault(str(row["data"]), []).append(row)
+    return dict(sorted(found.items()))
+
+
+def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
+    """The rows of each run, by model and attack, defences in the order of the story.
+
+    Runs of one defence with different settings are never pooled.
+    """
+    members: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        members.setdefault((str(row["model"]), str(row["defence"])), []).append(row)
+    usual = {run: _usual(group) for run, group in members.items()}
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        run = str(row["model"]), str(row["defence"])
+        own = " ".join(f"{name}={value}" for name, value in _settings(row).items() if (name, value) not in usual[run])
+        groups.setdefault((*run, own), []).append(row)
+    found = {}
+    for (model, defence, own), group in groups.items():
+        clean = [row for row in group if row["attack"] == "none"]
+        for attack in dict.fromkeys(str(row["attack"]) for row in group if row["attack"] != "none"):
+            found[Run(model, attack, defence, own)] = Found(clean, [row for row in group if row["attack"] == attack])
+    return dict(sorted(found.items(), key=lambda item: (item[0].model, item[0].attack, place(item[0].defence))))
+
+
+def place(defence: str) -> int:
+    """Where a defence stands in the order of the story; those that it does not know come last."""
+    return DEFENCES.index(defence) if defence in DEFENCES else len(DEFENCES)
+
+
+def _measurement(row: Row) -> str:
+    """What was measured and came out, without what it took: the same for a row that stands in two files."""
+    return json.dumps({name: value for name, value in row.items() if name not in COSTS}, sort_keys=True)
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    """What a row's run was set to, but for its seed."""
+    draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
+    draw["cleaned_on"] = row.get("cleaned_on")
+    draw["measured_with"] = row.get("template")
+    return {name: value for name, value in {**row.get("spec", {}), **draw}.items() if name != "seed"}
+
+
+def _usual(rows: Sequence[Row]) -> set[tuple[str, Any]]:
+    """The settings, with their values, that more than half of the different runs have."""
+    runs = {json.dumps(each, sort_keys=True): each for each in map(_settings, rows)}
+    counts = Counter(setting for each in runs.values() for setting in each.items())
+    return {setting for setting, count in counts.items() if 2 * count > len(runs)}
