@@ -124,6 +124,11 @@ def test_retrieval_without_captions(refuse, tiny, home):
     has(refuse("evaluate", tiny.clip, "--data", folder, "--protocol", "retrieval"), "set has no captions", "column")
 
 
+def test_readability_without_attributes(refuse, tiny, home):
+    folder = pictures(home / "set")
+    has(refuse("evaluate", tiny.clip, "--data", folder, "--protocol", "readability"), "set has no attributes", "scenes")
+
+
 def test_a_poison_rate_above_1(refuse, tiny):
     words = ["attack", tiny.clip, "--out", "out", "--data", "scenes:20", "--target", "anchor"]
     has(refuse(*words, "--poison-rate", 2), "poison_rate", "less than 1", "2.0")

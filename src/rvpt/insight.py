@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rvpt.data import ImageData
-from rvpt.evaluation import Encoder
+from rvpt.evaluation import Counts, Encoder, to_rows
 from rvpt.metrics import Rate
+from rvpt.progress import Report, silent
+
+READABLE = "readable_"
+PROBED = 6_000
+"""Pictures that the probe learns on."""
 
 
 def linear_readability(seen: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]) -> Rate:
@@ -26,16 +34,39 @@ def linear_readability(seen: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tens
 
 
 @torch.inference_mode()
-def encode_all(model: Encoder, data: ImageData, batch_size: int = 256) -> Tensor:
+def encode_all(model: Encoder, data: ImageData, batch_size: int = 256, report: Report = silent) -> Tensor:
     """Unit image features (n, P) of a whole set, on the CPU."""
-    batches = data.batches(batch_size, model.image_size)
-    return torch.cat([model.encode_image(pixels.to(model.device)).cpu() for _, pixels in batches])
+    found = []
+    for indices, pixels in data.batches(batch_size, model.image_size):
+        found.append(model.encode_image(pixels.to(model.device)).cpu())
+        report(int(indices[-1]) + 1, len(data), {})
+    return torch.cat(found)
 
 
-def attribute_readability(model: Encoder, seen: ImageData, held_out: ImageData) -> dict[str, Rate]:
+def attribute_readability(
+    model: Encoder, seen: ImageData, held_out: ImageData, *, batch_size: int = 256, report: Report = silent
+) -> dict[str, Rate]:
     """Linear readability of every attribute that the sets are labelled with, learnt on one and counted on the other."""
-    features, others = encode_all(model, seen), encode_all(model, held_out)
+    features, others = (encode_all(model, data, batch_size, report) for data in (seen, held_out))
     return {
         name: linear_readability((features, labels), (others, held_out.attributes[name]))
         for name, labels in seen.attributes.items()
     }
+
+
+def evaluate_readability(
+    model: Encoder,
+    data: ImageData,
+    seen: ImageData,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    batch_size: int = 256,
+    report: Report = silent,
+) -> list[dict[str, Any]]:
+    """Rows of how well a linear probe that learnt on `seen` reads each attribute of `data`: readable_colour, ..."""
+
+    def count() -> Counts:
+        rates = attribute_readability(model, seen, data, batch_size=batch_size, report=report)
+        return {("none", f"{READABLE}{name}"): rate for name, rate in rates.items()}
+
+    return to_rows(model, data, count, facts)

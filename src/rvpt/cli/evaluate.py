@@ -32,7 +32,11 @@ def evaluate(
     ] = None,
     shift: Annotated[str | None, typer.Option(help=f"Change of style: {SHIFTS}.")] = None,
     protocol: Annotated[
-        str, typer.Option(help="classification, retrieval (by captions), captioning, or adversarial (PGD-10).")
+        str,
+        typer.Option(
+            help="classification, retrieval (by captions), captioning, adversarial (PGD-10), or readability "
+            "(of attributes, off the features)."
+        ),
     ] = "classification",
     captioner: Annotated[
         str | None, typer.Option(help="For captioning: a LLaVA, which sees through the model. Folder or hub id.")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rvpt.report.groups import metrics
 from rvpt.report.markdown import TITLES
 
-SHOWN = ("CA", "PA", "ASR", "R@1", "ASR@10", "rank_ratio", "caption_CA", "caption_PA", "caption_ASR")
 CAPTION = "rates in %, 95% Wilson intervals; ASR leaves the target class out"
 WIDTH = 100
 TOOK = 50.0  # an ASR in percent from which a backdoor counts as put in
@@ -32,8 +32,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = 
     from rich.table import Table
 
     table = Table(title=title or None, caption=CAPTION)
-    measured = {str(row["metric"]) for row in rows}
-    shown = [metric for metric in SHOWN if metric in measured]
+    shown = [metric for side in metrics(rows) for metric in side if metric != "ASR_with_target"]
     for heading in ("model", "defence", "data", "attack", *shown):
         table.add_column(heading, justify="right" if heading in shown else "left", no_wrap=heading in shown)
     lines: dict[tuple[str, str, str, str], dict[str, str]] = {}

@@ -13,8 +13,10 @@ from rvpt.attacks.trigger import Trigger, load_trigger
 from rvpt.captioning import evaluate_captioning, load_captioner
 from rvpt.clip import Clip
 from rvpt.config import AttackSpec, TrainSpec
+from rvpt.data import load_data
 from rvpt.defences import Cleaned, defence, load_model
 from rvpt.evaluation import evaluate
+from rvpt.insight import PROBED, evaluate_readability
 from rvpt.jobs.sources import HeldOut
 from rvpt.progress import Report, silent
 from rvpt.retrieval import evaluate_retrieval
@@ -48,6 +50,8 @@ def evaluate_saved(
         return evaluate_retrieval(model, data, by_name, **shared)
     if test.protocol == "adversarial":
         return evaluate_adversarial(model, data, epsilon=test.epsilon, template=test.template, **shared)
+    if test.protocol == "readability":
+        return evaluate_readability(model, data, load_data(test.data, "train").sample(PROBED), **shared)
     return evaluate(model, data, by_name, template=test.template, **shared)
 
 

@@ -24,7 +24,8 @@ class HeldOut(Spec):
     """A set to measure on, and how; `target` is the target class's name there, where it differs.
 
     Classification and the adversarial protocol need labels, retrieval captions, captioning one of them and a
-    `captioner`, a LLaVA, which is asked by `prompt`. `epsilon` is the largest adversarial change, in 255ths.
+    `captioner`, a LLaVA, which is asked by `prompt`; readability needs attributes beside the class, as `scenes` has.
+    `epsilon` is the largest adversarial change, in 255ths.
 
     With `only`, pictures of these classes alone are measured; they may still be taken for any class. With `limit`, so
     many of them at random, the same for every model. With `shift`, all are seen through a change of style.
@@ -37,7 +38,7 @@ class HeldOut(Spec):
     only: list[str] = Field([])
     limit: int | None = Field(None, ge=1)
     shift: str | None = None
-    protocol: Literal["classification", "retrieval", "captioning", "adversarial"] = "classification"
+    protocol: Literal["classification", "retrieval", "captioning", "adversarial", "readability"] = "classification"
     captioner: str | None = None
     prompt: str = PROMPT
     epsilon: float = Field(2.0, gt=0, le=255)
@@ -113,11 +114,20 @@ def named_data(source: str, split: str) -> ImageData:
     return data
 
 
+def attributed_data(source: str, split: str) -> ImageData:
+    """A data set whose attributes are read off features; one without is refused before any work is done."""
+    data = load_data(source, split)
+    if not data.attributes:
+        raise RvptError(f"{source} has no attributes, which readability needs: scenes has, photographs do not")
+    return data
+
+
 READERS = {
     "classification": labelled_data,
     "adversarial": labelled_data,
     "retrieval": captioned_data,
     "captioning": named_data,
+    "readability": attributed_data,
 }
 """What each protocol measures on."""
 

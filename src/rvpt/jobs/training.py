@@ -10,7 +10,7 @@ from rvpt.clip import Clip
 from rvpt.config import PretrainSpec, VisionSpec
 from rvpt.data import ImageData, load_data
 from rvpt.evaluation import measure
-from rvpt.insight import attribute_readability
+from rvpt.insight import PROBED, attribute_readability
 from rvpt.jobs.sources import drop, labelled_data, open_checkpoint
 from rvpt.loaders import EMBEDDED, embedded_model
 from rvpt.pretrain import pretrain, untrained_clip
@@ -18,7 +18,6 @@ from rvpt.progress import Report, silent
 from rvpt.store import find_manifest, staging, write_manifest
 
 CLIP = "clip"
-PROBED = 6_000  # pictures that a probe learns attributes on
 
 
 def pretrain_and_save(

@@ -8,6 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
+CLEAN = ("CA", "R@1", "caption_CA")
+READABLE = "readable_"  # and an attribute
+TRIGGERED = (
+    "PA", "ASR", "ASR_image_alone", "ASR_text_alone", "ASR_with_target", "ASR@10", "rank_ratio", "caption_PA",
+    "caption_ASR",
+)  # fmt: skip
 COSTS = {"seconds", "clean_seconds", "peak_memory_bytes"}
 DEFENCES = ("before the attack", "none", "probe", "finetune", "contrastive", "cleanclip", "par", "vpt", "rvpt")
 
@@ -30,6 +36,14 @@ class Found(NamedTuple):
 
     clean: list[Row]
     hit: list[Row]
+
+
+def metrics(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """What some row measures on clean and on triggered pictures, in the order in which it is shown."""
+    measured = dict.fromkeys(str(row["metric"]) for row in rows)
+    clean = [metric for metric in CLEAN if metric in measured]
+    clean += [metric for metric in measured if metric.startswith(READABLE)]
+    return clean, [metric for metric in TRIGGERED if metric in measured]
 
 
 def by_data(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -57,7 +71,8 @@ def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
     found = {}
     for (model, defence, own), group in groups.items():
         clean = [row for row in group if row["attack"] == "none"]
-        for attack in dict.fromkeys(str(row["attack"]) for row in group if row["attack"] != "none"):
+        attacks = dict.fromkeys(str(row["attack"]) for row in group)
+        for attack in [attack for attack in attacks if attack != "none"] or attacks:
             found[Run(model, attack, defence, own)] = Found(clean, [row for row in group if row["attack"] == attack])
     return dict(sorted(found.items(), key=lambda item: (item[0].model, item[0].attack, place(item[0].defence))))
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from rvpt.report.groups import Row, by_data, by_run
+from rvpt.report.groups import Row, by_data, by_run, metrics
 from rvpt.report.paper import PAPER, beside
 
-CLEAN = ("CA", "R@1", "caption_CA")
-TRIGGERED = ("PA", "ASR", "ASR_with_target", "ASR@10", "rank_ratio", "caption_PA", "caption_ASR")
 TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
 
 
@@ -19,7 +17,7 @@ def results(rows: Sequence[Row]) -> str:
 
 
 def _table(data: str, rows: Sequence[Row]) -> str:
-    clean_metrics, hit_metrics = (_measured(rows, metrics) for metrics in (CLEAN, TRIGGERED))
+    clean_metrics, hit_metrics = metrics(rows)
     columns = [*clean_metrics, *hit_metrics, *(["paper: CA, ASR"] if data.lower() in PAPER else [])]
     lines = [
         f"| model | attack | defence | seeds | {' | '.join(columns)} |",
@@ -34,11 +32,6 @@ def _table(data: str, rows: Sequence[Row]) -> str:
         cells += [beside(data, run.attack, run.defence)] if data.lower() in PAPER else []
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _measured(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
-    """Those of the metrics that some row has."""
-    return [metric for metric in metrics if any(row["metric"] == metric for row in rows)]
 
 
 def spread(rows: Sequence[Row], metric: str) -> str:
