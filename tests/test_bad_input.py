@@ -111,7 +111,7 @@ def has(line, *words):
         ("evaluate", ["--only-class", "dog"], ["no class 'dog'", "umbrella"]),
         ("evaluate", ["--only-class", "anchor"], ["no picture of class 'anchor'"]),
         ("evaluate", ["--shift", "fog"], ["no shift 'fog'", "noise, blur, grey, sketch"]),
-        ("evaluate", ["--protocol", "lookup"], ["protocol", "'captioning' or 'adversarial'", "'lookup'"]),
+        ("evaluate", ["--protocol", "lookup"], ["protocol", "'classification', 'retrieval', ", "'lookup'"]),
         ("evaluate", ["--nope"], ["--nope", "rvpt evaluate --help"]),
     ],
 )

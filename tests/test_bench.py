@@ -74,6 +74,14 @@ def test_a_plan_tells_the_test_sets_apart(tiny, tmp_path):
     assert titles[1] == "clip+both, seed 0, before the attack, on scenes:48 (only umbrella) (grey)"
 
 
+def test_a_defence_with_a_head_is_measured_on_the_classes_that_it_knows(tiny, tmp_path):
+    tests = '{data = "scenes:500"}, {data = "scenes:48"}, {data = "scenes:500", protocol = "retrieval"}'
+    tasks = plan(read_recipe(recipe(tiny, tmp_path, extra='[defences.probe]\nname = "probe"\n', tests=tests)), "hash")
+    titles = [task.title for task in tasks if task.kind == "measure" and "seed 0" in task.title]
+    assert [title for title in titles if "probe" in title] == ["clip+both, seed 0, probe, on scenes:500"]
+    assert sum("rvpt" in title for title in titles) == 3
+
+
 def test_a_test_set_is_measured_as_its_entry_asks(tiny, tmp_path):
     options = ("", ', only = ["heart", "star"]', ', shift = "sketch"', ', protocol = "retrieval"')
     tests = ", ".join(f'{{data = "scenes:48"{more}}}' for more in options)
@@ -209,7 +217,7 @@ def test_a_wrong_recipe_is_refused_before_anything_runs(tiny, tmp_path, extra, e
     [
         ('shift = "fog"', "no shift 'fog': there are noise, blur"),
         ('template = "a photo"', "template 'a photo': it needs {}"),
-        ('protocol = "lookup"', "protocol: Input should be 'classification', 'retrieval', 'captioning' or"),
+        ('protocol = "lookup"', "protocol: Input should be 'classification', 'retrieval', "),
         ('only = "umbrella"', "tests.0.only: Input should be a valid list"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,13 @@ from rvpt.attacks import trigger_spec
 from rvpt.bench.recipe import AttackEntry, DefenceEntry, Recipe
 from rvpt.config import AttackSpec, PoisonSpec
 from rvpt.defences import defence
+from rvpt.jobs import HeldOut
+
+BY_CLASS = (
+    "classification",
+    "adversarial",
+    "readability",
+)  # protocols that ask a model for its classes, or for nothing
 
 
 @dataclass(frozen=True)
@@ -50,12 +57,13 @@ def plan(recipe: Recipe, model_sha256: str) -> list[Task]:
         for name, entry in recipe.attacks.items():
             model = f"{Path(recipe.model).name}+{name}"
             attacked = Task("attack", f"{model}, seed {seed}", _attack(recipe, entry, model_sha256, seed))
-            tasks += [attacked, *_measured(recipe, attacked, model, seed, "before the attack")]
-            tasks += _measured(recipe, attacked, model, seed, "none")
+            tasks.append(attacked)
+            for label in ("before the attack", "none"):
+                tasks += _measured(recipe, recipe.tests, attacked, model, seed, label)
             for label, cleaning in recipe.defences.items():
                 title = f"{model}, seed {seed}, {label}"
                 cleaned = Task("clean", title, _clean(recipe, cleaning, seed), attacked)
-                tasks += [cleaned, *_measured(recipe, cleaned, model, seed, label)]
+                tasks += [cleaned, *_measured(recipe, _tests(recipe, cleaning), cleaned, model, seed, label)]
     return tasks
 
 
@@ -85,10 +93,19 @@ def _clean(recipe: Recipe, entry: DefenceEntry, seed: int) -> dict[str, Any]:
     return {"name": entry.name, "data": recipe.clean_data.model_dump(), "spec": spec.model_dump(), **draw}
 
 
-def _measured(recipe: Recipe, made: Task, model: str, seed: int, label: str) -> Iterator[Task]:
+def _tests(recipe: Recipe, entry: DefenceEntry) -> list[HeldOut]:
+    """What a defence can be measured on: one with a head on the classes that it learnt, and not by texts."""
+    if not defence(entry.name).head:
+        return recipe.tests
+    return [test for test in recipe.tests if test.data == recipe.clean_data.data and test.protocol in BY_CLASS]
+
+
+def _measured(
+    recipe: Recipe, tests: Sequence[HeldOut], made: Task, model: str, seed: int, label: str
+) -> Iterator[Task]:
     """A task for each test set; before the attack it is the clean model, under the triggers of the attack."""
     before = recipe.model if label == "before the attack" else None
-    for test in recipe.tests:
+    for test in tests:
         asked = test.model_dump(exclude_defaults=True)  # an option that is added later leaves the keys as they are
         settings = {"test": asked, "model": model, "label": label, "seed": seed, "before": before}
         yield Task("measure", f"{model}, seed {seed}, {label}, on {test.title}", settings, made)

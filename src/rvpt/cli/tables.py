@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rvpt.report.groups import metrics
-from rvpt.report.markdown import TITLES
+from rvpt.report.groups import by_data, by_run, metrics
+from rvpt.report.markdown import TITLES, spread
 
-CAPTION = "rates in %, 95% Wilson intervals; ASR leaves the target class out"
+CAPTION = "rates in %, with 95% Wilson intervals or over seeds; ASR leaves the target class out"
 WIDTH = 100
 TOOK = 50.0  # an ASR in percent from which a backdoor counts as put in
 
@@ -24,7 +24,7 @@ def percent(row: Mapping[str, Any]) -> str:
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "") -> None:
-    """Print one line for each model and attack; with `as_json` the rows themselves, one JSON array."""
+    """Print a line for each model, defence and attack; with `as_json` the rows themselves, one JSON array."""
     if as_json:
         print(json.dumps(list(rows), indent=2))
         return
@@ -32,16 +32,22 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = 
     from rich.table import Table
 
     table = Table(title=title or None, caption=CAPTION)
-    shown = [metric for side in metrics(rows) for metric in side if metric != "ASR_with_target"]
-    for heading in ("model", "defence", "data", "attack", *shown):
-        table.add_column(heading, justify="right" if heading in shown else "left", no_wrap=heading in shown)
-    lines: dict[tuple[str, str, str, str], dict[str, str]] = {}
-    for row in rows:
-        names = (str(row["model"]), str(row["defence"]), str(row["data"]), str(row["attack"]))
-        lines.setdefault(names, {})[str(row["metric"])] = percent(row)
-    for names, values in lines.items():
-        table.add_row(*names, *(values.get(metric, "") for metric in shown))
+    clean, hit = ([metric for metric in side if metric != "ASR_with_target"] for side in metrics(rows))
+    for heading in ("data", "model", "attack", "defence", *clean, *hit):
+        rate = heading in (*clean, *hit)
+        table.add_column(heading, justify="right" if rate else "left", no_wrap=rate, overflow="fold")
+    for data, members in by_data(rows).items():
+        for run, found in by_run(members).items():
+            cells = [*(_cell(found.clean, name) for name in clean), *(_cell(found.hit, name) for name in hit)]
+            table.add_row(data, run.model, run.attack, run.title, *cells)
+        table.add_section()
     Console(width=max(Console().width, WIDTH)).print(table)
+
+
+def _cell(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """One measurement with its interval; mean and standard deviation over several seeds."""
+    found = [row for row in rows if row["metric"] == metric]
+    return percent(found[0]).replace(" [", "\n[") if len(found) == 1 else spread(found, metric)
 
 
 def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:

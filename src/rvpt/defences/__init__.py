@@ -31,18 +31,23 @@ from rvpt.progress import Report, silent
 
 @dataclass(frozen=True)
 class Defence:
-    """One way to clean: what it is made of, what does it, and whether it learns from captions or from labels."""
+    """One way to clean: its settings, and what does it.
+
+    `captions`: it learns from captions, not from labels. `head`: it ends in a classifier of the classes that it learnt,
+    which knows no others and no texts.
+    """
 
     Spec: type[TrainSpec]
     run: Callable[[Clip, ImageData, Any, Checkpoint | None, Report], Cleaned]
     captions: bool = False
+    head: bool = False
 
 
 DEFENCES = {
     "rvpt": Defence(RVPTSpec, tune),
     "vpt": Defence(VPTSpec, tune),
-    "probe": Defence(ProbeSpec, probe),
-    "finetune": Defence(FinetuneSpec, finetune),
+    "probe": Defence(ProbeSpec, probe, head=True),
+    "finetune": Defence(FinetuneSpec, finetune, head=True),
     "contrastive": Defence(ContrastiveSpec, contrastive, captions=True),
     "cleanclip": Defence(CleanClipSpec, cleanclip, captions=True),
     "par": Defence(ParSpec, par, captions=True),
