@@ -79,7 +79,7 @@ def test_a_defence_with_a_head_is_measured_on_the_classes_that_it_knows(tiny, tm
     tasks = plan(read_recipe(recipe(tiny, tmp_path, extra='[defences.probe]\nname = "probe"\n', tests=tests)), "hash")
     titles = [task.title for task in tasks if task.kind == "measure" and "seed 0" in task.title]
     assert [title for title in titles if "probe" in title] == ["clip+both, seed 0, probe, on scenes:500"]
-    assert sum("rvpt" in title for title in titles) == 3
+    assert sum("again" in title for title in titles) == 3
 
 
 def test_a_test_set_is_measured_as_its_entry_asks(tiny, tmp_path):
