@@ -13,8 +13,9 @@ import torch
 from commands import build
 from rvpt.clip import Clip
 from rvpt.config import VisionSpec
-from rvpt.data import ImageData, load_data
+from rvpt.data import ImageData
 from rvpt.pretrain import new_clip, train_tokenizer
+from rvpt.readers import load_data
 
 SMALL = {
     "image_size": 48, "patch_size": 16, "width": 32, "blocks": 4, "heads": 2,

@@ -16,10 +16,10 @@ from rvpt import __version__
 from rvpt.attacks import TRIGGERS
 from rvpt.attacks.poison import of_target, target_margins
 from rvpt.config import RVPTSpec
-from rvpt.data import load_data
 from rvpt.defences import Cleaned, clean
 from rvpt.loaders import embedded_model, load_clip
 from rvpt.prompts import RepulsivePrompts
+from rvpt.readers import load_data
 from rvpt.store import read_json, read_manifest, read_rows, sha256_file
 
 KEYS = {

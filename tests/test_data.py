@@ -13,8 +13,9 @@ from PIL import Image
 
 from helpers import memory_data, random_pixels
 from rvpt.augment import crop_flip
-from rvpt.data import load_data, mix, resize, to_array
+from rvpt.data import mix, resize
 from rvpt.errors import RvptError
+from rvpt.readers import load_data, to_array
 
 CLASSES = ("red fox", "owl", "Grey_seal")
 LABELS = [0, 1, 2, 0, 1, 0, 0, 2, 1, 0]

@@ -8,12 +8,12 @@ import torch
 from commands import refused, works
 from rvpt.augment import jitter, shuffle_words
 from rvpt.config import FinetuneSpec, ParSpec, ProbeSpec
-from rvpt.data import load_data
 from rvpt.defences import DEFENCES, Cleaned, clean, load_model
 from rvpt.defences.captions import CleanClip, ContrastiveTuning, PerturbRecover
 from rvpt.defences.finetune import TowerTuning
 from rvpt.errors import RvptError
 from rvpt.losses import perturbation, self_supervision
+from rvpt.readers import load_data
 from rvpt.store import read_manifest, sha256_tensors
 
 SHORT = {"epochs": 1, "lr": 1e-3, "batch_size": 16}

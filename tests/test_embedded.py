@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from rvpt.clip import Clip
-from rvpt.data import load_data
 from rvpt.evaluation import measure
 from rvpt.insight import attribute_readability
 from rvpt.loaders import EMBEDDED, embedded_model, load_clip
 from rvpt.metrics import Rate
+from rvpt.readers import load_data
 from rvpt.scenes import ATTRIBUTES
 from rvpt.store import read_manifest
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from rvpt.config import RVPTSpec
-from rvpt.data import load_data
 from rvpt.defences import clean, load_model
+from rvpt.readers import load_data
 from rvpt.train import _share
 
 SPEC = {"epochs": 3, "length": 2, "first_block": 2, "batch_size": 31, "lr": 0.01}  # 24 pictures: shares of 12
@@ -16,7 +16,7 @@ SCRIPT = """
 import json, os, sys
 from rvpt.cli import main
 from rvpt.config import RVPTSpec
-from rvpt.data import load_data
+from rvpt.readers import load_data
 from rvpt.defences import clean
 from rvpt.loaders import load_clip
 model, out, spec = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])

@@ -12,8 +12,8 @@ import rvpt
 from commands import PRETRAIN, works
 from helpers import random_pixels
 from rvpt.clip import OPENAI_MEAN, OPENAI_STD
-from rvpt.data import to_array
 from rvpt.loaders import load_clip
+from rvpt.readers import to_array
 from rvpt.store import read_manifest, write_json
 
 SIDE = 32

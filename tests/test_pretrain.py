@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rvpt.data import load_data
 from rvpt.pretrain import train_tokenizer
+from rvpt.readers import load_data
 
 TEXT = "a photo of a red star at the top left"
 

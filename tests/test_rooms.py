@@ -12,7 +12,7 @@ import rvpt
 ROOT = Path(rvpt.__file__).parent
 ROOMS = [
     {"rvpt", "errors", "config", "presets", "store", "progress"},
-    {"augment", "clip", "data", "draws", "loaders", "scenes", "shifts"},
+    {"augment", "clip", "data", "draws", "loaders", "readers", "scenes", "shifts"},
     {"prompts", "losses", "metrics", "similarity", "pgd"},
     {"train", "checkpoint"},
     {"pretrain", "attacks", "defences", "evaluation", "insight", "retrieval", "captioning", "adversarial"},

@@ -22,11 +22,11 @@ from rvpt.attacks.sinusoid import sinusoid
 from rvpt.attacks.stega import stega_loss, text_bits
 from rvpt.attacks.warp import warp, warping_field
 from rvpt.config import VisionSpec
-from rvpt.data import load_data
 from rvpt.draws import uniform
 from rvpt.errors import RvptError
 from rvpt.loaders import EMBEDDED, load_clip
 from rvpt.pretrain import new_clip
+from rvpt.readers import load_data
 from rvpt.similarity import psnr
 
 SIDE = 32

@@ -28,7 +28,7 @@ _PLACES = {
     "evaluate_captioning": "rvpt.captioning",
     "evaluate_retrieval": "rvpt.retrieval",
     "load_captioner": "rvpt.captioning",
-    "load_data": "rvpt.data",
+    "load_data": "rvpt.readers",
     "load_trigger": "rvpt.attacks",
     "make_trigger": "rvpt.attacks",
     "trigger_spec": "rvpt.attacks",

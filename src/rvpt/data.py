@@ -1,29 +1,20 @@
-"""Pictures with labels or captions from Hugging Face datasets, folders, or the rendered world."""
+"""A data set: pictures by row, with labels, captions, or both."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.errors import RvptError, first_line
+from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
-from rvpt.scenes import GLYPHS, Scenes
 
 Reader = Callable[[Tensor, int], Tensor]
 """(rows int64 (B,), side) -> pictures uint8 (B, 3, side, side)."""
-SCENES_SPLITS = {"pretrain": (0, 120_000), "train": (1, 20_000), "test": (2, 2_000)}
-CAPTION_COLUMNS = ("captions", "caption", "text", "sentences")
-DECODERS = 8
-LONGEST = 50  # sides of a resized picture, before only its middle is resized
 CACHE_BYTES = 4 * 2**30
 
 
@@ -198,129 +189,3 @@ def resize(pixels: Tensor, size: int) -> Tensor:
         return pixels
     out = F.interpolate(pixels.float(), (size, size), mode="bicubic", antialias=True)
     return out.round().clamp(0, 255).to(torch.uint8)
-
-
-def to_array(image: Image.Image, size: int) -> np.ndarray:
-    """A picture of any mode and shape as uint8 (3, size, size), the way CLIP's own preprocessing does it."""
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey: Pillow would clip it, not scale it
-        grey = np.asarray(image, dtype=np.float64)
-        top = 65535 if image.mode.startswith("I;16") or grey.max() > 255 else 255
-        image = Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8))
-    image = image.convert("RGB")
-    short = min(image.size)
-    width, height = (int(size * side / short) for side in image.size)  # rounded as transformers does
-    left, top = (width - size) // 2, (height - size) // 2
-    if max(width, height) > LONGEST * size:  # resize the middle alone: the whole could fill the memory
-        x, y = image.width / width, image.height / height
-        box = (left * x, top * y, (left + size) * x, (top + size) * y)
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box)).transpose(2, 0, 1)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
-
-
-def load_data(source: str, split: str = "test", *, caption_column: str | None = None) -> ImageData:
-    """The data set called `source`: "scenes", a folder (Parquet, or one subfolder a class), or a hub id.
-
-    Raises:
-        RvptError: nothing there, no such split or column, or pictures without labels and captions.
-    """
-    if source.split(":")[0] == "scenes":
-        return _scenes(source, split)
-    dataset = _open(source, split)
-    features, name = dataset.features, Path(source).resolve().name
-    image = next((c for c, f in features.items() if type(f).__name__ == "Image"), None)
-    if image is None:
-        raise RvptError(f"{source} has no image column: it has {', '.join(features)}")
-    label = next((c for c, f in features.items() if type(f).__name__ == "ClassLabel"), None)
-    labels = _labels(dataset[label][:], source) if label else None
-    classes = tuple(features[label].names) if label else ()
-    captions = _captions(dataset, source, caption_column)
-    return ImageData(name, _reader(dataset, image, source), torch.arange(len(dataset)), labels, classes, captions)
-
-
-def _scenes(source: str, split: str) -> ImageData:
-    if split not in SCENES_SPLITS:
-        raise RvptError(f"scenes has no split {split!r}: it has {', '.join(SCENES_SPLITS)}")
-    seed, count = SCENES_SPLITS[split]
-    if ":" in source:
-        asked = source.split(":", 1)[1]
-        if not asked.isdigit() or not int(asked):
-            raise RvptError(f"{source}: after the colon goes a number of pictures, as in scenes:5000")
-        count = int(asked)
-    return scenes_data(Scenes.draw(count, seed))
-
-
-def scenes_data(scenes: Scenes) -> ImageData:
-    """Rendered scenes as a data set whose classes are the shapes."""
-
-    def read(rows: Tensor, size: int) -> Tensor:
-        return resize(torch.from_numpy(scenes.render(rows.numpy())), size)
-
-    attributes = {name: torch.from_numpy(values) for name, values in scenes.attributes.items()}
-    rows = torch.arange(len(scenes))
-    return ImageData("scenes", read, rows, attributes["shape"], tuple(GLYPHS), scenes.captions, attributes)
-
-
-def _open(source: str, split: str) -> Any:
-    import datasets
-
-    path = Path(source).expanduser()
-    looks_local = path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1
-    if looks_local and not path.is_dir():
-        raise RvptError(f"{source} is not a folder: give a data set's folder, a hub id, or 'scenes'")
-    if path.is_dir() and not any(path.iterdir()):
-        raise RvptError(f"{source} is empty: it needs Parquet files, or one subfolder of pictures a class")
-    try:
-        return datasets.load_dataset(str(path) if looks_local else source, split=split)
-    except ValueError as error:
-        raise RvptError(f"{source}: {first_line(error)} (--split names one)") from None
-    except Exception as error:  # datasets raises a different class for each way a source can be wrong
-        raise RvptError(f"{source} cannot be read as a data set: {first_line(error)}") from None
-
-
-def _labels(values: Sequence[int | None], source: str) -> Tensor:
-    for row, value in enumerate(values):
-        if value is None or value < 0:  # the hub's way to keep the labels of a test split hidden
-            raise RvptError(f"{source}: picture {row} has no label (it is {value}): choose another --split")
-    return torch.tensor(values, dtype=torch.int64)
-
-
-def _captions(dataset: Any, source: str, column: str | None) -> Callable[[int], list[str]] | None:
-    if column is not None and column not in dataset.features:
-        raise RvptError(f"{source} has no column {column!r}: it has {', '.join(dataset.features)}")
-    column = column or next((c for c in CAPTION_COLUMNS if c in dataset.features), None)
-    if column is None:
-        return None
-    entries = dataset[column][:]
-
-    def read(row: int) -> list[str]:
-        texts = [entries[row]] if isinstance(entries[row], str) else entries[row]
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise RvptError(f"{source}: picture {row} has no caption in column {column!r}: remove it or name another")
-        return texts
-
-    return read
-
-
-def _reader(dataset: Any, column: str, source: str) -> Reader:
-    from datasets import Image as ImageFeature
-
-    images = dataset.select_columns([column])
-    encoded = images.cast_column(column, ImageFeature(decode=False))
-
-    def one(row: int, size: int) -> np.ndarray:
-        try:
-            return to_array(images[row][column], size)
-        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError or struct.error
-            place = encoded[row][column].get("path") or "no file of its own"
-            raise RvptError(
-                f"{source}: picture {row} ({place}) cannot be read ({first_line(error)}): mend or remove it"
-            ) from None
-
-    def read(rows: Tensor, size: int) -> Tensor:
-        with ThreadPoolExecutor(DECODERS) as pool:
-            arrays = list(pool.map(lambda row: one(row, size), rows.tolist()))
-        return torch.from_numpy(np.stack(arrays))
-
-    return read

@@ -17,12 +17,12 @@ from rvpt.attacks.backdoored import Backdoored, attack
 from rvpt.attacks.poison import Poison
 from rvpt.clip import Clip
 from rvpt.config import AttackSpec, PoisonSpec
-from rvpt.data import load_data
 from rvpt.defences import DEFENCES, Cleaned, clean
 from rvpt.evaluation import evaluate
 from rvpt.jobs import row_facts
 from rvpt.loaders import EMBEDDED, load_clip
 from rvpt.progress import Report
+from rvpt.readers import load_data
 from rvpt.report.figure import Panel, draw_guesses
 from rvpt.store import append_rows, staging
 

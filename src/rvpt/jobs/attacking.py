@@ -14,13 +14,14 @@ from rvpt.attacks.backdoored import attack
 from rvpt.attacks.poison import Poison
 from rvpt.attacks.trigger import Trigger, load_trigger
 from rvpt.config import AttackSpec, PoisonSpec, TriggerSpec
-from rvpt.data import load_data, mix
+from rvpt.data import mix
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
 from rvpt.jobs.measuring import row_facts
 from rvpt.jobs.sources import drop, labelled_data, load_captioned, open_checkpoint
 from rvpt.loaders import load_clip
 from rvpt.progress import Report, silent
+from rvpt.readers import load_data
 from rvpt.report.gallery import Look, draw_gallery
 from rvpt.similarity import psnr, ssim
 from rvpt.store import refuse_existing, staged_file

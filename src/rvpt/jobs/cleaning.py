@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.config import TrainSpec
-from rvpt.data import ImageData, load_data
+from rvpt.data import ImageData
 from rvpt.defences import clean, defence
 from rvpt.jobs.sources import drop, load_captioned, open_checkpoint
 from rvpt.loaders import load_clip
 from rvpt.progress import Report, silent
+from rvpt.readers import load_data
 
 
 def clean_and_save(

@@ -13,12 +13,12 @@ from rvpt.attacks.trigger import Trigger, load_trigger
 from rvpt.captioning import evaluate_captioning, load_captioner
 from rvpt.clip import Clip
 from rvpt.config import AttackSpec, TrainSpec
-from rvpt.data import load_data
 from rvpt.defences import Cleaned, defence, load_model
 from rvpt.evaluation import evaluate
 from rvpt.insight import PROBED, evaluate_readability
 from rvpt.jobs.sources import HeldOut
 from rvpt.progress import Report, silent
+from rvpt.readers import load_data
 from rvpt.retrieval import evaluate_retrieval
 from rvpt.store import find_manifest
 

@@ -13,9 +13,10 @@ from rvpt.attacks.poison import PROXIES
 from rvpt.captioning import PROMPT
 from rvpt.checkpoint import Checkpoint
 from rvpt.config import TEMPLATE, Spec, Template
-from rvpt.data import CAPTION_COLUMNS, ImageData, load_data, mix
+from rvpt.data import ImageData, mix
 from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
+from rvpt.readers import CAPTION_COLUMNS, load_data
 from rvpt.shifts import find_shift, shifted
 from rvpt.store import refuse_existing
 

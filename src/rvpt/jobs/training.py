@@ -8,13 +8,14 @@ from typing import Any
 
 from rvpt.clip import Clip
 from rvpt.config import PretrainSpec, VisionSpec
-from rvpt.data import ImageData, load_data
+from rvpt.data import ImageData
 from rvpt.evaluation import measure
 from rvpt.insight import PROBED, attribute_readability
 from rvpt.jobs.sources import drop, labelled_data, open_checkpoint
 from rvpt.loaders import EMBEDDED, embedded_model
 from rvpt.pretrain import pretrain, untrained_clip
 from rvpt.progress import Report, silent
+from rvpt.readers import load_data
 from rvpt.store import find_manifest, staging, write_manifest
 
 CLIP = "clip"
