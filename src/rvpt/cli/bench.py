@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rvpt.cli.app import Json, command
 from rvpt.cli.tables import show_facts, show_rows
 from rvpt.errors import RvptError
+
+if TYPE_CHECKING:
+    from rvpt.bench import Task
+
+ENGINES = ("local", "ray")
 
 
 @command
@@ -30,46 +36,55 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Run every attack and defence of a recipe that is not done yet; started again, it goes on where it was cut."""
-    from rvpt.bench import Outcome, measured, plan, processes, ray_cluster, read_recipe, run_all
-    from rvpt.bench.run import estimate, missing
+    from rvpt.bench import measured, missing, plan, read_recipe
     from rvpt.loaders import load_clip
-    from rvpt.progress import bar
     from rvpt.store import write_rows
 
+    if engine not in ENGINES:
+        raise RvptError(f"no engine {engine!r}: there are {' and '.join(ENGINES)}")
     asked = read_recipe(recipe).part(attack, seed)
     tasks = plan(asked, load_clip(asked.model).hash())
     left = missing(tasks, work)
     if dry_run:
-        seconds = estimate(left, work)
-        counts = Counter(task.kind for task in left)
-        took = "not known before one of each kind has run" if seconds is None else f"{seconds / 60:.0f} min, one by one"
-        show_facts(
-            {"recipe": asked.title, "done": f"{len(tasks) - len(left)} of {len(tasks)}", **counts, "time": took},
-            as_json=as_json,
-        )
+        show_facts(_outlook(asked.title, tasks, left, work), as_json=as_json)
         return
-    if engine not in ("local", "ray"):
-        raise RvptError(f"no engine {engine!r}: there are local and ray")
-    with (
-        bar(asked.title) as report,
-        ray_cluster(address, workers) if engine == "ray" else processes(workers) as submit,
-    ):
-        ended = 0
+    failed = _run(asked.title, tasks, work, rows, engine, workers, address)
+    found = measured(tasks, work)
+    if rows:
+        write_rows(rows, found)  # also where nothing was missing
+    show_rows(found, as_json=as_json, title=asked.title)
+    if failed:
+        raise RvptError(f"{failed} of {len(left)} runs did not end well: mend the cause and run it again")
+
+
+def _outlook(title: str, tasks: list[Task], left: list[Task], work: Path) -> dict[str, Any]:
+    """What would be run, and for how long."""
+    from rvpt.bench import estimate
+
+    seconds = estimate(left, work)
+    took = "not known before one of each kind has run" if seconds is None else f"{seconds / 60:.0f} min, one by one"
+    counts = Counter(task.kind for task in left)
+    return {"recipe": title, "done": f"{len(tasks) - len(left)} of {len(tasks)}", **counts, "time": took}
+
+
+def _run(
+    title: str, tasks: list[Task], work: Path, rows: Path | None, engine: str, workers: int, address: str | None
+) -> int:
+    """Run what is missing, write `rows` after each measurement, and tell of each failure; returns how many failed."""
+    from rvpt.bench import Outcome, measured, missing, processes, ray_cluster, run_all
+    from rvpt.progress import bar
+    from rvpt.store import write_rows
+
+    ended, left = itertools.count(1), len(missing(tasks, work))
+    place = ray_cluster(address, workers) if engine == "ray" else processes(workers)
+    with bar(title) as report, place as submit:
 
         def tell(outcome: Outcome) -> None:
-            nonlocal ended
-            ended += 1
-            report(ended, len(left), {})
+            report(next(ended), left, {})
             if rows and outcome.task.kind == "measure":
                 write_rows(rows, measured(tasks, work))
             if outcome.error:
                 print(f"failed: {outcome.task.title}: {outcome.error}", file=sys.stderr)
 
         outcomes = run_all(tasks, work, submit, tell, at_once=None if address else workers)
-    found = measured(tasks, work)
-    if rows:
-        write_rows(rows, found)  # also where nothing was missing
-    show_rows(found, as_json=as_json, title=asked.title)
-    failed = [outcome for outcome in outcomes if outcome.error]
-    if failed:
-        raise RvptError(f"{len(failed)} of {len(left)} runs did not end well: mend the cause and run it again")
+    return sum(bool(outcome.error) for outcome in outcomes)
