@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,15 @@ from rvpt.data import ImageData, resize
 def random_pixels(n: int, side: int, seed: int = 0) -> Tensor:
     """Float pictures (n, 3, side, side) in [0, 1)."""
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def changed_alike(change: Callable[[Tensor, Tensor], Tensor], pixels: Tensor, rows: Tensor) -> Tensor:
+    """What `change` makes of pictures, after seeing that it does so in any order and in batches of one."""
+    whole, order = change(pixels, rows), torch.arange(len(rows)).roll(2).flip(0)
+    torch.testing.assert_close(change(pixels[order], rows[order]), whole[order], rtol=0, atol=1e-6)
+    single = torch.cat([change(pixels[i : i + 1], rows[i : i + 1]) for i in range(len(rows))])
+    torch.testing.assert_close(single, whole, rtol=0, atol=1e-6)
+    return whole
 
 
 def memory_data(
