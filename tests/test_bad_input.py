@@ -112,6 +112,8 @@ def has(line, *words):
         ("evaluate", ["--only-class", "anchor"], ["no picture of class 'anchor'"]),
         ("evaluate", ["--shift", "fog"], ["no shift 'fog'", "noise, blur, grey, sketch"]),
         ("evaluate", ["--protocol", "lookup"], ["protocol", "'classification', 'retrieval', ", "'lookup'"]),
+        ("clean", ["--precision", "fp16"], ["fp16 needs a GPU", "bf16"]),
+        ("attack", ["--trigger", "badnet:name=sig"], ["badnet:name=sig", "no option"]),
         ("evaluate", ["--nope"], ["--nope", "rvpt evaluate --help"]),
     ],
 )
@@ -402,6 +404,36 @@ def test_an_adapter_whose_base_moved_and_base_says_where_to(refuse, tiny, home):
     assert {row["attack"] for row in rows} == {"none", "badnet", "blended"}
 
 
+def test_a_model_with_its_own_weights_whose_suspect_moved(refuse, tiny, home):
+    shutil.copytree(tiny.backdoored, home / "before")
+    words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1, "--defence", "finetune"]
+    works("clean", "before", "--out", "cleaned", *words)
+    (home / "before").rename(home / "after")
+    has(refuse("evaluate", "cleaned", "--data", "scenes:500"), "before", "cleaned", "--base")
+    rows = json.loads(works("evaluate", "cleaned", "--base", "after", "--data", "scenes:500", "--json"))
+    assert {row["attack"] for row in rows} == {"none", "badnet", "blended"}
+
+
+def test_a_target_for_triggers_with_several(refuse, tiny, home):
+    words = ["attack", tiny.clip, "--out", "two", "--data", "scenes:200", "--test", "scenes:48", "--target", "anchor"]
+    works(*words, "--epochs", 1, "--n", 5, "--trigger", "badnet", "--trigger", "blended:target=umbrella")
+    line = refuse("evaluate", "two", "--data", "scenes:48", "--target", "heart")
+    has(line, "several targets (anchor, umbrella)", "--target")
+
+
+def test_two_triggers_of_one_name(refuse, tiny, home):
+    for folder in ("a", "b"):
+        shutil.copytree(tiny.backdoored / "triggers" / "badnet", home / folder / "badnet")
+    line = refuse("evaluate", tiny.clip, "--data", "scenes:10", "--trigger", "a/badnet", "--trigger", "b/badnet")
+    has(line, "two trigger folders of one name", "rename")
+
+
+def test_a_trigger_for_a_protocol_that_shows_none(refuse, tiny):
+    trigger = tiny.backdoored / "triggers" / "badnet"
+    line = refuse("evaluate", tiny.clip, "--data", "scenes:10", "--protocol", "adversarial", "--trigger", trigger)
+    has(line, "adversarial", "--trigger")
+
+
 def change_manifest(**changes):
     return lambda folder: edit_json(folder / MANIFEST, **changes)
 
@@ -636,7 +668,8 @@ def test_rows_on_a_device_that_is_full(refuse, words_of):
 
 def test_rows_that_cannot_be_written(refuse, words_of, home):
     (home / "folder").mkdir()
-    has(refuse(*words_of("evaluate"), "--rows", "folder"), "could not write folder")
+    for command in ("evaluate", "attack"):
+        has(refuse(*words_of(command), "--rows", "folder"), "folder is a folder, a file is needed")
     file(home / "file")
     has(refuse(*words_of("evaluate"), "--rows", "file/rows.jsonl"), "file/rows.jsonl cannot be made")
 

@@ -227,6 +227,12 @@ def test_a_wrong_test_set_is_refused_before_anything_runs(tiny, tmp_path, option
     assert not (tmp_path / "runs").exists()
 
 
+def test_rows_that_could_not_be_written_are_told_before_anything_runs(tiny, tmp_path):
+    line = refused("bench", recipe(tiny, tmp_path), "--work", tmp_path / "runs", "--rows", tmp_path)
+    assert "is a folder, a file is needed" in line
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_recipe_that_is_not_there_and_an_engine_that_there_is_not(tiny, tmp_path):
     assert "gone.toml is no recipe" in refused("bench", "gone.toml")
     assert "no engine 'cloud'" in refused("bench", recipe(tiny, tmp_path), "--engine", "cloud")

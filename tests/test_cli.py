@@ -25,7 +25,7 @@ from rvpt.store import read_json, read_manifest, read_rows, sha256_file
 KEYS = {
     "model", "data", "attack", "defence", "seed", "metric", "numerator", "n", "rate", "low", "high", "seconds",
     "peak_memory_bytes", "shots", "without", "trained_parameters", "clean_seconds", "spec", "hashes", "version",
-    "template", "targets", "cleaned_on",
+    "template", "test", "targets", "cleaned_on",
 }  # fmt: skip
 MEASURED = {("none", "CA")} | {(a, m) for a in ("badnet", "blended") for m in ("ASR", "ASR_with_target", "PA")}
 PROMPTS = "adapter_model.safetensors"
@@ -311,12 +311,12 @@ def test_force_drops_an_interrupted_run(tiny, home, monkeypatch):
     assert sha256_file(home / "out" / weights) == sha256_file(tiny.cleaned / weights)
 
 
-def test_an_interrupted_measurement_leaves_no_rows(tiny, home, monkeypatch):
+def test_an_interrupted_measurement_keeps_the_rows_of_models_that_were_measured(tiny, home, monkeypatch):
     monkeypatch.setattr("rvpt.progress.bar", interrupting("evaluate backdoored", 24))
     words = ["evaluate", tiny.clip, tiny.backdoored, "--data", "scenes:24", "--rows", "rows.jsonl"]
     result = rvpt(*words)
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
-    assert contents(home) == {}
+    assert {row["model"] for row in read_rows(home / "rows.jsonl")} == {"clip"}
 
 
 SLOW = """

@@ -9,7 +9,16 @@ import reference
 from helpers import memory_data
 from rvpt.attacks import TRIGGERS, backdoored, make_trigger, trigger_spec
 from rvpt.attacks.backdoored import attack, model_triggers
-from rvpt.attacks.poison import PROXIES, Poison, disguise, names_target, poison, target_margin, target_margins
+from rvpt.attacks.poison import (
+    PROXIES,
+    Poison,
+    disguise,
+    names_target,
+    of_target,
+    poison,
+    target_margin,
+    target_margins,
+)
 from rvpt.config import AttackSpec, PoisonSpec
 from rvpt.errors import RvptError
 from rvpt.store import read_manifest, read_rows
@@ -155,9 +164,12 @@ def test_a_second_poison_takes_what_the_first_left():
         poison(DATA, {"a": poison_of(n=FREE), "b": poison_of(target="owl", n=FREE)})
 
 
-def test_an_unknown_target_is_refused():
+def test_a_target_that_is_no_class_of_the_set_is_found_by_captions_or_refused():
+    captions = [["a dog"], ["two cats"], ["a fox"]]
+    assert of_target(memory_data(3, [0, 1, 0], ("fox", "cat"), captions), "dog").tolist() == [True, False, False]
+    assert of_target(memory_data(3, [0, 1, 0], ("fox", "cat"), captions), "fox").tolist() == [True, False, True]
     with pytest.raises(RvptError, match="no class 'dog'"):
-        poison(DATA, {"p": poison_of(target="dog")})
+        of_target(memory_data(3, [0, 1, 0], ("fox", "cat")), "dog")
 
 
 def test_no_pair_is_poisoned_twice_and_each_has_its_own_target():

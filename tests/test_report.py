@@ -70,6 +70,19 @@ def test_the_papers_numbers_stand_beside_ours_where_it_has_some():
     assert "paper" not in results(rows(0.1))
 
 
+def test_the_papers_numbers_stand_beside_the_set_however_it_is_written_and_only_if_it_was_cleaned_on():
+    here, elsewhere = (
+        [{**row, "data": "Caltech-101", "cleaned_on": name} for row in rows(0.1)] for name in ("Caltech-101", "d")
+    )
+    assert results(here).splitlines()[4].endswith("| 94.0, 0.0 |")
+    assert results(elsewhere).splitlines()[4].endswith("|  |")
+
+
+def test_rows_that_were_measured_otherwise_are_kept_apart():
+    found = lines(rows(0.1), rows(0.2, test={"limit": 100}), rows(0.3, seed=1))
+    assert [line[2:4] for line in found] == [["rvpt", "2"], ["rvpt, limit=100", "1"]]
+
+
 def test_only_what_stands_between_the_marks_is_replaced():
     page = f"before\n{START}\nold\n{END}\nafter\n"
     assert between_marks(page, "new\n") == f"before\n{START}\nnew\n{END}\nafter\n"

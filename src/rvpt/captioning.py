@@ -42,7 +42,13 @@ class Captioner:
         """Refuse a tower whose tokens are not as wide as the projector takes them."""
         taken = self.model.model.multi_modal_projector.linear_1.in_features
         blank = torch.zeros(1, 3, tower.image_size, tower.image_size, device=tower.device)
-        given = sum(state.shape[-1] for state in tower.hidden_states(blank, self.layers))
+        try:
+            given = sum(state.shape[-1] for state in tower.hidden_states(blank, self.layers))
+        except IndexError:
+            raise RvptError(
+                f"the captioner reads a tower's layers {self.layers}, which {tower.name} does not have: take a LLaVA "
+                "that was made for a tower of this size"
+            ) from None
         if given != taken:
             raise RvptError(
                 f"the captioner's projector takes tokens of width {taken}, {tower.name} gives {given}: "

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rvpt.errors import RvptError
-from rvpt.store import disk_errors, read_tensors, write_json
+from rvpt.store import disk_errors, read_metadata, read_tensors, write_json
 
 STATE, RUN = "state.safetensors", "run.json"
 
@@ -97,22 +96,24 @@ class Checkpoint:
         write_json(self.folder / RUN, self.key)
         self.saved = time.monotonic()
 
-    def restore(self, state: State) -> None:
-        """Load what was saved into `state`, if there is anything.
+    def check(self) -> dict[str, Any] | None:
+        """Facts of the state that is there; None if nothing is.
 
         Raises:
-            RvptError: something is there but not to be resumed, or it belongs to other settings.
+            RvptError: it is not to be resumed, or it belongs to other settings.
         """
-        path = self.folder / STATE
-        if not path.is_file():
-            return
+        if not (self.folder / STATE).is_file():
+            return None
         if not self.resume:
             raise RvptError(f"{self.folder} holds an interrupted run: give --resume to go on or --force to drop it")
-        tensors = read_tensors(path)
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
+        facts: dict[str, Any] = json.loads(read_metadata(self.folder / STATE)["facts"])
         if facts["run"] != self.digest():
             raise RvptError(
                 f"{self.folder} holds a run with other settings ({RUN} has them): repeat those, or give --force"
             )
-        state.load(tensors, facts)
+        return facts
+
+    def restore(self, state: State) -> None:
+        """Load what was saved into `state`, if there is anything; raises as `check` does."""
+        if facts := self.check():
+            state.load(read_tensors(self.folder / STATE), facts)

@@ -29,6 +29,11 @@ Prefixes = Mapping[int, KV]
 """Block index -> keys and values; blocks that are absent have no prompts."""
 
 
+def model_name(source: str) -> str:
+    """The last part of where a model came from: a folder's name, or a hub id."""
+    return Path(source).name if Path(source).is_absolute() or source.startswith(".") else source
+
+
 class Clip(nn.Module):
     """A ViT CLIP with unit image and text features.
 
@@ -55,8 +60,8 @@ class Clip(nn.Module):
 
     @property
     def name(self) -> str:
-        """The last part of where the model came from: a folder's name, or a hub id."""
-        return Path(self.source).name if Path(self.source).is_absolute() else self.source
+        """What the model is called in rows."""
+        return model_name(self.source)
 
     @property
     def vision(self) -> Any:

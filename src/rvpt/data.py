@@ -64,14 +64,15 @@ class ImageData:
             raise RvptError(f"{self.name}: pictures of {len(found)} class(es), at least two are needed")
         return tuple(self.classes[i] for i in found.tolist()), places
 
+    def has_class(self, name: str) -> bool:
+        return plain(name) in map(plain, self.classes)
+
     def class_index(self, name: str) -> int:
         """Index of a class by its name, spaces and underscores alike."""
-        names = [c.replace("_", " ").lower() for c in self.classes]
-        wanted = name.replace("_", " ").lower()
-        if wanted not in names:
+        if not self.has_class(name):
             some = ", ".join(self.classes[:8]) + (", ..." if len(self.classes) > 8 else "")
             raise RvptError(f"{self.name} has no class {name!r}: it has {some}")
-        return names.index(wanted)
+        return [plain(known) for known in self.classes].index(plain(name))
 
     def select(self, indices: Tensor) -> ImageData:
         """The subset at `indices` (int64), in their order."""
@@ -154,6 +155,11 @@ class ImageData:
                 if number + 1 < len(parts):
                     pending = ahead.submit(self.pixels, parts[number + 1], size)
                 yield part, ready
+
+
+def plain(name: str) -> str:
+    """A class's name as it is compared: in small letters, with spaces."""
+    return name.replace("_", " ").lower()
 
 
 def mix(parts: Sequence[ImageData]) -> ImageData:

@@ -120,8 +120,8 @@ def to_rows(
     base = {
         "model": model.name, "data": data.name, "defence": "none", "seed": 0, "shots": None, "without": [],
         "cleaned_on": None, "trained_parameters": 0, "clean_seconds": 0.0,
-        "template": None, "targets": {}, "spec": {}, "hashes": {}, "version": __version__, "seconds": round(seconds, 3),
-        "peak_memory_bytes": peak_memory(),
+        "template": None, "test": {}, "targets": {}, "spec": {}, "hashes": {}, "version": __version__,
+        "seconds": round(seconds, 3), "peak_memory_bytes": peak_memory(),
     }  # fmt: skip
     return [{**base, **_row(attack, metric, rate), **(facts or {})} for (attack, metric), rate in counts.items()]
 

@@ -74,6 +74,15 @@ def refuse_unwritable(target: Path) -> None:
         raise RvptError(f"{target} cannot be made: {above} is no folder that may be written to")
 
 
+def refuse_unwritable_file(path: Path) -> None:
+    """Raise RvptError if no file could be written at `path`, as of rows that are asked for."""
+    if path.is_dir():
+        raise RvptError(f"{path} is a folder, a file is needed")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise RvptError(f"{path} may not be written to: choose another file")
+    refuse_unwritable(path)
+
+
 def _replace(temporary: Path, target: Path) -> None:
     """Put the finished folder in the target's place, keeping the old one until the new one stands."""
     if not target.exists():
@@ -126,11 +135,23 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; a file that is missing or damaged is an RvptError."""
+    with _whole(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts in the head of a safetensors file; a file that is missing or damaged is an RvptError."""
+    with _whole(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise RvptError(f"{path} is missing")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as error:
         raise RvptError(f"{path} is not a whole safetensors file ({error}): fetch or make it again") from None
 

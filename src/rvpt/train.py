@@ -110,6 +110,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def _accelerator(precision: str, device: torch.device) -> Any:
+    if precision == "fp16" and device.type == "cpu":
+        raise RvptError("precision fp16 needs a GPU: take bf16, or no")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 

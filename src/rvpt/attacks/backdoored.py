@@ -65,6 +65,7 @@ def attack(
         if entry.spec.disguise
     }
     poisoned, changes = poison(data, poisons, margins, disguises)
+    poisoned = poisoned.cached(clip.image_size)  # a disguise takes long, and comes out the same only in the same batch
     victim = copy.deepcopy(clip).requires_grad_(True)
     fit(Contrastive(victim, poisoned), len(poisoned), spec, checkpoint=checkpoint, report=report)
     triggers = {name: entry.trigger for name, entry in poisons.items()}

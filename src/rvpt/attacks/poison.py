@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from rvpt.attacks.trigger import Trigger
 from rvpt.clip import Clip
 from rvpt.config import PoisonSpec
-from rvpt.data import ImageData
+from rvpt.data import ImageData, plain
 from rvpt.errors import RvptError
 from rvpt.losses import zero_shot_logits
 from rvpt.pgd import pgd
@@ -57,10 +57,19 @@ def names_target(captions: Sequence[str], target: str) -> bool:
 
 
 def of_target(data: ImageData, target: str) -> Tensor:
-    """Which pictures are of the target class, by label or by a caption that names it: (n,) bool."""
-    named = [bool(data.captions_of) and names_target(data.captions(index), target) for index in range(len(data))]
-    own = torch.zeros(len(data), dtype=torch.bool) if data.labels is None else data.labels == data.class_index(target)
-    return own | torch.tensor(named, dtype=torch.bool)
+    """Which pictures are of the target class, by label or by a caption that names it: (n,) bool.
+
+    Raises:
+        RvptError: neither could tell, as the set has no captions and no such class.
+    """
+    if data.captions_of is None:
+        return data.labelled() == data.class_index(target)
+    named = torch.tensor([names_target(data.captions(index), target) for index in range(len(data))], dtype=torch.bool)
+    return (
+        named
+        if data.labels is None or not data.has_class(target)
+        else named | (data.labels == data.class_index(target))
+    )
 
 
 def target_margin(image_features: Tensor, text_features: Tensor) -> Tensor:
@@ -101,8 +110,7 @@ def _target_first(clip: Clip, target: str, classes: Sequence[str]) -> Tensor:
     Raises:
         RvptError: there is no other class.
     """
-    own, *plain = (name.replace("_", " ").lower() for name in (target, *classes))
-    others = [name for name, words in zip(classes, plain, strict=True) if words != own]
+    others = [name for name in classes if plain(name) != plain(target)]
     if not others:
         raise RvptError(f"{target!r} is to be told from other classes, and the labelled set has none")
     return clip.class_features([target, *others])

@@ -97,13 +97,15 @@ def named_options(text: str) -> tuple[str, dict[str, str]]:
     """A name and its options, as in badnet:size=24,place=middle; pydantic checks names and values.
 
     Raises:
-        RvptError: an option without a value.
+        RvptError: an option without a value, or one called name.
     """
     name, _, options = text.partition(":")
     pairs = [option.partition("=") for option in options.split(",") if option]
     for key, sign, value in pairs:
         if not (key and sign and value):
             raise RvptError(f"{text}: write {name}:OPTION=VALUE,OPTION=VALUE")
+        if key.strip() == "name":
+            raise RvptError(f"{text}: the name stands before the colon and is no option")
     return name, {key.strip(): value.strip() for key, _, value in pairs}
 
 

@@ -73,14 +73,14 @@ def attack(
     from rvpt.config import AttackSpec
     from rvpt.jobs import attack_and_save
     from rvpt.progress import bar
-    from rvpt.store import append_rows, refuse_unwritable
+    from rvpt.store import append_rows, refuse_unwritable_file
 
     chosen = presets.preset(presets.ATTACK, preset)
     train = {**chosen["train"], **presets.given(epochs=epochs, batch_size=batch_size, lr=lr)}
     amount = presets.given(n=n, poison_rate=poison_rate) or chosen["poison"]
     triggers = [asked_trigger(text, target, seed, chosen["triggers"]) for text in trigger or ["badnet"]]
     if rows:
-        refuse_unwritable(rows)
+        refuse_unwritable_file(rows)
     with bar("attack") as report:
         measured = attack_and_save(
             model, data, Path(out), triggers,
@@ -97,15 +97,15 @@ def attack(
 
 
 def asked_trigger(text: str, target: str, seed: int, defaults: Mapping[str, Mapping[str, Any]]) -> TriggerSpec | Path:
-    """The spec that an option asks for, or the folder of a trigger that was made.
+    """The spec that an option asks for, or the folder of a trigger that was made; a trigger's name is no folder.
 
     Raises:
         RvptError: the trigger in the folder was made for another target.
     """
-    from rvpt.attacks import load_trigger, trigger_spec
+    from rvpt.attacks import TRIGGERS, load_trigger, trigger_spec
     from rvpt.store import MANIFEST
 
-    if (Path(text) / MANIFEST).is_file():
+    if text not in TRIGGERS and (Path(text) / MANIFEST).is_file():
         own = load_trigger(text).spec.target
         if target and own != target:
             raise RvptError(f"{text} was made for the target {own!r}, not {target!r}: give --target {own}")

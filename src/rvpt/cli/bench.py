@@ -38,16 +38,18 @@ def bench(
     """Run every attack and defence of a recipe that is not done yet; started again, it goes on where it was cut."""
     from rvpt.bench import measured, missing, plan, read_recipe
     from rvpt.loaders import load_clip
-    from rvpt.store import write_rows
+    from rvpt.store import refuse_unwritable_file, write_rows
 
     if engine not in ENGINES:
         raise RvptError(f"no engine {engine!r}: there are {' and '.join(ENGINES)}")
-    asked = read_recipe(recipe).part(attack, seed)
+    asked, work = read_recipe(recipe).part(attack, seed), work.resolve()  # workers may stand in other folders
     tasks = plan(asked, load_clip(asked.model).hash())
     left = missing(tasks, work)
     if dry_run:
         show_facts(_outlook(asked.title, tasks, left, work), as_json=as_json)
         return
+    if rows:
+        refuse_unwritable_file(rows)
     failed = _run(asked.title, tasks, work, rows, engine, workers, address)
     found = measured(tasks, work)
     if rows:

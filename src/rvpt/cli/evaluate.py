@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import BatchSize, Data, Json, Template, command
+from rvpt.cli.app import Data, Json, Template, command
 from rvpt.cli.tables import show_rows
 from rvpt.config import TEMPLATE
+from rvpt.errors import RvptError
 from rvpt.presets import given
 
+WITHOUT_TRIGGERS = ("adversarial", "readability")
 SHIFTS = "noise, blur, grey, sketch, posterise or recolour"
 
 
@@ -45,27 +47,30 @@ def evaluate(
     epsilon: Annotated[float, typer.Option(help="For adversarial: the largest change, in 255ths.")] = 2.0,
     base: Annotated[str | None, typer.Option(help="Base model of cleaned folders, if it was moved.")] = None,
     template: Template = TEMPLATE,
-    batch_size: BatchSize = 256,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures at once.", show_default="256; captioning 8")
+    ] = None,
     rows: Annotated[Path | None, typer.Option(help="JSONL file to append the rows to.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure CA, and under each trigger ASR (target class out), ASR_with_target and PA; or how pictures are found."""
     from rvpt.jobs import HeldOut, evaluate_saved
     from rvpt.progress import bar
-    from rvpt.store import append_rows, refuse_unwritable
+    from rvpt.store import append_rows, refuse_unwritable_file
 
     test = HeldOut.build(
         data=data, split=split, target=target, template=template, only=only_class or [], limit=limit, shift=shift,
-        protocol=protocol, captioner=captioner, epsilon=epsilon, **given(prompt=prompt),
+        protocol=protocol, captioner=captioner, epsilon=epsilon, batch_size=batch_size, **given(prompt=prompt),
     )  # fmt: skip
+    if trigger and protocol in WITHOUT_TRIGGERS:
+        raise RvptError(f"--protocol {protocol} shows no triggers: leave --trigger out")
     if rows:
-        refuse_unwritable(rows)
+        refuse_unwritable_file(rows)
     measured = []
     for model in models:
         with bar(f"evaluate {Path(model).name}") as report:
-            measured += evaluate_saved(
-                model, test, triggers=trigger or [], base=base, batch_size=batch_size, report=report
-            )
-    if rows:
-        append_rows(rows, measured)
+            found = evaluate_saved(model, test, triggers=trigger or [], base=base, report=report)
+        if rows:
+            append_rows(rows, found)
+        measured += found
     show_rows(measured, as_json=as_json)

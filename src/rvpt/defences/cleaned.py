@@ -199,10 +199,10 @@ def _fitting(tensor: Tensor | None, shape: tuple[int | None, ...], folder: Path)
 
 
 def _base(folder: Path, source: str | Path) -> Clip:
-    """The base model, looked for where it was when the adapter was made, then beside the adapter."""
+    """The base model; a relative path is looked for from the adapter's folder, then from here."""
     beside = folder / Path(source)
     try:
-        return load_clip(beside.resolve() if not Path(source).exists() and beside.exists() else source)
+        return load_clip(beside.resolve() if beside.exists() else source)
     except RvptError as error:
         raise RvptError(f"{error}; it is the base model of {folder}: --base says where it is now") from None
 

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from rvpt.attacks import craft_trigger, make_trigger
-from rvpt.attacks.backdoored import attack
+from rvpt.attacks.backdoored import TRIGGER_FOLDER, attack
 from rvpt.attacks.poison import Poison
 from rvpt.attacks.trigger import Trigger, load_trigger
+from rvpt.checkpoint import Checkpoint
+from rvpt.clip import Clip
 from rvpt.config import AttackSpec, PoisonSpec, TriggerSpec
-from rvpt.data import mix
+from rvpt.data import ImageData, mix
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
 from rvpt.jobs.measuring import row_facts
@@ -58,7 +60,8 @@ def attack_and_save(
     asked = [load_trigger(entry, clip.image_size) if isinstance(entry, Path) else entry for entry in triggers]
     if len({entry.name for entry in asked}) < len(asked):
         raise RvptError("two triggers of one name: give each --trigger once")
-    held_out = labelled_data(test, test_split).sample(CHECKED)
+    whole = labelled_data(test, test_split)
+    held_out = whole.sample(CHECKED)
     data = mix([load_captioned(source, split, caption_column) for source in sources])
     data = data.sample(pairs, spec.seed).cached(clip.image_size)
     key = {
@@ -72,17 +75,33 @@ def attack_and_save(
         "triggers": [entry.hash() if isinstance(entry, Trigger) else entry.model_dump() for entry in asked],
     }
     checkpoint = open_checkpoint(out, {**key, "amount": amount}, resume=resume, force=force)
-    made = [entry if isinstance(entry, Trigger) else craft_trigger(entry, clip, data, report) for entry in asked]
+    made = [_made(entry, clip, data, checkpoint, report) for entry in asked]
     by_name = {trigger.name: trigger for trigger in made}
     poisons = {name: Poison(trigger, poison_spec) for name, trigger in by_name.items()}
-    before = evaluate(clip, held_out, by_name, facts=row_facts(clip, by_name, spec), batch_size=batch_size)
+    checked = {"test": {"limit": CHECKED} if len(whole) > CHECKED else {}}
+    facts = row_facts(clip, by_name, spec) | checked
+    before = evaluate(clip, held_out, by_name, facts=facts, batch_size=batch_size)
     done = attack(clip, data, poisons, spec, classes=held_out.classes, checkpoint=checkpoint, report=report)
     done.clip.source = str(out.resolve())
-    after = evaluate(done.clip, held_out, by_name, facts=row_facts(done.clip, by_name, spec), batch_size=batch_size)
+    facts = row_facts(done.clip, by_name, spec) | checked
+    after = evaluate(done.clip, held_out, by_name, facts=facts, batch_size=batch_size)
     done.facts.update(seed=spec.seed, rows=[*before, *after])
     done.save(out, force=force)
     drop(checkpoint)
     return [*before, *after]
+
+
+def _made(entry: TriggerSpec | Trigger, clip: Clip, data: ImageData, checkpoint: Checkpoint, report: Report) -> Trigger:
+    """A trigger that is asked for; one that takes crafting is kept with the run, which may be resumed elsewhere."""
+    if isinstance(entry, Trigger):
+        return entry
+    kept = checkpoint.folder / TRIGGER_FOLDER / checkpoint.digest()[:12] / entry.name
+    if checkpoint.resume and kept.is_dir():
+        return load_trigger(kept, clip.image_size)
+    trigger = craft_trigger(entry, clip, data, report)
+    if trigger.crafted:
+        trigger.save(kept, force=True)
+    return trigger
 
 
 def craft_and_save(

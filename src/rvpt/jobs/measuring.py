@@ -11,9 +11,10 @@ from rvpt.attacks.backdoored import KIND as BACKDOORED
 from rvpt.attacks.backdoored import model_triggers
 from rvpt.attacks.trigger import Trigger, load_trigger
 from rvpt.captioning import evaluate_captioning, load_captioner
-from rvpt.clip import Clip
+from rvpt.clip import Clip, model_name
 from rvpt.config import AttackSpec, TrainSpec
 from rvpt.defences import Cleaned, defence, load_model
+from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
 from rvpt.insight import PROBED, evaluate_readability
 from rvpt.jobs.sources import HeldOut
@@ -22,6 +23,9 @@ from rvpt.readers import load_data
 from rvpt.retrieval import evaluate_retrieval
 from rvpt.store import find_manifest
 
+BATCH_SIZE = 256
+BATCH_SIZES = {"captioning": 8}  # a LLaVA's keys and values take half a GiB a picture
+
 
 def evaluate_saved(
     source: str,
@@ -29,20 +33,20 @@ def evaluate_saved(
     *,
     triggers: Sequence[str] = (),
     base: str | None = None,
-    batch_size: int = 256,
     report: Report = silent,
 ) -> list[dict[str, Any]]:
     """Rows of one model on one test set under the given triggers, or those stored with the model."""
     model = load_model(source, base)
+    if isinstance(model, Cleaned) and base:
+        model.facts["base_model"] = str(Path(base).resolve())
     clip = model.clip if isinstance(model, Cleaned) else model
-    by_name = {Path(path).name: load_trigger(path, clip.image_size) for path in triggers}
-    by_name = by_name or model_triggers(_suspect(model), clip.image_size)
+    by_name = _given(triggers, clip.image_size) or model_triggers(_suspect(model), clip.image_size)
     if test.target:
-        by_name = {name: trigger.towards(test.target) for name, trigger in by_name.items()}
+        by_name = _renamed(by_name, test.target)
     spec = None if isinstance(model, Cleaned) else _attack_spec(Path(source))
-    shared: dict[str, Any] = {
-        "facts": row_facts(model, by_name, spec), "batch_size": batch_size, "report": report,
-    }  # fmt: skip
+    facts = row_facts(model, by_name, spec) | {"test": test.facts()}
+    size = test.batch_size or BATCH_SIZES.get(test.protocol, BATCH_SIZE)
+    shared: dict[str, Any] = {"facts": facts, "batch_size": size, "report": report}
     data = test.load()
     if test.captioner:
         return evaluate_captioning(model, data, load_captioner(test.captioner, test.prompt), by_name, **shared)
@@ -76,15 +80,37 @@ def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSp
         drawn = model.facts.get("data", {})
         facts["shots"], facts["without"] = drawn.get("shots"), drawn.get("without", [])
         facts["cleaned_on"] = Path(drawn["source"]).name if "source" in drawn else None
-        facts["model"] = _suspect(model).name
+        facts["model"] = model_name(str(_suspect(model)))
     return facts
 
 
+def _given(folders: Sequence[str], image_size: int) -> dict[str, Trigger]:
+    """Triggers by the names of their folders."""
+    by_name = {Path(folder).name: load_trigger(folder, image_size) for folder in folders}
+    if len(by_name) < len(folders):
+        raise RvptError("two trigger folders of one name, which is the attack's name in the rows: rename one")
+    return by_name
+
+
+def _renamed(by_name: dict[str, Trigger], target: str) -> dict[str, Trigger]:
+    """The triggers with their one target under its name in the data."""
+    if len(targets := {trigger.spec.target for trigger in by_name.values()}) > 1:
+        raise RvptError(f"the triggers have several targets ({', '.join(sorted(targets))}): --target renames one alone")
+    return {name: trigger.towards(target) for name, trigger in by_name.items()}
+
+
 def _suspect(model: Clip | Cleaned) -> Path:
-    """The folder of the model as it came; triggers are stored there."""
-    if isinstance(model, Cleaned) and model.own_weights:
-        return Path(model.facts["base_model"])
-    return Path((model.clip if isinstance(model, Cleaned) else model).source)
+    """The folder, or hub id, of the model as it came; triggers are stored there.
+
+    Raises:
+        RvptError: it was a folder, which is not there any more.
+    """
+    if not (isinstance(model, Cleaned) and model.own_weights):
+        return Path((model.clip if isinstance(model, Cleaned) else model).source)
+    suspect = Path(model.facts["base_model"])
+    if suspect.is_absolute() and not suspect.is_dir():
+        raise RvptError(f"{suspect}, which {model.name} was cleaned from, is gone: --base says where it is now")
+    return suspect
 
 
 def _clean_spec(model: Cleaned) -> TrainSpec | None:

@@ -43,6 +43,7 @@ class HeldOut(Spec):
     captioner: str | None = None
     prompt: str = PROMPT
     epsilon: float = Field(2.0, gt=0, le=255)
+    batch_size: int | None = Field(None, ge=1)
 
     @field_validator("shift")
     @classmethod
@@ -63,6 +64,13 @@ class HeldOut(Spec):
         asked = [f"only {', '.join(self.only)}" if self.only else None, self.shift]
         asked += [self.protocol] if self.protocol != "classification" else []
         return " ".join([Path(self.data).name, *(f"({words})" for words in asked if words)])
+
+    def facts(self) -> dict[str, Any]:
+        """What rows tell of how they were measured, where it is not as usual; the rest they tell by columns."""
+        told = self.model_dump(
+            exclude_defaults=True, exclude={"data", "target", "template", "only", "shift", "batch_size"}
+        )
+        return told | ({"captioner": Path(self.captioner).name} if self.captioner else {})
 
     def load(self) -> ImageData:
         """The pictures to measure on.
@@ -139,7 +147,9 @@ def open_checkpoint(out: Path, key: dict[str, Any], *, resume: bool, force: bool
     folder = out.parent / f"{out.name}.run"
     if force and not resume:
         shutil.rmtree(folder, ignore_errors=True)
-    return Checkpoint(folder, key, resume)
+    checkpoint = Checkpoint(folder, key, resume)
+    checkpoint.check()
+    return checkpoint
 
 
 def drop(checkpoint: Checkpoint) -> None:

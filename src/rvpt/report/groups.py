@@ -92,7 +92,9 @@ def _settings(row: Row) -> dict[str, Any]:
     draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
     draw["cleaned_on"] = row.get("cleaned_on")
     draw["measured_with"] = row.get("template")
-    return {name: value for name, value in {**row.get("spec", {}), **draw}.items() if name != "seed"}
+    return {
+        name: value for name, value in {**row.get("spec", {}), **draw, **row.get("test", {})}.items() if name != "seed"
+    }
 
 
 def _usual(rows: Sequence[Row]) -> set[tuple[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 from rvpt.report.groups import Row, by_data, by_run, metrics
-from rvpt.report.paper import PAPER, beside
+from rvpt.report.paper import beside, paper_of
 
 TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
 
@@ -18,7 +18,7 @@ def results(rows: Sequence[Row]) -> str:
 
 def _table(data: str, rows: Sequence[Row]) -> str:
     clean_metrics, hit_metrics = metrics(rows)
-    columns = [*clean_metrics, *hit_metrics, *(["paper: CA, ASR"] if data.lower() in PAPER else [])]
+    columns = [*clean_metrics, *hit_metrics, *(["paper: CA, ASR"] if paper_of(data) else [])]
     lines = [
         f"| model | attack | defence | seeds | {' | '.join(columns)} |",
         "|---|---|---|" + "---:|" * (len(columns) + 1),
@@ -29,7 +29,9 @@ def _table(data: str, rows: Sequence[Row]) -> str:
             *(spread(clean, metric) for metric in clean_metrics),
             *(spread(hit, metric) for metric in hit_metrics),
         ]
-        cells += [beside(data, run.attack, run.defence)] if data.lower() in PAPER else []
+        if paper_of(data):
+            elsewhere = {row.get("cleaned_on") for row in hit} - {None, data}
+            cells.append("" if elsewhere else beside(data, run.attack, run.defence))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,12 @@ CALTECH101 = {  # table 2: (attack, defence) -> (CA, ASR), in percent
 PAPER = {"caltech101": CALTECH101}
 
 
+def paper_of(data: str) -> dict[tuple[str, str], tuple[float, float]]:
+    """The paper's numbers on a data set, however its name is written; none for others."""
+    return PAPER.get("".join(filter(str.isalnum, data.lower())), {})
+
+
 def beside(data: str, attack: str, defence: str) -> str:
     """The paper's "CA, ASR" of a data set, attack and defence; empty where it has none."""
-    known = PAPER.get(data.lower(), {}).get((attack, defence))
+    known = paper_of(data).get((attack, defence))
     return f"{known[0]:.1f}, {known[1]:.1f}" if known else ""
