@@ -13,7 +13,7 @@ from PIL import Image
 from commands import ATTACK, CLEAN, PRETRAIN, contents, interrupting, pictures, refused, rvpt, works
 from helpers import random_pixels
 from rvpt import __version__
-from rvpt.attacks import TRIGGERS
+from rvpt.attacks import TRIGGERS, load_trigger
 from rvpt.attacks.poison import of_target, target_margins
 from rvpt.config import RVPTSpec
 from rvpt.defences import Cleaned, clean
@@ -69,7 +69,9 @@ def test_pretrain_attack_clean_evaluate_report(tiny, home):
     table = works("report", "rows.jsonl")
     assert table.count("| backdoored | ") == 4
     works("report", "rows.jsonl", "--out", "page.md")
-    assert "| model | attack | " in works("report", "rows.jsonl", "--matrix")
+    assert "| model | attack | " in works("report", "rows.jsonl", "--layout", "matrix")
+    assert "| rvpt | 128 | 1 | " in works("report", "rows.jsonl", "--layout", "costs")
+    assert "no layout 'list': there are runs, matrix, costs" in refused("report", "rows.jsonl", "--layout", "list")
     assert table.strip() in (home / "page.md").read_text()
 
 
@@ -437,6 +439,23 @@ def test_a_trigger_crafted_once_is_used_by_an_attack(tiny, tmp_path):
     assert "exists already" in refused("craft", small, tiny.clip, *words)
     other = [*ATTACK, "--target", "cup", "--trigger", tmp_path / "trigger"]
     assert "was made for the target 'anchor'" in refused("attack", tiny.clip, "--out", tmp_path / "no", *other)
+
+
+def test_a_resumed_attack_takes_the_trigger_that_it_had_crafted(tiny, tmp_path, monkeypatch):
+    words = ["attack", tiny.clip, "--out", tmp_path / "bad", *ATTACK, "--trigger", "trojvqa:epochs=1,pictures=32"]
+
+    def cut(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rvpt.jobs.attacking.attack", cut)
+        assert rvpt(*words).exit_code == 130
+    (kept,) = (tmp_path / "bad.run").glob("triggers/*/trojvqa")
+    crafted = load_trigger(kept).hash()
+    monkeypatch.setattr("rvpt.jobs.attacking.craft_trigger", cut)
+    rows = json.loads(works(*words, "--resume", "--json"))
+    assert {row["hashes"]["trigger/trojvqa"] for row in rows} == {crafted}
+    assert not (tmp_path / "bad.run").exists()
 
 
 def test_an_attack_crafts_the_triggers_that_it_needs(tiny, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from rvpt.errors import RvptError
-from rvpt.report import matrix, results
+from rvpt.report import costs, matrix, results
 from rvpt.report.markdown import END, START, between_marks
 
 
@@ -109,6 +109,15 @@ def test_the_means_of_a_matrix_are_over_attacks_that_every_defence_met():
         ("none", "a", 0.8), ("none", "b", 0.6), ("none", "c", 0.0), ("rvpt", "a", 0.1), ("rvpt", "b", 0.3),
     )]  # fmt: skip
     assert table(*runs)[-1] == ["mean of 2", "", "90.0, 70.0", "90.0, 20.0"]
+
+
+def test_a_cleaned_model_costs_once_however_often_it_was_measured():
+    def paid(seconds, model, defence="rvpt"):
+        facts = {"trained_parameters": 3000, "clean_seconds": seconds, "hashes": {"model": model}}
+        return rows(0.1, defence=defence, **facts)
+
+    found = costs([*paid(10, "a"), *paid(10, "a"), *paid(20, "b"), *paid(5, "c", "probe"), *paid(0, "d", "none")])
+    assert found.splitlines()[2:] == ["| probe | 3,000 | 1 | 5 |", "| rvpt | 3,000 | 2 | 15 ± 7 |"]
 
 
 def test_a_run_without_ca_or_asr_has_no_place_in_a_matrix():

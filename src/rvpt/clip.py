@@ -150,10 +150,10 @@ class Clip(nn.Module):
         """Unit text features (K, P) of the caption of each class; underscores in names are read as spaces."""
         return self.encode_text([template.format(name.replace("_", " ")) for name in classes])
 
-    def parameter_count(self) -> int:
-        """Parameters of both towers, the table of token embeddings left out (as in the paper's 0.27%)."""
+    def parameter_count(self, *, tokens: bool = False) -> int:
+        """Parameters of both towers, the table of token embeddings left out (as in the paper's 0.27%) or with it."""
         table = self.model.text_model.embeddings.token_embedding.weight
-        return sum(p.numel() for p in self.model.parameters()) - table.numel()
+        return sum(p.numel() for p in self.model.parameters()) - (0 if tokens else table.numel())
 
     def hash(self) -> str:
         """sha256 of the weights, as they are in memory."""

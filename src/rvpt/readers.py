@@ -79,7 +79,8 @@ def _open(source: str, split: str) -> Any:
     except ValueError as error:
         raise RvptError(f"{source}: {first_line(error)} (--split names one)") from None
     except Exception as error:  # datasets raises a different class for each way a source can be wrong
-        raise RvptError(f"{source} cannot be read as a data set: {first_line(error)}") from None
+        where = "" if looks_local else ": no folder of that name here, and on the hub"
+        raise RvptError(f"{source} cannot be read as a data set{where}: {first_line(error)}") from None
 
 
 def _labels(values: Sequence[int | None], source: str) -> Tensor:

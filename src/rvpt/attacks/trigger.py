@@ -118,6 +118,8 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
     """
     from rvpt.attacks import TRIGGERS
 
+    if str(folder) in TRIGGERS and not Path(folder).exists():
+        raise RvptError(f"{folder} is a trigger's name, a folder is needed: rvpt craft {folder} ... makes one")
     manifest = read_manifest(Path(folder), KIND)
     name = (manifest.get("spec") or {}).get("name")
     if name not in TRIGGERS:

@@ -10,6 +10,7 @@ import typer
 from rvpt.cli.app import Data, Force, Json, Out, Precision, Resume, Seed, command, named_options
 from rvpt.cli.attack import ModelArgument
 from rvpt.cli.tables import show_facts
+from rvpt.errors import RvptError
 
 PRESET = "the preset's"
 NAMES = "rvpt, vpt, probe and finetune (on labels); contrastive, cleanclip and par (on captions)."
@@ -74,6 +75,8 @@ def clean(
         init_std=init_std, template=template, augment=augment,
     )  # fmt: skip
     name, more = named_options(defence)
+    if defence_called(name).captions and without_class:
+        raise RvptError(f"{name} learns from captions, not from classes: leave --without-class out")
     entry, chosen = defence_called(name), presets.preset(presets.CLEAN, preset).get(name, {})
     spec = entry.Spec.build(**{**chosen, **options, **more, "precision": precision, "seed": seed})
     with bar("clean") as report:

@@ -16,18 +16,22 @@ KEYS = {"model", "data", "attack", "defence", "seed", "metric", "rate"}
 def report(
     rows: Annotated[list[Path], typer.Argument(help="JSONL files of rows.")],
     out: Annotated[
-        Path | None, typer.Option(help="Markdown file to fill between its result marks; else the screen.")
+        Path | None,
+        typer.Option(help="Markdown file to fill between <!-- rows --> and <!-- /rows -->; else the screen."),
     ] = None,
-    matrix: Annotated[
-        bool, typer.Option("--matrix", help="Attacks down, defences across, CA and ASR in each cell.")
-    ] = False,
+    layout: Annotated[
+        str, typer.Option(help="runs (a line each), matrix (attacks x defences, CA and ASR), or costs (of defences).")
+    ] = "runs",
 ) -> None:
     """Print markdown tables of rows, mean and standard deviation over seeds."""
-    from rvpt import report
+    from rvpt.errors import RvptError
+    from rvpt.report import LAYOUTS
     from rvpt.report.markdown import between_marks
     from rvpt.store import write_text
 
-    text = (report.matrix if matrix else report.results)([row for path in rows for row in _measurements(path)])
+    if layout not in LAYOUTS:
+        raise RvptError(f"no layout {layout!r}: there are {', '.join(LAYOUTS)}")
+    text = LAYOUTS[layout]([row for path in rows for row in _measurements(path)])
     if out:
         write_text(out, between_marks(out.read_text(encoding="utf-8") if out.is_file() else "", text))
     else:
@@ -44,5 +48,5 @@ def _measurements(path: Path) -> list[dict[str, Any]]:
         raise RvptError(f"{path} has no rows: rvpt evaluate --rows writes them")
     for number, row in enumerate(rows, 1):
         if missing := sorted(KEYS - row.keys()):
-            raise RvptError(f"{path}, line {number}: no {missing[0]!r}, so it is no measurement: remove the line")
+            raise RvptError(f"{path}, line {number}: no {missing[0]!r}, so it is no row of rvpt evaluate or rvpt bench")
     return rows

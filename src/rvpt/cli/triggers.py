@@ -42,6 +42,11 @@ def triggers(
         print(json.dumps(found, indent=2))
         return
     show_triggers(found)
-    print(f"made for one model, by rvpt craft: {', '.join(crafted)}")
+    print("sizes are the defaults; presets of rvpt attack have others. Made for one model, by rvpt craft:")
+    for name in crafted:
+        options = [
+            option for option in TRIGGERS[name].Spec.model_fields if option not in ("name", "target", "seed", "mode")
+        ]
+        print(f"  {name}: {', '.join(options)}")
     if out:
         print(f"picture: {out}")

@@ -53,12 +53,12 @@ def clean_and_save(
     cleaned.facts.update(data=draw)
     cleaned.save_pretrained(out, force=force)
     drop(checkpoint)
-    facts = cleaned.facts
+    facts, whole = cleaned.facts, clip.parameter_count(tokens=cleaned.own_weights)
     return {
         "defence": facts["defence"],
         "pictures": facts["pictures"],
         "trained parameters": facts["trained_parameters"],
-        "share of the model's": f"{100 * facts['trained_parameters'] / clip.parameter_count():.2f}%",
+        "share of the model's": f"{100 * facts['trained_parameters'] / whole:.2f}%",
         **{term: round(value, 4) for term, value in facts["history"][-1].items()},
         "seconds": round(facts["seconds"], 1),
     }

@@ -91,6 +91,7 @@ def _settings(row: Row) -> dict[str, Any]:
     """What a row's run was set to, but for its seed."""
     draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
     draw["cleaned_on"] = row.get("cleaned_on")
+    draw["target"] = ", ".join(sorted(set(row.get("targets", {}).values()))) or None
     draw["measured_with"] = row.get("template")
     return {
         name: value for name, value in {**row.get("spec", {}), **draw, **row.get("test", {})}.items() if name != "seed"

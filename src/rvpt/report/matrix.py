@@ -21,7 +21,7 @@ def matrix(rows: Sequence[Row]) -> str:
     """
     tables = {data: _table(members) for data, members in by_data(rows).items()}
     if not any(tables.values()):
-        raise RvptError("no run has both CA and ASR: rvpt report without --matrix shows other metrics")
+        raise RvptError("no run has both CA and ASR: rvpt report --layout runs shows other metrics")
     return "\n".join(f"### {data}\n\n{table}" for data, table in tables.items() if table)
 
 
