@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
 from commands import refused, rvpt, works
 from rvpt.bench import plan, read_recipe, run_all
+from rvpt.bench.execute import execute
 from rvpt.bench.run import missing
 from rvpt.errors import RvptError
 from rvpt.store import read_rows
@@ -225,6 +226,21 @@ def test_a_wrong_test_set_is_refused_before_anything_runs(tiny, tmp_path, option
     path = recipe(tiny, tmp_path, tests=f'{{data = "scenes:48", {options}}}')
     assert error in refused("bench", path, "--work", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_task_that_another_bench_is_at_is_waited_for(tiny, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    task = plan(read_recipe(recipe(tiny, tmp_path)), "hash")[0]
+    made, locks = task.path(tmp_path), tmp_path / "locks"
+    locks.mkdir()
+    with (locks / task.key).open("w") as held, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        other = pool.submit(execute, task, tmp_path)
+        assert wait([other], timeout=0.3).not_done == {other}
+        made.mkdir(parents=True)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        assert other.result(timeout=60) < 60
+    assert list(made.iterdir()) == []
 
 
 def test_rows_that_could_not_be_written_are_told_before_anything_runs(tiny, tmp_path):

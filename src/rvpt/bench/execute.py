@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,24 @@ from rvpt.store import read_rows, write_rows
 def execute(task: Task, work: Path, report: Report = silent) -> float:
     """Run a task unless it is done; a run that was cut goes on from its checkpoint. Returns its seconds."""
     start = time.monotonic()
-    if not task.done(work):
-        {"attack": _attack, "clean": _clean, "measure": _measure}[task.kind](task, work, report)
+    with _alone(work / "locks" / task.key):
+        if not task.done(work):
+            {"attack": _attack, "clean": _clean, "measure": _measure}[task.kind](task, work, report)
     return time.monotonic() - start
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Of several benches on one work folder one does a task, the others wait; a lock ends with who holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _attack(task: Task, work: Path, report: Report) -> None:
