@@ -19,6 +19,7 @@ def report(
         Path | None,
         typer.Option(help="Markdown file to fill between <!-- rows --> and <!-- /rows -->; else the screen."),
     ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Only this seed.", show_default="all")] = None,
     layout: Annotated[
         str, typer.Option(help="runs (a line each), matrix (attacks x defences, CA and ASR), or costs (of defences).")
     ] = "runs",
@@ -31,7 +32,11 @@ def report(
 
     if layout not in LAYOUTS:
         raise RvptError(f"no layout {layout!r}: there are {', '.join(LAYOUTS)}")
-    text = LAYOUTS[layout]([row for path in rows for row in _measurements(path)])
+    found = [row for path in rows for row in _measurements(path)]
+    found = [row for row in found if not seed or row["seed"] in seed]
+    if not found:
+        raise RvptError(f"no rows of seed {', '.join(map(str, seed or ()))}")
+    text = LAYOUTS[layout](found)
     if out:
         write_text(out, between_marks(out.read_text(encoding="utf-8") if out.is_file() else "", text))
     else:
