@@ -395,22 +395,14 @@ def test_an_adapter_that_was_changed(refuse, adapter, name, damage):
     has(refuse("evaluate", adapter, "--data", "scenes:10"), str(adapter))
 
 
-def test_an_adapter_whose_base_moved_and_base_says_where_to(refuse, tiny, home):
+@pytest.mark.parametrize("defence", ["rvpt:length=2,first_block=2", "finetune"])  # an adapter, and own weights
+def test_a_model_whose_suspect_moved_and_base_says_where_to(refuse, tiny, home, defence):
     shutil.copytree(tiny.backdoored, home / "before")
-    works("clean", "before", "--out", "cleaned", *CLEAN)
+    words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1]
+    works("clean", "before", "--out", "cleaned", *words, "--defence", defence)
     (home / "before").rename(home / "after")
     has(refuse("evaluate", "cleaned", "--data", "scenes:10"), "before", "cleaned", "--base")
     rows = json.loads(works("evaluate", "cleaned", "--base", "after", "--data", "scenes:10", "--json"))
-    assert {row["attack"] for row in rows} == {"none", "badnet", "blended"}
-
-
-def test_a_model_with_its_own_weights_whose_suspect_moved(refuse, tiny, home):
-    shutil.copytree(tiny.backdoored, home / "before")
-    words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1, "--defence", "finetune"]
-    works("clean", "before", "--out", "cleaned", *words)
-    (home / "before").rename(home / "after")
-    has(refuse("evaluate", "cleaned", "--data", "scenes:500"), "before", "cleaned", "--base")
-    rows = json.loads(works("evaluate", "cleaned", "--base", "after", "--data", "scenes:500", "--json"))
     assert {row["attack"] for row in rows} == {"none", "badnet", "blended"}
 
 

@@ -65,11 +65,9 @@ def of_target(data: ImageData, target: str) -> Tensor:
     if data.captions_of is None:
         return data.labelled() == data.class_index(target)
     named = torch.tensor([names_target(data.captions(index), target) for index in range(len(data))], dtype=torch.bool)
-    return (
-        named
-        if data.labels is None or not data.has_class(target)
-        else named | (data.labels == data.class_index(target))
-    )
+    if data.labels is None or not data.has_class(target):
+        return named
+    return named | (data.labels == data.class_index(target))
 
 
 def target_margin(image_features: Tensor, text_features: Tensor) -> Tensor:

@@ -16,11 +16,8 @@ from rvpt.config import AttackSpec, PoisonSpec
 from rvpt.defences import defence
 from rvpt.jobs import HeldOut
 
-BY_CLASS = (
-    "classification",
-    "adversarial",
-    "readability",
-)  # protocols that ask a model for its classes, or for nothing
+BY_CLASS = ("classification", "adversarial", "readability")
+"""Protocols that ask a model for its classes, or for nothing."""
 
 
 @dataclass(frozen=True)

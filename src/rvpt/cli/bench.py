@@ -50,7 +50,7 @@ def bench(
         return
     if rows:
         refuse_unwritable_file(rows)
-    failed = _run(asked.title, tasks, work, rows, engine, workers, address)
+    failed = _run(asked.title, tasks, len(left), work, rows, engine, workers, address)
     found = measured(tasks, work)
     if rows:
         write_rows(rows, found)  # also where nothing was missing
@@ -70,14 +70,21 @@ def _outlook(title: str, tasks: list[Task], left: list[Task], work: Path) -> dic
 
 
 def _run(
-    title: str, tasks: list[Task], work: Path, rows: Path | None, engine: str, workers: int, address: str | None
+    title: str,
+    tasks: list[Task],
+    left: int,
+    work: Path,
+    rows: Path | None,
+    engine: str,
+    workers: int,
+    address: str | None,
 ) -> int:
-    """Run what is missing, write `rows` after each measurement, and tell of each failure; returns how many failed."""
-    from rvpt.bench import Outcome, measured, missing, processes, ray_cluster, run_all
+    """Run the `left` tasks that are missing, write `rows` after each measurement; returns how many failed."""
+    from rvpt.bench import Outcome, measured, processes, ray_cluster, run_all
     from rvpt.progress import bar
     from rvpt.store import write_rows
 
-    ended, left = itertools.count(1), len(missing(tasks, work))
+    ended = itertools.count(1)
     place = ray_cluster(address, workers) if engine == "ray" else processes(workers)
     with bar(title) as report, place as submit:
 

@@ -46,6 +46,11 @@ def metrics(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     return clean, [metric for metric in TRIGGERED if metric in measured]
 
 
+def percents(rows: Sequence[Row], metric: str) -> list[float]:
+    """What some rows have of one metric, in percent."""
+    return [100 * row["rate"] for row in rows if row["metric"] == metric and row["rate"] is not None]
+
+
 def by_data(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows of each data set, those that stand in several files once."""
     found: dict[str, list[Row]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from rvpt.report.groups import Row, by_data, by_run, metrics
+from rvpt.report.groups import Row, by_data, by_run, metrics, percents
 from rvpt.report.paper import beside, paper_of
 
 TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
@@ -38,7 +38,7 @@ def _table(data: str, rows: Sequence[Row]) -> str:
 
 def spread(rows: Sequence[Row], metric: str) -> str:
     """Mean ± standard deviation over the rows of one metric, in percent."""
-    rates = [100 * r["rate"] for r in rows if r["metric"] == metric and r["rate"] is not None]
+    rates = percents(rows, metric)
     if not rates:
         return "–"
     return f"{mean(rates):.1f} ± {stdev(rates):.1f}" if len(rates) > 1 else f"{rates[0]:.1f}"

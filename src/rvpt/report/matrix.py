@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from rvpt.errors import RvptError
-from rvpt.report.groups import Found, Row, by_data, by_run, place
+from rvpt.report.groups import Found, Row, by_data, by_run, percents, place
 
 Cell = tuple[float, float]  # CA and ASR, in percent
 
@@ -48,11 +48,8 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _cell(found: Found) -> Cell | None:
     """CA and ASR of a run; None where one was not measured."""
-    rates = [
-        [100 * row["rate"] for row in rows if row["metric"] == metric and row["rate"] is not None]
-        for rows, metric in ((found.clean, "CA"), (found.hit, "ASR"))
-    ]
-    return (mean(rates[0]), mean(rates[1])) if all(rates) else None
+    accuracies, successes = percents(found.clean, "CA"), percents(found.hit, "ASR")
+    return (mean(accuracies), mean(successes)) if accuracies and successes else None
 
 
 def _line(model: str, attack: str, titles: Sequence[str], cells: dict[str, Cell]) -> str:
