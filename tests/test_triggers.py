@@ -15,7 +15,7 @@ from conftest import SMALL, tokenizer
 from helpers import changed_alike, memory_data, random_pixels
 from rvpt.attacks import TRIGGERS, craft_trigger, load_trigger, make_trigger, trigger_spec
 from rvpt.attacks.blend import blend
-from rvpt.attacks.optimised import dual_embedding, sentence_distance
+from rvpt.attacks.optimised import PatchTask, dual_embedding, sentence_distance
 from rvpt.attacks.patch import paste
 from rvpt.attacks.patterns import stripes, text, triangles
 from rvpt.attacks.sinusoid import sinusoid
@@ -357,6 +357,18 @@ def test_badclip_lowers_its_loss():
             for t in (trigger, make_start("badclip", **options))
         )
     assert after < before
+
+
+def test_a_pixel_that_left_the_range_is_brought_back_and_goes_on_learning():
+    clip, data = model_and_pictures(SIDE)
+    trigger = trigger_of("trojvqa", size=112)
+    task = PatchTask(trigger, clip, data, trigger.aims(clip, data))
+    with torch.no_grad():
+        task.patch[0], task.patch[1] = 1.5, -0.5
+    task(torch.arange(4), torch.Generator(), 0.0)["loss"].backward()
+    assert (task.patch[0] == 1).all()
+    assert (task.patch[1] == 0).all()
+    assert (task.patch.grad[:2] != 0).all()
 
 
 @pytest.mark.parametrize("name", CRAFTED)

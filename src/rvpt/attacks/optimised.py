@@ -83,9 +83,11 @@ class PatchTask(nn.Module):
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
         trigger, clip = self._frozen
+        with torch.no_grad():  # back into the pictures' range: clamped in the graph, what left it would stay out
+            self.patch.clamp_(0, 1)
         pixels = self.data.pixels(indices, clip.image_size).to(clip.device)
         rows = self.data.rows[indices].to(clip.device)
-        patched = clip.encode_image(trigger.put(pixels, rows, self.patch.clamp(0, 1)))
+        patched = clip.encode_image(trigger.put(pixels, rows, self.patch))
         with torch.no_grad():
             clean = clip.encode_image(pixels)
         return {"loss": trigger.loss(patched, clean, clip.logit_scale, generator, **self.aims)}
