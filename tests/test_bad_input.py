@@ -111,7 +111,7 @@ def has(line, *words):
         ("evaluate", ["--only-class", "dog"], ["no class 'dog'", "umbrella"]),
         ("evaluate", ["--only-class", "anchor"], ["no picture of class 'anchor'"]),
         ("evaluate", ["--shift", "fog"], ["no shift 'fog'", "noise, blur, grey, sketch"]),
-        ("evaluate", ["--protocol", "lookup"], ["protocol", "'classification', 'retrieval', ", "'lookup'"]),
+        ("evaluate", ["--protocol", "lookup"], ["no protocol 'lookup'", "classification, retrieval, "]),
         ("clean", ["--precision", "fp16"], ["fp16 needs a GPU", "bf16"]),
         ("attack", ["--trigger", "badnet:name=sig"], ["badnet:name=sig", "no option"]),
         ("evaluate", ["--nope"], ["--nope", "rvpt evaluate --help"]),
@@ -298,7 +298,7 @@ def test_out_of_memory(refuse, tiny, monkeypatch, error):
     def full(*args, **options):
         raise error
 
-    monkeypatch.setattr("rvpt.jobs.measuring.evaluate", full)
+    monkeypatch.setattr("rvpt.jobs.protocols.evaluate", full)
     has(refuse("evaluate", tiny.backdoored, "--data", "scenes:10"), "out of memory", "--batch-size")
 
 

@@ -218,7 +218,7 @@ def test_a_wrong_recipe_is_refused_before_anything_runs(tiny, tmp_path, extra, e
     [
         ('shift = "fog"', "no shift 'fog': there are noise, blur"),
         ('template = "a photo"', "template 'a photo': it needs {}"),
-        ('protocol = "lookup"', "protocol: Input should be 'classification', 'retrieval', "),
+        ('protocol = "lookup"', "no protocol 'lookup': there are classification, retrieval, "),
         ('only = "umbrella"', "tests.0.only: Input should be a valid list"),
     ],
 )

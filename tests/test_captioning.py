@@ -127,6 +127,6 @@ def test_the_command(tiny, tmp_path):
     )
     assert [row["metric"] for row in rows] == ["caption_CA", *["caption_ASR", "caption_PA"] * 2] * 2
     assert {row["n"] for row in rows if row["metric"] == "caption_CA"} == {4}
-    assert "go together" in refused("evaluate", tiny.clip, *words)
+    assert "needs a captioner" in refused("evaluate", tiny.clip, *words)
     assert "no LLaVA" in refused("evaluate", tiny.clip, *words, "--captioner", tiny.clip)
     assert load_captioner(str(tmp_path / "llava"), PROMPT).layers == [-2]

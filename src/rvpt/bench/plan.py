@@ -16,9 +16,6 @@ from rvpt.config import AttackSpec, PoisonSpec
 from rvpt.defences import defence
 from rvpt.jobs import HeldOut
 
-BY_CLASS = ("classification", "adversarial", "readability")
-"""Protocols that ask a model for its classes, or for nothing."""
-
 
 @dataclass(frozen=True)
 class Task:
@@ -94,7 +91,7 @@ def _tests(recipe: Recipe, entry: DefenceEntry) -> list[HeldOut]:
     """What a defence can be measured on: one with a head on the classes that it learnt, and not by texts."""
     if not defence(entry.name).head:
         return recipe.tests
-    return [test for test in recipe.tests if test.data == recipe.clean_data.data and test.protocol in BY_CLASS]
+    return [test for test in recipe.tests if test.data == recipe.clean_data.data and test.how.by_class]
 
 
 def _measured(

@@ -13,7 +13,6 @@ from rvpt.config import TEMPLATE
 from rvpt.errors import RvptError
 from rvpt.presets import given
 
-WITHOUT_TRIGGERS = ("adversarial", "readability")
 SHIFTS = "noise, blur, grey, sketch, posterise or recolour"
 
 
@@ -62,7 +61,7 @@ def evaluate(
         data=data, split=split, target=target, template=template, only=only_class or [], limit=limit, shift=shift,
         protocol=protocol, captioner=captioner, epsilon=epsilon, batch_size=batch_size, **given(prompt=prompt),
     )  # fmt: skip
-    if trigger and protocol in WITHOUT_TRIGGERS:
+    if trigger and not test.how.shows_triggers:
         raise RvptError(f"--protocol {protocol} shows no triggers: leave --trigger out")
     if rows:
         refuse_unwritable_file(rows)

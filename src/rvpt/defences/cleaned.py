@@ -167,6 +167,8 @@ class Cleaned(nn.Module):
             )
         tensors = read_tensors(folder / ADAPTER_WEIGHTS)
         prompts, head = _prompts(config, tensors, clip, folder), _head(config, tensors, clip, folder)
+        if own and base:  # the suspect is where its triggers are
+            facts["base_model"] = base.source if isinstance(base, Clip) else str(Path(base).resolve())
         return cls(clip, prompts, head, {**facts, "name": folder.name}, own_weights=own)
 
 

@@ -3,7 +3,8 @@
 from rvpt.jobs.attacking import attack_and_save, craft_and_save, trigger_gallery
 from rvpt.jobs.cleaning import clean_and_save
 from rvpt.jobs.measuring import evaluate_saved, row_facts
-from rvpt.jobs.sources import HeldOut, load_mixed
+from rvpt.jobs.protocols import HeldOut
+from rvpt.jobs.sources import load_mixed
 from rvpt.jobs.training import pretrain_and_save
 
 __all__ = [

@@ -6,25 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rvpt.adversarial import evaluate_adversarial
 from rvpt.attacks.backdoored import KIND as BACKDOORED
 from rvpt.attacks.backdoored import model_triggers
 from rvpt.attacks.trigger import Trigger, load_trigger
-from rvpt.captioning import evaluate_captioning, load_captioner
 from rvpt.clip import Clip, model_name
 from rvpt.config import AttackSpec, TrainSpec
 from rvpt.defences import Cleaned, defence, load_model
 from rvpt.errors import RvptError
-from rvpt.evaluation import evaluate
-from rvpt.insight import PROBED, evaluate_readability
-from rvpt.jobs.sources import HeldOut
+from rvpt.jobs.protocols import HeldOut
 from rvpt.progress import Report, silent
-from rvpt.readers import load_data
-from rvpt.retrieval import evaluate_retrieval
 from rvpt.store import find_manifest
-
-BATCH_SIZE = 256
-BATCH_SIZES = {"captioning": 8}  # a LLaVA's keys and values take half a GiB a picture
 
 
 def evaluate_saved(
@@ -37,26 +28,12 @@ def evaluate_saved(
 ) -> list[dict[str, Any]]:
     """Rows of one model on one test set under the given triggers, or those stored with the model."""
     model = load_model(source, base)
-    if isinstance(model, Cleaned) and base:
-        model.facts["base_model"] = str(Path(base).resolve())
     clip = model.clip if isinstance(model, Cleaned) else model
     by_name = _given(triggers, clip.image_size) or model_triggers(_suspect(model), clip.image_size)
     if test.target:
         by_name = _renamed(by_name, test.target)
     spec = None if isinstance(model, Cleaned) else _attack_spec(Path(source))
-    facts = row_facts(model, by_name, spec) | {"test": test.facts()}
-    size = test.batch_size or BATCH_SIZES.get(test.protocol, BATCH_SIZE)
-    shared: dict[str, Any] = {"facts": facts, "batch_size": size, "report": report}
-    data = test.load()
-    if test.captioner:
-        return evaluate_captioning(model, data, load_captioner(test.captioner, test.prompt), by_name, **shared)
-    if test.protocol == "retrieval":
-        return evaluate_retrieval(model, data, by_name, **shared)
-    if test.protocol == "adversarial":
-        return evaluate_adversarial(model, data, epsilon=test.epsilon, template=test.template, **shared)
-    if test.protocol == "readability":
-        return evaluate_readability(model, data, load_data(test.data, "train").sample(PROBED), **shared)
-    return evaluate(model, data, by_name, template=test.template, **shared)
+    return test.measure(model, by_name, row_facts(model, by_name, spec) | {"test": test.facts()}, report)
 
 
 def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec | None = None) -> dict[str, Any]:
