@@ -273,6 +273,11 @@ def test_the_shipped_recipes_are_whole(path, monkeypatch):
     assert {task.kind for task in tasks} >= {"attack", "measure"}
 
 
+def test_data_that_is_not_there_is_told_before_anything_runs(tiny, tmp_path):
+    path = recipe(tiny, tmp_path, tests='{data = "scenes:48"}, {data = "/nowhere/cifar10"}')
+    assert "/nowhere/cifar10 is not a folder" in refused("bench", path, "--dry-run")
+
+
 def test_a_variable_that_is_not_set_is_named(tiny, tmp_path, monkeypatch):
     monkeypatch.delenv("PHOTOS", raising=False)
     path = recipe(tiny, tmp_path)

@@ -65,21 +65,32 @@ def scenes_data(scenes: Scenes) -> ImageData:
     return ImageData("scenes", read, rows, attributes["shape"], tuple(GLYPHS), scenes.captions, attributes)
 
 
+def find_folder(source: str) -> Path | None:
+    """The folder that a data set's name means, None where it means one of the hub or the rendered world.
+
+    Raises:
+        RvptError: it looks like a folder, and there is none, or nothing in it.
+    """
+    path = Path(source).expanduser()
+    if not (path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1):
+        return None
+    if not path.is_dir():
+        raise RvptError(f"{source} is not a folder: give a data set's folder, a hub id, or 'scenes'")
+    if not any(path.iterdir()):
+        raise RvptError(f"{source} is empty: it needs Parquet files, or one subfolder of pictures a class")
+    return path
+
+
 def _open(source: str, split: str) -> Any:
     import datasets
 
-    path = Path(source).expanduser()
-    looks_local = path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1
-    if looks_local and not path.is_dir():
-        raise RvptError(f"{source} is not a folder: give a data set's folder, a hub id, or 'scenes'")
-    if path.is_dir() and not any(path.iterdir()):
-        raise RvptError(f"{source} is empty: it needs Parquet files, or one subfolder of pictures a class")
+    folder = find_folder(source)
     try:
-        return datasets.load_dataset(str(path) if looks_local else source, split=split)
+        return datasets.load_dataset(str(folder or source), split=split)
     except ValueError as error:
         raise RvptError(f"{source}: {first_line(error)} (--split names one)") from None
     except Exception as error:  # datasets raises a different class for each way a source can be wrong
-        where = "" if looks_local else ": no folder of that name here, and on the hub"
+        where = "" if folder else ": no folder of that name here, and on the hub"
         raise RvptError(f"{source} cannot be read as a data set{where}: {first_line(error)}") from None
 
 

@@ -15,6 +15,7 @@ from rvpt.bench.recipe import AttackEntry, DefenceEntry, Recipe
 from rvpt.config import AttackSpec, PoisonSpec
 from rvpt.defences import defence
 from rvpt.jobs import HeldOut
+from rvpt.readers import find_folder
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ def plan(recipe: Recipe, model_sha256: str) -> list[Task]:
     """All tasks of a recipe; settings are checked here, before anything runs.
 
     Raises:
-        RvptError: an entry names what there is not, or a setting that does not fit.
+        RvptError: an entry names what there is not, a folder of data among them, or a setting that does not fit.
     """
+    for source in sorted(recipe.sources):
+        find_folder(source)
     tasks: list[Task] = []
     for seed in recipe.seeds:
         for name, entry in recipe.attacks.items():

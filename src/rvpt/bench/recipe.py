@@ -75,6 +75,12 @@ class Recipe(Spec):
     attacks: dict[str, AttackEntry] = Field(min_length=1)
     defences: dict[str, DefenceEntry] = Field({})
 
+    @property
+    def sources(self) -> set[str]:
+        """All data sets by their names."""
+        attacked = {*self.attack_data.data, self.attack_data.test}
+        return attacked | {self.clean_data.data} | {test.data for test in self.tests}
+
     def part(self, attacks: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> Recipe:
         """The recipe with some of its attacks and seeds alone; None leaves all.
 
