@@ -114,6 +114,7 @@ def has(line, *words):
         ("evaluate", ["--protocol", "lookup"], ["no protocol 'lookup'", "classification, retrieval, "]),
         ("clean", ["--precision", "fp16"], ["fp16 needs a GPU", "bf16"]),
         ("attack", ["--trigger", "badnet:name=sig"], ["badnet:name=sig", "no option"]),
+        ("attack", ["--trigger", "issba:secret=schlüssel"], ["secret", "'schlüssel'"]),
         ("evaluate", ["--nope"], ["--nope", "rvpt evaluate --help"]),
     ],
 )

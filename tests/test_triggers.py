@@ -121,6 +121,14 @@ def test_a_saved_trigger_is_the_same(trigger, tmp_path):
     assert torch.equal(loaded(PIXELS, ROWS), trigger(PIXELS, ROWS))
 
 
+def test_tensors_that_are_not_such_a_trigger_s_are_refused(trigger, tmp_path):
+    other = make_trigger(trigger_spec("badnet", target="owl", size=100), 64)
+    other.spec, other.image_size = trigger.spec, trigger.image_size
+    other.save(tmp_path / "t")
+    with pytest.raises(RvptError, match=r"trigger.safetensors does not fit the trigger's settings: make it again"):
+        load_trigger(tmp_path / "t")
+
+
 def test_pictures_of_another_size_are_refused(trigger, tmp_path):
     with pytest.raises(RvptError, match=f"{SIDE}x{SIDE}, not 20x20: make one for this size"):
         trigger(random_pixels(1, 20))

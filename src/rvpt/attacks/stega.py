@@ -29,7 +29,7 @@ class StegaSpec(TriggerSpec):
     """The hidden text, and how encoder and decoder are trained: Adam on `pictures` pictures."""
 
     mode: Literal["fixed"] = "fixed"
-    secret: str = Field("Stega!!", min_length=1, max_length=32, description="ASCII text that is hidden")
+    secret: str = Field("Stega!!", pattern=r"^[\x00-\x7f]{1,32}$", description="ASCII text that is hidden")
     strength: float = Field(0.1, gt=0, le=1, description="largest change of a pixel")
     penalty: float = Field(40.0, ge=0, description="weight of the mean squared change")
     lr: float = Field(1e-3, gt=0)
@@ -39,8 +39,8 @@ class StegaSpec(TriggerSpec):
 
 
 def text_bits(text: str) -> Tensor:
-    """Seven bits a character, highest first: float32 of 0 and 1."""
-    return torch.tensor([float(b) for c in text for b in f"{ord(c) & 127:07b}"])
+    """Seven bits a character of ASCII, highest first: float32 of 0 and 1."""
+    return torch.tensor([float(b) for c in text for b in f"{ord(c):07b}"])
 
 
 def stega_loss(logits: Tensor, bits: Tensor, pixels: Tensor, changed: Tensor, penalty: float) -> Tensor:

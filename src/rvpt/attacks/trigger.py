@@ -114,7 +114,8 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
     """The trigger of an artefact folder, checked against its hashes.
 
     Raises:
-        RvptError: the folder is not whole, or the trigger is for pictures of another size than `image_size`.
+        RvptError: the folder is not whole, its tensors are not those of such a trigger, or it is for pictures of
+            another size than `image_size`.
     """
     from rvpt.attacks import TRIGGERS
 
@@ -131,4 +132,7 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
             f"{folder} was made for pictures of {side}x{side}, the model takes {image_size}x{image_size}: "
             "make one for this model"
         )
-    return TRIGGERS[name](spec, manifest["image_size"], read_tensors(Path(folder) / TENSORS))
+    kept, made = read_tensors(Path(folder) / TENSORS), TRIGGERS[name].make(spec, manifest["image_size"]).tensors
+    if {key: part.shape for key, part in kept.items()} != {key: part.shape for key, part in made.items()}:
+        raise RvptError(f"{folder}: {TENSORS} does not fit the trigger's settings: make it again")
+    return TRIGGERS[name](spec, manifest["image_size"], kept)
