@@ -71,6 +71,8 @@ def test_pretrain_attack_clean_evaluate_report(tiny, home):
     works("report", "rows.jsonl", "--out", "page.md")
     assert "| model | attack | " in works("report", "rows.jsonl", "--layout", "matrix")
     assert "| rvpt | 128 | 1 | " in works("report", "rows.jsonl", "--layout", "costs")
+    works("report", "rows.jsonl", "--picture", "rows.png")
+    assert "rows.png exists already" in refused("report", "rows.jsonl", "--picture", "rows.png")
     assert works("report", "rows.jsonl", "--seed", 0) == works("report", "rows.jsonl")
     assert "no rows of seed 5" in refused("report", "rows.jsonl", "--seed", 5)
     assert "no layout 'list': there are runs, matrix, costs" in refused("report", "rows.jsonl", "--layout", "list")

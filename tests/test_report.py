@@ -1,10 +1,14 @@
 """Tables of rows: what is averaged, what is kept apart, and where it lands in a page."""
 
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from rvpt.errors import RvptError
 from rvpt.report import costs, matrix, results
+from rvpt.report.cells import cells
 from rvpt.report.markdown import END, START, between_marks
+from rvpt.report.tradeoff import draw_panel, draw_tradeoff
 
 
 def rows(rate, seed=0, defence="rvpt", attack="badnet", **facts):
@@ -129,3 +133,25 @@ def test_a_run_without_ca_or_asr_has_no_place_in_a_matrix():
     )
     with pytest.raises(RvptError, match="no run has both CA and ASR"):
         matrix(other[1:])
+
+
+def test_the_picture_has_a_dot_for_each_attack_and_a_diamond_at_the_mean():
+    runs = [rows(rate, defence=name, attack=attack) for name, attack, rate in (
+        ("none", "a", 0.8), ("none", "b", 0.6), ("none", "c", 0.0), ("rvpt", "a", 0.1), ("rvpt", "b", 0.3),
+    )]  # fmt: skip
+    axes = Figure().subplots()
+    draw_panel(axes, "d", cells([row for run in runs for row in run]))
+    drawn = [[tuple(map(round, point)) for point in marks.get_offsets().tolist()] for marks in axes.collections]
+    assert drawn == [[(90, 80), (90, 60), (90, 0)], [(90, 70)], [(90, 10), (90, 30)], [(90, 20)]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["none", "rvpt"]
+
+
+def test_a_picture_is_a_png_with_a_panel_for_each_set(tmp_path):
+    heights = []
+    for sets in (["d"], ["d", "e"]):
+        draw_tradeoff([{**row, "data": name} for name in sets for row in rows(0.2)], tmp_path / "t.png")
+        with Image.open(tmp_path / "t.png", formats=["PNG"]) as image:
+            heights.append(image.height)
+    assert heights[1] == 2 * heights[0]
+    with pytest.raises(RvptError, match="no run has both CA and ASR"):
+        draw_tradeoff(rows(0.1)[1:], tmp_path / "other.png")

@@ -83,6 +83,13 @@ def refuse_unwritable_file(path: Path) -> None:
     refuse_unwritable(path)
 
 
+def refuse_existing_file(path: Path, *, force: bool) -> None:
+    """Raise RvptError if there is a file at `path` and `force` is not given, or if none could be written."""
+    if path.is_file() and not force:
+        raise RvptError(f"{path} exists already: choose another file or give --force")
+    refuse_unwritable_file(path)
+
+
 def _replace(temporary: Path, target: Path) -> None:
     """Put the finished folder in the target's place, keeping the old one until the new one stands."""
     if not target.exists():

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rvpt.cli.app import command
+from rvpt.cli.app import Force, command
 
 KEYS = {"model", "data", "attack", "defence", "seed", "metric", "rate"}
 
@@ -23,13 +23,20 @@ def report(
     layout: Annotated[
         str, typer.Option(help="runs (a line each), matrix (attacks x defences, CA and ASR), or costs (of defences).")
     ] = "runs",
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG to draw besides: accuracy against attack success, a colour a defence.")
+    ] = None,
+    force: Force = False,
 ) -> None:
-    """Print markdown tables of rows, mean and standard deviation over seeds."""
+    """Print markdown tables of rows, mean and standard deviation over seeds; --picture draws them."""
     from rvpt.errors import RvptError
     from rvpt.report import LAYOUTS
     from rvpt.report.markdown import between_marks
-    from rvpt.store import write_text
+    from rvpt.report.tradeoff import draw_tradeoff
+    from rvpt.store import refuse_existing_file, staged_file, write_text
 
+    if picture:
+        refuse_existing_file(picture, force=force)
     if layout not in LAYOUTS:
         raise RvptError(f"no layout {layout!r}: there are {', '.join(LAYOUTS)}")
     found = [row for path in rows for row in _measurements(path)]
@@ -37,6 +44,9 @@ def report(
     if not found:
         raise RvptError(f"no rows of seed {', '.join(map(str, seed or ()))}")
     text = LAYOUTS[layout](found)
+    if picture:
+        with staged_file(picture) as file:
+            draw_tradeoff(found, file)
     if out:
         write_text(out, between_marks(out.read_text(encoding="utf-8") if out.is_file() else "", text))
     else:

@@ -26,7 +26,7 @@ from rvpt.progress import Report, silent
 from rvpt.readers import load_data
 from rvpt.report.gallery import Look, draw_gallery
 from rvpt.similarity import psnr, ssim
-from rvpt.store import refuse_existing, staged_file
+from rvpt.store import refuse_existing, refuse_existing_file, staged_file
 
 CHECKED = 2_000  # pictures that say whether a backdoor took: +-1 point at a rate of 95%
 LOOKED_AT, DRAWN = 16, 3  # pictures that a trigger's visibility is measured and shown on
@@ -140,8 +140,8 @@ def trigger_gallery(
     force: bool = False,
 ) -> list[dict[str, Any]]:
     """How visible each trigger is on the first pictures of a set, with its options; draws them if `out` is given."""
-    if out and out.exists() and not force:
-        raise RvptError(f"{out} exists already: choose another --out or give --force")
+    if out:
+        refuse_existing_file(out, force=force)
     made = [load_trigger(entry, size) if isinstance(entry, Path) else make_trigger(entry, size) for entry in triggers]
     data = load_data(source, split)
     pixels = data.pixels(torch.arange(min(len(data), LOOKED_AT)), size)

@@ -1,0 +1,51 @@
+"""CA and ASR of every defence against every attack: what the matrix prints and the picture draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+from typing import NamedTuple
+
+from rvpt.report.groups import Found, Row, by_run, percents, place
+
+
+class Cell(NamedTuple):
+    """Rates in percent, means over seeds."""
+
+    ca: float
+    asr: float
+
+
+class Cells(NamedTuple):
+    """Defences by title in the order of the story; for each model and attack the cells of those that have met it."""
+
+    titles: list[str]
+    lines: dict[tuple[str, str], dict[str, Cell]]
+
+    @property
+    def met_by_all(self) -> list[dict[str, Cell]]:
+        """The lines of the attacks that every defence has met."""
+        return [line for line in self.lines.values() if len(line) == len(self.titles)]
+
+    def means(self) -> dict[str, Cell]:
+        """Each defence's means over the attacks that every defence has met; none, where there are no such attacks."""
+        if not self.met_by_all:
+            return {}
+        columns = {title: [line[title] for line in self.met_by_all] for title in self.titles}
+        return {title: Cell(*(mean(rates) for rates in zip(*column, strict=True))) for title, column in columns.items()}
+
+
+def cells(rows: Sequence[Row]) -> Cells:
+    """The cells of one data set's rows; runs that lack CA or ASR have none."""
+    places: dict[str, int] = {}
+    lines: dict[tuple[str, str], dict[str, Cell]] = {}
+    for run, found in by_run(rows).items():
+        if cell := _cell(found):
+            lines.setdefault((run.model, run.attack), {})[run.title] = cell
+            places[run.title] = place(run.defence)
+    return Cells(sorted(places, key=lambda title: places[title]), lines)
+
+
+def _cell(found: Found) -> Cell | None:
+    accuracies, successes = percents(found.clean, "CA"), percents(found.hit, "ASR")
+    return Cell(mean(accuracies), mean(successes)) if accuracies and successes else None

@@ -1,0 +1,52 @@
+"""Accuracy against attack success, a colour for each defence: the best stand at the lower right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rvpt.errors import RvptError
+from rvpt.report.cells import Cells, cells
+from rvpt.report.groups import Row, by_data
+
+
+def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
+    """One panel for each data set: a dot for each defence and attack, and a diamond where the mean of a defence is.
+
+    Means are over seeds, and those of the diamonds over the attacks that every defence has met.
+
+    Raises:
+        RvptError: no run has both CA and ASR.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = {data: found for data, members in by_data(rows).items() if (found := cells(members)).lines}
+    if not panels:
+        raise RvptError("no run has both CA and ASR, which the picture shows")
+    figure = Figure(figsize=(7.5, 4.2 * len(panels)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (data, found) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
+        draw_panel(axes, data, found)
+    figure.savefig(path, dpi=110, format="png")
+
+
+def draw_panel(axes: Any, data: str, found: Cells) -> None:
+    """The dots and diamonds of one data set."""
+    from matplotlib import colormaps
+
+    colours = colormaps["tab20" if len(found.titles) > 10 else "tab10"].colors  # type: ignore[attr-defined]
+    means = found.means()
+    for number, title in enumerate(found.titles):
+        colour = colours[number % len(colours)]
+        points = [line[title] for line in found.lines.values() if title in line]
+        axes.scatter(*zip(*points, strict=True), color=colour, s=12, alpha=0.5)
+        axes.scatter(*(means.get(title) or ([], [])), color=colour, s=70, marker="D", edgecolor="black", label=title)
+    attacks = f", diamonds: means over {len(found.met_by_all)} attacks" if means else ""
+    axes.set_title(f"{data}: a dot for each attack{attacks}", fontsize=9)
+    axes.set_xlabel("CA (%)")
+    axes.set_ylabel("ASR (%)")
+    axes.set_ylim(-3, 103)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
