@@ -55,6 +55,13 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt())
 
 
+@torch.no_grad()
+def resistivity(clean: Tensor, changed: Tensor) -> list[float]:
+    """PR of every block, picture by picture, of two (B, L, W)."""
+    blocks = range(clean.shape[1])
+    return [float(mean([cosine(a[d], b[d]) for a, b in zip(clean, changed, strict=True)])) for d in blocks]
+
+
 def mean(values: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(values)).sum() / len(values)
 

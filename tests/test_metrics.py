@@ -13,12 +13,13 @@ from scipy.stats import norm
 
 from reference import place
 from rvpt.metrics import (
-    MeanRatio,
+    Mean,
     Rate,
     accuracy,
     attack_success,
     attack_success_with_target,
     found,
+    perturbation_resistivity,
     rank,
     rank_ratio,
 )
@@ -114,10 +115,17 @@ def test_ranks_of_batches_add_up_to_the_whole(one, other):
     assert found(ints(one), 3) + found(ints(other), 3) == found(whole, 3)
     ratio = rank_ratio(ints(one), 40) + rank_ratio(ints(other), 40)
     assert ratio == rank_ratio(whole, 40)
-    assert isinstance(ratio, MeanRatio)
+    assert isinstance(ratio, Mean)
 
 
 def test_a_rate_of_nothing_says_nothing():
     assert math.isnan(Rate(0, 0).value)
     assert Rate(0, 0).interval() == (0.0, 1.0)
     assert Rate(3, 4).value == 0.75
+
+
+def test_perturbation_resistivity_is_the_mean_cosine():
+    clean, changed = torch.tensor([[1.0, 0], [3, 4]]), torch.tensor([[2.0, 0], [-4, 3]])
+    assert perturbation_resistivity(clean, changed) == Mean(1, 2)
+    assert perturbation_resistivity(clean, -clean) == Mean(-2, 2)
+    assert perturbation_resistivity(clean, changed).interval() is None

@@ -120,6 +120,10 @@ class Clip(nn.Module):
         tokens, _ = self.run_blocks(self.embed(pixels), prefixes=prefixes)
         return self.project(tokens[:, 0])
 
+    def cls_rows(self, pixels: Tensor, prefixes: Prefixes | None = None) -> Tensor:
+        """The [CLS] row after each of the L blocks: (B, L, W)."""
+        return self.run_blocks(self.embed(pixels), prefixes=prefixes)[1]
+
     def hidden_states(self, pixels: Tensor, layers: Sequence[int], prefixes: Prefixes | None = None) -> list[Tensor]:
         """All tokens (B, 1 + N, W) at some of the L + 1 places between blocks, as transformers counts them: 0 is before
         block 0, -1 behind the last."""

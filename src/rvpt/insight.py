@@ -1,19 +1,22 @@
-"""What an encoder encodes: how well attributes of pictures can be read off its image features."""
+"""What an encoder encodes: which attributes can be read off its features, and how far a trigger moves them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rvpt.attacks import Trigger
 from rvpt.data import ImageData
+from rvpt.errors import RvptError
 from rvpt.evaluation import Counts, Encoder, to_rows
-from rvpt.metrics import Rate
+from rvpt.metrics import Mean, Rate, perturbation_resistivity
 from rvpt.progress import Report, silent
 
-READABLE = "readable_"
+READABLE, RESISTIVITY = "readable_", "PR_"
 PROBED = 6_000
 """Pictures that the probe learns on."""
 
@@ -69,4 +72,47 @@ def evaluate_readability(
         rates = attribute_readability(model, seen, data, batch_size=batch_size, report=report)
         return {("none", f"{READABLE}{name}"): rate for name, rate in rates.items()}
 
+    return to_rows(model, data, count, facts)
+
+
+@torch.inference_mode()
+def resistivity(
+    model: Encoder,
+    data: ImageData,
+    triggers: Mapping[str, Trigger],
+    *,
+    batch_size: int = 256,
+    report: Report = silent,
+) -> Counts:
+    """PR_1..PR_L under every trigger: of the [CLS] row after each of the L blocks.
+
+    Raises:
+        RvptError: there is no trigger.
+    """
+    if not triggers:
+        raise RvptError(f"{model.name} has no trigger, and resistivity is that to one: --trigger names some")
+    counts: Counts = {}
+    for indices, read in data.batches(batch_size, model.image_size):
+        pixels = read.to(model.device)
+        clean = model.cls_rows(pixels)
+        for name, trigger in triggers.items():
+            changed = model.cls_rows(trigger(pixels, data.rows[indices]))
+            for block, pair in enumerate(zip(clean.unbind(1), changed.unbind(1), strict=True), 1):
+                key = name, f"{RESISTIVITY}{block}"
+                counts[key] = counts.get(key, Mean(0, 0)) + perturbation_resistivity(*pair)
+        report(int(indices[-1]) + 1, len(data), {})
+    return counts
+
+
+def evaluate_resistivity(
+    model: Encoder,
+    data: ImageData,
+    triggers: Mapping[str, Trigger],
+    *,
+    facts: Mapping[str, Any] | None = None,
+    batch_size: int = 256,
+    report: Report = silent,
+) -> list[dict[str, Any]]:
+    """Rows of the perturbation resistivity of every block; a cosine has no interval."""
+    count = partial(resistivity, model, data, triggers, batch_size=batch_size, report=report)
     return to_rows(model, data, count, facts)

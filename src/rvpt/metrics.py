@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
 class Rate:
     """A share numerator / n; rates add by adding their counts."""
 
-    numerator: int
+    numerator: float
     n: int
 
     def __add__(self, other: Rate) -> Rate:
@@ -32,8 +33,8 @@ class Rate:
         return float(bounds.low), float(bounds.high)
 
 
-class MeanRatio(Rate):
-    """A mean of fractions of one whole, by its counts: it has no Wilson interval, which is for yes and no."""
+class Mean(Rate):
+    """A mean, by the sum and n: it has no Wilson interval, which is for yes and no."""
 
     def interval(self) -> None:
         return None
@@ -78,9 +79,19 @@ def found(ranks: Tensor, k: int) -> Rate:
     return Rate(int((ranks <= k).sum()), len(ranks))
 
 
-def rank_ratio(ranks: Tensor, candidates: int) -> MeanRatio:
+def rank_ratio(ranks: Tensor, candidates: int) -> Mean:
     """Mean place among the candidates, near 0 where it is the first and near 1 where it is the last.
 
     sum_i rank_i / (B candidates), with ranks (B,) int64 in 1..candidates; the counts are the sum and B candidates.
     """
-    return MeanRatio(int(ranks.sum()), len(ranks) * candidates)
+    return Mean(int(ranks.sum()), len(ranks) * candidates)
+
+
+def perturbation_resistivity(clean: Tensor, changed: Tensor) -> Mean:
+    """PR: mean cosine of the features of pictures with those of the same pictures changed, 1 where nothing moves.
+
+    sum_i cos(f(x_i), f(x_i + delta_i)) / B, with two (B, W) float; the counts are the sum and B.
+
+    Source: Zhang et al. (arXiv 2412.20392), for each layer of the visual tower.
+    """
+    return Mean(float(F.cosine_similarity(clean.double(), changed.double(), dim=1).sum()), len(clean))

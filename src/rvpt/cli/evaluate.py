@@ -35,8 +35,8 @@ def evaluate(
     protocol: Annotated[
         str,
         typer.Option(
-            help="classification, retrieval (by captions), captioning, adversarial (PGD-10), or readability "
-            "(of attributes, off the features)."
+            help="classification, retrieval (by captions), captioning, adversarial (PGD-10), readability "
+            "(of attributes, off the features), or resistivity (of every block, to the triggers)."
         ),
     ] = "classification",
     captioner: Annotated[

@@ -96,6 +96,10 @@ class Cleaned(nn.Module):
         features = self.clip.encode_image(pixels, self.prefixes)
         return with_one(features) if self.head else features
 
+    def cls_rows(self, pixels: Tensor) -> Tensor:
+        """The [CLS] row after each of the L blocks, as `Clip.cls_rows`, with the prompts at work."""
+        return self.clip.cls_rows(pixels, self.prefixes)
+
     def hidden_states(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Tokens between blocks, as `Clip.hidden_states`, with the prompts at work."""
         return self.clip.hidden_states(pixels, layers, self.prefixes)

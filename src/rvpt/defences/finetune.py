@@ -28,16 +28,14 @@ class Suspect:
             raise RvptError(f"first_block {spec.first_block}: the model's blocks are 0 to {len(clip.blocks) - 1}")
         self.clip, self.spec = clip, spec
 
-    @torch.no_grad()
-    def _rows(self, pixels: Tensor) -> Tensor:
-        return self.clip.run_blocks(self.clip.embed(pixels))[1]
-
     def repelling(self, rows: Tensor, pixels: Tensor) -> Tensor:
         """FR of the trained model's [CLS] rows (B, L, W) on these pictures; zero, and no work, with alpha = 0."""
         if not self.spec.alpha:
             return rows.new_zeros(())
         start = self.spec.first_block
-        return feature_repelling(rows[:, start:], self._rows(pixels)[:, start:], self.spec.margin)
+        with torch.no_grad():
+            frozen = self.clip.cls_rows(pixels)
+        return feature_repelling(rows[:, start:], frozen[:, start:], self.spec.margin)
 
 
 class TowerTuning(nn.Module):

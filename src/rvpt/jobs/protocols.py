@@ -18,7 +18,7 @@ from rvpt.data import ImageData
 from rvpt.defences import Cleaned
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
-from rvpt.insight import PROBED, evaluate_readability
+from rvpt.insight import PROBED, evaluate_readability, evaluate_resistivity
 from rvpt.jobs.sources import labelled_data
 from rvpt.progress import Report, silent
 from rvpt.readers import CAPTION_COLUMNS, load_data
@@ -34,19 +34,16 @@ class Protocol:
     """One way to measure a model.
 
     `read` refuses, before any work is done, a source that lacks what is measured on. `run` takes the model, the data,
-    their HeldOut and the triggers. `options` are the settings of a HeldOut that not every protocol has; one that shows
-    triggers has `target`. `by_class`: a model that knows its classes alone, and no texts, can be measured too.
+    their HeldOut and the triggers, if it `shows_triggers`. `options` are the settings of a HeldOut that not every
+    protocol has. `by_class`: a model that knows its classes alone, and no texts, can be measured too.
     """
 
     read: Callable[[str, str], ImageData]
     run: Callable[..., Rows]
-    options: tuple[str, ...]
+    options: tuple[str, ...] = ()
     by_class: bool = False
+    shows_triggers: bool = True
     batch_size: int = 256
-
-    @property
-    def shows_triggers(self) -> bool:
-        return "target" in self.options
 
 
 def _captioned(source: str, split: str) -> ImageData:
@@ -91,13 +88,18 @@ def _read_off(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: T
     return evaluate_readability(model, data, load_data(test.data, "train").sample(PROBED), **shared)
 
 
+def _move(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Rows:
+    return evaluate_resistivity(model, data, triggers, **shared)
+
+
 PROTOCOLS = {
     "classification": Protocol(labelled_data, _classify, ("target", "template"), by_class=True),
     "retrieval": Protocol(_captioned, _retrieve, ("target",)),
     # a LLaVA's keys and values take half a GiB a picture
     "captioning": Protocol(_named, _caption, ("target", "captioner", "prompt"), batch_size=8),
-    "adversarial": Protocol(labelled_data, _resist, ("template", "epsilon"), by_class=True),
-    "readability": Protocol(_attributed, _read_off, (), by_class=True),
+    "adversarial": Protocol(labelled_data, _resist, ("template", "epsilon"), by_class=True, shows_triggers=False),
+    "readability": Protocol(_attributed, _read_off, by_class=True, shows_triggers=False),
+    "resistivity": Protocol(load_data, _move, by_class=True),
 }
 
 
@@ -105,7 +107,8 @@ class HeldOut(Spec):
     """A set to measure on, and how; `target` is the target class's name there, where it differs.
 
     Classification and the adversarial protocol need labels, retrieval captions, captioning one of them and a
-    `captioner`, a LLaVA, which is asked by `prompt`; readability needs attributes beside the class, as `scenes` has.
+    `captioner`, a LLaVA, which is asked by `prompt`; readability needs attributes beside the class, as `scenes` has;
+    resistivity needs triggers.
     `epsilon` is the largest adversarial change, in 255ths.
 
     With `only`, pictures of these classes alone are measured; they may still be taken for any class. With `limit`, so

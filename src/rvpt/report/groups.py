@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
 CLEAN = ("CA", "R@1", "caption_CA")
-READABLE = "readable_"  # and an attribute
+READABLE, RESISTIVITY = "readable_", "PR_"  # and an attribute, a block
 TRIGGERED = (
     "PA", "ASR", "ASR_image_alone", "ASR_text_alone", "ASR_with_target", "ASR@10", "rank_ratio", "caption_PA",
     "caption_ASR",
@@ -43,7 +43,8 @@ def metrics(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     measured = dict.fromkeys(str(row["metric"]) for row in rows)
     clean = [metric for metric in CLEAN if metric in measured]
     clean += [metric for metric in measured if metric.startswith(READABLE)]
-    return clean, [metric for metric in TRIGGERED if metric in measured]
+    hit = [metric for metric in TRIGGERED if metric in measured]
+    return clean, hit + [metric for metric in measured if metric.startswith(RESISTIVITY)]
 
 
 def percents(rows: Sequence[Row], metric: str) -> list[float]:
