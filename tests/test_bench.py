@@ -168,10 +168,14 @@ def test_a_part_of_a_recipe(tiny, tmp_path):
     path = recipe(tiny, tmp_path)
     whole = read_recipe(path)
     assert whole.part() == whole
-    assert {task.key for task in plan(whole.part(["both"], [1]), "hash")} < {task.key for task in plan(whole, "hash")}
+    part = plan(whole.part(["both"], ["vpt"], [1]), "hash")
+    assert {task.key for task in part} < {task.key for task in plan(whole, "hash")}
     facts = json.loads(works("bench", path, "--seed", 1, "--work", tmp_path / "runs", "--dry-run", "--json"))
     assert facts["done"] == "0 of 7"
+    facts = json.loads(works("bench", path, "--defence", "vpt", "--work", tmp_path / "runs", "--dry-run", "--json"))
+    assert facts["done"] == "0 of 10"
     assert "no attack 'none': there are both" in refused("bench", path, "--attack", "none", "--dry-run")
+    assert "no defence 'rvpt': there are vpt, again" in refused("bench", path, "--defence", "rvpt", "--dry-run")
     assert "no seed 7: there are 0, 1" in refused("bench", path, "--seed", 7, "--dry-run")
 
 

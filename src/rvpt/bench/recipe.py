@@ -81,17 +81,27 @@ class Recipe(Spec):
         attacked = {*self.attack_data.data, self.attack_data.test}
         return attacked | {self.clean_data.data} | {test.data for test in self.tests}
 
-    def part(self, attacks: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> Recipe:
-        """The recipe with some of its attacks and seeds alone; None leaves all.
+    def part(
+        self,
+        attacks: Sequence[str] | None = None,
+        defences: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> Recipe:
+        """The recipe with some of its attacks, defences and seeds alone; None leaves all.
 
         Raises:
-            RvptError: it has no such attack or seed.
+            RvptError: it has no such attack, defence or seed.
         """
-        for kind, asked, there in (("attack", attacks, self.attacks), ("seed", seeds, self.seeds)):
+        parts = (("attack", attacks, self.attacks), ("defence", defences, self.defences), ("seed", seeds, self.seeds))
+        for kind, asked, there in parts:
             if unknown := [each for each in asked or () if each not in there]:
                 raise RvptError(f"{self.title}: no {kind} {unknown[0]!r}: there are {', '.join(map(str, there))}")
-        some = {name: entry for name, entry in self.attacks.items() if not attacks or name in attacks}
-        return self.model_copy(update={"attacks": some, "seeds": list(seeds or self.seeds)})
+        some = {
+            "attacks": {name: entry for name, entry in self.attacks.items() if not attacks or name in attacks},
+            "defences": {name: entry for name, entry in self.defences.items() if not defences or name in defences},
+            "seeds": list(seeds or self.seeds),
+        }
+        return self.model_copy(update=some)
 
 
 def read_recipe(path: Path) -> Recipe:

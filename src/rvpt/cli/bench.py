@@ -28,6 +28,10 @@ def bench(
     ] = Path("runs"),
     rows: Annotated[Path | None, typer.Option(help="JSONL file for all rows of the recipe, written anew.")] = None,
     attack: Annotated[list[str] | None, typer.Option(help="Only this attack.", show_default="all")] = None,
+    defence: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this defence; models without one are measured besides.", show_default="all"),
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Only this seed.", show_default="all")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run, and run nothing.")] = False,
     engine: Annotated[str, typer.Option(help="local (processes), or ray (a cluster).")] = "local",
@@ -42,7 +46,7 @@ def bench(
 
     if engine not in ENGINES:
         raise RvptError(f"no engine {engine!r}: there are {' and '.join(ENGINES)}")
-    asked, work = read_recipe(recipe).part(attack, seed), work.resolve()  # workers may stand in other folders
+    asked, work = read_recipe(recipe).part(attack, defence, seed), work.resolve()  # workers may stand in other folders
     tasks = plan(asked, load_clip(asked.model).hash())
     left = missing(tasks, work)
     if dry_run:
