@@ -7,7 +7,7 @@ from PIL import Image
 from rvpt.errors import RvptError
 from rvpt.report import costs, matrix, results
 from rvpt.report.cells import cells
-from rvpt.report.markdown import END, START, between_marks
+from rvpt.report.markdown import between_marks, marks
 from rvpt.report.tradeoff import draw_panel, draw_tradeoff
 
 
@@ -88,9 +88,12 @@ def test_rows_that_were_measured_otherwise_are_kept_apart():
 
 
 def test_only_what_stands_between_the_marks_is_replaced():
-    page = f"before\n{START}\nold\n{END}\nafter\n"
-    assert between_marks(page, "new\n") == f"before\n{START}\nnew\n{END}\nafter\n"
-    assert between_marks("before\n", "new\n") == f"before\n\n{START}\nnew\n{END}\n"
+    (start, end), (first, last) = marks(), marks("a")
+    page = "before\n{start}\n{}{end}\nbetween\n{first}\n{}{last}\nafter\n".format
+    shown = {"start": start, "end": end, "first": first, "last": last}
+    assert between_marks(page("old\n", "a\n", **shown), "new\n") == page("new\n", "a\n", **shown)
+    assert between_marks(page("old\n", "a\n", **shown), "new\n", "a") == page("old\n", "new\n", **shown)
+    assert between_marks("before\n", "new\n") == f"before\n\n{start}\nnew\n{end}\n"
 
 
 def table(*runs):

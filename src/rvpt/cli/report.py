@@ -19,6 +19,9 @@ def report(
         Path | None,
         typer.Option(help="Markdown file to fill between <!-- rows --> and <!-- /rows -->; else the screen."),
     ] = None,
+    section: Annotated[
+        str, typer.Option(help="With --out: between <!-- rows NAME --> and <!-- /rows NAME -->, in a page of several.")
+    ] = "",
     seed: Annotated[list[int] | None, typer.Option(help="Only this seed.", show_default="all")] = None,
     layout: Annotated[
         str, typer.Option(help="runs (a line each), matrix (attacks x defences, CA and ASR), or costs (of defences).")
@@ -48,7 +51,8 @@ def report(
         with staged_file(picture) as file:
             draw_tradeoff(found, file)
     if out:
-        write_text(out, between_marks(out.read_text(encoding="utf-8") if out.is_file() else "", text))
+        page = out.read_text(encoding="utf-8") if out.is_file() else ""
+        write_text(out, between_marks(page, text, section))
     else:
         print(text)
 

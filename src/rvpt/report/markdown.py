@@ -44,12 +44,16 @@ def spread(rows: Sequence[Row], metric: str) -> str:
     return f"{mean(rates):.1f} ± {stdev(rates):.1f}" if len(rates) > 1 else f"{rates[0]:.1f}"
 
 
-START, END = "<!-- rows -->", "<!-- /rows -->"
+def marks(section: str = "") -> tuple[str, str]:
+    """The comments that tables stand between, in a page with one such place, or in its section of that name."""
+    name = f" {section}" if section else ""
+    return f"<!-- rows{name} -->", f"<!-- /rows{name} -->"
 
 
-def between_marks(page: str, tables: str) -> str:
+def between_marks(page: str, tables: str, section: str = "") -> str:
     """The page with its part between the marks replaced by `tables`; without marks they go to its end."""
-    if START not in page or END not in page:
-        page = f"{page.rstrip()}\n\n{START}\n{END}\n".lstrip()
-    before, rest = page.split(START, 1)
-    return f"{before}{START}\n{tables}{END}{rest.split(END, 1)[1]}"
+    start, end = marks(section)
+    if start not in page or end not in page:
+        page = f"{page.rstrip()}\n\n{start}\n{end}\n".lstrip()
+    before, rest = page.split(start, 1)
+    return f"{before}{start}\n{tables}{end}{rest.split(end, 1)[1]}"
