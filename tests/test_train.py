@@ -187,6 +187,17 @@ def test_a_run_may_be_cut_again_and_again(spec, checkpoint):
     assert_same(Run(spec, checkpoint(resume=True)), Run(spec))
 
 
+def test_a_run_knows_how_long_its_earlier_parts_took(spec, checkpoint):
+    for stop in (1, 2):
+        part = checkpoint(resume=True)
+        part.begun -= 1000
+        with pytest.raises(KeyboardInterrupt):
+            Run(spec, part, stop=stop)
+    last = checkpoint(resume=True)
+    Run(spec, last)
+    assert 2000 <= last.earlier < 2100
+
+
 def test_an_interrupt_between_two_updates_loses_nothing(spec, checkpoint):
     with pytest.raises(KeyboardInterrupt):
         Run(spec, checkpoint(), task=Line(6, interrupt))

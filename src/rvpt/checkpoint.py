@@ -74,7 +74,10 @@ class Checkpoint:
     key: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     seconds: float = 30.0
+    begun: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
+    earlier: float = 0.0
+    """Seconds that the run had taken before it was cut."""
 
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
@@ -86,7 +89,9 @@ class Checkpoint:
 
     def save(self, state: State) -> None:
         """Write the state under a temporary name, then rename."""
-        facts = {"done": state.done, "history": state.history, "sums": state.sums, "run": self.digest()}
+        seconds = self.earlier + time.monotonic() - self.begun
+        facts = {"done": state.done, "history": state.history, "sums": state.sums, "seconds": seconds}
+        facts["run"] = self.digest()
         tensors = {name: value.cpu().contiguous() for name, value in state.tensors().items()}
         temporary = self.folder / "state.partial"
         with disk_errors(self.folder):
@@ -116,4 +121,5 @@ class Checkpoint:
     def restore(self, state: State) -> None:
         """Load what was saved into `state`, if there is anything; raises as `check` does."""
         if facts := self.check():
+            self.earlier = float(facts["seconds"])
             state.load(read_tensors(self.folder / STATE), facts)

@@ -97,6 +97,6 @@ def clean(
         base_sha256=clip.hash(),
         classes=list(data.classes),
         pictures=len(data),
-        seconds=time.monotonic() - start,
+        seconds=time.monotonic() - start + (checkpoint.earlier if checkpoint else 0.0),
     )
     return cleaned
