@@ -42,13 +42,13 @@ ATTACK: dict[str, Preset] = {
 }  # fmt: skip
 
 PROMPTS_SMALL: Preset = {
-    "optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.1, "first_block": 2, "length": 100, "epochs": 40,
+    "optimizer": "adamw", "weight_decay": 0.1, "first_block": 2, "length": 100, "epochs": 40,
 }  # fmt: skip
 CLEAN: dict[str, dict[str, Preset]] = {
     "paper": {},
     "small": {
-        "rvpt": {**PROMPTS_SMALL, "alpha": 1.0},
-        "vpt": PROMPTS_SMALL,
+        "rvpt": {**PROMPTS_SMALL, "lr": 1e-2, "alpha": 0.2},
+        "vpt": {**PROMPTS_SMALL, "lr": 1e-1},
         "probe": {"lr": 0.02},
         "finetune": {"lr": 1e-3},
         "contrastive": {"lr": 1e-3},
