@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands import refused, rvpt, works
+from rvpt import demo
 from rvpt.bench import plan, read_recipe, run_all
 from rvpt.bench.execute import execute
 from rvpt.bench.run import missing
@@ -275,6 +276,16 @@ def test_the_shipped_recipes_are_whole(path, monkeypatch):
         monkeypatch.setenv(variable, variable.lower())
     tasks = plan(read_recipe(path), "hash")
     assert {task.kind for task in tasks} >= {"attack", "measure"}
+
+
+def test_the_demos_recipe_does_what_the_demo_does():
+    tasks = plan(read_recipe(Path(__file__).parents[1] / "recipes" / "demo.toml"), "hash")
+    attacked = tasks[0].settings
+    assert (attacked["pairs"], attacked["amount"]["n"]) == (demo.PAIRS, demo.POISON["n"])
+    assert [(spec["name"], spec["target"]) for spec in attacked["triggers"]] == [
+        (n, demo.TARGET) for n in demo.TRIGGERS
+    ]
+    assert {task.settings["shots"] for task in tasks if task.kind == "clean"} == {demo.SHOTS}
 
 
 def test_data_that_is_not_there_is_told_before_anything_runs(tiny, tmp_path):

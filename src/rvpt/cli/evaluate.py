@@ -1,4 +1,4 @@
-"""rvpt evaluate: clean accuracy, attack success and poisoned accuracy of models, or how they retrieve."""
+"""rvpt evaluate: clean accuracy, attack success and poisoned accuracy of models, or another protocol."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def evaluate(
     rows: Annotated[Path | None, typer.Option(help="JSONL file to append the rows to.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure CA, and under each trigger ASR (target class out), ASR_with_target and PA; or how pictures are found."""
+    """Measure CA, and under each trigger ASR (target class out), ASR_with_target and PA; or by another protocol."""
     from rvpt.jobs import HeldOut, evaluate_saved
     from rvpt.progress import bar
     from rvpt.store import append_rows, refuse_unwritable_file
