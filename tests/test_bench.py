@@ -262,7 +262,7 @@ def test_a_recipe_that_is_not_there_and_an_engine_that_there_is_not(tiny, tmp_pa
 def test_workers_share_threads_and_gpus(monkeypatch):
     from rvpt.bench.engine import _shares
 
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
     assert _shares(4) == [(2, "2"), (2, "5"), (2, "7"), (2, "2")]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")

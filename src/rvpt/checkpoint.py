@@ -121,5 +121,5 @@ class Checkpoint:
     def restore(self, state: State) -> None:
         """Load what was saved into `state`, if there is anything; raises as `check` does."""
         if facts := self.check():
-            self.earlier = float(facts["seconds"])
+            self.earlier = float(facts.get("seconds", 0.0))
             state.load(read_tensors(self.folder / STATE), facts)

@@ -53,7 +53,7 @@ def _shares(workers: int) -> list[tuple[int, str | None]]:
     """For each worker how many threads it may use, and which GPU as CUDA_VISIBLE_DEVICES names it."""
     import torch
 
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, torch.get_num_threads() // workers)  # those that OMP_NUM_THREADS and the affinity leave
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
     return [(threads, gpus[worker % len(gpus)] if gpus else None) for worker in range(workers)]
