@@ -118,13 +118,39 @@ def test_the_means_of_a_matrix_are_over_attacks_that_every_defence_met():
     assert table(*runs)[-1] == ["mean of 2", "", "90.0, 70.0", "90.0, 20.0"]
 
 
-def test_a_cleaned_model_costs_once_however_often_it_was_measured():
-    def paid(seconds, model, defence="rvpt"):
-        facts = {"trained_parameters": 3000, "clean_seconds": seconds, "hashes": {"model": model}}
-        return rows(0.1, defence=defence, **facts)
+def paid(seconds, digest, defence="rvpt", **facts):
+    """The rows of a cleaned model, and what it cost."""
+    cost = {"trained_parameters": 3000, "clean_seconds": seconds, "hashes": {"model": digest}}
+    return rows(0.1, defence=defence, **cost, **facts)
 
-    found = costs([*paid(10, "a"), *paid(10, "a"), *paid(20, "b"), *paid(5, "c", "probe"), *paid(0, "d", "none")])
+
+def test_a_cleaned_model_costs_once_however_often_it_was_measured():
+    again = [{**row, "data": "e"} for row in paid(10, "a")]
+    found = costs([*paid(10, "a"), *again, *paid(20, "b", seed=1), *paid(5, "c", "probe"), *paid(0, "d", "none")])
     assert found.splitlines()[2:] == ["| probe | 3,000 | 1 | 5 |", "| rvpt | 3,000 | 2 | 15 ± 7 |"]
+    with pytest.raises(RvptError, match="no row is of a cleaned model"):
+        costs(paid(0, "d", "none"))
+
+
+def test_defences_with_other_settings_cost_apart():
+    runs = [paid(10 * n, str(n), model=f"m{n}", spec={"epochs": 15 if n == 3 else 40}) for n in range(4)]
+    found = costs([row for run in runs for row in run])
+    assert found.splitlines()[2:] == [
+        "| rvpt | 3,000 | 3 | 10 ± 10 |",
+        "| rvpt, epochs=15 | 3,000 | 1 | 30 |",
+    ]
+
+
+def test_rows_of_two_models_of_one_name_are_refused():
+    one, other = (rows(0.1, hashes={"model": name}) for name in "ab")
+    assert results(one + [{**row, "attack": "blended", "hashes": {"model": "a"}} for row in one[1:]])
+    with pytest.raises(RvptError, match="2 different models that are all called m, defence rvpt, seed 0"):
+        results(one + other)
+
+
+def test_columns_of_a_matrix_are_of_one_setting_across_models():
+    runs = [rows(0.2, model=f"m{n}", spec={"alpha": 2.0 if n == 3 else 0.5}) for n in range(4)]
+    assert table(*runs)[0] == ["model", "attack", "rvpt", "rvpt, alpha=2.0"]
 
 
 def test_a_run_without_ca_or_asr_has_no_place_in_a_matrix():

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean, stdev
+from typing import Any
 
-from rvpt.report.groups import Row, place
+from rvpt.errors import RvptError
+from rvpt.report.groups import UNCLEANED, Row, by_run, place
 
-MODELS = ("before the attack", "none")  # no defence: nothing to pay
+MEASURED: dict[str, Any] = {
+    "attack": "any",
+    "test": {},
+    "template": None,
+}  # how a model was measured is nothing to what it cost
 
 
 def costs(rows: Sequence[Row]) -> str:
     """A table of defences: trained parameters, and mean ± standard deviation of the seconds that one cleaning took.
 
-    Each cleaned model counts once, however often it was measured.
+    Each cleaned model counts once, however often it was measured; defences with other settings have lines of their own.
+
+    Raises:
+        RvptError: no row is of a cleaned model.
     """
     cleanings = {
-        (str(row["defence"]), str(row.get("hashes", {}).get("model")), row["seed"]): row
+        (row["defence"], row.get("hashes", {}).get("model"), row["seed"]): {**row, **MEASURED}
         for row in rows
-        if row["defence"] not in MODELS
+        if row["defence"] not in UNCLEANED
     }
-    by_defence: dict[tuple[str, int], list[float]] = {}
-    for (defence, *_), row in cleanings.items():
-        by_defence.setdefault((defence, int(row["trained_parameters"])), []).append(float(row["clean_seconds"]))
-    lines = ["| defence | trained parameters | models | seconds |", "|---|---:|---:|---:|"]
-    for (defence, trained), seconds in sorted(by_defence.items(), key=lambda item: (place(item[0][0]), item[0][1])):
+    if not cleanings:
+        raise RvptError("no row is of a cleaned model, so there is nothing that it cost")
+    lines: dict[tuple[int, str, int], list[float]] = {}
+    for run, found in by_run(list(cleanings.values())).items():
+        for row in found.hit:
+            line = place(run.defence), run.title, int(row.get("trained_parameters", 0))
+            lines.setdefault(line, []).append(float(row.get("clean_seconds", 0.0)))
+    table = ["| defence | trained parameters | models | seconds |", "|---|---:|---:|---:|"]
+    for (_, title, trained), seconds in sorted(lines.items()):
         spread = f" ± {stdev(seconds):.0f}" if len(seconds) > 1 else ""
-        lines.append(f"| {defence} | {trained:,} | {len(seconds)} | {mean(seconds):.0f}{spread} |")
-    return "\n".join(lines) + "\n"
+        table.append(f"| {title} | {trained:,} | {len(seconds)} | {mean(seconds):.0f}{spread} |")
+    return "\n".join(table) + "\n"

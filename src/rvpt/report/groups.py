@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rvpt.errors import RvptError
+
 Row = Mapping[str, Any]
 CLEAN = ("CA", "R@1", "caption_CA")
 READABLE, RESISTIVITY = "readable_", "PR_"  # and an attribute, a block
@@ -15,7 +17,8 @@ TRIGGERED = (
     "caption_ASR",
 )  # fmt: skip
 COSTS = {"seconds", "clean_seconds", "peak_memory_bytes"}
-DEFENCES = ("before the attack", "none", "probe", "finetune", "contrastive", "cleanclip", "par", "vpt", "rvpt")
+UNCLEANED = ("before the attack", "none")
+DEFENCES = (*UNCLEANED, "probe", "finetune", "contrastive", "cleanclip", "par", "vpt", "rvpt")
 
 
 class Run(NamedTuple):
@@ -64,18 +67,22 @@ def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
     """The rows of each run, by model and attack, defences in the order of the story.
 
     Runs of one defence with different settings are never pooled.
+
+    Raises:
+        RvptError: two models of one name were measured with one seed.
     """
-    members: dict[tuple[str, str], list[Row]] = {}
+    members: dict[str, list[Row]] = {}
     for row in rows:
-        members.setdefault((str(row["model"]), str(row["defence"])), []).append(row)
-    usual = {run: _usual(group) for run, group in members.items()}
+        members.setdefault(str(row["defence"]), []).append(row)
+    usual = {defence: _usual(group) for defence, group in members.items()}
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        run = str(row["model"]), str(row["defence"])
-        own = " ".join(f"{name}={value}" for name, value in _settings(row).items() if (name, value) not in usual[run])
-        groups.setdefault((*run, own), []).append(row)
+        model, defence = str(row["model"]), str(row["defence"])
+        rare = [f"{name}={value}" for name, value in _settings(row).items() if (name, value) not in usual[defence]]
+        groups.setdefault((model, defence, " ".join(rare)), []).append(row)
     found = {}
     for (model, defence, own), group in groups.items():
+        _refuse_two_of_a_name(group)
         clean = [row for row in group if row["attack"] == "none"]
         attacks = dict.fromkeys(str(row["attack"]) for row in group)
         for attack in [attack for attack in attacks if attack != "none"] or attacks:
@@ -88,6 +95,19 @@ def place(defence: str) -> int:
     return DEFENCES.index(defence) if defence in DEFENCES else len(DEFENCES)
 
 
+def _refuse_two_of_a_name(group: Sequence[Row]) -> None:
+    """Rows of one run and seed are of one model: those of two that are called alike must not be pooled."""
+    models: dict[Any, set[str]] = {}
+    for row in group:
+        models.setdefault(row["seed"], set()).add(str(row.get("hashes", {}).get("model")))
+    for seed, hashes in models.items():
+        if len(hashes) > 1:
+            raise RvptError(
+                f"rows of {len(hashes)} different models that are all called {group[0]['model']}, defence "
+                f"{group[0]['defence']}, seed {seed}: report them apart, or give them other names"
+            )
+
+
 def _measurement(row: Row) -> str:
     """What was measured and came out, without what it took: the same for a row that stands in two files."""
     return json.dumps({name: value for name, value in row.items() if name not in COSTS}, sort_keys=True)
@@ -95,17 +115,16 @@ def _measurement(row: Row) -> str:
 
 def _settings(row: Row) -> dict[str, Any]:
     """What a row's run was set to, but for its seed."""
+    spec = {} if row["defence"] in UNCLEANED else row.get("spec", {})  # an attack's belongs to the model's name
     draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
     draw["cleaned_on"] = row.get("cleaned_on")
     draw["target"] = ", ".join(sorted(set(row.get("targets", {}).values()))) or None
     draw["measured_with"] = row.get("template")
-    return {
-        name: value for name, value in {**row.get("spec", {}), **draw, **row.get("test", {})}.items() if name != "seed"
-    }
+    return {name: value for name, value in {**spec, **draw, **row.get("test", {})}.items() if name != "seed"}
 
 
 def _usual(rows: Sequence[Row]) -> set[tuple[str, Any]]:
-    """The settings, with their values, that more than half of the different runs have."""
-    runs = {json.dumps(each, sort_keys=True): each for each in map(_settings, rows)}
+    """The settings, with their values, that more than half of the different runs have; seeds make no difference."""
+    runs = {json.dumps([row["model"], own := _settings(row)], sort_keys=True): own for row in rows}
     counts = Counter(setting for each in runs.values() for setting in each.items())
     return {setting for setting, count in counts.items() if 2 * count > len(runs)}
