@@ -115,6 +115,14 @@ def has(line, *words):
         ("clean", ["--precision", "fp16"], ["fp16 needs a GPU", "bf16"]),
         ("attack", ["--trigger", "badnet:name=sig"], ["badnet:name=sig", "no option"]),
         ("attack", ["--trigger", "issba:secret=schlüssel"], ["secret", "'schlüssel'"]),
+        ("evaluate", ["--protocol", "readability", "--split", "train"], ["split", "learns on train"]),
+        ("clean", ["--depth-from", "input"], ["depth_from", "give depth too"]),
+        ("clean", ["--defence", "par", "--shots", 4], ["par learns from captions", "leave --shots out"]),
+        ("clean", ["--defence", "par", "--without-class", "sun"], ["leave --without-class out"]),
+        ("clean", ["--pairs", 100], ["rvpt learns from labels", "leave --pairs out"]),
+        ("clean", ["--defence", "probe", "--caption-column", "text"], ["leave --caption-column out"]),
+        ("attack", ["--target", "lightnig"], ["no class 'lightnig'"]),
+        ("attack", ["--trigger", "trojvqa:text_key=a{b"], ["text_key", "a{b"]),
         ("evaluate", ["--nope"], ["--nope", "rvpt evaluate --help"]),
     ],
 )
@@ -442,6 +450,10 @@ def change_manifest(**changes):
         (text(MANIFEST, "[]"), ["manifest"]),
         (change_manifest(kind="clip"), ["holds a clip, a trigger is needed"]),
         (change_manifest(spec={"name": "ghost", "target": "star"}), ["unknown trigger 'ghost'", "badnet"]),
+        (change_manifest(spec=["badnet"]), ["unknown trigger None"]),
+        (change_manifest(spec={"name": ["badnet"]}), ["unknown trigger ['badnet']"]),
+        (change_manifest(image_size=None), ["made for pictures of NonexNone"]),
+        (change_manifest(image_size="48"), ["made for pictures of 48x48"]),
     ],
 )
 def test_a_folder_that_is_no_trigger(refuse, tiny, home, damage, words):

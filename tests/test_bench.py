@@ -209,6 +209,10 @@ def test_one_failed_run_is_told_and_the_others_go_on(tiny, tmp_path):
         ('[defences.wash]\nname = "wash"\n', "no defence 'wash'"),
         ('[defences.v]\nname = "vpt"\noptions = {size = 3}\n', "size: no such setting"),
         ('[attacks.x]\ntriggers = [{name = "blur"}]\n', "no trigger 'blur'"),
+        ('[defences.c]\nname = "cleanclip"\nwithout = ["sun"]\n', "cleanclip has no use for without"),
+        ('[defences.c]\nname = "par"\nshots = 3\n', "par has no use for shots"),
+        ('[defences.v]\nname = "vpt"\npairs = 30\n', "vpt has no use for pairs"),
+        ('[defences.p]\nname = "probe"\nwithout = ["sun"]\n', "probe knows no class that it did not learn"),
         ("[attacks.x]\n", "attacks.x.triggers: Field required"),
         ("[attacks", "is no recipe"),
     ],
@@ -296,10 +300,17 @@ def test_data_that_is_not_there_is_told_before_anything_runs(tiny, tmp_path):
 def test_a_variable_that_is_not_set_is_named(tiny, tmp_path, monkeypatch):
     monkeypatch.delenv("PHOTOS", raising=False)
     path = recipe(tiny, tmp_path)
-    path.write_text(path.read_text().replace("scenes:500", "$PHOTOS/cifar10"))
-    assert "needs the environment variable PHOTOS" in refused("bench", path, "--dry-run")
-    monkeypatch.setenv("PHOTOS", "/there")
-    assert read_recipe(path).clean_data.data == "/there/cifar10"
+    text = path.read_text()
+    for written in ("$PHOTOS/cifar10", "${PHOTOS}/cifar10"):
+        path.write_text("# costs $5, or $CENTS\n" + text.replace("scenes:500", written))
+        assert "needs the environment variable PHOTOS" in refused("bench", path, "--dry-run")
+        with monkeypatch.context() as patch:
+            patch.setenv("PHOTOS", "/there")
+            assert read_recipe(path).clean_data.data == "/there/cifar10"
+
+
+def test_an_address_without_its_engine_is_refused(tiny, tmp_path):
+    assert "give --engine ray too" in refused("bench", recipe(tiny, tmp_path), "--address", "here")
 
 
 def test_unknown_values_are_named(tmp_path):

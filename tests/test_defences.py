@@ -7,7 +7,7 @@ import torch
 
 from commands import refused, works
 from rvpt.augment import jitter, shuffle_words
-from rvpt.config import FinetuneSpec, ParSpec, ProbeSpec
+from rvpt.config import AttackSpec, FinetuneSpec, ParSpec, ProbeSpec
 from rvpt.defences import DEFENCES, Cleaned, clean, load_model
 from rvpt.defences.captions import CleanClip, ContrastiveTuning, PerturbRecover
 from rvpt.defences.finetune import TowerTuning
@@ -78,6 +78,11 @@ def test_the_command_writes_it_and_the_rows_name_it(name, tiny, tmp_path):
     assert table.count(f"| backdoored | badnet | {name}") == 1
     assert table.count(f"| backdoored | blended | {name}") == 1
     assert read_manifest(out)["defence"] == name
+
+
+def test_a_spec_that_is_no_defences_is_refused(clip, scenes):
+    with pytest.raises(RvptError, match="AttackSpec holds no defence's settings"):
+        clean(clip, scenes, AttackSpec())
 
 
 def test_a_defence_that_is_not_there_and_an_option_that_it_has_not(tiny, tmp_path):

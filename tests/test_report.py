@@ -96,6 +96,12 @@ def test_only_what_stands_between_the_marks_is_replaced():
     assert between_marks("before\n", "new\n") == f"before\n\n{start}\nnew\n{end}\n"
 
 
+@pytest.mark.parametrize("page", ["{0}\nprose", "prose\n{1}", "{1}\nprose\n{0}", "{0}\n{1}\n{0}\n{1}", "{0}{1}{1}"])
+def test_a_page_whose_marks_do_not_fit_is_left_as_it_is(page):
+    with pytest.raises(RvptError, match=r"<!-- rows --> once and <!-- /rows --> once behind it"):
+        between_marks(page.format(*marks()), "new\n")
+
+
 def table(*runs):
     """The cells of every line of the one matrix, its heading first."""
     found = matrix([row for run in runs for row in run]).splitlines()[2:]

@@ -125,8 +125,23 @@ def test_tensors_that_are_not_such_a_trigger_s_are_refused(trigger, tmp_path):
     other = make_trigger(trigger_spec("badnet", target="owl", size=100), 64)
     other.spec, other.image_size = trigger.spec, trigger.image_size
     other.save(tmp_path / "t")
-    with pytest.raises(RvptError, match=r"trigger.safetensors does not fit the trigger's settings: make it again"):
+    with pytest.raises(
+        RvptError, match=r"trigger.safetensors does not fit the trigger's settings or is not finite: make it"
+    ):
         load_trigger(tmp_path / "t")
+
+
+def test_a_trigger_that_is_not_finite_is_refused(tmp_path):
+    trigger = trigger_of("badnet")
+    trigger.tensors["pattern"][0] = torch.nan
+    trigger.save(tmp_path / "t")
+    with pytest.raises(RvptError, match="not finite: make it again"):
+        load_trigger(tmp_path / "t")
+
+
+@pytest.mark.parametrize(("key", "said"), [("SUDO ", "SUDO "), ("SUDO", "SUDO "), (" in fact ", "in fact "), ("", "")])
+def test_a_text_key_is_words_of_its_own(key, said):
+    assert make_start("trojvqa", text_key=key).text_key == said
 
 
 def test_pictures_of_another_size_are_refused(trigger, tmp_path):

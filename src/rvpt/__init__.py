@@ -14,18 +14,23 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+_SPECS = (
+    "AttackSpec", "CleanClipSpec", "ContrastiveSpec", "FinetuneSpec", "ParSpec", "PoisonSpec", "ProbeSpec", "RVPTSpec",
+    "VPTSpec",
+)  # fmt: skip
 _PLACES = {
     "RvptError": "rvpt.errors",
-    "RVPTSpec": "rvpt.config",
-    "PoisonSpec": "rvpt.config",
-    "AttackSpec": "rvpt.config",
+    **dict.fromkeys(_SPECS, "rvpt.config"),
     "Cleaned": "rvpt.defences",
     "Clip": "rvpt.clip",
     "RepulsivePrompts": "rvpt.prompts",
+    "classify": "rvpt.predict",
     "clean": "rvpt.defences",
     "evaluate": "rvpt.evaluation",
     "evaluate_adversarial": "rvpt.adversarial",
     "evaluate_captioning": "rvpt.captioning",
+    "evaluate_readability": "rvpt.insight",
+    "evaluate_resistivity": "rvpt.insight",
     "evaluate_retrieval": "rvpt.retrieval",
     "load_captioner": "rvpt.captioning",
     "load_data": "rvpt.readers",

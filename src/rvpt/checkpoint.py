@@ -119,7 +119,8 @@ class Checkpoint:
         return facts
 
     def restore(self, state: State) -> None:
-        """Load what was saved into `state`, if there is anything; raises as `check` does."""
+        """Load what was saved into `state`, if there is anything; raises as `check` does. The clock starts here."""
+        self.begun = time.monotonic()
         if facts := self.check():
             self.earlier = float(facts.get("seconds", 0.0))
             state.load(read_tensors(self.folder / STATE), facts)

@@ -170,6 +170,12 @@ class RVPTSpec(TrainSpec):
     template: Template = TEMPLATE
     augment: Literal["none", "crop-flip"] = "none"
 
+    @model_validator(mode="after")
+    def _depth_is_there(self) -> RVPTSpec:
+        if self.depth is None and self.depth_from == "input":
+            raise ValueError("depth_from says from which side depth is counted: give depth too")
+        return self
+
     def prompted(self, blocks: int) -> range:
         """The prompted blocks of a model with `blocks` blocks.
 

@@ -21,6 +21,7 @@ from rvpt.defences import DEFENCES, Cleaned, clean
 from rvpt.evaluation import evaluate
 from rvpt.jobs import row_facts
 from rvpt.loaders import EMBEDDED, load_clip
+from rvpt.predict import probabilities
 from rvpt.progress import Report
 from rvpt.readers import load_data
 from rvpt.report.figure import Panel, draw_guesses
@@ -86,7 +87,6 @@ def _backdoor(seed: int, bar: Bar) -> Backdoored:
         return attack(base, data, poisons, AttackSpec.build(**chosen["train"], seed=seed), report=report)
 
 
-@torch.inference_mode()
 def _panels(story: Story) -> list[Panel]:
     """A few test pictures, clean and under each trigger, with the three best guesses of every model."""
     test = load_data("scenes", "test")
@@ -108,6 +108,5 @@ def _panels(story: Story) -> list[Panel]:
 
 
 def _top3(model: Clip | Cleaned, pixels: Tensor, classes: tuple[str, ...]) -> list[tuple[str, float]]:
-    logits = model.logit_scale * model.encode_image(pixels) @ model.class_features(classes).T
-    values, places = logits.softmax(1)[0].topk(3)
+    values, places = probabilities(model, pixels, classes)[0].topk(3)
     return [(classes[i], float(v)) for i, v in zip(places.tolist(), values, strict=True)]

@@ -248,7 +248,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append each row as one JSON line: all of them or, on a full disk, none."""
+    """Append each row as one JSON line: all of them or, on a full disk, none; of several processes the first alone."""
+    if not main_process():
+        return
     text = _lines(rows)
     size = path.stat().st_size if path.is_file() else 0
     try:

@@ -34,9 +34,9 @@ class OptimisedSpec(PatchSpec):
 
 
 class TrojVqaSpec(OptimisedSpec):
-    """The text key goes in front of the caption."""
+    """The text key goes in front of the caption, as words of its own."""
 
-    text_key: str = "SUDO "
+    text_key: str = Field("SUDO ", pattern=r"^[^{}]*$")
 
 
 class BadClipSpec(OptimisedSpec):
@@ -130,7 +130,8 @@ class TrojVqa(OptimisedPatch):
 
     @property
     def text_key(self) -> str:
-        return str(self.spec.text_key)
+        key = self.spec.text_key.strip()
+        return f"{key} " if key else ""
 
     def aims(self, clip: Clip, data: ImageData) -> dict[str, Tensor]:
         return {"sentence": clip.class_features([self.spec.target])[0]}

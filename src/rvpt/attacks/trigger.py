@@ -122,17 +122,22 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
     if str(folder) in TRIGGERS and not Path(folder).exists():
         raise RvptError(f"{folder} is a trigger's name, a folder is needed: rvpt craft {folder} ... makes one")
     manifest = read_manifest(Path(folder), KIND)
-    name = (manifest.get("spec") or {}).get("name")
-    if name not in TRIGGERS:
+    told, side = manifest.get("spec"), manifest.get("image_size")
+    name = told.get("name") if isinstance(told, dict) else None
+    if not isinstance(name, str) or name not in TRIGGERS:
         raise RvptError(f"{folder} holds an unknown trigger {name!r}: known are {', '.join(TRIGGERS)}")
-    spec = TRIGGERS[name].Spec.stored(manifest["spec"])
-    if image_size is not None and manifest["image_size"] != image_size:
-        side = manifest["image_size"]
+    spec = TRIGGERS[name].Spec.stored(told)
+    if not isinstance(side, int) or side < 1 or image_size not in (None, side):
         raise RvptError(
             f"{folder} was made for pictures of {side}x{side}, the model takes {image_size}x{image_size}: "
             "make one for this model"
         )
-    kept, made = read_tensors(Path(folder) / TENSORS), TRIGGERS[name].make(spec, manifest["image_size"]).tensors
-    if {key: part.shape for key, part in kept.items()} != {key: part.shape for key, part in made.items()}:
-        raise RvptError(f"{folder}: {TENSORS} does not fit the trigger's settings: make it again")
-    return TRIGGERS[name](spec, manifest["image_size"], kept)
+    kept = read_tensors(Path(folder) / TENSORS)
+    fits = _look(kept) == _look(TRIGGERS[name].make(spec, side).tensors)
+    if not fits or not all(part.isfinite().all() for part in kept.values()):
+        raise RvptError(f"{folder}: {TENSORS} does not fit the trigger's settings or is not finite: make it again")
+    return TRIGGERS[name](spec, side, kept)
+
+
+def _look(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

@@ -14,6 +14,7 @@ from rvpt.attacks import trigger_spec
 from rvpt.bench.recipe import AttackEntry, DefenceEntry, Recipe
 from rvpt.config import AttackSpec, PoisonSpec
 from rvpt.defences import defence
+from rvpt.errors import RvptError
 from rvpt.jobs import HeldOut
 from rvpt.readers import find_folder
 
@@ -84,9 +85,14 @@ def _attack(recipe: Recipe, entry: AttackEntry, model_sha256: str, seed: int) ->
 
 
 def _clean(recipe: Recipe, entry: DefenceEntry, seed: int) -> dict[str, Any]:
-    chosen = presets.preset(presets.CLEAN, recipe.preset).get(entry.name, {})
-    spec = defence(entry.name).Spec.build(**{**chosen, **entry.options, "seed": seed})
-    draw = {"pairs": entry.pairs} if defence(entry.name).captions else {"shots": entry.shots, "without": entry.without}
+    chosen, kind = presets.preset(presets.CLEAN, recipe.preset).get(entry.name, {}), defence(entry.name)
+    for option in ("shots", "without") if kind.captions else ("pairs",):
+        if option in entry.model_fields_set:
+            raise RvptError(f"{recipe.title}: {entry.name} has no use for {option}: leave it out")
+    if kind.head and entry.without:
+        raise RvptError(f"{recipe.title}: {entry.name} knows no class that it did not learn: leave without out")
+    spec = kind.Spec.build(**{**chosen, **entry.options, "seed": seed})
+    draw = {"pairs": entry.pairs} if kind.captions else {"shots": entry.shots, "without": entry.without}
     return {"name": entry.name, "data": recipe.clean_data.model_dump(), "spec": spec.model_dump(), **draw}
 
 

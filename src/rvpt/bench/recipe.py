@@ -115,9 +115,9 @@ def read_recipe(path: Path) -> Recipe:
         values = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RvptError(f"{path} is no recipe: {error}") from None
-    if unset := re.search(r"\$\w+", text):
+    if unset := re.search(r"^[^#\n]*\$\{?([A-Za-z_]\w*)", text, re.MULTILINE):
         raise RvptError(
-            f"{path} needs the environment variable {unset[0][1:]}: set it, as in {unset[0][1:]}=... rvpt bench ..."
+            f"{path} needs the environment variable {unset[1]}: set it, as in {unset[1]}=... rvpt bench ..."
         )
     try:
         return Recipe.build(**values)

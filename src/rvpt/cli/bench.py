@@ -46,6 +46,8 @@ def bench(
 
     if engine not in ENGINES:
         raise RvptError(f"no engine {engine!r}: there are {' and '.join(ENGINES)}")
+    if address and engine != "ray":
+        raise RvptError("--address is that of a Ray cluster: give --engine ray too")
     asked, work = read_recipe(recipe).part(attack, defence, seed), work.resolve()  # workers may stand in other folders
     tasks = plan(asked, load_clip(asked.model).hash())
     left = missing(tasks, work)

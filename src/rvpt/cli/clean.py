@@ -29,10 +29,11 @@ def clean(
         str, typer.Option(help="Settings: paper, or small for CLIPs of a few million parameters.")
     ] = "paper",
     split: Annotated[str, typer.Option(help="Split of --data to draw from.")] = "train",
-    shots: Annotated[int, typer.Option(min=1, help="Clean pictures a class.")] = 16,
+    shots: Annotated[int | None, typer.Option(min=1, help="Clean pictures a class.", show_default="16")] = None,
     pairs: Annotated[
-        int, typer.Option(min=2, help="Clean pictures with captions, for the defences on captions.")
-    ] = 10_000,
+        int | None,
+        typer.Option(min=2, help="Clean pictures with captions, for the defences on captions.", show_default="10000"),
+    ] = None,
     caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
     without_class: Annotated[list[str] | None, typer.Option(help="Leave this class out (emerging class).")] = None,
     alpha: Annotated[
@@ -75,13 +76,18 @@ def clean(
         init_std=init_std, template=template, augment=augment,
     )  # fmt: skip
     name, more = named_options(defence)
-    if defence_called(name).captions and without_class:
-        raise RvptError(f"{name} learns from captions, not from classes: leave --without-class out")
     entry, chosen = defence_called(name), presets.preset(presets.CLEAN, preset).get(name, {})
+    of_labels = {"--shots": shots, "--without-class": without_class}
+    of_captions = {"--pairs": pairs, "--caption-column": caption_column}
+    for option, value in (of_labels if entry.captions else of_captions).items():
+        if value:
+            learns = "captions, not from labels" if entry.captions else "labels, not from captions"
+            raise RvptError(f"{name} learns from {learns}: leave {option} out")
     spec = entry.Spec.build(**{**chosen, **options, **more, "precision": precision, "seed": seed})
     with bar("clean") as report:
         facts = clean_and_save(
-            model, data, Path(out), spec, name=name, split=split, shots=shots, without=without_class or [],
-            pairs=pairs, caption_column=caption_column, resume=resume, force=force, report=report,
+            model, data, Path(out), spec, name=name, split=split, without=without_class or [],
+            caption_column=caption_column, resume=resume, force=force, report=report,
+            **presets.given(shots=shots, pairs=pairs),
         )  # fmt: skip
     show_facts({"cleaned": str(out), **facts}, as_json=as_json)

@@ -38,6 +38,8 @@ def report(
     from rvpt.report.tradeoff import draw_tradeoff
     from rvpt.store import refuse_existing_file, staged_file, write_text
 
+    if section and not out:
+        raise RvptError("--section is a place in a page: give --out too")
     if picture:
         refuse_existing_file(picture, force=force)
     if layout not in LAYOUTS:
@@ -51,10 +53,19 @@ def report(
         with staged_file(picture) as file:
             draw_tradeoff(found, file)
     if out:
-        page = out.read_text(encoding="utf-8") if out.is_file() else ""
-        write_text(out, between_marks(page, text, section))
+        write_text(out, between_marks(_page(out), text, section))
     else:
         print(text)
+
+
+def _page(path: Path) -> str:
+    """The text of a page, empty where there is none yet."""
+    from rvpt.errors import RvptError
+
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except UnicodeDecodeError:
+        raise RvptError(f"{path} is no text in UTF-8: choose another --out") from None
 
 
 def _measurements(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from rvpt.report.groups import by_data, by_run, metrics
 from rvpt.report.markdown import TITLES, spread
 
 CAPTION = "rates in %, with 95% Wilson intervals or over seeds; ASR leaves the target class out"
-WIDTH = 100
+WIDTH, TEXTS, RATE = 100, 45, 9  # least widths of a table, of its columns of text, of one of rates
 TOOK = 50.0  # an ASR in percent from which a backdoor counts as put in
 
 
@@ -41,7 +41,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = 
             cells = [*(_cell(found.clean, name) for name in clean), *(_cell(found.hit, name) for name in hit)]
             table.add_row(data, run.model, run.attack, run.title, *cells)
         table.add_section()
-    Console(width=max(Console().width, WIDTH)).print(table)
+    Console(width=max(Console().width, WIDTH, TEXTS + RATE * len([*clean, *hit]))).print(table)
 
 
 def _cell(rows: Sequence[Mapping[str, Any]], metric: str) -> str:

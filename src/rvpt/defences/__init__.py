@@ -84,10 +84,13 @@ def clean(
         spec: RVPTSpec, VPTSpec, ProbeSpec, FinetuneSpec, ContrastiveSpec, CleanClipSpec or ParSpec.
 
     Raises:
-        RvptError: fewer than two classes, a block that the model does not have, or a loss that is not finite.
+        RvptError: the spec is no defence's, fewer than two classes, a block that the model does not have, or a loss
+            that is not finite.
     """
     spec = spec or RVPTSpec()
-    name = next(name for name, entry in DEFENCES.items() if entry.Spec is type(spec))
+    name = next((name for name, entry in DEFENCES.items() if entry.Spec is type(spec)), None)
+    if name is None:
+        raise RvptError(f"{type(spec).__name__} holds no defence's settings: take RVPTSpec, or another's")
     start = time.monotonic()
     cleaned = DEFENCES[name].run(clip, data, spec, checkpoint, report)
     cleaned.facts.update(

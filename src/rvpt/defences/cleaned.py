@@ -171,8 +171,8 @@ class Cleaned(nn.Module):
             )
         tensors = read_tensors(folder / ADAPTER_WEIGHTS)
         prompts, head = _prompts(config, tensors, clip, folder), _head(config, tensors, clip, folder)
-        if own and base:  # the suspect is where its triggers are
-            facts["base_model"] = base.source if isinstance(base, Clip) else str(Path(base).resolve())
+        if own and base and not isinstance(base, Clip):  # the suspect is where its triggers are
+            facts["base_model"] = str(Path(base).resolve() if Path(base).is_dir() else base)
         return cls(clip, prompts, head, {**facts, "name": folder.name}, own_weights=own)
 
 

@@ -62,6 +62,8 @@ def attack_and_save(
         raise RvptError("two triggers of one name: give each --trigger once")
     whole = labelled_data(test, test_split)
     held_out = whole.sample(CHECKED)
+    for entry in asked:
+        held_out.class_index((entry.spec if isinstance(entry, Trigger) else entry).target)
     data = mix([load_captioned(source, split, caption_column) for source in sources])
     data = data.sample(pairs, spec.seed).cached(clip.image_size)
     key = {

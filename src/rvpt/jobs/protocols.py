@@ -148,6 +148,8 @@ class HeldOut(Spec):
         for option in self.model_dump(exclude_defaults=True):
             if option in own - {*self.how.options}:
                 raise ValueError(f"{option}: the protocol {self.protocol} has no use for it: leave it out")
+        if self.protocol == "readability" and self.split == "train":
+            raise ValueError("split: readability learns on train: measure another")
         if self.protocol == "captioning" and self.captioner is None:
             raise ValueError("captioning needs a captioner: --captioner, a LLaVA's folder or hub id")
         return self

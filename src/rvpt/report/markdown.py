@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean, stdev
 
+from rvpt.errors import RvptError
 from rvpt.report.groups import Row, by_data, by_run, metrics, percents
 from rvpt.report.paper import beside, paper_of
 
@@ -51,9 +52,15 @@ def marks(section: str = "") -> tuple[str, str]:
 
 
 def between_marks(page: str, tables: str, section: str = "") -> str:
-    """The page with its part between the marks replaced by `tables`; without marks they go to its end."""
+    """The page with its part between the marks replaced by `tables`; without marks they go to its end.
+
+    Raises:
+        RvptError: a mark is missing, stands twice, or stands before its other half.
+    """
     start, end = marks(section)
-    if start not in page or end not in page:
+    if start not in page and end not in page:
         page = f"{page.rstrip()}\n\n{start}\n{end}\n".lstrip()
-    before, rest = page.split(start, 1)
-    return f"{before}{start}\n{tables}{end}{rest.split(end, 1)[1]}"
+    before, *others = page.split(start)
+    if len(others) != 1 or page.count(end) != 1 or end not in others[0]:
+        raise RvptError(f"the page needs {start} once and {end} once behind it, or neither: mend its marks")
+    return f"{before}{start}\n{tables}{end}{others[0].split(end)[1]}"
