@@ -47,7 +47,7 @@ PROMPTS_SMALL: Preset = {
 CLEAN: dict[str, dict[str, Preset]] = {
     "paper": {},
     "small": {
-        "rvpt": {**PROMPTS_SMALL, "lr": 1e-2},
+        "rvpt": {**PROMPTS_SMALL, "lr": 3e-2},
         "vpt": {**PROMPTS_SMALL, "lr": 1e-1},
         "probe": {"lr": 0.02},
         "finetune": {"lr": 1e-3},
