@@ -170,7 +170,7 @@ def test_a_run_without_ca_or_asr_has_no_place_in_a_matrix():
         matrix(other[1:])
 
 
-def test_the_picture_has_a_dot_for_each_attack_and_a_diamond_at_the_mean():
+def test_the_picture_has_a_small_mark_for_each_attack_and_a_large_one_at_the_mean():
     runs = [rows(rate, defence=name, attack=attack) for name, attack, rate in (
         ("none", "a", 0.8), ("none", "b", 0.6), ("none", "c", 0.0), ("rvpt", "a", 0.1), ("rvpt", "b", 0.3),
     )]  # fmt: skip

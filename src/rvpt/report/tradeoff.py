@@ -10,11 +10,13 @@ from rvpt.errors import RvptError
 from rvpt.report.cells import Cells, cells
 from rvpt.report.groups import Row, by_data
 
+MARKS = "Dos^vP<>Xp"
+
 
 def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
-    """One panel for each data set: a dot for each defence and attack, and a diamond where the mean of a defence is.
+    """One panel for each data set: a small mark for each defence and attack, a large one at each defence's mean.
 
-    Means are over seeds, and those of the diamonds over the attacks that every defence has met.
+    Means are over seeds, and those of the large marks over the attacks that every defence has met.
 
     Raises:
         RvptError: no run has both CA and ASR.
@@ -25,7 +27,9 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
     panels = {data: found for data, members in by_data(rows).items() if (found := cells(members)).lines}
     if not panels:
         raise RvptError("no run has both CA and ASR, which the picture shows")
-    figure = Figure(figsize=(7.5, 4.2 * len(panels)), layout="constrained")
+    titles = [title for found in panels.values() for title in found.titles]
+    width, height = 5.5 + 0.075 * max(map(len, titles)), max(4.2, 0.21 * len(titles) / len(panels))
+    figure = Figure(figsize=(width, height * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (data, found) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
         draw_panel(axes, data, found)
@@ -33,18 +37,19 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
 
 
 def draw_panel(axes: Any, data: str, found: Cells) -> None:
-    """The dots and diamonds of one data set."""
+    """The marks of one data set."""
     from matplotlib import colormaps
 
-    colours = colormaps["tab20" if len(found.titles) > 10 else "tab10"].colors  # type: ignore[attr-defined]
+    colours = colormaps["turbo" if len(found.titles) > len(MARKS) else "tab10"]
+    share = len(found.titles) if len(found.titles) > len(MARKS) else 10
     means = found.means()
     for number, title in enumerate(found.titles):
-        colour = colours[number % len(colours)]
+        look = {"color": colours(number / (share - 1)), "marker": MARKS[number % len(MARKS)]}
         points = [line[title] for line in found.lines.values() if title in line]
-        axes.scatter(*zip(*points, strict=True), color=colour, s=12, alpha=0.5)
-        axes.scatter(*(means.get(title) or ([], [])), color=colour, s=70, marker="D", edgecolor="black", label=title)
-    attacks = f", diamonds: means over {len(found.met_by_all)} attacks" if means else ""
-    axes.set_title(f"{data}: a dot for each attack{attacks}", fontsize=9)
+        axes.scatter(*zip(*points, strict=True), **look, s=12, alpha=0.5)
+        axes.scatter(*(means.get(title) or ([], [])), **look, s=70, edgecolor="black", label=title)
+    attacks = f", large: means over {len(found.met_by_all)} attacks" if means else ""
+    axes.set_title(f"{data}: a small mark for each attack{attacks}", fontsize=9)
     axes.set_xlabel("CA (%)")
     axes.set_ylabel("ASR (%)")
     axes.set_ylim(-3, 103)
