@@ -77,7 +77,7 @@ def clean(
     )  # fmt: skip
     name, more = named_options(defence)
     entry, chosen = defence_called(name), presets.preset(presets.CLEAN, preset).get(name, {})
-    of_labels = {"--shots": shots, "--without-class": without_class}
+    of_labels = {"--without-class": without_class, "--shots": shots}
     of_captions = {"--pairs": pairs, "--caption-column": caption_column}
     for option, value in (of_labels if entry.captions else of_captions).items():
         if value:
