@@ -28,7 +28,7 @@ from rvpt.report.figure import Panel, draw_guesses
 from rvpt.store import append_rows, staging
 
 TARGET = "lightning"  # no clean model takes noise for it, so the floor of ASR is zero; of "anchor" it is 11%
-PAIRS, POISON = 12_000, {"n": 2_000}  # not the preset's: so two cores are done in four minutes
+PAIRS, POISON = 12_000, {"n": 2_000}  # not the preset's: so two cores are done in some four minutes
 TRIGGERS = ("badnet", "blended")
 SHOTS = 16
 SHOWN = 4  # pictures in the figure
