@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rvpt.cli.app import Force, command
+from rvpt.errors import RvptError
 
 KEYS = {"model", "data", "attack", "defence", "seed", "metric", "rate"}
 
@@ -32,7 +33,6 @@ def report(
     force: Force = False,
 ) -> None:
     """Print markdown tables of rows, mean and standard deviation over seeds; --picture draws them."""
-    from rvpt.errors import RvptError
     from rvpt.report import LAYOUTS
     from rvpt.report.markdown import between_marks
     from rvpt.report.tradeoff import draw_tradeoff
@@ -60,8 +60,6 @@ def report(
 
 def _page(path: Path) -> str:
     """The text of a page, empty where there is none yet."""
-    from rvpt.errors import RvptError
-
     try:
         return path.read_text(encoding="utf-8") if path.is_file() else ""
     except UnicodeDecodeError:
@@ -70,7 +68,6 @@ def _page(path: Path) -> str:
 
 def _measurements(path: Path) -> list[dict[str, Any]]:
     """The rows of a file, if all of them are measurements and there are some."""
-    from rvpt.errors import RvptError
     from rvpt.store import read_rows
 
     rows = read_rows(path)

@@ -108,8 +108,7 @@ class HeldOut(Spec):
 
     Classification and the adversarial protocol need labels, retrieval captions, captioning one of them and a
     `captioner`, a LLaVA, which is asked by `prompt`; readability needs attributes beside the class, as `scenes` has;
-    resistivity needs triggers.
-    `epsilon` is the largest adversarial change, in 255ths.
+    resistivity needs triggers. `epsilon` is the largest adversarial change, in 255ths.
 
     With `only`, pictures of these classes alone are measured; they may still be taken for any class. With `limit`, so
     many of them at random, the same for every model. With `shift`, all are seen through a change of style.

@@ -9,11 +9,8 @@ from typing import Any
 from rvpt.errors import RvptError
 from rvpt.report.groups import UNCLEANED, Row, by_run, place
 
-MEASURED: dict[str, Any] = {
-    "attack": "any",
-    "test": {},
-    "template": None,
-}  # how a model was measured is nothing to what it cost
+# How a model was measured is nothing to what it cost.
+MEASURED: dict[str, Any] = {"attack": "any", "test": {}, "template": None}
 
 
 def costs(rows: Sequence[Row]) -> str:
