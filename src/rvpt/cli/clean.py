@@ -77,12 +77,13 @@ def clean(
     )  # fmt: skip
     name, more = named_options(defence)
     entry, chosen = defence_called(name), presets.preset(presets.CLEAN, preset).get(name, {})
-    of_labels = {"--without-class": without_class, "--shots": shots}
-    of_captions = {"--pairs": pairs, "--caption-column": caption_column}
-    for option, value in (of_labels if entry.captions else of_captions).items():
-        if value:
+    for option, flag, value in (
+        ("without", "--without-class", without_class), ("shots", "--shots", shots),
+        ("pairs", "--pairs", pairs), ("caption_column", "--caption-column", caption_column),
+    ):  # fmt: skip
+        if value and option not in entry.draws:
             learns = "captions, not from labels" if entry.captions else "labels, not from captions"
-            raise RvptError(f"{name} learns from {learns}: leave {option} out")
+            raise RvptError(f"{name} learns from {learns}: leave {flag} out")
     spec = entry.Spec.build(**{**chosen, **options, **more, "precision": precision, "seed": seed})
     with bar("clean") as report:
         facts = clean_and_save(

@@ -42,6 +42,11 @@ class Defence:
     captions: bool = False
     head: bool = False
 
+    @property
+    def draws(self) -> tuple[str, ...]:
+        """The settings by which its clean pictures are drawn from a set; it has no use for those of the others."""
+        return ("pairs", "caption_column") if self.captions else ("shots", "without")
+
 
 DEFENCES = {
     "rvpt": Defence(RVPTSpec, tune),

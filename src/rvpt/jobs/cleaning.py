@@ -38,11 +38,9 @@ def clean_and_save(
         pairs: pictures with captions, for the others.
     """
     clip = load_clip(model)
-    if defence(name).captions:
-        draw: dict[str, Any] = {"pairs": pairs, "caption_column": caption_column}
-    else:
-        draw = {"shots": shots, "without": list(without)}
-    draw = {"source": source, "split": split, "seed": spec.seed, **draw}
+    known = {"shots": shots, "without": list(without), "pairs": pairs, "caption_column": caption_column}
+    draw: dict[str, Any] = {"source": source, "split": split, "seed": spec.seed}
+    draw |= {option: known[option] for option in defence(name).draws}
     checkpoint = open_checkpoint(
         out,
         {"defence": name, "spec": spec.model_dump(), "model": clip.hash(), "data": draw},
