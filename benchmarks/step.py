@@ -59,15 +59,16 @@ class Geometry:
         return (self.vision["image_size"] // self.vision["patch_size"]) ** 2
 
 
-def tower(width: int, blocks: int, image: int, patch: int, activation: str = "quick_gelu") -> dict[str, Any]:
-    return {
+def tower(width: int, blocks: int, image: int, patch: int, **others: Any) -> dict[str, Any]:
+    openai = {
         "hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": blocks,
-        "num_attention_heads": max(4, width // 64), "image_size": image, "patch_size": patch, "hidden_act": activation,
+        "num_attention_heads": width // 64, "image_size": image, "patch_size": patch, "hidden_act": "quick_gelu",
     }  # fmt: skip
+    return openai | others
 
 
 MODELS = {
-    "scenes": Geometry(tower(128, 8, 48, 8, "gelu"), 128, first_block=2, length=8),
+    "scenes": Geometry(tower(128, 8, 48, 8, num_attention_heads=8, hidden_act="gelu"), 128, first_block=2, length=100),
     "b32": Geometry(tower(768, 12, 224, 32), 512),
     "b16": Geometry(tower(768, 12, 224, 16), 512),
     "l14": Geometry(tower(1024, 24, 224, 14), 768),
