@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from commands import refused, works
-from rvpt.augment import jitter, shuffle_words
+from helpers import random_pixels
+from rvpt.augment import jitter, noise_erase, shuffle_words
+from rvpt.clip import OPENAI_MEAN
 from rvpt.config import AttackSpec, FinetuneSpec, ParSpec, ProbeSpec
 from rvpt.defences import DEFENCES, Cleaned, clean, load_model
 from rvpt.defences.captions import CleanClip, ContrastiveTuning, PerturbRecover
@@ -177,6 +179,26 @@ def test_jitter_stays_a_picture_and_depends_on_the_generator_alone(scenes):
     assert first.min() >= 0
     assert first.max() <= 1
     torch.testing.assert_close(jitter(pixels, torch.Generator(), most=0.0), pixels)
+
+
+def test_noise_erase_agrees_with_loops():
+    pixels, again = random_pixels(8, 48), torch.Generator().manual_seed(0)
+    changed = noise_erase(pixels, torch.Generator().manual_seed(0))
+    normal, draws = torch.randn(pixels.shape, generator=again), torch.rand(5, 8, generator=again)
+    for b, (noisy, erased, area, top, left) in enumerate(draws.T.tolist()):
+        expected = (pixels[b] + (0.2 * normal[b].clamp(min=0) if noisy < 0.5 else 0)).clamp(0, 1)
+        if erased < 0.5:
+            side = max(1, round((0.005 + 0.005 * area) ** 0.5 * 48))
+            i, j = int(top * (49 - side)), int(left * (49 - side))
+            expected[:, i : i + side, j : j + side] = torch.tensor(OPENAI_MEAN).view(3, 1, 1)
+        torch.testing.assert_close(changed[b], expected)
+    assert 0 < (draws[:2] < 0.5).sum() < 16
+
+
+def test_par_leaves_the_temperature(clip):
+    task = PerturbRecover(clip, load_data("scenes:8", "train"), ParSpec())
+    assert not task.clip.model.logit_scale.requires_grad
+    assert task.clip.model.visual_projection.weight.requires_grad
 
 
 def test_shuffled_words_are_the_texts_own():

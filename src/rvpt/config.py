@@ -26,6 +26,10 @@ Template = Annotated[str, AfterValidator(check_template)]
 """A caption with one place for a class name, such as "a photo of a {}."."""
 
 
+Augment = Literal["none", "crop-flip", "noise-erase"]
+"""How pictures are changed at random in training."""
+
+
 class Spec(BaseModel):
     """A frozen record that refuses unknown names and values out of range."""
 
@@ -101,7 +105,7 @@ class PretrainSpec(TrainSpec):
     clip_norm: float = Field(1.0, ge=0)
     patch_drop: float = Field(0.0, ge=0, lt=1, description="share of the patches left out of a training step")
     patch_drop_until: float = Field(0.75, ge=0, le=1, description="share of the steps that leave patches out")
-    augment: Literal["none", "crop-flip"] = "none"
+    augment: Augment = "none"
 
 
 class TriggerSpec(Spec):
@@ -168,7 +172,7 @@ class RVPTSpec(TrainSpec):
     margin: float = Field(-1.0, ge=-1, le=1)
     init_std: float = Field(0.02, gt=0)
     template: Template = TEMPLATE
-    augment: Literal["none", "crop-flip"] = "none"
+    augment: Augment = "none"
 
     @model_validator(mode="after")
     def _depth_is_there(self) -> RVPTSpec:
@@ -220,7 +224,7 @@ class RepellingSpec(TrainSpec):
     alpha: float = Field(0.0, ge=0, description="weight of the feature-repelling loss")
     margin: float = Field(-1.0, ge=-1, le=1)
     first_block: int = Field(3, ge=0, description="first repelled block D")
-    augment: Literal["none", "crop-flip"] = "none"
+    augment: Augment = "none"
 
 
 class FinetuneSpec(RepellingSpec):
@@ -255,4 +259,4 @@ class ParSpec(TrainSpec):
     batch_size: int = Field(2048, ge=2)
     weight_decay: float = Field(1e-4, ge=0)
     threshold: float = Field(2.15, ge=0, le=4, description="squared distance from which nothing is perturbed further")
-    augment: Literal["none", "crop-flip"] = "crop-flip"
+    augment: Augment = "noise-erase"

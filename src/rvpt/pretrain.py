@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rvpt.augment import crop_flip
+from rvpt.augment import AUGMENTS
 from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import PretrainSpec, VisionSpec
@@ -46,8 +46,7 @@ class Contrastive(nn.Module):
     def draw(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, list[str]]:
         """The pictures at `indices`, augmented, and one caption of each."""
         pixels = self.data.pixels(indices, self.clip.image_size).to(self.clip.device)
-        if self.augment == "crop-flip":
-            pixels = crop_flip(pixels, generator)
+        pixels = AUGMENTS[self.augment](pixels, generator)
         picked = torch.randint(2**31, (len(indices),), generator=generator).tolist()
         return pixels, [(c := self.data.captions(i))[p % len(c)] for i, p in zip(indices.tolist(), picked, strict=True)]
 

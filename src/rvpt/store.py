@@ -198,7 +198,7 @@ def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 def write_manifest(folder: Path, kind: str, **facts: Any) -> None:
     """Write the manifest of an artefact: its kind, facts, the version, and the sha256 of every file in it."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
     parts = {str(p.relative_to(folder)): sha256_file(p) for p in files}
     versions = {"rvpt": __version__, "torch": str(torch.__version__)}
     write_json(folder / MANIFEST, {"kind": kind, **facts, "parts": parts, "versions": versions})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -38,22 +39,56 @@ class Blend(DrawnTrigger):
         return blend(pixels, self.drawn(rows), self.spec.ratio)
 
 
+class StripesSpec(BlendSpec):
+    """Faint, as published."""
+
+    ratio: float = Field(0.03, ge=0, le=1, description="share of the pattern in the picture")
+
+
 class BlendedStripes(Blend):
     """PAR's Blended-Stripes (Singh, Croce and Hein, arXiv 2412.00727)."""
 
     name = "blended-stripes"
+    Spec = StripesSpec
     pattern = staticmethod(stripes)
+
+
+class SteadySpec(BlendSpec):
+    """A pattern of which nothing is drawn."""
+
+    mode: Literal["fixed"] = "fixed"
+
+
+class TrianglesSpec(SteadySpec):
+    """As strong as published."""
+
+    ratio: float = Field(0.15, ge=0, le=1, description="share of the pattern in the picture")
 
 
 class BlendedTriangles(Blend):
     """PAR's Blended-Triangles (Singh, Croce and Hein, arXiv 2412.00727)."""
 
     name = "blended-triangles"
+    Spec = TrianglesSpec
     pattern = staticmethod(triangles)
 
 
+class TextSpec(SteadySpec):
+    """As strong as published."""
+
+    ratio: float = Field(0.5, ge=0, le=1, description="share of the letters in the picture")
+
+
 class BlendedText(Blend):
-    """PAR's Blended-Text (Singh, Croce and Hein, arXiv 2412.00727)."""
+    """PAR's Blended-Text: red letters change the red channel under them and nothing else.
+
+    x' = x where p = 0, (1 - ratio) x + ratio p elsewhere (Singh, Croce and Hein, arXiv 2412.00727)
+    """
 
     name = "blended-text"
+    Spec = TextSpec
     pattern = staticmethod(text)
+
+    def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        pattern = self.drawn(rows).to(pixels)
+        return torch.where(pattern == 0, pixels, blend(pixels, pattern, self.spec.ratio))

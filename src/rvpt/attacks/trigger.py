@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,8 +82,9 @@ class Trigger:
         return type(self)(self.spec.model_copy(update={"target": target}), self.image_size, self.tensors)
 
     def hash(self) -> str:
-        """sha256 of the trigger's tensors."""
-        return sha256_tensors(self.tensors)
+        """sha256 of all that decides what pictures become: the spec less its target, their side, the tensors."""
+        settings = json.dumps([self.spec.model_dump(exclude={"target"}), self.image_size], sort_keys=True)
+        return sha256(f"{settings} {sha256_tensors(self.tensors)}".encode()).hexdigest()
 
     def save(self, folder: Path, *, force: bool = False, **facts: Any) -> None:
         """Write the trigger as an artefact, with more facts for its manifest."""

@@ -57,7 +57,7 @@ def clean(
     weight_decay: Annotated[float | None, typer.Option(show_default=PRESET)] = None,
     init_std: Annotated[float | None, typer.Option(help="Spread of the first prompts.", show_default=PRESET)] = None,
     template: Annotated[str | None, typer.Option(help="Caption of a class.", show_default="a photo of a {}.")] = None,
-    augment: Annotated[str | None, typer.Option(help="none (cached, fast) or crop-flip.", show_default="none")] = None,
+    augment: Annotated[str | None, typer.Option(help="none (cached, fast), crop-flip or noise-erase.", show_default="none")] = None,
     precision: Precision = "no",
     seed: Seed = 0,
     resume: Resume = False,

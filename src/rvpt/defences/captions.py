@@ -61,6 +61,7 @@ class PerturbRecover(Contrastive):
 
     def __init__(self, clip: Clip, data: ImageData, spec: ParSpec) -> None:
         super().__init__(copy.deepcopy(clip).requires_grad_(True), data, spec.augment)
+        self.clip.model.logit_scale.requires_grad_(False)  # tau stays, as in the published code
         self.threshold, self._suspect = spec.threshold, (clip,)
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:

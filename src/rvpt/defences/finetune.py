@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rvpt.augment import crop_flip
+from rvpt.augment import AUGMENTS
 from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import FinetuneSpec, RepellingSpec
@@ -55,8 +55,7 @@ class TowerTuning(nn.Module):
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
         victim = self.victim
         pixels = self.data.pixels(indices, victim.image_size).to(victim.device)
-        if self.spec.augment == "crop-flip":
-            pixels = crop_flip(pixels, generator)
+        pixels = AUGMENTS[self.spec.augment](pixels, generator)
         tokens, rows = victim.run_blocks(victim.embed(pixels))
         logits = zero_shot_logits(with_one(victim.project(tokens[:, 0])), self.rows, victim.logit_scale)
         ce = F.cross_entropy(logits, self.labels[indices].to(logits.device))

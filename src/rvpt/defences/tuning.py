@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rvpt.augment import crop_flip
+from rvpt.augment import AUGMENTS
 from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import RVPTSpec
@@ -55,7 +55,7 @@ class PromptTuning(nn.Module):
             tokens, rows = self.constants
             return tokens[indices].to(self.clip.device), rows[indices].to(self.clip.device)
         pixels = self.data.pixels(indices, self.clip.image_size).to(self.clip.device)
-        return frozen_pass(self.clip, crop_flip(pixels, generator), self.prompts.first_block)
+        return frozen_pass(self.clip, AUGMENTS[self.spec.augment](pixels, generator), self.prompts.first_block)
 
     def _encode_all(self) -> tuple[Tensor, Tensor]:
         parts = [
