@@ -171,12 +171,13 @@ def test_a_part_of_a_recipe(tiny, tmp_path):
     assert whole.part() == whole
     part = plan(whole.part(["both"], ["vpt"], [1]), "hash")
     assert {task.key for task in part} < {task.key for task in plan(whole, "hash")}
+    assert {task.kind for task in plan(whole.part(defences=["none"]), "hash")} == {"attack", "measure"}
     facts = json.loads(works("bench", path, "--seed", 1, "--work", tmp_path / "runs", "--dry-run", "--json"))
     assert facts["done"] == "0 of 7"
     facts = json.loads(works("bench", path, "--defence", "vpt", "--work", tmp_path / "runs", "--dry-run", "--json"))
     assert facts["done"] == "0 of 10"
     assert "no attack 'none': there are both" in refused("bench", path, "--attack", "none", "--dry-run")
-    assert "no defence 'rvpt': there are vpt, again" in refused("bench", path, "--defence", "rvpt", "--dry-run")
+    assert "no defence 'rvpt': there are none, vpt, again" in refused("bench", path, "--defence", "rvpt", "--dry-run")
     assert "no seed 7: there are 0, 1" in refused("bench", path, "--seed", 7, "--dry-run")
 
 

@@ -273,7 +273,8 @@ def test_text_is_a_red_word_across_the_middle():
     assert not picture[1:].any()
     down, right = picture[0].any(1).nonzero()[:, 0], picture[0].any(0).nonzero()[:, 0]
     assert 16 < down.min() < 24 <= down.max() < 32
-    assert right.min() <= 2 and right.max() >= 45
+    assert right.min() <= 2
+    assert right.max() >= 45
 
 
 def test_blended_stripes_darken_and_brighten():

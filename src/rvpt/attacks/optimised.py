@@ -108,9 +108,9 @@ class OptimisedPatch(Patch):
 
     @classmethod
     def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> OptimisedPatch:
-        """Optimise the patch on pictures of `data`; `clip` stays as it is."""
+        """Optimise the patch on pictures of `data` that are not of the target; `clip` stays as it is."""
         trigger = cls(spec, clip.image_size, cls.make(spec, clip.image_size).tensors)
-        some = data.sample(spec.pictures, spec.seed)
+        some = data.select((~of_target(data, spec.target)).nonzero()[:, 0]).sample(spec.pictures, spec.seed)
         train = TrainSpec(lr=spec.lr, epochs=spec.epochs, batch_size=spec.batch_size, seed=spec.seed)
         with frozen(clip):
             task = PatchTask(trigger, clip, some, trigger.aims(clip, data))

@@ -18,8 +18,6 @@ from rvpt.errors import RvptError
 from rvpt.jobs import HeldOut
 from rvpt.readers import find_folder
 
-DRAWS = ("shots", "without", "pairs")  # of a defence's entry: how its clean pictures are drawn
-
 
 @dataclass(frozen=True)
 class Task:
@@ -88,13 +86,14 @@ def _attack(recipe: Recipe, entry: AttackEntry, model_sha256: str, seed: int) ->
 
 def _clean(recipe: Recipe, entry: DefenceEntry, seed: int) -> dict[str, Any]:
     chosen, kind = presets.preset(presets.CLEAN, recipe.preset).get(entry.name, {}), defence(entry.name)
-    for option in DRAWS:
+    known = {"shots": entry.shots, "without": entry.without, "pairs": entry.pairs or kind.pairs}
+    for option in known:
         if option not in kind.draws and option in entry.model_fields_set:
             raise RvptError(f"{recipe.title}: {entry.name} has no use for {option}: leave it out")
     if kind.head and entry.without:
         raise RvptError(f"{recipe.title}: {entry.name} knows no class that it did not learn: leave without out")
     spec = kind.Spec.build(**{**chosen, **entry.options, "seed": seed})
-    draw = {option: getattr(entry, option) for option in DRAWS if option in kind.draws}
+    draw = {option: known[option] for option in known if option in kind.draws}
     return {"name": entry.name, "data": recipe.clean_data.model_dump(), "spec": spec.model_dump(), **draw}
 
 

@@ -54,7 +54,7 @@ class DefenceEntry(Spec):
     name: str
     options: dict[str, Any] = Field({})
     shots: int = Field(16, ge=1)
-    pairs: int = Field(10_000, ge=2)
+    pairs: int | None = Field(None, ge=2)
     without: list[str] = Field([])
 
 
@@ -87,12 +87,13 @@ class Recipe(Spec):
         defences: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> Recipe:
-        """The recipe with some of its attacks, defences and seeds alone; None leaves all.
+        """The recipe with some of its attacks, defences and seeds alone; None leaves all, the defence "none" no other.
 
         Raises:
             RvptError: it has no such attack, defence or seed.
         """
-        parts = (("attack", attacks, self.attacks), ("defence", defences, self.defences), ("seed", seeds, self.seeds))
+        known = ["none", *self.defences]
+        parts = (("attack", attacks, self.attacks), ("defence", defences, known), ("seed", seeds, self.seeds))
         for kind, asked, there in parts:
             if unknown := [each for each in asked or () if each not in there]:
                 raise RvptError(f"{self.title}: no {kind} {unknown[0]!r}: there are {', '.join(map(str, there))}")

@@ -30,7 +30,7 @@ def bench(
     attack: Annotated[list[str] | None, typer.Option(help="Only this attack.", show_default="all")] = None,
     defence: Annotated[
         list[str] | None,
-        typer.Option(help="Only this defence; models without one are measured besides.", show_default="all"),
+        typer.Option(help="Only this defence, or none; models without one are measured besides.", show_default="all"),
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Only this seed.", show_default="all")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run, and run nothing.")] = False,

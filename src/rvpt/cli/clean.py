@@ -32,7 +32,9 @@ def clean(
     shots: Annotated[int | None, typer.Option(min=1, help="Clean pictures a class.", show_default="16")] = None,
     pairs: Annotated[
         int | None,
-        typer.Option(min=2, help="Clean pictures with captions, for the defences on captions.", show_default="10000"),
+        typer.Option(
+            min=2, help="Clean pictures with captions, for the defences on captions.", show_default="as published"
+        ),
     ] = None,
     caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
     without_class: Annotated[list[str] | None, typer.Option(help="Leave this class out (emerging class).")] = None,
@@ -57,7 +59,9 @@ def clean(
     weight_decay: Annotated[float | None, typer.Option(show_default=PRESET)] = None,
     init_std: Annotated[float | None, typer.Option(help="Spread of the first prompts.", show_default=PRESET)] = None,
     template: Annotated[str | None, typer.Option(help="Caption of a class.", show_default="a photo of a {}.")] = None,
-    augment: Annotated[str | None, typer.Option(help="none (cached, fast), crop-flip or noise-erase.", show_default="none")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="none (cached, fast), crop-flip or noise-erase.", show_default="none")
+    ] = None,
     precision: Precision = "no",
     seed: Seed = 0,
     resume: Resume = False,

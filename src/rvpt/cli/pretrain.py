@@ -36,7 +36,9 @@ def pretrain(
         float | None,
         typer.Option(help="Share of patches left out of a step (FLIP).", show_default="the preset's"),
     ] = None,
-    augment: Annotated[str | None, typer.Option(help="none, crop-flip or noise-erase.", show_default="the preset's")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="none, crop-flip or noise-erase.", show_default="the preset's")
+    ] = None,
     precision: Precision = "no",
     half: Annotated[bool, typer.Option("--half", help="Round the weights to float16 and store them so.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,

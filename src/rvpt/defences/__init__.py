@@ -33,14 +33,19 @@ from rvpt.progress import Report, silent
 class Defence:
     """One way to clean: its settings, and what does it.
 
-    `captions`: it learns from captions, not from labels. `head`: it ends in a classifier of the classes that it learnt,
-    which knows no others and no texts.
+    `pairs`: it learns from so many captioned pictures, the number published, where none is asked for; 0 if it learns
+    from labels. `head`: it ends in a classifier of the classes that it learnt, which knows no others and no texts.
     """
 
     Spec: type[TrainSpec]
     run: Callable[[Clip, ImageData, Any, Checkpoint | None, Report], Cleaned]
-    captions: bool = False
+    pairs: int = 0
     head: bool = False
+
+    @property
+    def captions(self) -> bool:
+        """Whether it learns from captions."""
+        return self.pairs > 0
 
     @property
     def draws(self) -> tuple[str, ...]:
@@ -53,9 +58,9 @@ DEFENCES = {
     "vpt": Defence(VPTSpec, tune),
     "probe": Defence(ProbeSpec, probe, head=True),
     "finetune": Defence(FinetuneSpec, finetune, head=True),
-    "contrastive": Defence(ContrastiveSpec, contrastive, captions=True),
-    "cleanclip": Defence(CleanClipSpec, cleanclip, captions=True),
-    "par": Defence(ParSpec, par, captions=True),
+    "contrastive": Defence(ContrastiveSpec, contrastive, pairs=100_000),
+    "cleanclip": Defence(CleanClipSpec, cleanclip, pairs=100_000),
+    "par": Defence(ParSpec, par, pairs=250_000),
 }
 
 __all__ = ["DEFENCES", "Cleaned", "clean", "defence", "load_model"]

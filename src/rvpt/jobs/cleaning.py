@@ -25,7 +25,7 @@ def clean_and_save(
     split: str = "train",
     shots: int = 16,
     without: Sequence[str] = (),
-    pairs: int = 10_000,
+    pairs: int | None = None,
     caption_column: str | None = None,
     resume: bool = False,
     force: bool = False,
@@ -35,12 +35,17 @@ def clean_and_save(
 
     Args:
         shots: pictures a class, for the defences that learn from labels.
-        pairs: pictures with captions, for the others.
+        pairs: pictures with captions, for the others; None takes the number that was published with them.
     """
-    clip = load_clip(model)
-    known = {"shots": shots, "without": list(without), "pairs": pairs, "caption_column": caption_column}
+    clip, kind = load_clip(model), defence(name)
+    known = {
+        "shots": shots,
+        "without": list(without),
+        "pairs": pairs or kind.pairs,
+        "caption_column": caption_column,
+    }
     draw: dict[str, Any] = {"source": source, "split": split, "seed": spec.seed}
-    draw |= {option: known[option] for option in defence(name).draws}
+    draw |= {option: known[option] for option in kind.draws}
     checkpoint = open_checkpoint(
         out,
         {"defence": name, "spec": spec.model_dump(), "model": clip.hash(), "data": draw},
