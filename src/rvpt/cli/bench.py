@@ -52,7 +52,7 @@ def bench(
     tasks = plan(asked, load_clip(asked.model).hash())
     left = missing(tasks, work)
     if dry_run:
-        show_facts(_outlook(asked.title, tasks, left, work), as_json=as_json)
+        _show_plan(asked.title, tasks, left, work, as_json=as_json)
         return
     if rows:
         refuse_unwritable_file(rows)
@@ -65,8 +65,21 @@ def bench(
         raise RvptError(f"{failed} of {len(left)} runs did not end well: mend the cause and run it again")
 
 
+def _show_plan(title: str, tasks: list[Task], left: list[Task], work: Path, *, as_json: bool) -> None:
+    """Print every run, and how long those that are left would take."""
+    runs = [{"kind": task.kind, "title": task.title, "done": task.done(work)} for task in tasks]
+    outlook = _outlook(title, tasks, left, work)
+    if as_json:
+        show_facts({**outlook, "runs": runs}, as_json=True)
+        return
+    for run in runs:
+        print(f"{'done' if run['done'] else 'to do':<7}{run['kind']:<9}{run['title']}")
+    print()
+    show_facts(outlook, as_json=False)
+
+
 def _outlook(title: str, tasks: list[Task], left: list[Task], work: Path) -> dict[str, Any]:
-    """What would be run, and for how long."""
+    """How much is done, and for how long the rest would run."""
     from rvpt.bench import estimate
 
     seconds = estimate(left, work)
