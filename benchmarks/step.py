@@ -41,6 +41,7 @@ from rvpt.prompts import RepulsivePrompts, frozen_pass, prompted_pass
 from rvpt.store import append_rows
 
 CLASSES, ALPHA, LR = 100, 2.0, 2e-3
+DTYPES = ("fp32", "bf16")
 Run = Callable[[], None]
 """One call: a training step, or a batch encoded."""
 
@@ -277,11 +278,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="scenes,b32", help=f"some of {','.join(MODELS)}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--dtype", default="fp32", help="some of fp32,bf16")
+    parser.add_argument("--dtype", default="fp32", help=f"some of {','.join(DTYPES)}")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=5, help="rounds; the median counts")
     parser.add_argument("--out", type=Path, help="JSON lines to append to")
     asked = parser.parse_args()
+    for names, known in ((asked.models, MODELS), (asked.dtype, DTYPES)):
+        if unknown := [name for name in names.split(",") if name not in known]:
+            parser.error(f"{unknown[0]!r}: there are {', '.join(known)}")
     rows = []
     for model in asked.models.split(","):
         for dtype in asked.dtype.split(","):

@@ -19,7 +19,12 @@ from transformers import AutoTokenizer
 
 from commands import ATTACK, CLEAN, PRETRAIN, contents, pictures, refused, works
 from rvpt.attacks import make_trigger, trigger_spec
+from rvpt.config import ProbeSpec
+from rvpt.defences import clean
+from rvpt.errors import RvptError
+from rvpt.evaluation import evaluate
 from rvpt.loaders import PICKLES, load_clip
+from rvpt.readers import load_data
 from rvpt.store import MANIFEST, read_json, read_rows, write_json, write_manifest
 
 
@@ -187,8 +192,16 @@ def emptied(folder):
 def open_clip(folder):
     (folder / "config.json").unlink()
     (folder / "model.safetensors").rename(folder / "open_clip_model.safetensors")
-    vision = {"layers": [3, 4, 6, 3], "width": 64}
-    write_json(folder / "open_clip_config.json", {"model_cfg": {"vision_cfg": vision}})
+    write_json(folder / "open_clip_config.json", {"model_cfg": {"vision_cfg": {"layers": 12, "width": 64}}})
+
+
+def open_clip_resnet(folder):
+    open_clip(folder)
+    write_json(folder / "open_clip_config.json", {"model_cfg": {"vision_cfg": {"layers": [3, 4, 6, 3], "width": 64}}})
+
+
+def timm_resnet(folder):
+    write_json(folder / "config.json", {"architecture": "resnet50_clip", "num_classes": 1024})
 
 
 def vision_only(folder):
@@ -242,6 +255,8 @@ def moved(folder):
         (shutil.rmtree, ["no such model folder"]),
         (emptied, ["is empty"]),
         (open_clip, ["open_clip's layout", "transformers"]),
+        (open_clip_resnet, ["a ResNet CLIP", "not supported"]),
+        (timm_resnet, ["a ResNet CLIP", "not supported"]),
         (without("config.json"), ["without config.json"]),
         (text("config.json", '{"model_type": "siglip", "vision_config": {}}'), ["'siglip'", "CLIPModel"]),
         (text("config.json", "{"), ["config"]),
@@ -518,6 +533,7 @@ def test_a_file_and_an_empty_folder_are_no_data(refuse, tiny, home):
     has(refuse("evaluate", tiny.clip, "--data", "file"), "file is not a folder")
 
 
+PAR = ["--data", "set", "--out", "out", "--defence", "par"]
 CLEAN_SET = ["--data", "set", "--out", "out", "--epochs", 1, "--length", 1]
 
 
@@ -538,11 +554,12 @@ def test_data_without_labels(refuse, tiny, home):
     for words in (
         ["evaluate", tiny.clip, "--data", "set", "--split", "train"],
         ["clean", tiny.clip, *CLEAN_SET],
-        [*attack, "set", "--test", "scenes:10"],
         [*attack, "scenes:50", "--test", "set", "--test-split", "train"],
-        ["pretrain", "--data", "set", "--out", "out"],
     ):
         has(refuse(*words), "set has no class labels")
+    pretrain = ["pretrain", "--data", "set", "--out", "out"]
+    for words in (pretrain, ["clean", tiny.clip, *PAR], [*attack, "set", "--test", "scenes:10"]):
+        has(refuse(*words), "set has neither captions nor class labels: --caption-column")
 
 
 def test_the_test_data_are_looked_at_before_the_training(refuse, home, monkeypatch):
@@ -747,3 +764,37 @@ def test_the_libraries_add_nothing_to_the_one_line(tiny, home):
     assert len(lines) == len(commands), result.stderr
     for line, word in zip(lines, ("short", "odd", "set", "learning rate"), strict=True):
         has(line, "error: ", word)
+
+
+# Answers that would be wrong
+
+
+def test_features_that_are_not_finite_are_no_answer(tiny):
+    clip = load_clip(tiny.clip)
+    with torch.no_grad():
+        clip.vision.post_layernorm.weight.fill_(3e38)
+    with pytest.raises(RvptError, match="its features are not finite"):
+        evaluate(clip, load_data("scenes:10", "test"))
+
+
+def test_a_last_step_that_is_not_finite_is_told(clip, scenes):
+    with pytest.raises(RvptError, match=r"values that are not finite: lower the learning rate \(1e\+300\)"):
+        clean(clip, scenes, ProbeSpec(epochs=1, batch_size=len(scenes), lr=1e300, momentum=0.0))
+
+
+def test_a_target_that_no_trigger_has_is_refused(refuse, tiny):
+    has(refuse("evaluate", tiny.clip, "--data", "scenes:10", "--target", "zebra"), "no trigger", "--target")
+
+
+def test_an_option_given_twice_is_refused(refuse, tiny):
+    words = ["clean", tiny.clip, "--data", "scenes:100", "--out", "out", "--alpha", 2, "--defence", "rvpt:alpha=1"]
+    has(refuse(*words), "alpha is given behind the defence's name and as an option")
+
+
+def test_resume_and_force_together_are_refused(refuse, tiny):
+    words = ["clean", tiny.clip, *CLEAN, "--out", "out", "--resume", "--force"]
+    has(refuse(*words), "--resume goes on", "--force replaces", "give one")
+
+
+def test_force_does_not_replace_the_model_that_is_read(refuse, tiny):
+    has(refuse("clean", tiny.backdoored, *CLEAN, "--out", tiny.backdoored, "--force"), "which is read")

@@ -29,6 +29,7 @@ KEYS = {
 }  # fmt: skip
 MEASURED = {("none", "CA")} | {(a, m) for a in ("badnet", "blended") for m in ("ASR", "ASR_with_target", "PA")}
 PROMPTS = "adapter_model.safetensors"
+HINT = "the same command with --resume goes on"
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +93,8 @@ def test_every_command_prints_json(tiny):
     facts = json.loads(works("pretrain", "--out", "clip", *PRETRAIN, "--json"))
     assert {"model": "clip", "pictures": 300}.items() <= facts.items()
     rows = json.loads(works("attack", tiny.clip, "--out", "backdoored", *ATTACK, "--json"))
-    assert [row["model"] for row in rows if row["metric"] == "CA"] == ["clip", "backdoored"]
+    assert [row["model"] for row in rows if row["metric"] == "CA"] == ["backdoored"] * 2
+    assert [row["defence"] for row in rows if row["metric"] == "CA"] == ["before the attack", "none"]
     facts = json.loads(works("clean", tiny.clip, "--out", "cleaned", *CLEAN, "--json"))
     assert {"cleaned": "cleaned", "pictures": 24, "trained parameters": 128}.items() <= facts.items()
 
@@ -279,7 +281,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tiny, home, monkeypatch, co
     with monkeypatch.context() as patch:
         patch.setattr("rvpt.progress.bar", interrupting(command, 2))
         result = rvpt(*words)
-    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", f"interrupted; {HINT}\n")
     assert [path.name for path in home.iterdir()] == ["out.run"]
     assert "--resume" in refused(*words)
     works(*words, "--resume")
@@ -351,7 +353,7 @@ def test_ctrl_c_from_outside(tiny, home):
     assert process.stdout.readline() == "clean 1\n"
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (130, "interrupted\n")
+    assert (process.returncode, stderr) == (130, f"interrupted; {HINT}\n")
     assert [path.name for path in home.iterdir()] == ["out.run"]
     works(*words, "--resume")
     assert sha256_file(home / "out" / weights) == sha256_file(tiny.cleaned / weights)

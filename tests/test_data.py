@@ -1,5 +1,6 @@
 """Data sets: choosing, mixing, decoding and opening them."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -421,3 +422,20 @@ def test_scenes_come_in_splits_of_any_length():
 def test_scenes_that_cannot_be_had_are_said(source, split, words):
     with pytest.raises(RvptError, match=words):
         load_data(source, split)
+
+
+def test_a_photograph_on_its_side_is_turned():
+    lying = Image.new("RGB", (8, 8))
+    lying.paste((255, 0, 0), (0, 0, 8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    buffer = io.BytesIO()
+    lying.save(buffer, "JPEG", exif=exif, quality=100)
+    red = to_array(Image.open(buffer), 8)[0]
+    assert red[:3].max() < 60
+    assert red[5:].min() > 200
+
+
+def test_a_float_picture_is_scaled_by_one():
+    grey = to_array(Image.fromarray(np.full((8, 8), 0.6, dtype=np.float32), "F"), 8)
+    assert (grey == 153).all()

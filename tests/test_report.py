@@ -7,6 +7,7 @@ from PIL import Image
 from rvpt.errors import RvptError
 from rvpt.report import costs, matrix, results
 from rvpt.report.cells import cells
+from rvpt.report.groups import by_run
 from rvpt.report.markdown import between_marks, marks
 from rvpt.report.tradeoff import draw_panel, draw_tradeoff
 
@@ -147,11 +148,10 @@ def test_defences_with_other_settings_cost_apart():
     ]
 
 
-def test_rows_of_two_models_of_one_name_are_refused():
-    one, other = (rows(0.1, hashes={"model": name}) for name in "ab")
-    assert results(one + [{**row, "attack": "blended", "hashes": {"model": "a"}} for row in one[1:]])
-    with pytest.raises(RvptError, match="2 different models that are all called m, defence rvpt, seed 0"):
-        results(one + other)
+def test_two_models_of_one_name_and_seed_stand_apart():
+    one, other = (rows(0.1, hashes={"model": f"{name * 64}"}) for name in "ab")
+    assert len(by_run(one)) == 1
+    assert [run.own for run in by_run(one + other)] == ["model=aaaaaaaa", "model=bbbbbbbb"]
 
 
 def test_columns_of_a_matrix_are_of_one_setting_across_models():

@@ -17,6 +17,7 @@ from rvpt.store import (
     read_manifest,
     read_rows,
     read_tensors,
+    refuse_source,
     sha256_tensors,
     staging,
     write_json,
@@ -31,9 +32,10 @@ def names(folder):
 
 
 def make(target, text="new", error=None, **options):
-    """A folder with one file, unless an error comes between."""
+    """An artefact with one file, unless an error comes between."""
     with staging(target, **options) as stage:
         (stage / "file").write_text(text)
+        write_manifest(stage, "test")
         if error:
             raise error
 
@@ -59,7 +61,7 @@ def test_the_old_folder_stays_when_its_replacement_fails(tmp_path):
     with pytest.raises(ValueError, match="no"):
         make(tmp_path / "out", error=ValueError("no"), force=True)
     assert (tmp_path / "out" / "file").read_text() == "old"
-    assert names(tmp_path) == ["out", "out/file"]
+    assert names(tmp_path) == ["out", "out/file", "out/manifest.json"]
 
 
 def test_the_old_folder_stays_when_it_cannot_be_swapped(tmp_path, monkeypatch):
@@ -75,7 +77,7 @@ def test_the_old_folder_stays_when_it_cannot_be_swapped(tmp_path, monkeypatch):
     with pytest.raises(RvptError, match="could not write"):
         make(tmp_path / "out", force=True)
     assert (tmp_path / "out" / "file").read_text() == "old"
-    assert names(tmp_path) == ["out", "out/file"]
+    assert names(tmp_path) == ["out", "out/file", "out/manifest.json"]
 
 
 def test_an_existing_folder_is_refused_and_force_replaces_it(tmp_path):
@@ -83,16 +85,32 @@ def test_an_existing_folder_is_refused_and_force_replaces_it(tmp_path):
     (tmp_path / "out" / "extra").write_text("x")
     with pytest.raises(RvptError, match="exists already: choose another --out or give --force"):
         make(tmp_path / "out")
-    assert names(tmp_path / "out") == ["extra", "file"]
+    assert names(tmp_path / "out") == ["extra", "file", "manifest.json"]
     make(tmp_path / "out", force=True)
-    assert names(tmp_path) == ["out", "out/file"]
+    assert names(tmp_path) == ["out", "out/file", "out/manifest.json"]
     assert (tmp_path / "out" / "file").read_text() == "new"
+
+
+def test_force_replaces_artefacts_alone(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_text("mine")
+    with pytest.raises(RvptError, match="photos is no artefact of rvpt"):
+        make(tmp_path / "photos", force=True)
+    assert names(tmp_path) == ["photos", "photos/one.jpg"]
+
+
+def test_what_is_read_is_not_replaced(tmp_path):
+    make(tmp_path / "all" / "model")
+    for target in (tmp_path / "all", tmp_path / "all" / "model", tmp_path / "all" / ".." / "all"):
+        with pytest.raises(RvptError, match="which is read: choose another --out"):
+            refuse_source(target, ["scenes", str(tmp_path / "all" / "model")])
+    refuse_source(tmp_path / "all" / "model" / "cleaned", [str(tmp_path / "all" / "model")])
 
 
 def test_an_empty_folder_may_be_filled(tmp_path):
     (tmp_path / "out").mkdir()
     make(tmp_path / "out")
-    assert names(tmp_path) == ["out", "out/file"]
+    assert names(tmp_path) == ["out", "out/file", "out/manifest.json"]
 
 
 @pytest.mark.parametrize("force", [False, True])

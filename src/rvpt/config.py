@@ -33,7 +33,7 @@ Augment = Literal["none", "crop-flip", "noise-erase"]
 class Spec(BaseModel):
     """A frozen record that refuses unknown names and values out of range."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def build(cls: type[S], /, **values: Any) -> S:

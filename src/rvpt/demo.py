@@ -25,7 +25,7 @@ from rvpt.predict import probabilities
 from rvpt.progress import Report
 from rvpt.readers import load_data
 from rvpt.report.figure import Panel, draw_guesses
-from rvpt.store import append_rows, staging
+from rvpt.store import append_rows, staging, write_manifest
 
 TARGET = "lightning"  # no clean model takes noise for it, so the floor of ASR is zero; of "anchor" it is 11%
 PAIRS, POISON = 12_000, {"n": 2_000}  # not the preset's: so two cores are done in some four minutes
@@ -55,6 +55,7 @@ def run(out: Path, seed: int, bar: Bar, *, force: bool = False) -> list[dict[str
                 model.save_pretrained(stage / name)
         append_rows(stage / "rows.jsonl", story.rows)
         draw_guesses(_panels(story), stage / "demo.png")
+        write_manifest(stage, "demo", seed=seed)
     return story.rows
 
 

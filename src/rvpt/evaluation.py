@@ -15,6 +15,8 @@ from rvpt import __version__
 from rvpt.attacks import Trigger
 from rvpt.config import TEMPLATE
 from rvpt.data import ImageData
+from rvpt.defences import Cleaned
+from rvpt.errors import RvptError
 from rvpt.metrics import Rate, accuracy, attack_success, attack_success_with_target
 from rvpt.progress import Report, silent
 
@@ -89,7 +91,10 @@ def measure(
 
 
 def _predict(model: Encoder, pixels: Tensor, text: Tensor) -> Tensor:
-    return (model.encode_image(pixels) @ text.T).argmax(1).cpu()
+    similarity = model.encode_image(pixels) @ text.T
+    if not similarity.isfinite().all():
+        raise RvptError(f"{model.name}: its features are not finite, so it tells nothing: fetch or make it again")
+    return similarity.argmax(1).cpu()
 
 
 def evaluate(
@@ -114,7 +119,10 @@ def evaluate(
 def to_rows(
     model: Encoder, data: ImageData, count: Callable[[], Counts], facts: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """A row for each rate that `count` finds, with the seconds it took; `facts` are more entries of every row."""
+    """A row for each rate that `count` finds, with the seconds it took; `facts` are more entries of every row.
+
+    A Cleaned says itself how it was made.
+    """
     start = time.monotonic()
     counts = count()
     seconds = time.monotonic() - start
@@ -124,7 +132,8 @@ def to_rows(
         "template": None, "test": {}, "targets": {}, "spec": {}, "hashes": {}, "version": __version__,
         "seconds": round(seconds, 3), "peak_memory_bytes": peak_memory(),
     }  # fmt: skip
-    return [{**base, **_row(attack, metric, rate), **(facts or {})} for (attack, metric), rate in counts.items()]
+    told = {**base, **(model.row_facts() if isinstance(model, Cleaned) else {}), **(facts or {})}
+    return [{**told, **_row(attack, metric, rate)} for (attack, metric), rate in counts.items()]
 
 
 def _row(attack: str, metric: str, rate: Rate) -> dict[str, Any]:

@@ -16,6 +16,7 @@ EMBEDDED = "scenes-clip"
 """Name of the model that ships with the package."""
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 LAYOUTS = {"open_clip_config.json": "open_clip's layout", "adapter_config.json": "an adapter, not a whole model"}
+CONFIGS = ("config.json", "open_clip_config.json")
 CONVERT = "convert it to safetensors with a tool that you trust"
 
 
@@ -59,6 +60,8 @@ def _refuse(path: Path, name: str) -> None:
             raise RvptError(f"{name}: no such model folder (and no hub id, which is owner/name)")
         return
     files = {file.name for file in path.iterdir()}
+    if any(_is_resnet(path / file) for file in CONFIGS if file in files):
+        raise RvptError(f"{name} is a ResNet CLIP, which is not supported: only ViT CLIPs are")
     if not files:
         raise RvptError(f"{name} is empty: a model folder has config.json and model.safetensors")
     if "config.json" not in files:
@@ -70,13 +73,24 @@ def _refuse(path: Path, name: str) -> None:
         raise RvptError(f"{name} has no model.safetensors: fetch the whole model again")
 
 
+def _is_resnet(config: Path) -> bool:
+    """Whether a configuration (timm's, open_clip's) tells a ResNet: by its name, or by blocks counted by stage."""
+    facts = read_json(config)
+    if not isinstance(facts, dict):
+        return False
+    vision = (facts.get("model_cfg") or facts).get("vision_cfg")
+    stages = isinstance(vision, dict) and isinstance(vision.get("layers"), list)
+    return stages or str(facts.get("architecture", "")).startswith("resnet")
+
+
 def _config(place: str, name: str) -> Any:
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(place)
     except Exception as error:  # the hub's client and transformers raise many kinds
-        raise RvptError(f"{name}: no configuration to be had ({first_line(error)})") from None
+        where = "" if Path(place).is_dir() else "no folder of that name here, and on the hub "
+        raise RvptError(f"{name}: {where}no configuration to be had ({first_line(error)})") from None
     if config.model_type != "clip":
         raise RvptError(
             f"{name} is a {config.model_type!r} model: only ViT CLIPs (transformers' CLIPModel) are supported"

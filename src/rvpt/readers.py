@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from rvpt.data import ImageData, Reader, resize
@@ -142,10 +142,15 @@ def _reader(dataset: Any, column: str, source: str) -> Reader:
 
 
 def to_array(image: Image.Image, size: int) -> np.ndarray:
-    """A picture of any mode and shape as uint8 (3, size, size), the way CLIP's own preprocessing does it."""
+    """A picture of any mode and shape as uint8 (3, size, size), the way CLIP's own preprocessing does it.
+
+    A photograph that says that it lies on its side is turned first.
+    """
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey: Pillow would clip it, not scale it
         grey = np.asarray(image, dtype=np.float64)
-        top = 65535 if image.mode.startswith("I;16") or grey.max() > 255 else 255
+        most = grey.max()
+        top = 65535 if image.mode.startswith("I;16") or most > 255 else 1 if image.mode == "F" and most <= 1 else 255
         image = Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8))
     image = image.convert("RGB")
     short = min(image.size)

@@ -59,12 +59,26 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 
 def refuse_existing(target: Path, *, force: bool) -> None:
-    """Raise RvptError if `target` holds anything and `force` is not given, or if it could not be made."""
+    """Raise RvptError if `target` could not be made, or holds what may not be replaced.
+
+    With `force` an artefact may be, and nothing else: pictures, say, are nobody's to throw away.
+    """
     if target.exists() and not target.is_dir():
         raise RvptError(f"{target} is a file, a folder is needed: choose another --out")
-    if target.exists() and any(target.iterdir()) and not force:
-        raise RvptError(f"{target} exists already: choose another --out or give --force")
+    if target.exists() and any(target.iterdir()):
+        if not force:
+            raise RvptError(f"{target} exists already: choose another --out or give --force")
+        if not (target / MANIFEST).is_file():
+            raise RvptError(f"{target} is no artefact of rvpt (it has no {MANIFEST}), and stays: choose another --out")
     refuse_unwritable(target)
+
+
+def refuse_source(target: Path, sources: Iterable[str]) -> None:
+    """Raise RvptError if writing `target` would replace a folder that is read."""
+    for source in sources:
+        place = Path(source).expanduser().resolve()
+        if place.exists() and target.resolve() in (place, *place.parents):
+            raise RvptError(f"{target} holds {source}, which is read: choose another --out")
 
 
 def refuse_unwritable(target: Path) -> None:

@@ -101,6 +101,8 @@ def fit(
             keeper.save(state)
         raise
     accelerator.wait_for_everyone()
+    if not all(parameter.isfinite().all() for parameter in trained.values()):
+        raise RvptError(f"the last step left values that are not finite: lower the learning rate ({spec.lr:g})")
     return state.history
 
 
@@ -131,7 +133,8 @@ def _gradients(
     values = task(mine, torch.Generator().manual_seed(step_seed(spec.seed, step)), step / total)
     loss = values["loss"]
     if not torch.isfinite(loss):
-        raise RvptError(f"the loss became {loss.item()} at step {step}: lower the learning rate ({spec.lr:g})")
+        mend = f"lower the learning rate ({spec.lr:g})" if step else "the model's features are not finite, or the data"
+        raise RvptError(f"the loss became {loss.item()} at step {step}: {mend}")
     optimizer.zero_grad()
     accelerator.backward(loss * share)
     if spec.clip_norm:

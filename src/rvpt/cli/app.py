@@ -72,7 +72,7 @@ def command(function: F) -> F:
             _print_error("error: out of memory: give a smaller --batch-size or fewer pictures, or a larger machine")
             raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
-            _print_error("interrupted")
+            _print_error("interrupted" + ("; the same command with --resume goes on" if "resume" in options else ""))
             raise typer.Exit(INTERRUPTED) from None
 
     app.command()(run)

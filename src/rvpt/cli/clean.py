@@ -80,6 +80,8 @@ def clean(
         init_std=init_std, template=template, augment=augment,
     )  # fmt: skip
     name, more = named_options(defence)
+    if twice := sorted(options.keys() & more.keys()):
+        raise RvptError(f"{twice[0]} is given behind the defence's name and as an option: give it once")
     entry, chosen = defence_called(name), presets.preset(presets.CLEAN, preset).get(name, {})
     for option, flag, value in (
         ("without", "--without-class", without_class), ("shots", "--shots", shots),

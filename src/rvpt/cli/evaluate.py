@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,10 +65,15 @@ def evaluate(
         raise RvptError(f"--protocol {protocol} shows no triggers: leave --trigger out")
     if rows:
         refuse_unwritable_file(rows)
-    measured = []
+    measured: list[dict[str, Any]] = []
     for model in models:
-        with bar(f"evaluate {Path(model).name}") as report:
-            found = evaluate_saved(model, test, triggers=trigger or [], base=base, report=report)
+        try:
+            with bar(f"evaluate {Path(model).name}") as report:
+                found = evaluate_saved(model, test, triggers=trigger or [], base=base, report=report)
+        except RvptError:
+            if measured:  # is shown, whatever this model is like
+                show_rows(measured, as_json=as_json)
+            raise
         if rows:
             append_rows(rows, found)
         measured += found

@@ -12,6 +12,7 @@ from rvpt.report.markdown import TITLES, spread
 CAPTION = "rates in %, with 95% Wilson intervals or over seeds; ASR leaves the target class out"
 WIDTH, TEXTS, RATE = 100, 45, 9  # least widths of a table, of its columns of text, of one of rates
 TOOK = 50.0  # an ASR in percent from which a backdoor counts as put in
+LOST = 3.0  # points of CA from which an attack is called clumsy
 
 
 def percent(row: Mapping[str, Any]) -> str:
@@ -106,8 +107,14 @@ def show_verdict(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         rates.setdefault((str(row["attack"]), str(row["metric"])), []).append(100 * (row["rate"] or 0.0))
     before, after = rates["none", "CA"]
-    print(f"CA {before:.1f}% -> {after:.1f}%")
+    lost = ", which gives it away: give a lower --lr or fewer --epochs" if before - after > LOST else ""
+    print(f"CA {before:.1f}% -> {after:.1f}%{lost}")
     for (attack, metric), (at_first, at_last) in rates.items():
         if metric == "ASR":
-            verdict = "took" if at_last >= TOOK else "did not take: give more --n, --epochs or --lr"
-            print(f"{attack}: ASR {at_first:.1f}% -> {at_last:.1f}%, {verdict}")
+            print(f"{attack}: ASR {at_first:.1f}% -> {at_last:.1f}%, {_verdict(at_first, at_last)}")
+
+
+def _verdict(before: float, after: float) -> str:
+    if after < TOOK:
+        return "did not take: give more --n, --epochs or --lr"
+    return "took" if before < TOOK else "high before the attack too: the clean model takes the trigger for the target"

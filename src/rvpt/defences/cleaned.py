@@ -137,6 +137,21 @@ class Cleaned(nn.Module):
         base = self.clip.hash() if self.own_weights else self.facts.get("base_sha256") or self.clip.hash()
         return f"{base}+{sha256_tensors(self.tensors())}" if self.tensors() else str(base)
 
+    def row_facts(self) -> dict[str, Any]:
+        """What the rows of a measurement say of how the model was made."""
+        drawn, spec = self.facts.get("data", {}), self.facts.get("spec", {})
+        return {
+            "defence": self.facts.get("defence", "rvpt"),
+            "spec": spec,
+            "seed": spec.get("seed", 0),
+            "shots": drawn.get("shots"),
+            "without": drawn.get("without", []),
+            "cleaned_on": Path(drawn["source"]).name if "source" in drawn else None,
+            "trained_parameters": self.trained_parameters,
+            "clean_seconds": round(self.facts.get("seconds", 0.0), 1),
+            "hashes": {"model": self.hash()},
+        }
+
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> None:
         """Write configuration, prompts or head, weights where they are its own, and the base model's hash."""
         config = {

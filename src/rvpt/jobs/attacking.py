@@ -26,7 +26,7 @@ from rvpt.progress import Report, silent
 from rvpt.readers import load_data
 from rvpt.report.gallery import Look, draw_gallery
 from rvpt.similarity import psnr, ssim
-from rvpt.store import refuse_existing, refuse_existing_file, staged_file
+from rvpt.store import refuse_existing, refuse_existing_file, refuse_source, staged_file
 
 CHECKED = 2_000  # pictures that say whether a backdoor took: +-1 point at a rate of 95%
 LOOKED_AT, DRAWN = 16, 3  # pictures that a trigger's visibility is measured and shown on
@@ -76,13 +76,15 @@ def attack_and_save(
         "classes": held_out.classes,
         "triggers": [entry.hash() if isinstance(entry, Trigger) else entry.model_dump() for entry in asked],
     }
-    checkpoint = open_checkpoint(out, {**key, "amount": amount}, resume=resume, force=force)
+    reads = (model, test, *sources, *(str(entry) for entry in triggers if isinstance(entry, Path)))
+    checkpoint = open_checkpoint(out, {**key, "amount": amount}, reads, resume=resume, force=force)
     made = [_made(entry, clip, data, checkpoint, report) for entry in asked]
     by_name = {trigger.name: trigger for trigger in made}
     poisons = {name: Poison(trigger, poison_spec) for name, trigger in by_name.items()}
     checked = {"test": {"limit": CHECKED} if len(whole) > CHECKED else {}}
     facts = row_facts(clip, by_name, spec) | checked
-    before = evaluate(clip, held_out, by_name, facts=facts, batch_size=batch_size)
+    unharmed = {**facts, "defence": "before the attack", "model": out.resolve().name}
+    before = evaluate(clip, held_out, by_name, facts=unharmed, batch_size=batch_size)
     done = attack(clip, data, poisons, spec, classes=held_out.classes, checkpoint=checkpoint, report=report)
     done.clip.source = str(out.resolve())
     facts = row_facts(done.clip, by_name, spec) | checked
@@ -118,6 +120,7 @@ def craft_and_save(
     report: Report = silent,
 ) -> dict[str, Any]:
     """Make a trigger for a model and write it; returns its hash and how visible it is."""
+    refuse_source(out, (model, *sources))
     refuse_existing(out, force=force)
     clip = load_clip(model)
     data = mix([load_captioned(source, split, caption_column) for source in sources])

@@ -49,10 +49,12 @@ def clean_and_save(
     checkpoint = open_checkpoint(
         out,
         {"defence": name, "spec": spec.model_dump(), "model": clip.hash(), "data": draw},
+        (model, source),
         resume=resume,
         force=force,
     )
-    cleaned = clean(clip, _drawn(draw, clip.image_size), spec, checkpoint=checkpoint, report=report)
+    drawn = _drawn(draw, clip.image_size)
+    cleaned = clean(clip, drawn, spec, checkpoint=checkpoint, report=report)
     cleaned.facts.update(data=draw)
     cleaned.save_pretrained(out, force=force)
     drop(checkpoint)
@@ -60,11 +62,19 @@ def clean_and_save(
     return {
         "defence": facts["defence"],
         "pictures": facts["pictures"],
+        **({} if kind.captions else {"classes": _classes(drawn)}),
         "trained parameters": facts["trained_parameters"],
         "share of the model's": f"{100 * facts['trained_parameters'] / whole:.2f}%",
         **{term: round(value, 4) for term, value in facts["history"][-1].items()},
         "seconds": round(facts["seconds"], 1),
     }
+
+
+def _classes(drawn: ImageData) -> str:
+    """How many classes are learnt from, and which have no picture."""
+    seen, _ = drawn.present()
+    unseen = [name for name in drawn.classes if name not in seen]
+    return f"{len(seen)}" + (f", none of {', '.join(unseen[:5])}{', ...' if unseen[5:] else ''}" if unseen else "")
 
 
 def _drawn(draw: dict[str, Any], size: int) -> ImageData:

@@ -30,6 +30,8 @@ def evaluate_saved(
     model = load_model(source, base)
     clip = model.clip if isinstance(model, Cleaned) else model
     by_name = _given(triggers, clip.image_size) or model_triggers(_suspect(model), clip.image_size)
+    if test.target and not by_name:
+        raise RvptError(f"{source} has no trigger whose target could be called {test.target!r}: leave --target out")
     if test.target:
         by_name = _renamed(by_name, test.target)
     spec = None if isinstance(model, Cleaned) else _attack_spec(Path(source))
@@ -38,27 +40,13 @@ def evaluate_saved(
 
 def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec | None = None) -> dict[str, Any]:
     """What every row of a measurement says about the model; `spec` is what made it, a Cleaned knows its own."""
-    spec = _clean_spec(model) if isinstance(model, Cleaned) else spec
-    hashes = {
-        "model": model.hash(),
-        **{f"trigger/{name}": trigger.hash() for name, trigger in triggers.items()},
-    }
-    targets = {name: trigger.spec.target for name, trigger in triggers.items()}
-    facts = {
-        "hashes": hashes,
-        "targets": targets,
-        "spec": spec.model_dump() if spec else {},
-        "seed": spec.seed if spec else 0,
-    }
+    facts: dict[str, Any] = {"hashes": {"model": model.hash()}}
     if isinstance(model, Cleaned):
-        facts["defence"] = model.facts.get("defence", "rvpt")
-        facts["trained_parameters"] = model.trained_parameters
-        facts["clean_seconds"] = round(model.facts.get("seconds", 0.0), 1)
-        drawn = model.facts.get("data", {})
-        facts["shots"], facts["without"] = drawn.get("shots"), drawn.get("without", [])
-        facts["cleaned_on"] = Path(drawn["source"]).name if "source" in drawn else None
-        facts["model"] = model_name(str(_suspect(model)))
-    return facts
+        facts = model.row_facts() | {"model": model_name(str(_suspect(model)))}
+    if spec := _clean_spec(model) if isinstance(model, Cleaned) else spec:
+        facts |= {"spec": spec.model_dump(), "seed": spec.seed}
+    facts["hashes"] |= {f"trigger/{name}": trigger.hash() for name, trigger in triggers.items()}
+    return facts | {"targets": {name: trigger.spec.target for name, trigger in triggers.items()}}
 
 
 def _given(folders: Sequence[str], image_size: int) -> dict[str, Trigger]:

@@ -10,9 +10,10 @@ from typing import Any
 from rvpt.attacks.poison import PROXIES
 from rvpt.checkpoint import Checkpoint
 from rvpt.data import ImageData, mix
+from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
 from rvpt.readers import load_data
-from rvpt.store import refuse_existing
+from rvpt.store import refuse_existing, refuse_source
 
 
 def load_captioned(
@@ -20,6 +21,8 @@ def load_captioned(
 ) -> ImageData:
     """A data set with its captions, or with captions made of its labels."""
     data = load_data(source, split, caption_column=caption_column)
+    if not data.captions_of and data.labels is None:
+        raise RvptError(f"{source} has neither captions nor class labels: --caption-column names a column of captions")
     return data if data.captions_of else data.with_templates(templates)
 
 
@@ -38,11 +41,20 @@ def labelled_data(source: str, split: str) -> ImageData:
     return data
 
 
-def open_checkpoint(out: Path, key: dict[str, Any], *, resume: bool, force: bool) -> Checkpoint:
-    """Where a run towards `out` keeps its state; refuses early what could not be written in the end."""
+def open_checkpoint(
+    out: Path, key: dict[str, Any], reads: Sequence[str] = (), *, resume: bool, force: bool
+) -> Checkpoint:
+    """Where a run towards `out` keeps its state; refuses early what could not be written in the end.
+
+    Args:
+        reads: folders that the run reads, which must not be replaced by what it makes.
+    """
+    refuse_source(out, reads)
     refuse_existing(out, force=force)
     folder = out.parent / f"{out.name}.run"
-    if force and not resume:
+    if force and resume:
+        raise RvptError("--resume goes on with what is there, --force replaces it: give one")
+    if force:
         shutil.rmtree(folder, ignore_errors=True)
     checkpoint = Checkpoint(folder, key, resume)
     checkpoint.check()

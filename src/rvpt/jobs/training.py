@@ -42,7 +42,8 @@ def pretrain_and_save(
     else:
         begin = {"vision": start.model_dump()}
     recipe = {**begin, "spec": spec.model_dump(), "data": list(sources), "split": split}
-    checkpoint = open_checkpoint(out, {**recipe, "caption_column": caption_column}, resume=resume, force=force)
+    reads = (*sources, *tests, *([start.source] if isinstance(start, Clip) else []))
+    checkpoint = open_checkpoint(out, {**recipe, "caption_column": caption_column}, reads, resume=resume, force=force)
     held_out = {source: labelled_data(source, "test") for source in tests}
     clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed)
     history = pretrain(clip, data, spec, checkpoint=checkpoint, report=report)

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rvpt.errors import RvptError
-
 Row = Mapping[str, Any]
 CLEAN = ("CA", "R@1", "caption_CA")
 READABLE, RESISTIVITY = "readable_", "PR_"  # and an attribute, a block
@@ -66,10 +64,7 @@ def by_data(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
     """The rows of each run, by model and attack, defences in the order of the story.
 
-    Runs of one defence with different settings are never pooled.
-
-    Raises:
-        RvptError: two models of one name were measured with one seed.
+    Runs of one defence with different settings are never pooled, nor are two models of one name and seed.
     """
     members: dict[str, list[Row]] = {}
     for row in rows:
@@ -82,11 +77,12 @@ def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
         groups.setdefault((model, defence, " ".join(rare)), []).append(row)
     found = {}
     for (model, defence, own), group in groups.items():
-        _refuse_two_of_a_name(group)
-        clean = [row for row in group if row["attack"] == "none"]
-        attacks = dict.fromkeys(str(row["attack"]) for row in group)
-        for attack in [attack for attack in attacks if attack != "none"] or attacks:
-            found[Run(model, attack, defence, own)] = Found(clean, [row for row in group if row["attack"] == attack])
+        for more, part in _apart(group):
+            clean = [row for row in part if row["attack"] == "none"]
+            attacks = dict.fromkeys(str(row["attack"]) for row in part)
+            for attack in [attack for attack in attacks if attack != "none"] or attacks:
+                run = Run(model, attack, defence, f"{own} {more}".strip())
+                found[run] = Found(clean, [row for row in part if row["attack"] == attack])
     return dict(sorted(found.items(), key=lambda item: (item[0].model, item[0].attack, place(item[0].defence))))
 
 
@@ -95,17 +91,18 @@ def place(defence: str) -> int:
     return DEFENCES.index(defence) if defence in DEFENCES else len(DEFENCES)
 
 
-def _refuse_two_of_a_name(group: Sequence[Row]) -> None:
-    """Rows of one run and seed are of one model: those of two that are called alike must not be pooled."""
-    models: dict[Any, set[str]] = {}
+def _apart(group: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:
+    """Rows of one run, with what tells its models apart where two of one seed are called alike: their hashes."""
+    by_hash: dict[str, list[Row]] = {}
     for row in group:
-        models.setdefault(row["seed"], set()).add(str(row.get("hashes", {}).get("model")))
-    for seed, hashes in models.items():
-        if len(hashes) > 1:
-            raise RvptError(
-                f"rows of {len(hashes)} different models that are all called {group[0]['model']}, defence "
-                f"{group[0]['defence']}, seed {seed}: report them apart, or give them other names"
-            )
+        by_hash.setdefault(_model_hash(row), []).append(row)
+    if len({(row["seed"], _model_hash(row)) for row in group}) == len({row["seed"] for row in group}):
+        return [("", group)]
+    return [(f"model={sha256.rpartition('+')[2][:8]}", rows) for sha256, rows in by_hash.items()]
+
+
+def _model_hash(row: Row) -> str:
+    return str(row.get("hashes", {}).get("model"))
 
 
 def _measurement(row: Row) -> str:
