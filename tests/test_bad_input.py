@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from commands import ATTACK, CLEAN, PRETRAIN, contents, pictures, refused, works
 from rvpt.attacks import make_trigger, trigger_spec
-from rvpt.config import ProbeSpec
+from rvpt.config import RVPTSpec
 from rvpt.defences import clean
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
@@ -779,7 +779,7 @@ def test_features_that_are_not_finite_are_no_answer(tiny):
 
 def test_a_last_step_that_is_not_finite_is_told(clip, scenes):
     with pytest.raises(RvptError, match=r"values that are not finite: lower the learning rate \(1e\+38\)"):
-        clean(clip, scenes, ProbeSpec(epochs=1, batch_size=len(scenes), lr=1e38, weight_decay=1e3))
+        clean(clip, scenes, RVPTSpec(epochs=1, batch_size=len(scenes), lr=1e38, weight_decay=1e3, first_block=2))
 
 
 def test_a_target_that_no_trigger_has_is_refused(refuse, tiny):
