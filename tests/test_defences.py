@@ -7,6 +7,7 @@ import torch
 
 from commands import refused, works
 from helpers import random_pixels
+from rvpt.attacks import TRIGGERS, trigger_spec
 from rvpt.augment import jitter, noise_erase, shuffle_words
 from rvpt.clip import OPENAI_MEAN
 from rvpt.config import AttackSpec, FinetuneSpec, ParSpec, ProbeSpec
@@ -14,6 +15,7 @@ from rvpt.defences import DEFENCES, Cleaned, clean, load_model
 from rvpt.defences.captions import CleanClip, ContrastiveTuning, PerturbRecover
 from rvpt.defences.finetune import TowerTuning
 from rvpt.errors import RvptError
+from rvpt.evaluation import measure
 from rvpt.losses import perturbation, self_supervision
 from rvpt.readers import load_data
 from rvpt.store import read_manifest, sha256_tensors
@@ -221,3 +223,13 @@ def test_weights_of_ones_own_need_no_base(clip, tmp_path):
     pixels = data.pixels(torch.arange(3), clip.image_size)
     with torch.no_grad():
         torch.testing.assert_close(loaded.encode_image(pixels), clip.encode_image(pixels), atol=1e-6, rtol=0)
+
+
+def test_a_classifier_of_its_own_reads_no_text_key(clip, scenes):
+    spec = trigger_spec("trojvqa", target="anchor")
+    trigger = TRIGGERS["trojvqa"].make(spec, clip.image_size)
+    metrics = {name: set() for name in ("none", "probe")}
+    for name, model in (("none", clip), ("probe", clean(clip, scenes, short_spec("probe")))):
+        metrics[name] = {metric for attack, metric in measure(model, scenes, {"keyed": trigger}) if attack == "keyed"}
+    assert metrics["none"] == {"ASR", "ASR_with_target", "PA", "ASR_image_alone", "ASR_text_alone"}
+    assert metrics["probe"] == {"ASR_image_alone"}

@@ -56,45 +56,65 @@ def measure(
     """CA on clean pictures; ASR, ASR_with_target and PA under every trigger.
 
     A trigger with a text key counts where both keys are there: the key stands before every class's caption. Its
-    ASR_image_alone and ASR_text_alone are those of one key without the other.
+    ASR_image_alone and ASR_text_alone are those of one key without the other; a model with a classifier of its own
+    reads no text, and has the first alone.
 
     Args:
         triggers: by the name that the rows give the attack.
     """
+    triggers = triggers or {}
     text = model.class_features(data.classes, template)
-    targets = {name: data.class_index(trigger.spec.target) for name, trigger in (triggers or {}).items()}
+    targets = {name: data.class_index(trigger.spec.target) for name, trigger in triggers.items()}
     keyed = {
-        name: model.class_features(data.classes, trigger.text_key + template) if trigger.text_key else text
-        for name, trigger in (triggers or {}).items()
+        name: model.class_features(data.classes, trigger.text_key + template) if trigger.text_key else None
+        for name, trigger in triggers.items()
     }
     labels = data.labelled()
     counts: Counts = {}
 
-    def count(attack: str, metric: str, rate: Rate) -> None:
-        counts[attack, metric] = counts.get((attack, metric), Rate(0, 0)) + rate
+    def count(attack: str, rates: Mapping[str, Rate]) -> None:
+        for metric, rate in rates.items():
+            counts[attack, metric] = counts.get((attack, metric), Rate(0, 0)) + rate
 
     for indices, read in data.batches(batch_size, model.image_size):
         pixels, truth = read.to(model.device), labels[indices]
-        count("none", "CA", accuracy(_predict(model, pixels, text), truth))
-        for name, trigger in (triggers or {}).items():
-            changed = trigger(pixels, data.rows[indices])
-            guesses = _predict(model, changed, keyed[name])
-            count(name, "ASR", attack_success(guesses, truth, targets[name]))
-            count(name, "ASR_with_target", attack_success_with_target(guesses, truth, targets[name]))
-            count(name, "PA", accuracy(guesses, truth))
-            if trigger.text_key:
-                for alone, shown, words in (("image", changed, text), ("text", pixels, keyed[name])):
-                    rate = attack_success(_predict(model, shown, words), truth, targets[name])
-                    count(name, f"ASR_{alone}_alone", rate)
+        clean = _features(model, pixels)
+        count("none", {"CA": accuracy(_nearest(clean, text), truth)})
+        for name, trigger in triggers.items():
+            shown = _features(model, trigger(pixels, data.rows[indices]))
+            count(name, _hits(clean, shown, text, keyed[name], truth, targets[name]))
         report(int(indices[-1]) + 1, len(data), {})
     return counts
 
 
-def _predict(model: Encoder, pixels: Tensor, text: Tensor) -> Tensor:
-    similarity = model.encode_image(pixels) @ text.T
-    if not similarity.isfinite().all():
+def _hits(
+    clean: Tensor, shown: Tensor, text: Tensor, keyed: Tensor | None, labels: Tensor, target: int
+) -> dict[str, Rate]:
+    """The rates of one trigger on features of pictures without and with it; `keyed` are the texts behind its key."""
+    rates = {}
+    reads = keyed is None or not torch.equal(keyed, text)
+    if reads:
+        guesses = _nearest(shown, text if keyed is None else keyed)
+        rates["ASR"] = attack_success(guesses, labels, target)
+        rates["ASR_with_target"] = attack_success_with_target(guesses, labels, target)
+        rates["PA"] = accuracy(guesses, labels)
+    if keyed is not None:
+        rates["ASR_image_alone"] = attack_success(_nearest(shown, text), labels, target)
+    if keyed is not None and reads:
+        rates["ASR_text_alone"] = attack_success(_nearest(clean, keyed), labels, target)
+    return rates
+
+
+def _features(model: Encoder, pixels: Tensor) -> Tensor:
+    features = model.encode_image(pixels)
+    if not features.isfinite().all():
         raise RvptError(f"{model.name}: its features are not finite, so it tells nothing: fetch or make it again")
-    return similarity.argmax(1).cpu()
+    return features
+
+
+def _nearest(features: Tensor, text: Tensor) -> Tensor:
+    """The place of the text, or the classifier's row, that each picture is nearest to: (B,) int64."""
+    return (features @ text.T).argmax(1).cpu()
 
 
 def evaluate(
