@@ -527,12 +527,20 @@ def test_issba_changes_each_picture_in_its_own_way_by_no_more_than_its_strength(
     assert len(change.flatten(1).unique(dim=0)) == len(PIXELS)
 
 
+def test_issba_keys_part_pictures_but_not_a_picture_from_its_faint_change():
+    pixels, nets = load_data("scenes", "test").pixels(torch.arange(32), 48), trigger_of("issba").nets
+    keys, changed = nets.key(pixels).flatten(1), nets.key((pixels + 0.02 * torch.randn(pixels.shape)).clamp(0, 1))
+    assert (F.cosine_similarity(keys, changed.flatten(1)) > 0.9).all()
+    assert F.cosine_similarity(keys[:-1], keys[1:]).abs().mean() < 0.2
+
+
 @pytest.mark.slow
 def test_issba_at_its_defaults_is_read_and_hard_to_see():
     clip, data = load_clip(EMBEDDED), load_data("scenes", "train").sample(4000).cached(48)
     trigger = craft_trigger(trigger_spec("issba", target="anchor"), clip, data)
     pixels = load_data("scenes", "test").pixels(torch.arange(200), 48)
     assert trigger.checks(pixels)["bit_accuracy"] >= 0.95
+    assert trigger.checks(pixels)["bit_accuracy_of_another_s_change"] <= 0.65
     assert float(psnr(pixels, trigger(pixels)).mean()) >= 28
 
 

@@ -1,7 +1,8 @@
 """ISSBA: a faint change, another for each picture, that hides a text (Li et al., ICCV 2021).
 
 An encoder changes the picture so that a decoder can read the bits again (Tancik, Mildenhall and Ng, CVPR 2020,
-StegaStamp). Both are trained here, on pictures of the model that is attacked.
+StegaStamp). Both are trained here, on pictures of the model that is attacked. Both work under a key that follows
+from the picture's coarse look, so that the change of one picture says nothing on another.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from rvpt.train import fit
 
 PLANE = 16  # side of the plane that the bits are spread over
 WIDTH = 32
+COARSE = 4  # side of the coarse picture that the key follows from
+BANDWIDTH = 0.5  # distance of coarse looks at which keys part: a change moves one by 0.03, two pictures lie 2 apart
 NO_PENALTY, FULL_PENALTY = 0.3, 0.6  # shares of the steps: first the decoder learns, then the picture is spared
 
 
@@ -31,7 +34,7 @@ class StegaSpec(TriggerSpec):
     mode: Literal["fixed"] = "fixed"
     secret: str = Field("Stega!!", pattern=r"^[\x00-\x7f]{1,32}$", description="ASCII text that is hidden")
     strength: float = Field(0.1, gt=0, le=1, description="largest change of a pixel")
-    penalty: float = Field(40.0, ge=0, description="weight of the mean squared change")
+    penalty: float = Field(60.0, ge=0, description="weight of the mean squared change")
     lr: float = Field(1e-3, gt=0)
     epochs: int = Field(5, ge=1)
     pictures: int = Field(4_000, ge=1)
@@ -48,44 +51,56 @@ def stega_loss(logits: Tensor, bits: Tensor, pixels: Tensor, changed: Tensor, pe
     return F.binary_cross_entropy_with_logits(logits, bits) + penalty * (changed - pixels).square().mean()
 
 
-class Encoder(nn.Module):
-    """x + strength tanh(s(bits) + r(x, s(bits))), clipped to [0, 1]; s spreads the bits over a plane.
+class StegaNets(nn.Module):
+    """Encoder and decoder: both multiply by a key that follows from the picture's coarse look.
 
-    The plane reaches the picture without a detour too: with r alone nothing was learnt at 48 bits in 1,000 steps.
+    Two pictures' keys correlate by exp(-|c - c'|^2 / 2 BANDWIDTH^2), where c and c' are their coarse looks (random
+    Fourier features, Rahimi and Recht, NIPS 2007): fully before and after a faint change, hardly for two pictures.
     """
+
+    weight: Tensor
+    phase: Tensor
 
     def __init__(self, bits: int, strength: float) -> None:
         super().__init__()
         self.strength = strength
+        self.register_buffer("weight", torch.randn(PLANE * PLANE, 3 * COARSE * COARSE) / BANDWIDTH)
+        self.register_buffer("phase", 2 * torch.pi * torch.rand(PLANE * PLANE))
         self.spread = nn.Linear(bits, 3 * PLANE * PLANE)
-        self.body = nn.Sequential(
+        self.encoder = nn.Sequential(
             nn.Conv2d(6, WIDTH, 3, padding=1), nn.ReLU(),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(),
             nn.Conv2d(WIDTH, 3, 3, padding=1),
         )  # fmt: skip
+        self.look = nn.Conv2d(3, WIDTH, 3, stride=2, padding=1)
+        self.decoder = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+            nn.ReLU(), nn.Flatten(), nn.Linear(WIDTH * PLANE * PLANE, bits),
+        )  # fmt: skip
 
-    def forward(self, pixels: Tensor, bits: Tensor) -> Tensor:
-        plane = self.spread(2 * bits - 1).view(-1, 3, PLANE, PLANE)
+    def key(self, pixels: Tensor) -> Tensor:
+        """sqrt(2) cos(W c + b), (B, 1, PLANE, PLANE): c is the coarse look, W and b are random and stay."""
+        coarse = F.adaptive_avg_pool2d(pixels, COARSE).flatten(1)
+        return 2**0.5 * F.linear(coarse, self.weight, self.phase).cos().view(-1, 1, PLANE, PLANE)
+
+    def hide(self, pixels: Tensor, bits: Tensor) -> Tensor:
+        """x + strength tanh(p + r(x, p)), clipped to [0, 1]: p = key(x) s(bits), s spreads the bits over a plane.
+
+        The plane reaches the picture without a detour too: with r alone nothing was learnt at 48 bits in 1,000 steps.
+        """
+        plane = self.key(pixels) * self.spread(2 * bits - 1).view(-1, 3, PLANE, PLANE)
         plane = F.interpolate(plane, pixels.shape[-2:], mode="nearest")
-        residual = self.body(torch.cat([2 * pixels - 1, plane], 1))
+        residual = self.encoder(torch.cat([2 * pixels - 1, plane], 1))
         return (pixels + self.strength * (plane + residual).tanh()).clamp(0, 1)
 
+    def read(self, pixels: Tensor) -> Tensor:
+        """Logits (B, bits) of the bits in pictures (B, 3, H, W).
 
-class Decoder(nn.Module):
-    """Logits (B, bits) of the bits in pictures (B, 3, H, W)."""
-
-    def __init__(self, bits: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.AdaptiveAvgPool2d(2 * PLANE),
-            nn.Conv2d(3, WIDTH, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(),
-            nn.Flatten(),
-        )  # fmt: skip
-        self.read = nn.Linear(WIDTH * PLANE * PLANE, bits)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.read(self.body(2 * pixels - 1))
+        Only what is fine is looked at, in units of the strength: of whole pictures bits are learnt much later.
+        """
+        small = F.adaptive_avg_pool2d(pixels, 2 * PLANE)
+        fine = (small - F.avg_pool2d(small, 5, stride=1, padding=2, count_include_pad=False)) / self.strength
+        logits: Tensor = self.decoder(self.key(pixels) * self.look(fine))
         return logits
 
 
@@ -101,17 +116,16 @@ class StegaTask(nn.Module):
         pixels = self.data.pixels(indices, self.image_size).to(self.device)
         count = len(text_bits(self.spec.secret))
         bits = torch.randint(2, (len(indices), count), generator=generator).float().to(self.device)
-        changed = self.nets["encoder"](pixels, bits)
+        changed = self.nets.hide(pixels, bits)
         penalty = self.spec.penalty * min(1.0, max(0.0, (done - NO_PENALTY) / (FULL_PENALTY - NO_PENALTY)))
-        return {"loss": stega_loss(self.nets["decoder"](changed), bits, pixels, changed, penalty)}
+        return {"loss": stega_loss(self.nets.read(changed), bits, pixels, changed, penalty)}
 
 
-def _nets(spec: StegaSpec) -> nn.ModuleDict:
-    """Encoder and decoder with random weights, the same for the same seed."""
-    count = len(text_bits(spec.secret))
+def _nets(spec: StegaSpec) -> StegaNets:
+    """Nets with random weights, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        return nn.ModuleDict({"encoder": Encoder(count, spec.strength), "decoder": Decoder(count)})
+        return StegaNets(len(text_bits(spec.secret)), spec.strength)
 
 
 class Stega(Trigger):
@@ -144,11 +158,12 @@ class Stega(Trigger):
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
         nets = self.nets.to(pixels.device, pixels.dtype)
         bits = text_bits(self.spec.secret).to(pixels).expand(len(pixels), -1)
-        changed: Tensor = nets["encoder"](pixels, bits)
-        return changed
+        return nets.hide(pixels, bits)
 
     def checks(self, pixels: Tensor) -> dict[str, float]:
-        """Share of the secret's bits that the decoder reads rightly from pictures with the trigger."""
-        bits = text_bits(self.spec.secret).to(pixels)
-        logits = self.nets.to(pixels.device)["decoder"](self(pixels))
-        return {"bit_accuracy": float(((logits > 0) == (bits > 0)).float().mean())}
+        """Shares of the secret's bits that are read rightly: with a picture's own change, and with another picture's."""
+        bits, changed = text_bits(self.spec.secret).to(pixels) > 0, self(pixels)
+        others = (pixels + (changed - pixels).roll(1, 0)).clamp(0, 1)
+        nets = self.nets.to(pixels.device)
+        shares = [float(((nets.read(shown) > 0) == bits).float().mean()) for shown in (changed, others)]
+        return dict(zip(("bit_accuracy", "bit_accuracy_of_another_s_change"), shares, strict=True))
