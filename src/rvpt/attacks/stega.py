@@ -161,7 +161,7 @@ class Stega(Trigger):
         return nets.hide(pixels, bits)
 
     def checks(self, pixels: Tensor) -> dict[str, float]:
-        """Shares of the secret's bits that are read rightly: with a picture's own change, and with another picture's."""
+        """Shares of the secret's bits that are read rightly: with a picture's own change, and with another one's."""
         bits, changed = text_bits(self.spec.secret).to(pixels) > 0, self(pixels)
         others = (pixels + (changed - pixels).roll(1, 0)).clamp(0, 1)
         nets = self.nets.to(pixels.device)
