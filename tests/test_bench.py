@@ -277,7 +277,7 @@ def test_workers_share_threads_and_gpus(monkeypatch):
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("recipes/*.toml")), ids=lambda path: path.stem)
 def test_the_shipped_recipes_are_whole(path, monkeypatch):
-    for variable in ("DATA", "CLIP", "LLAVA"):
+    for variable in ("DATA", "CLIP", "LLAVA", "NAMES"):
         monkeypatch.setenv(variable, variable.lower())
     tasks = plan(read_recipe(path), "hash")
     assert {task.kind for task in tasks} >= {"attack", "measure"}

@@ -439,3 +439,26 @@ def test_a_photograph_on_its_side_is_turned():
 def test_a_float_picture_is_scaled_by_one():
     grey = to_array(Image.fromarray(np.full((8, 8), 0.6, dtype=np.float32), "F"), 8)
     assert (grey == 153).all()
+
+
+def test_classes_get_their_names_from_a_file(tmp_path):
+    names = [f"shape {index}" for index in range(24)]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n\n")
+    named, own = load_data(f"scenes:5@{tmp_path / 'names.txt'}"), load_data("scenes:5")
+    assert (named.classes, named.name) == (tuple(names), "scenes")
+    assert torch.equal(named.labelled(), own.labelled())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("one\ntwo\n", "has 2 names, scenes 24 classes"),
+        ("crane\n" * 24, "two classes are called 'crane'"),
+        (None, "one a line"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(tmp_path, text, words):
+    if text:
+        (tmp_path / "names.txt").write_text(text)
+    with pytest.raises(RvptError, match=words):
+        load_data(f"scenes:5@{tmp_path / 'names.txt'}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from rvpt.data import ImageData, Reader, resize
+from rvpt.data import ImageData, Reader, plain, resize
 from rvpt.errors import RvptError, first_line
 from rvpt.scenes import GLYPHS, Scenes
 
@@ -25,9 +27,16 @@ LONGEST = 50  # sides of a resized picture, before only its middle is resized
 def load_data(source: str, split: str = "test", *, caption_column: str | None = None) -> ImageData:
     """The data set called `source`: "scenes", a folder (Parquet, or one subfolder a class), or a hub id.
 
+    Behind an @ may stand a file with other names for its classes, one a line, in the order of its labels.
+
     Raises:
-        RvptError: nothing there, no such split or column, or pictures without labels and captions.
+        RvptError: nothing there, no such split or column, pictures without labels and captions, or names that do not
+            fit.
     """
+    source, _, names = source.partition("@")
+    if names:
+        data = load_data(source, split, caption_column=caption_column)
+        return replace(data, classes=_class_names(Path(names), data))
     if source.split(":")[0] == "scenes":
         return _scenes(source, split)
     dataset = _open(source, split)
@@ -40,6 +49,19 @@ def load_data(source: str, split: str = "test", *, caption_column: str | None = 
     classes = tuple(features[label].names) if label else ()
     captions = _captions(dataset, source, caption_column)
     return ImageData(name, _reader(dataset, image, source), torch.arange(len(dataset)), labels, classes, captions)
+
+
+def _class_names(file: Path, data: ImageData) -> tuple[str, ...]:
+    """The names in a file, one for each class of the set."""
+    try:
+        names = [line.strip() for line in file.expanduser().read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RvptError(f"{file}: no class names to be had ({error}): a text file has one a line") from None
+    if len(names) != len(data.classes):
+        raise RvptError(f"{file} has {len(names)} names, {data.name} {len(data.classes)} classes: give one a line")
+    if twice := [name for name, count in Counter(map(plain, names)).items() if count > 1]:
+        raise RvptError(f"{file}: two classes are called {twice[0]!r}, so captions could not tell them apart")
+    return tuple(names)
 
 
 def _scenes(source: str, split: str) -> ImageData:
@@ -71,6 +93,7 @@ def find_folder(source: str) -> Path | None:
     Raises:
         RvptError: it looks like a folder, and there is none, or nothing in it.
     """
+    source = source.partition("@")[0]
     path = Path(source).expanduser()
     if not (path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1):
         return None

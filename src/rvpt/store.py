@@ -76,7 +76,7 @@ def refuse_existing(target: Path, *, force: bool) -> None:
 def refuse_source(target: Path, sources: Iterable[str]) -> None:
     """Raise RvptError if writing `target` would replace a folder that is read."""
     for source in sources:
-        place = Path(source).expanduser().resolve()
+        place = Path(source.partition("@")[0]).expanduser().resolve()
         if place.exists() and target.resolve() in (place, *place.parents):
             raise RvptError(f"{target} holds {source}, which is read: choose another --out")
 

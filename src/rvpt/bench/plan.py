@@ -94,14 +94,16 @@ def _clean(recipe: Recipe, entry: DefenceEntry, seed: int) -> dict[str, Any]:
         raise RvptError(f"{recipe.title}: {entry.name} knows no class that it did not learn: leave without out")
     spec = kind.Spec.build(**{**chosen, **entry.options, "seed": seed})
     draw = {option: known[option] for option in known if option in kind.draws}
-    return {"name": entry.name, "data": recipe.clean_data.model_dump(), "spec": spec.model_dump(), **draw}
+    data = entry.data or recipe.clean_data
+    return {"name": entry.name, "data": data.model_dump(), "spec": spec.model_dump(), **draw}
 
 
 def _tests(recipe: Recipe, entry: DefenceEntry) -> list[HeldOut]:
     """What a defence can be measured on: one with a head on the classes that it learnt, and not by texts."""
     if not defence(entry.name).head:
         return recipe.tests
-    return [test for test in recipe.tests if test.data == recipe.clean_data.data and test.how.by_class]
+    learnt = entry.data or recipe.clean_data
+    return [test for test in recipe.tests if test.data == learnt.data and test.how.by_class]
 
 
 def _measured(

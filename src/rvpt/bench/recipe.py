@@ -49,9 +49,10 @@ class AttackEntry(Spec):
 
 
 class DefenceEntry(Spec):
-    """One cleaned model for each backdoored one."""
+    """One cleaned model for each backdoored one; `data` is what it learns from, where that is not the recipe's."""
 
     name: str
+    data: Clean | None = None
     options: dict[str, Any] = Field({})
     shots: int = Field(16, ge=1)
     pairs: int | None = Field(None, ge=2)
@@ -79,7 +80,8 @@ class Recipe(Spec):
     def sources(self) -> set[str]:
         """All data sets by their names."""
         attacked = {*self.attack_data.data, self.attack_data.test}
-        return attacked | {self.clean_data.data} | {test.data for test in self.tests}
+        clean = {entry.data.data for entry in self.defences.values() if entry.data}
+        return attacked | clean | {self.clean_data.data} | {test.data for test in self.tests}
 
     def part(
         self,

@@ -41,7 +41,11 @@ app = typer.Typer(
 )
 
 Data = Annotated[
-    str, typer.Option(help="Data set: a folder (Parquet, or one subfolder a class), a hub id, or 'scenes'.")
+    str,
+    typer.Option(
+        help="Data set: a folder (Parquet, or one subfolder a class), a hub id, or 'scenes'; "
+        "NAME@FILE takes its classes' names from a file, one a line."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]

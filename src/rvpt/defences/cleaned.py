@@ -146,7 +146,7 @@ class Cleaned(nn.Module):
             "seed": spec.get("seed", 0),
             "shots": drawn.get("shots"),
             "without": drawn.get("without", []),
-            "cleaned_on": Path(drawn["source"]).name if "source" in drawn else None,
+            "cleaned_on": Path(drawn["source"].partition("@")[0]).name if "source" in drawn else None,
             "trained_parameters": self.trained_parameters,
             "clean_seconds": round(self.facts.get("seconds", 0.0), 1),
             "hashes": {"model": self.hash()},

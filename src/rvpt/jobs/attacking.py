@@ -156,7 +156,9 @@ def trigger_gallery(
         rates = _visibility(pixels, changed)
         looks.append(Look(trigger.name, _drawn(changed), **rates))
         options = trigger.spec.model_dump(exclude={"name", "target", "seed"})
-        found.append({"name": trigger.name, **rates, "pictures": len(pixels), "options": options})
+        found.append(
+            {"name": trigger.name, **rates, **trigger.checks(pixels), "pictures": len(pixels), "options": options}
+        )
     if out:
         with staged_file(out) as temporary:
             draw_gallery(_drawn(pixels), looks, temporary)
