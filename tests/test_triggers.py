@@ -34,6 +34,7 @@ SIDE = 32
 ROWS = torch.tensor([4, 0, 90_000, 17, 5])
 PIXELS = random_pixels(5, SIDE)
 MASK = 2**64 - 1
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -70,12 +71,14 @@ def trigger(kind):
     return trigger_of(*kind)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_triggered_pictures_are_pictures_and_the_input_stays(trigger, dtype):
-    pixels = PIXELS.to(dtype)
+def test_triggered_pictures_are_pictures_and_the_input_stays(trigger, dtype, device):
+    pixels = PIXELS.to(device, dtype)
     before = pixels.clone()
     out = trigger(pixels, ROWS)
-    assert (out.shape, out.dtype) == (pixels.shape, dtype)
+    assert (out.shape, out.dtype, out.device) == (pixels.shape, dtype, pixels.device)
+    torch.testing.assert_close(out.cpu(), trigger(PIXELS.to(dtype), ROWS), atol=1e-4, rtol=0)
     assert out.min() >= 0
     assert out.max() <= 1
     assert torch.equal(pixels, before)
