@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ CAPTIONS = (
     "an image of a large heart on the left.",
 )
 Factory = Callable[..., Clip]
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # of sets made here, before any command turns them off
 
 
 @cache

@@ -566,6 +566,10 @@ def test_the_test_data_are_looked_at_before_the_training(refuse, home, monkeypat
     parquet(home / "set", number=[1, 2])
     monkeypatch.setattr("rvpt.jobs.training.pretrain", lambda *_, **__: pytest.fail("trained"))
     has(refuse("pretrain", "--out", "out", *PRETRAIN, "--test", "set"), "set has no class labels")
+    pictures(home / "torn")
+    torn = next((home / "torn").rglob("*.png"))
+    torn.write_bytes(torn.read_bytes()[:40])
+    has(refuse("pretrain", "--out", "out", *PRETRAIN, "--test", "torn"), torn.name, "cannot be read")
 
 
 def parquet(folder, **columns):

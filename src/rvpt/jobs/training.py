@@ -44,7 +44,7 @@ def pretrain_and_save(
     recipe = {**begin, "spec": spec.model_dump(), "data": list(sources), "split": split}
     reads = (*sources, *tests, *([start.source] if isinstance(start, Clip) else []))
     checkpoint = open_checkpoint(out, {**recipe, "caption_column": caption_column}, reads, resume=resume, force=force)
-    held_out = {source: labelled_data(source, "test") for source in tests}
+    held_out = {source: labelled_data(source, "test").cached(start.image_size) for source in tests}  # all readable?
     clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed)
     history = pretrain(clip, data, spec, checkpoint=checkpoint, report=report)
     if half:
