@@ -331,8 +331,10 @@ def test_an_interrupted_measurement_keeps_the_rows_of_models_that_were_measured(
 
 
 SLOW = """
-import contextlib, sys, time
+import contextlib, signal, sys, time
 import rvpt.progress
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell's background jobs ignore
 
 @contextlib.contextmanager
 def bar(title):

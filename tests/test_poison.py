@@ -1,6 +1,7 @@
 """Poisoned pairs, the list of what was changed, and the backdoored model."""
 
 from collections import Counter
+from typing import get_args
 
 import pytest
 import torch
@@ -200,7 +201,8 @@ def test_captions_of_poisoned_pairs_are_replaced_and_no_others():
 @pytest.mark.parametrize("name", [name for name, kind in TRIGGERS.items() if not kind.crafted])
 def test_pictures_of_poisoned_pairs_are_triggered_at_8_bits_and_no_others(name):
     before = pixels(DATA)
-    entry = poison_of(name, n=20)
+    *_, mode = get_args(TRIGGERS[name].Spec.model_fields["mode"].annotation)  # fresh, where there is anything to draw
+    entry = poison_of(name, mode=mode, n=20)
     poisoned, changes = poison(DATA, {"p": entry})
     rows = torch.tensor([change.row for change in changes])
     expected = before.clone()
