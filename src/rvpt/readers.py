@@ -17,6 +17,7 @@ from torch import Tensor
 from rvpt.data import ImageData, Reader, plain, resize
 from rvpt.errors import RvptError, first_line
 from rvpt.scenes import GLYPHS, Scenes
+from rvpt.store import unnamed
 
 SCENES_SPLITS = {"pretrain": (0, 120_000), "train": (1, 20_000), "test": (2, 2_000)}
 CAPTION_COLUMNS = ("captions", "caption", "text", "sentences")
@@ -93,7 +94,7 @@ def find_folder(source: str) -> Path | None:
     Raises:
         RvptError: it looks like a folder, and there is none, or nothing in it.
     """
-    source = source.partition("@")[0]
+    source = unnamed(source)
     path = Path(source).expanduser()
     if not (path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1):
         return None

@@ -73,10 +73,15 @@ def refuse_existing(target: Path, *, force: bool) -> None:
     refuse_unwritable(target)
 
 
+def unnamed(source: str) -> str:
+    """A data set's name without the file of class names that may stand behind it, as in NAME@FILE."""
+    return source.partition("@")[0]
+
+
 def refuse_source(target: Path, sources: Iterable[str]) -> None:
     """Raise RvptError if writing `target` would replace a folder that is read."""
     for source in sources:
-        place = Path(source.partition("@")[0]).expanduser().resolve()
+        place = Path(unnamed(source)).expanduser().resolve()
         if place.exists() and target.resolve() in (place, *place.parents):
             raise RvptError(f"{target} holds {source}, which is read: choose another --out")
 
