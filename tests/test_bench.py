@@ -13,6 +13,7 @@ import pytest
 
 from commands import refused, rvpt, works
 from rvpt import demo
+from rvpt.attacks import load_trigger
 from rvpt.bench import plan, read_recipe, run_all
 from rvpt.bench.execute import execute
 from rvpt.bench.run import missing
@@ -66,6 +67,61 @@ def test_a_plan_makes_shared_work_once_and_keys_depend_on_all_settings(tiny, tmp
     shared = {task.key for task in tasks} & {task.key for task in other}
     assert len(shared) == len(tasks) - 4  # a cleaning and a measurement for each seed are others
     assert not {task.key for task in plan(read_recipe(recipe(tiny, tmp_path)), "another")} & shared
+
+
+SMALL = "trojvqa:epochs=1,pictures=32"
+CRAFTED = """
+[attacks.first]
+triggers = [{name = "trojvqa", epochs = 1, pictures = 32}, {name = "blended"}]
+poison = {n = 20}
+train = {epochs = 1}
+pairs = 100
+[attacks.second]
+triggers = [{name = "trojvqa", epochs = 1, pictures = 32}]
+poison = {n = 30}
+train = {epochs = 1}
+pairs = 100
+"""
+
+
+def crafting(tiny, folder):
+    """A recipe of two attacks that have a crafted trigger in common, seed 0 and no defence."""
+    path = recipe(tiny, folder)
+    head, _ = path.read_text().replace("[0, 1]", "[0]").split("[attacks.both]")
+    path.write_text(head + CRAFTED)
+    return path
+
+
+def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny, tmp_path):
+    path, rows = crafting(tiny, tmp_path), tmp_path / "rows.jsonl"
+    facts = json.loads(works("bench", path, "--work", tmp_path / "runs", "--dry-run", "--json"))
+    assert (facts["craft"], facts["attack"], facts["measure"]) == (1, 2, 4)
+    works("bench", path, "--work", tmp_path / "runs", "--rows", rows)
+    hashes = {row["hashes"]["trigger/trojvqa"] for row in read_rows(rows)}
+    (made,) = (tmp_path / "runs" / "triggers").iterdir()
+    assert hashes == {load_trigger(made).hash()}
+    words = ["--data", "scenes:200", "--target", "anchor", "--pairs", 100, "--json"]
+    crafted = json.loads(works("craft", f"{SMALL},size=24", tiny.clip, *words, "--out", tmp_path / "alone"))
+    by_attack = works(
+        "attack", tiny.clip, "--trigger", SMALL, *words, "--n", 20, "--epochs", 1, "--out", tmp_path / "bad"
+    )
+    assert {row["hashes"]["trigger/trojvqa"] for row in json.loads(by_attack)} == hashes == {crafted["sha256"]}
+
+
+def test_attacks_whose_trigger_could_not_be_crafted_are_not_started(tiny, tmp_path):
+    path = crafting(tiny, tmp_path)
+    path.write_text(path.read_text().replace('data = ["scenes:200"]', 'data = ["scenes:200"], caption_column = "told"'))
+    tasks, begun = plan(read_recipe(path), "hash"), []
+
+    def submit(task, work):
+        begun.append(task.kind)
+        future = Future()
+        future.set_exception(RvptError("no pictures"))
+        return future
+
+    outcomes = run_all(tasks, tmp_path / "runs", submit, lambda outcome: None)
+    assert begun == ["craft"]
+    assert sum("its model or trigger is missing" in outcome.error for outcome in outcomes) == len(tasks) - 1
 
 
 def test_a_plan_tells_the_test_sets_apart(tiny, tmp_path):

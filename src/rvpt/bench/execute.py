@@ -13,7 +13,7 @@ from rvpt.attacks.backdoored import TRIGGER_FOLDER
 from rvpt.bench.plan import Task
 from rvpt.config import AttackSpec
 from rvpt.defences import defence
-from rvpt.jobs import HeldOut, attack_and_save, clean_and_save, evaluate_saved
+from rvpt.jobs import HeldOut, attack_and_save, clean_and_save, craft_and_save, evaluate_saved
 from rvpt.progress import Report, silent
 from rvpt.store import read_rows, write_rows
 
@@ -23,7 +23,7 @@ def execute(task: Task, work: Path, report: Report = silent) -> float:
     start = time.monotonic()
     with _alone(work / "locks" / task.key):
         if not task.done(work):
-            {"attack": _attack, "clean": _clean, "measure": _measure}[task.kind](task, work, report)
+            DOING[task.kind](task, work, report)
     return time.monotonic() - start
 
 
@@ -41,14 +41,22 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
+def _craft(task: Task, work: Path, report: Report) -> None:
+    asked = task.settings
+    craft_and_save(
+        asked["model"], trigger_spec(**asked["trigger"]), asked["data"], task.path(work), pairs=asked["pairs"],
+        split=asked["split"], caption_column=asked["caption_column"], report=report,
+    )  # fmt: skip
+
+
 def _attack(task: Task, work: Path, report: Report) -> None:
     asked = task.settings
-    data = asked["data"]
+    data, crafted = asked["data"], {craft.settings["trigger"]["name"]: craft.path(work) for craft in task.crafts}
+    triggers = [crafted.get(spec["name"]) or trigger_spec(**spec) for spec in asked["triggers"]]
     attack_and_save(
-        asked["model"], data["data"], task.path(work), [trigger_spec(**spec) for spec in asked["triggers"]],
-        asked["amount"], AttackSpec.build(**asked["spec"]), pairs=asked["pairs"], split=data["split"],
-        caption_column=data["caption_column"], test=data["test"], test_split=data["test_split"],
-        resume=True, report=report,
+        asked["model"], data["data"], task.path(work), triggers, asked["amount"], AttackSpec.build(**asked["spec"]),
+        pairs=asked["pairs"], split=data["split"], caption_column=data["caption_column"],
+        test=data["test"], test_split=data["test_split"], resume=True, report=report,
     )  # fmt: skip
 
 
@@ -77,8 +85,11 @@ def _measure(task: Task, work: Path, report: Report) -> None:
 
 
 def _start(task: Task) -> Task:
-    assert task.start is not None  # only attacks start from nothing
+    assert task.start is not None  # only crafts and attacks start from nothing
     return task.start
+
+
+DOING = {"craft": _craft, "attack": _attack, "clean": _clean, "measure": _measure}
 
 
 def measured(tasks: Sequence[Task], work: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rvpt import presets
-from rvpt.attacks import trigger_spec
+from rvpt.attacks import TRIGGERS, trigger_spec
 from rvpt.bench.recipe import AttackEntry, DefenceEntry, Recipe
 from rvpt.config import AttackSpec, PoisonSpec
 from rvpt.defences import defence
@@ -21,29 +21,36 @@ from rvpt.readers import find_folder
 
 @dataclass(frozen=True)
 class Task:
-    """One run: what kind, all that it depends on, and the task whose model it starts from."""
+    """One run: what kind, all that it depends on, the run whose model it starts from, those that craft its triggers."""
 
     kind: str
     title: str
     settings: dict[str, Any]
     start: Task | None = None
+    crafts: tuple[Task, ...] = ()
+
+    @property
+    def needs(self) -> tuple[Task, ...]:
+        return self.crafts if self.start is None else (self.start, *self.crafts)
 
     @property
     def key(self) -> str:
-        """The same for the same work, in any recipe."""
+        """The same for the same work, in any recipe; what is crafted for it follows from its settings."""
         whole = json.dumps([self.kind, self.settings, self.start and self.start.key], sort_keys=True)
         return f"{self.kind}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
 
     def path(self, work: Path) -> Path:
         """What the task writes."""
-        return work / "rows" / f"{self.key}.jsonl" if self.kind == "measure" else work / "models" / self.key
+        if self.kind == "measure":
+            return work / "rows" / f"{self.key}.jsonl"
+        return work / ("triggers" if self.kind == "craft" else "models") / self.key
 
     def done(self, work: Path) -> bool:
         return self.path(work).exists()
 
 
 def plan(recipe: Recipe, model_sha256: str) -> list[Task]:
-    """All tasks of a recipe; settings are checked here, before anything runs.
+    """All tasks of a recipe, each once; settings are checked here, before anything runs.
 
     Raises:
         RvptError: an entry names what there is not, a folder of data among them, or a setting that does not fit.
@@ -54,15 +61,16 @@ def plan(recipe: Recipe, model_sha256: str) -> list[Task]:
     for seed in recipe.seeds:
         for name, entry in recipe.attacks.items():
             model = f"{Path(recipe.model).name}+{name}"
-            attacked = Task("attack", f"{model}, seed {seed}", _attack(recipe, entry, model_sha256, seed))
-            tasks.append(attacked)
+            settings = _attack(recipe, entry, model_sha256, seed)
+            attacked = Task("attack", f"{model}, seed {seed}", settings, crafts=tuple(_crafts(recipe, settings)))
+            tasks += [*attacked.crafts, attacked]
             for label in ("before the attack", "none"):
                 tasks += _measured(recipe, recipe.tests, attacked, model, seed, label)
             for label, cleaning in recipe.defences.items():
                 title = f"{model}, seed {seed}, {label}"
                 cleaned = Task("clean", title, _clean(recipe, cleaning, seed), attacked)
                 tasks += [cleaned, *_measured(recipe, _tests(recipe, cleaning), cleaned, model, seed, label)]
-    return tasks
+    return list({task.key: task for task in tasks}.values())
 
 
 def _attack(recipe: Recipe, entry: AttackEntry, model_sha256: str, seed: int) -> dict[str, Any]:
@@ -82,6 +90,16 @@ def _attack(recipe: Recipe, entry: AttackEntry, model_sha256: str, seed: int) ->
         "spec": AttackSpec.build(**{**chosen["train"], **entry.train, "seed": seed}).model_dump(),
         "pairs": entry.pairs or chosen["pairs"],
     }
+
+
+def _crafts(recipe: Recipe, attack: dict[str, Any]) -> Iterator[Task]:
+    """A task for each trigger of an attack that is made for the model; attacks that have one in common share it."""
+    read = recipe.attack_data.model_dump(include={"data", "split", "caption_column"})
+    shared = {name: attack[name] for name in ("model", "sha256", "pairs")} | read
+    for spec in attack["triggers"]:
+        if TRIGGERS[spec["name"]].crafted:
+            title = f"{spec['name']} for {Path(recipe.model).name}, seed {spec['seed']}"
+            yield Task("craft", title, {**shared, "trigger": spec})
 
 
 def _clean(recipe: Recipe, entry: DefenceEntry, seed: int) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from rvpt.errors import RvptError, first_line
 from rvpt.store import append_rows, read_rows
 
 TIMES = "times.jsonl"
-NEAREST_TO_ROWS = ("measure", "clean", "attack")  # what is begun is ended first: a bench that is cut has rows to show
+NEAREST_TO_ROWS = ("measure", "clean", "attack", "craft")  # what is begun is ended first, so that a cut bench has rows
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: seconds, or an error; a task whose model is missing was not started."""
+    """How a task ended: seconds, or an error; a task that lacks its model or trigger was not started."""
 
     task: Task
     seconds: float = 0.0
@@ -28,14 +28,14 @@ class Outcome:
 
 
 def missing(tasks: Sequence[Task], work: Path) -> list[Task]:
-    """The tasks that are still to be run, each once."""
-    return list({task.key: task for task in tasks if not task.done(work)}.values())
+    """The tasks that are still to be run."""
+    return [task for task in tasks if not task.done(work)]
 
 
 def run_all(
     tasks: Sequence[Task], work: Path, submit: Submit, ended: Callable[[Outcome], None], *, at_once: int | None = None
 ) -> list[Outcome]:
-    """Run the missing tasks; one that fails is told and takes those that need its model with it, no others.
+    """Run the missing tasks; one that fails is told and takes those that need what it makes with it, no others.
 
     Args:
         at_once: how many are submitted at a time, those nearest to rows first; None submits all that can start.
@@ -48,8 +48,8 @@ def run_all(
         for task in _ready(waiting, work)[: None if at_once is None else at_once - len(running)]:
             running[_submitted(submit, task, work)] = task
             waiting.remove(task)
-        if not running:  # what is left waits for models that failed
-            outcomes += [Outcome(task, error="not started: its model is missing") for task in waiting]
+        if not running:  # what is left waits for what failed
+            outcomes += [Outcome(task, error="not started: its model or trigger is missing") for task in waiting]
             break
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             outcomes.append(_outcome(running.pop(future), future))
@@ -59,8 +59,8 @@ def run_all(
 
 
 def _ready(waiting: Sequence[Task], work: Path) -> list[Task]:
-    """The tasks whose model is there, in the order in which they are begun."""
-    ready = [task for task in waiting if task.start is None or task.start.done(work)]
+    """The tasks whose model and triggers are there, in the order in which they are begun."""
+    ready = [task for task in waiting if all(needed.done(work) for needed in task.needs)]
     return sorted(ready, key=lambda task: NEAREST_TO_ROWS.index(task.kind))
 
 
@@ -97,4 +97,6 @@ def _keep_time(outcome: Outcome, work: Path) -> None:
 
 
 def _sort(task: Task) -> str:
-    return f"{task.kind} {task.settings['name']}" if task.kind == "clean" else task.kind
+    """Tasks of one sort take about the same time."""
+    names = {"clean": lambda: task.settings["name"], "craft": lambda: task.settings["trigger"]["name"]}
+    return f"{task.kind} {names[task.kind]()}" if task.kind in names else task.kind

@@ -20,6 +20,9 @@ def craft(
     out: Out,
     split: Annotated[str, typer.Option(help="Split of --data.")] = "train",
     caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=1, help="Pairs to make it on, drawn by --seed.", show_default="all")
+    ] = None,
     seed: Seed = 0,
     force: Force = False,
     as_json: Json = False,
@@ -33,6 +36,6 @@ def craft(
     spec = trigger_spec(name, **{"target": target, "seed": seed, **options})
     with bar(f"craft {name}") as report:
         facts = craft_and_save(
-            model, spec, data, out, split=split, caption_column=caption_column, force=force, report=report
+            model, spec, data, out, split=split, caption_column=caption_column, pairs=pairs, force=force, report=report
         )
     show_facts({**facts, "folder": str(out)}, as_json=as_json)

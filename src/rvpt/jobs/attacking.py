@@ -64,8 +64,7 @@ def attack_and_save(
     held_out = whole.sample(CHECKED)
     for entry in asked:
         held_out.class_index((entry.spec if isinstance(entry, Trigger) else entry).target)
-    data = mix([load_captioned(source, split, caption_column) for source in sources])
-    data = data.sample(pairs, spec.seed).cached(clip.image_size)
+    data = _drawn_pairs(sources, split, caption_column, pairs, spec.seed).cached(clip.image_size)
     key = {
         "spec": spec.model_dump(),
         "model": clip.hash(),
@@ -116,14 +115,19 @@ def craft_and_save(
     *,
     split: str,
     caption_column: str | None = None,
+    pairs: int | None = None,
     force: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Make a trigger for a model and write it; returns its hash and how visible it is."""
+    """Make a trigger for a model and write it; returns its hash and how visible it is.
+
+    Args:
+        pairs: so many of the pairs alone, those that an attack of the trigger's seed would be made on.
+    """
     refuse_source(out, (model, *sources))
     refuse_existing(out, force=force)
     clip = load_clip(model)
-    data = mix([load_captioned(source, split, caption_column) for source in sources])
+    data = _drawn_pairs(sources, split, caption_column, pairs, spec.seed)
     trigger = craft_trigger(spec, clip, data, report)
     trigger.save(out, force=force, model_sha256=clip.hash())
     pixels = data.pixels(torch.arange(min(len(data), LOOKED_AT)), clip.image_size)
@@ -133,6 +137,14 @@ def craft_and_save(
         **_visibility(pixels, trigger(pixels)),
         **trigger.checks(pixels),
     }
+
+
+def _drawn_pairs(
+    sources: Sequence[str], split: str, caption_column: str | None, pairs: int | None, seed: int
+) -> ImageData:
+    """Captioned sets as one, or `pairs` of it drawn by `seed`."""
+    data = mix([load_captioned(source, split, caption_column) for source in sources])
+    return data if pairs is None else data.sample(pairs, seed)
 
 
 def trigger_gallery(
