@@ -1,6 +1,7 @@
 """Rates against counting by hand, and Wilson's interval against its formula."""
 
 import math
+import sys
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from reference import place
+from rvpt.evaluation import peak_memory
 from rvpt.metrics import (
     Mean,
     Rate,
@@ -129,3 +131,10 @@ def test_perturbation_resistivity_is_the_mean_cosine():
     assert perturbation_resistivity(clean, changed) == Mean(1, 2)
     assert perturbation_resistivity(clean, -clean) == Mean(-2, 2)
     assert perturbation_resistivity(clean, changed).interval() is None
+
+
+def test_memory_is_told_where_the_system_tells_it(monkeypatch):
+    if not torch.cuda.is_available():
+        assert peak_memory() > 2**20
+        monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+        assert peak_memory() is None

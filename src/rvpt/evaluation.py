@@ -166,11 +166,13 @@ def _row(attack: str, metric: str, rate: Rate) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def peak_memory() -> int:
-    """Most bytes that this process held so far: on the GPU where there is one, else resident."""
+def peak_memory() -> int | None:
+    """Most bytes that this process held so far: on the GPU where there is one, else resident; None where none tells."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(kib if sys.platform == "darwin" else kib * 1024)
