@@ -109,9 +109,7 @@ def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny, tmp_p
 
 
 def test_attacks_whose_trigger_could_not_be_crafted_are_not_started(tiny, tmp_path):
-    path = crafting(tiny, tmp_path)
-    path.write_text(path.read_text().replace('data = ["scenes:200"]', 'data = ["scenes:200"], caption_column = "told"'))
-    tasks, begun = plan(read_recipe(path), "hash"), []
+    tasks, begun = plan(read_recipe(crafting(tiny, tmp_path)), "hash"), []
 
     def submit(task, work):
         begun.append(task.kind)

@@ -110,9 +110,10 @@ class OptimisedPatch(Patch):
     def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> OptimisedPatch:
         """Optimise the patch on pictures of `data` that are not of the target; `clip` stays as it is."""
         trigger = cls(spec, clip.image_size, cls.make(spec, clip.image_size).tensors)
-        some = data.select((~of_target(data, spec.target)).nonzero()[:, 0]).sample(spec.pictures, spec.seed)
-        if not len(some):
+        others = data.select((~of_target(data, spec.target)).nonzero()[:, 0])
+        if not len(others):
             raise RvptError(f"{data.name} has pictures of {spec.target!r} alone: a patch needs others to be put on")
+        some = others.sample(spec.pictures, spec.seed).cached(clip.image_size)  # each is shown in every epoch
         train = TrainSpec(lr=spec.lr, epochs=spec.epochs, batch_size=spec.batch_size, seed=spec.seed)
         with frozen(clip):
             task = PatchTask(trigger, clip, some, trigger.aims(clip, data))

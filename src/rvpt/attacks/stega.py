@@ -149,7 +149,7 @@ class Stega(Trigger):
     @classmethod
     def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> Stega:
         """Train encoder and decoder on pictures of `data` at the model's size."""
-        some = data.sample(spec.pictures, spec.seed)
+        some = data.sample(spec.pictures, spec.seed).cached(clip.image_size)  # each is shown in every epoch
         task = StegaTask(spec, some, clip.image_size, clip.device)
         train = TrainSpec(lr=spec.lr, epochs=spec.epochs, batch_size=spec.batch_size, seed=spec.seed, clip_norm=1.0)
         fit(task, len(some), train, report=report)

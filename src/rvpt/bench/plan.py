@@ -62,7 +62,7 @@ def plan(recipe: Recipe, model_sha256: str) -> list[Task]:
         for name, entry in recipe.attacks.items():
             model = f"{Path(recipe.model).name}+{name}"
             settings = _attack(recipe, entry, model_sha256, seed)
-            attacked = Task("attack", f"{model}, seed {seed}", settings, crafts=tuple(_crafts(recipe, settings)))
+            attacked = Task("attack", f"{model}, seed {seed}", settings, crafts=tuple(_crafts(settings)))
             tasks += [*attacked.crafts, attacked]
             for label in ("before the attack", "none"):
                 tasks += _measured(recipe, recipe.tests, attacked, model, seed, label)
@@ -92,13 +92,13 @@ def _attack(recipe: Recipe, entry: AttackEntry, model_sha256: str, seed: int) ->
     }
 
 
-def _crafts(recipe: Recipe, attack: dict[str, Any]) -> Iterator[Task]:
+def _crafts(attack: dict[str, Any]) -> Iterator[Task]:
     """A task for each trigger of an attack that is made for the model; attacks that have one in common share it."""
-    read = recipe.attack_data.model_dump(include={"data", "split", "caption_column"})
-    shared = {name: attack[name] for name in ("model", "sha256", "pairs")} | read
+    shared = {name: attack[name] for name in ("model", "sha256", "pairs")}
+    shared |= {name: attack["data"][name] for name in ("data", "split", "caption_column")}
     for spec in attack["triggers"]:
         if TRIGGERS[spec["name"]].crafted:
-            title = f"{spec['name']} for {Path(recipe.model).name}, seed {spec['seed']}"
+            title = f"{spec['name']} for {Path(attack['model']).name}, seed {spec['seed']}"
             yield Task("craft", title, {**shared, "trigger": spec})
 
 

@@ -98,5 +98,5 @@ def _keep_time(outcome: Outcome, work: Path) -> None:
 
 def _sort(task: Task) -> str:
     """Tasks of one sort take about the same time."""
-    names = {"clean": lambda: task.settings["name"], "craft": lambda: task.settings["trigger"]["name"]}
-    return f"{task.kind} {names[task.kind]()}" if task.kind in names else task.kind
+    name = task.settings.get("name") or task.settings.get("trigger", {}).get("name")
+    return f"{task.kind} {name}" if name else task.kind
