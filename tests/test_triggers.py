@@ -448,6 +448,10 @@ def test_badclip_needs_pictures_of_the_target():
     clip, data = model_and_pictures(SIDE)
     with pytest.raises(RvptError, match="no picture of 'owl'"):
         craft_trigger(trigger_spec("badclip", target="owl"), clip, data.without(["owl"]))
+
+
+def test_a_patch_needs_pictures_of_other_classes():
+    clip, data = model_and_pictures(SIDE)
     with pytest.raises(RvptError, match="a patch needs others to be put on"):
         craft_trigger(trigger_spec("trojvqa", target="owl"), clip, data.only(["owl"]))
 
