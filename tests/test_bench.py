@@ -69,18 +69,24 @@ def test_a_plan_makes_shared_work_once_and_keys_depend_on_all_settings(tiny, tmp
     assert not {task.key for task in plan(read_recipe(recipe(tiny, tmp_path)), "another")} & shared
 
 
+def test_what_an_attack_leaves_out_is_the_recipes_and_then_the_presets(tiny, tmp_path):
+    path = recipe(tiny, tmp_path)
+    path.write_text("pairs = 100\ntrain = {epochs = 7, lr = 2e-3}\n" + path.read_text())
+    attack = plan(read_recipe(path), "hash")[0].settings
+    spec = attack["spec"]
+    assert (attack["pairs"], spec["epochs"], spec["lr"], spec["batch_size"]) == (100, 1, 2e-3, 128)
+
+
 SMALL = "trojvqa:epochs=1,pictures=32"
 CRAFTED = """
 [attacks.first]
 triggers = [{name = "trojvqa", epochs = 1, pictures = 32}, {name = "blended"}]
 poison = {n = 20}
 train = {epochs = 1}
-pairs = 100
 [attacks.second]
 triggers = [{name = "trojvqa", epochs = 1, pictures = 32}]
 poison = {n = 30}
 train = {epochs = 1}
-pairs = 100
 """
 
 
@@ -88,7 +94,7 @@ def crafting(tiny, folder):
     """A recipe of two attacks that have a crafted trigger in common, seed 0 and no defence."""
     path = recipe(tiny, folder)
     head, _ = path.read_text().replace("[0, 1]", "[0]").split("[attacks.both]")
-    path.write_text(head + CRAFTED)
+    path.write_text("pairs = 100" + head + CRAFTED)
     return path
 
 

@@ -37,7 +37,7 @@ ATTACK: dict[str, Preset] = {
         "triggers": {
             "badnet": {"size": 56}, "badnet-stripes": {"size": 56}, "badclip": {"size": 48}, "trojvqa": {"size": 24},
         },
-        "train": {"lr": 3e-4, "epochs": 2, "batch_size": 128},
+        "train": {"lr": 1e-3, "epochs": 2, "batch_size": 128},
     },
 }  # fmt: skip
 

@@ -87,8 +87,8 @@ def _attack(recipe: Recipe, entry: AttackEntry, model_sha256: str, seed: int) ->
         "data": recipe.attack_data.model_dump(),
         "triggers": specs,
         "amount": PoisonSpec.build(**{**(entry.poison or chosen["poison"]), "seed": seed}).model_dump(),
-        "spec": AttackSpec.build(**{**chosen["train"], **entry.train, "seed": seed}).model_dump(),
-        "pairs": entry.pairs or chosen["pairs"],
+        "spec": AttackSpec.build(**{**chosen["train"], **recipe.train, **entry.train, "seed": seed}).model_dump(),
+        "pairs": entry.pairs or recipe.pairs or chosen["pairs"],
     }
 
 

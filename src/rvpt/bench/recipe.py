@@ -62,7 +62,8 @@ class DefenceEntry(Spec):
 class Recipe(Spec):
     """What `rvpt bench` runs: every attack with every seed, each cleaned by every defence, each measured on every test.
 
-    The backdoored models are measured too. What an entry leaves out is the preset's.
+    The backdoored models are measured too. `pairs` and `train` are for attacks that do not say; what is said nowhere is
+    the preset's.
     """
 
     title: str
@@ -73,6 +74,8 @@ class Recipe(Spec):
     attack_data: Captioned
     clean_data: Clean
     tests: list[HeldOut] = Field(min_length=1)
+    pairs: int | None = Field(None, ge=1)
+    train: dict[str, Any] = Field({})
     attacks: dict[str, AttackEntry] = Field(min_length=1)
     defences: dict[str, DefenceEntry] = Field({})
 
