@@ -345,6 +345,24 @@ def test_a_parquet_set_has_labels_captions_and_its_pictures(here):
     assert load_data(str(here), caption_column="note").captions(1) == ["y"]
 
 
+def test_numbers_are_labels_once_a_file_names_them(here, tmp_path):
+    import datasets
+
+    columns = {"image": [colours(9), colours(7)], "id": [5, 6], "label": [2, 0]}
+    features = datasets.Features(image=datasets.Image(), id=datasets.Value("int64"), label=datasets.Value("int32"))
+    (here / "data").mkdir()
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(here / "data" / "test-00000-of-00001.parquet")
+    with pytest.raises(RvptError, match="set: its labels are numbers: give set@FILE"):
+        load_data(str(here)).labelled()
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\nowl\neel\n")
+    data = load_data(f"{here}@{names}")
+    assert [data.classes[label] for label in data.labelled()] == ["owl", "cat"]
+    names.write_text("cat\ndog\n")
+    with pytest.raises(RvptError, match="has 2 names, set 3 classes"):
+        load_data(f"{here}@{names}")
+
+
 @pytest.mark.parametrize("label", [-1, None])
 def test_a_hidden_label_is_said(here, label):
     parquet(here, label=[0, label])

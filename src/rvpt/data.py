@@ -51,6 +51,8 @@ class ImageData:
         """The class index of every picture (n,) int64, where the set has classes."""
         if self.labels is None:
             raise RvptError(f"{self.name} has no class labels: a column of ClassLabel type is needed")
+        if not self.classes:
+            raise RvptError(f"{self.name}: its labels are numbers: give {self.name}@FILE, with a class's name a line")
         return self.labels
 
     def present(self) -> tuple[tuple[str, ...], Tensor]:

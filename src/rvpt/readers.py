@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -45,11 +45,18 @@ def load_data(source: str, split: str = "test", *, caption_column: str | None = 
     image = next((c for c, f in features.items() if type(f).__name__ == "Image"), None)
     if image is None:
         raise RvptError(f"{source} has no image column: it has {', '.join(features)}")
-    label = next((c for c, f in features.items() if type(f).__name__ == "ClassLabel"), None)
+    label = _label_column(features)
     labels = _labels(dataset[label][:], source) if label else None
-    classes = tuple(features[label].names) if label else ()
+    classes = tuple(getattr(features[label], "names", ())) if label else ()
     captions = _captions(dataset, source, caption_column)
     return ImageData(name, _reader(dataset, image, source), torch.arange(len(dataset)), labels, classes, captions)
+
+
+def _label_column(features: Mapping[str, Any]) -> str | None:
+    """The first column of named classes, else one called label that holds whole numbers."""
+    named = [column for column, feature in features.items() if type(feature).__name__ == "ClassLabel"]
+    numbered = [c for c in ("label", "labels") if "int" in str(getattr(features.get(c), "dtype", ""))]
+    return next(iter(named + numbered), None)
 
 
 def _class_names(file: Path, data: ImageData) -> tuple[str, ...]:
@@ -58,8 +65,9 @@ def _class_names(file: Path, data: ImageData) -> tuple[str, ...]:
         names = [line.strip() for line in file.expanduser().read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise RvptError(f"{file}: no class names to be had ({error}): a text file has one a line") from None
-    if len(names) != len(data.classes):
-        raise RvptError(f"{file} has {len(names)} names, {data.name} {len(data.classes)} classes: give one a line")
+    count = len(data.classes) or (0 if data.labels is None else int(data.labels.max()) + 1)
+    if len(names) < count or (data.classes and len(names) > count):  # of numbers, the last may have no picture here
+        raise RvptError(f"{file} has {len(names)} names, {data.name} {count} classes: give one a line")
     if twice := [name for name, count in Counter(map(plain, names)).items() if count > 1]:
         raise RvptError(f"{file}: two classes are called {twice[0]!r}, so captions could not tell them apart")
     return tuple(names)
