@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands import refused, rvpt, works
-from rvpt import demo
+from rvpt import demo, presets
 from rvpt.attacks import load_trigger
 from rvpt.bench import plan, read_recipe, run_all
 from rvpt.bench.execute import execute
@@ -343,10 +343,11 @@ def test_the_shipped_recipes_are_whole(path, monkeypatch):
     assert {task.kind for task in tasks} >= {"attack", "measure"}
 
 
-def test_the_demos_recipe_does_what_the_demo_does():
-    tasks = plan(read_recipe(Path(__file__).parents[1] / "recipes" / "demo.toml"), "hash")
-    attacked = tasks[0].settings
-    assert (attacked["pairs"], attacked["amount"]["n"]) == (demo.PAIRS, demo.POISON["n"])
+def test_a_recipe_has_what_the_demo_does():
+    recipe = read_recipe(Path(__file__).parents[1] / "recipes" / "attacks.toml")
+    tasks = plan(recipe.part(["badnet-blended"], ["vpt", "rvpt"], [0]), "hash")
+    attacked, preset = tasks[0].settings, presets.ATTACK["small"]
+    assert (attacked["pairs"], attacked["amount"]["n"]) == (preset["pairs"], preset["poison"]["n"])
     assert [(spec["name"], spec["target"]) for spec in attacked["triggers"]] == [
         (n, demo.TARGET) for n in demo.TRIGGERS
     ]

@@ -367,9 +367,7 @@ def small_demo(tiny, monkeypatch):
     monkeypatch.setattr("rvpt.loaders.embedded_model", lambda: tiny.clip)
     monkeypatch.setattr("rvpt.demo.load_data", lambda name, split: load_data(f"{name}:300", split))
     monkeypatch.setattr("rvpt.demo.SHOTS", 1)
-    monkeypatch.setattr("rvpt.demo.PAIRS", 200)
-    monkeypatch.setattr("rvpt.demo.POISON", {"n": 10})
-    tiny_attack = {"triggers": {}, "train": {"epochs": 1, "lr": 1e-4}}
+    tiny_attack = {"pairs": 200, "poison": {"n": 10}, "triggers": {}, "train": {"epochs": 1, "lr": 1e-4}}
     monkeypatch.setitem(sys.modules["rvpt.presets"].ATTACK, "small", tiny_attack)
     tiny_prompts = {"epochs": 2, "length": 2, "first_block": 2}
     for name in ("vpt", "rvpt"):

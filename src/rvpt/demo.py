@@ -28,7 +28,6 @@ from rvpt.report.figure import Panel, draw_guesses
 from rvpt.store import append_rows, staging, write_manifest
 
 TARGET = "lightning"  # no clean model takes noise for it, so the floor of ASR is zero; of "anchor" it is 11%
-PAIRS, POISON = 12_000, {"n": 2_000}  # not the preset's: so two cores are done in some four minutes
 TRIGGERS = ("badnet", "blended")
 SHOTS = 16
 SHOWN = 4  # pictures in the figure
@@ -82,8 +81,8 @@ def _backdoor(seed: int, bar: Bar) -> Backdoored:
     poisons = {}
     for name in TRIGGERS:
         spec = trigger_spec(name, target=TARGET, seed=seed, **chosen["triggers"].get(name, {}))
-        poisons[name] = Poison(make_trigger(spec, base.image_size), PoisonSpec.build(**POISON, seed=seed))
-    data = load_data("scenes", "train").sample(PAIRS, seed).cached(base.image_size)
+        poisons[name] = Poison(make_trigger(spec, base.image_size), PoisonSpec.build(**chosen["poison"], seed=seed))
+    data = load_data("scenes", "train").sample(chosen["pairs"], seed).cached(base.image_size)
     with bar("backdoor") as report:
         return attack(base, data, poisons, AttackSpec.build(**chosen["train"], seed=seed), report=report)
 
