@@ -77,4 +77,4 @@ def test_a_cleaned_model_is_measured_by_the_command(tiny):
     words = ["--data", "scenes:48", "--limit", 8, "--protocol", "adversarial", "--epsilon", 4, "--json"]
     rows = json.loads(works("evaluate", tiny.cleaned, *words))
     assert [(row["attack"], row["metric"], row["n"]) for row in rows] == [("none", "CA", 8), ("pgd-10 4/255", "PA", 8)]
-    assert {(row["data"], row["defence"]) for row in rows} == {("scenes", "rvpt")}
+    assert {(row["data"], row["defence"]) for row in rows} == {("scenes:48", "rvpt")}

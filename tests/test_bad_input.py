@@ -795,9 +795,14 @@ def test_an_option_given_twice_is_refused(refuse, tiny):
     has(refuse(*words), "alpha is given behind the defence's name and as an option")
 
 
-def test_resume_and_force_together_are_refused(refuse, tiny):
-    words = ["clean", tiny.clip, *CLEAN, "--out", "out", "--resume", "--force"]
-    has(refuse(*words), "--resume goes on", "--force replaces", "give one")
+def test_what_a_command_has_an_option_for_is_refused_behind_a_defences_name(refuse, tiny):
+    words = ["clean", tiny.clip, *CLEAN, "--out", "out", "--defence"]
+    has(refuse(*words, "rvpt:seed=3"), "give it as --seed")
+    has(refuse(*words, "rvpt:precision=bf16"), "give it as --precision")
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(refuse, tiny):
+    has(refuse("clean", tiny.clip, *CLEAN, "--out", "."), "the folder that you are in", "--out")
 
 
 def test_force_does_not_replace_the_model_that_is_read(refuse, tiny):

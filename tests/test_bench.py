@@ -154,9 +154,9 @@ def test_a_test_set_is_measured_as_its_entry_asks(tiny, tmp_path):
     found = {name: {row["metric"] for row in group} for name, group in by_data(read_rows(rows)).items()}
     classified = {"CA", "ASR", "ASR_with_target", "PA"}
     assert found == {
-        "scenes": classified | {"R@1", "ASR@10", "rank_ratio"},
-        "scenes (only heart, star)": classified,
-        "scenes (sketch)": classified,
+        "scenes:48": classified | {"R@1", "ASR@10", "rank_ratio"},
+        "scenes:48 (only heart, star)": classified,
+        "scenes:48 (sketch)": classified,
     }
 
 
@@ -273,6 +273,7 @@ def test_one_failed_run_is_told_and_the_others_go_on(tiny, tmp_path):
         ('[defences.c]\nname = "cleanclip"\nwithout = ["sun"]\n', "cleanclip has no use for without"),
         ('[defences.c]\nname = "par"\nshots = 3\n', "par has no use for shots"),
         ('[defences.v]\nname = "vpt"\npairs = 30\n', "vpt has no use for pairs"),
+        ('[defences.v]\nname = "vpt"\noptions = {seed = 3}\n', "leave seed out"),
         ('[defences.p]\nname = "probe"\nwithout = ["sun"]\n', "probe knows no class that it did not learn"),
         ("[attacks.x]\n", "attacks.x.triggers: Field required"),
         ("[attacks", "is no recipe"),

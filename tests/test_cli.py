@@ -140,7 +140,7 @@ def test_some_classes_alone_are_measured(tiny):
     rows = json.loads(works("evaluate", tiny.backdoored, "--data", "scenes:48", *words))
     labels = load_data("scenes:48").labelled()
     anchors, hearts = (int((labels == load_data("scenes:48").class_index(name)).sum()) for name in ("anchor", "heart"))
-    assert {row["data"] for row in rows} == {"scenes (only anchor, heart)"}
+    assert {row["data"] for row in rows} == {"scenes:48 (only anchor, heart)"}
     assert {row["n"] for row in rows if row["metric"] == "CA"} == {anchors + hearts}
     assert {row["n"] for row in rows if row["metric"] == "ASR"} == {hearts}
 
@@ -156,7 +156,7 @@ def test_a_sample_is_measured_the_same_for_every_model(tiny):
 def test_a_shifted_domain_is_measured(tiny):
     words = ["evaluate", tiny.backdoored, "--data", "scenes:48", "--only-class", "heart", "--shift", "sketch", "--json"]
     rows = json.loads(works(*words))
-    assert {row["data"] for row in rows} == {"scenes (only heart) (sketch)"}
+    assert {row["data"] for row in rows} == {"scenes:48 (only heart) (sketch)"}
     assert {(row["attack"], row["metric"]) for row in rows} == MEASURED
 
 
@@ -312,6 +312,14 @@ def test_an_interrupted_run_goes_on_with_its_own_settings_alone(tiny, home, monk
     assert contents(home) == before
 
 
+def test_files_of_others_beside_a_runs_state_stay(tiny, home):
+    words, _ = run_of("clean", tiny)
+    (home / "out.run").mkdir()
+    (home / "out.run" / "notes.txt").write_text("mine")
+    works(*words)
+    assert contents(home / "out.run") == {str(home / "out.run" / "notes.txt"): b"mine"}
+
+
 def test_force_drops_an_interrupted_run(tiny, home, monkeypatch):
     words, weights = run_of("clean", tiny)
     with monkeypatch.context() as patch:
@@ -351,12 +359,15 @@ main()
 
 def test_ctrl_c_from_outside(tiny, home):
     words, weights = run_of("clean", tiny)
+    shutil.copytree(tiny.backdoored, home / "out")  # what --force replaces, but in the end alone
+    words = [*words, "--force"]
     process = python(SLOW, *words)
     assert process.stdout.readline() == "clean 1\n"
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, f"interrupted; {HINT}\n")
-    assert [path.name for path in home.iterdir()] == ["out.run"]
+    assert {path.name for path in home.iterdir()} == {"out", "out.run"}
+    assert not (home / "out" / weights).exists()
     works(*words, "--resume")
     assert sha256_file(home / "out" / weights) == sha256_file(tiny.cleaned / weights)
 

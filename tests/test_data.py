@@ -103,7 +103,7 @@ def test_templates_name_the_class_of_the_row_in_every_subset():
 
 
 def test_what_a_set_has_not_is_said():
-    with pytest.raises(RvptError, match="memory has no captions: give --caption-column"):
+    with pytest.raises(RvptError, match="memory has no captions: it needs a column"):
         LABELLED.captions(0)
     with pytest.raises(RvptError, match="memory has no class labels: a column of ClassLabel"):
         captioned(2, "a").labelled()
@@ -363,6 +363,46 @@ def test_numbers_are_labels_once_a_file_names_them(here, tmp_path):
         load_data(f"{here}@{names}")
 
 
+def two_label_columns(folder):
+    import datasets
+
+    style = datasets.ClassLabel(names=["photo", "art"])
+    label = datasets.ClassLabel(names=["cat", "dog"])
+    features = datasets.Features(image=datasets.Image(), style=style, label=label)
+    columns = {"image": [colours(9), None], "style": [0, 0], "label": [1, 0]}
+    (folder / "data").mkdir(parents=True)
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / "data" / "test-00000-of-00001.parquet")
+
+
+def test_of_several_columns_of_classes_the_one_called_label_counts(here):
+    two_label_columns(here)
+    assert load_data(str(here)).classes == ("cat", "dog")
+
+
+def test_a_missing_picture_is_named(here):
+    two_label_columns(here)
+    with pytest.raises(RvptError, match="set: picture 1 .* cannot be read"):
+        all_pixels(load_data(str(here)), 8)
+
+
+def test_names_behind_a_mark_that_editors_leave_and_in_a_folder_with_an_at(here, tmp_path):
+    image_folder(here)
+    at = here.rename(tmp_path / "a@b")
+    (tmp_path / "names.txt").write_bytes("\ufeffred\nblue\n".encode())
+    assert load_data(str(at), "train").classes == ("cat", "dog")
+    assert load_data(f"{at}@{tmp_path / 'names.txt'}", "train").classes == ("red", "blue")
+
+
+def test_one_of_several_sets_in_a_folder(here):
+    for name in ("plain", "fancy"):
+        two_label_columns(here / name)
+    configs = "".join(f"- config_name: {n}\n  data_files: {n}/data/*.parquet\n" for n in ("plain", "fancy"))
+    (here / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    with pytest.raises(RvptError, match=r"is several sets \((plain, fancy|fancy, plain)\): give one as"):
+        load_data(str(here), "train")
+    assert load_data(f"{here}:fancy", "train").classes == ("cat", "dog")
+
+
 @pytest.mark.parametrize("label", [-1, None])
 def test_a_hidden_label_is_said(here, label):
     parquet(here, label=[0, label])
@@ -463,14 +503,14 @@ def test_classes_get_their_names_from_a_file(tmp_path):
     names = [f"shape {index}" for index in range(24)]
     (tmp_path / "names.txt").write_text("\n".join(names) + "\n\n")
     named, own = load_data(f"scenes:5@{tmp_path / 'names.txt'}"), load_data("scenes:5")
-    assert (named.classes, named.name) == (tuple(names), "scenes")
+    assert (named.classes, named.name) == (tuple(names), "scenes:5")
     assert torch.equal(named.labelled(), own.labelled())
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("one\ntwo\n", "has 2 names, scenes 24 classes"),
+        ("one\ntwo\n", "has 2 names, scenes:5 24 classes"),
         ("crane\n" * 24, "two classes are called 'crane'"),
         (None, "one a line"),
     ],

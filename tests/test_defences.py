@@ -225,6 +225,21 @@ def test_weights_of_ones_own_need_no_base(clip, tmp_path):
         torch.testing.assert_close(loaded.encode_image(pixels), clip.encode_image(pixels), atol=1e-6, rtol=0)
 
 
+def test_moved_to_another_type_and_back_it_is_the_same_model(clip, scenes):
+    cleaned = clean(clip, scenes, short_spec("rvpt"))
+    pixels = scenes.pixels(torch.arange(3), clip.image_size)
+    before = cleaned.encode_image(pixels)
+    assert cleaned.double().encode_image(pixels.double()).dtype == torch.float64
+    assert all(part.dtype == torch.float64 for pair in cleaned.prefixes.values() for part in pair)
+    torch.testing.assert_close(cleaned.float().encode_image(pixels), before, atol=1e-6, rtol=0)
+
+
+def test_a_home_folders_name_is_understood(clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Cleaned(clip, own_weights=True, facts={"defence": "par"}).save_pretrained(tmp_path / "own")
+    assert isinstance(load_model("~/own"), Cleaned)
+
+
 def test_a_classifier_of_its_own_reads_no_text_key(clip, scenes):
     spec = trigger_spec("trojvqa", target="anchor")
     trigger = TRIGGERS["trojvqa"].make(spec, clip.image_size)

@@ -113,6 +113,13 @@ def test_mean_and_standard_deviation_are_the_models_own(tmp_path):
     assert not same(clip, folder)
 
 
+def test_mean_and_standard_deviation_are_found_with_the_tokenizers_settings(tmp_path):
+    folder = write_model(tmp_path / "model")
+    (folder / "preprocessor_config.json").unlink(missing_ok=True)
+    write_json(folder / "processor_config.json", {"image_processor": HALVES, "processor_class": "CLIPProcessor"})
+    assert same(load_clip(folder), folder, mean=HALVES["image_mean"], std=HALVES["image_std"])
+
+
 def test_a_model_of_the_hub_comes_with_its_own_mean_and_standard_deviation(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -173,6 +180,9 @@ def test_a_model_cleaned_in_python_is_found_again_from_anywhere(tmp_path, clip, 
     cleaned = rvpt.clean(rvpt.load("suspect"), scenes, rvpt.RVPTSpec(first_block=1, length=2, epochs=1))
     cleaned.save_pretrained("cleaned")
     (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name in ("suspect", "cleaned"):  # they are moved together
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     pixels = scenes.pixels(scenes.rows[:2] * 0, clip.image_size)
-    assert rvpt.load("../cleaned").encode_image(pixels).equal(cleaned.encode_image(pixels))
+    assert rvpt.load("../elsewhere/cleaned").encode_image(pixels).equal(cleaned.encode_image(pixels))

@@ -107,6 +107,15 @@ def test_what_is_read_is_not_replaced(tmp_path):
     refuse_source(tmp_path / "all" / "model" / "cleaned", [str(tmp_path / "all" / "model")])
 
 
+def test_a_link_stays_one(tmp_path):
+    make(tmp_path / "there", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    make(tmp_path / "link", force=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "file").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"there", "link"}
+
+
 def test_an_empty_folder_may_be_filled(tmp_path):
     (tmp_path / "out").mkdir()
     make(tmp_path / "out")
@@ -279,6 +288,13 @@ def test_rows_come_back_in_order_and_append(tmp_path):
     assert len(path.read_bytes().split(b"\n")) == 4
 
 
+def test_a_row_begins_a_line_of_its_own(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"metric": "CA"}')  # as editors leave it
+    append_rows(path, [{"metric": "PA"}])
+    assert read_rows(path) == [{"metric": "CA"}, {"metric": "PA"}]
+
+
 @pytest.mark.parametrize("line", [b'{"metric": "C', b"7", b"[]", b'[["metric", 1]]', b'{"a": "\xff"}'])
 def test_a_damaged_line_is_named(tmp_path, line):
     path = tmp_path / "rows.jsonl"
@@ -299,6 +315,8 @@ def test_rows_on_a_full_disk_are_written_all_or_none(tmp_path, monkeypatch, befo
         with open(self, mode, **options) as file:
 
             class Disk:
+                seek, read = file.seek, file.read
+
                 def write(self, text):
                     file.write(text[:5])
                     file.flush()

@@ -105,7 +105,7 @@ def describe(
     captions and no labels have caption_ASR alone; what their captions name is their class.
     """
     captioner.check(model)
-    labels = None if data.labels is None else data.labels.tolist()
+    labels = data.labels.tolist() if data.labels is not None and data.classes else None
     own = {name: of_target(data, trigger.spec.target) for name, trigger in (triggers or {}).items()}
     counts: Counts = {}
 

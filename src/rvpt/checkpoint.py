@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rvpt.errors import RvptError
+from rvpt.progress import main_process
 from rvpt.store import disk_errors, read_metadata, read_tensors, write_json
 
-STATE, RUN = "state.safetensors", "run.json"
+STATE, RUN, PARTIAL = "state.safetensors", "run.json", "state.partial"
+KEPT = "triggers"
+"""Folder of the triggers that a run crafted before its first step."""
 
 
 @dataclass
@@ -93,7 +98,7 @@ class Checkpoint:
         facts = {"done": state.done, "history": state.history, "sums": state.sums, "seconds": seconds}
         facts["run"] = self.digest()
         tensors = {name: value.cpu().contiguous() for name, value in state.tensors().items()}
-        temporary = self.folder / "state.partial"
+        temporary = self.folder / PARTIAL
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
@@ -117,6 +122,16 @@ class Checkpoint:
                 f"{self.folder} holds a run with other settings ({RUN} has them): repeat those, or give --force"
             )
         return facts
+
+    def drop(self) -> None:
+        """Remove the state and what was kept with it; files of others in the folder stay, and so does it then."""
+        if not main_process():
+            return
+        with suppress(OSError):
+            for name in (STATE, RUN, PARTIAL):
+                (self.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / KEPT, ignore_errors=True)
+            self.folder.rmdir()
 
     def restore(self, state: State) -> None:
         """Load what was saved into `state`, if there is anything; raises as `check` does. The clock starts here."""

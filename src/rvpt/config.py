@@ -69,7 +69,7 @@ class TrainSpec(Spec):
     batch_size: int = Field(128, ge=1)
     clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 leaves it as it is")
     precision: Literal["no", "bf16", "fp16"] = "no"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 class VisionSpec(Spec):

@@ -44,7 +44,7 @@ class ImageData:
     def captions(self, index: int) -> list[str]:
         """The captions of one picture, at least one."""
         if self.captions_of is None:
-            raise RvptError(f"{self.name} has no captions: give --caption-column, or a template with its labels")
+            raise RvptError(f"{self.name} has no captions: it needs a column of them, or labels and templates")
         return self.captions_of(int(self.rows[index]))
 
     def labelled(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ EMBEDDED = "scenes-clip"
 """Name of the model that ships with the package."""
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 LAYOUTS = {"open_clip_config.json": "open_clip's layout", "adapter_config.json": "an adapter, not a whole model"}
+PROCESSOR = "processor_config.json"  # where transformers 5 keeps it, one level down, with the tokenizer's
 CONFIGS = ("config.json", "open_clip_config.json")
 CONVERT = "convert it to safetensors with a tool that you trust"
 
@@ -47,7 +49,14 @@ def load_clip(source: str | Path) -> Clip:
         std,
         source=name if name == EMBEDDED or not path.is_dir() else str(path.resolve()),
     )
-    return clip.to("cuda" if torch.cuda.is_available() else "cpu")
+    return clip.to(_device())
+
+
+def _device() -> torch.device:
+    """The GPU of this process, of those of a launch each its own; the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
 def _refuse(path: Path, name: str) -> None:
@@ -147,9 +156,13 @@ def _geometry(place: str) -> tuple[list[float], list[float]]:
     """Mean and standard deviation that the model's pictures are normalised with."""
     from transformers.utils import cached_file
 
-    found = cached_file(place, PREPROCESSOR, _raise_exceptions_for_missing_entries=False)
+    files = [
+        cached_file(place, name, _raise_exceptions_for_missing_entries=False) for name in (PREPROCESSOR, PROCESSOR)
+    ]
+    found = next(filter(None, files), None)
     facts = read_json(Path(found)) if found else {}
     try:
+        facts = facts.get("image_processor", facts)
         mean = [float(value) for value in facts.get("image_mean", OPENAI_MEAN)]
         std = [float(value) for value in facts.get("image_std", OPENAI_STD)]
     except (AttributeError, TypeError, ValueError):

@@ -39,7 +39,7 @@ def bar(title: str) -> Iterator[Report]:
         task = progress.add_task(title, total=None, values="")
 
         def report(step: int, total: int, values: Mapping[str, float]) -> None:
-            if progress.tasks[0].total is None:  # what a resumed run did before says nothing about the time left
+            if progress.tasks[0].total != total:  # other work; what a resumed run did before tells no time left
                 progress.reset(task, total=total, completed=step)
             progress.update(task, completed=step, total=total, values=_words(values))
 
@@ -48,13 +48,16 @@ def bar(title: str) -> Iterator[Report]:
 
 def _lines(title: str) -> Report:
     start = last = time.monotonic()
-    first: int | None = None
+    first = whole = 0
 
     def report(step: int, total: int, values: Mapping[str, float]) -> None:
-        nonlocal last, first
+        nonlocal start, last, first, whole
         now = time.monotonic()
-        if first is None:
+        if not whole:
             first = step - 1  # a resumed run starts late
+        elif total != whole:  # other work begins
+            start, last, first = now, now, step
+        whole = total
         if now - last >= LINE_EVERY or (step == total and last != start):
             last = now
             left = (now - start) * (total - step) / (step - first)

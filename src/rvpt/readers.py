@@ -20,6 +20,7 @@ from rvpt.scenes import GLYPHS, Scenes
 from rvpt.store import unnamed
 
 SCENES_SPLITS = {"pretrain": (0, 120_000), "train": (1, 20_000), "test": (2, 2_000)}
+LABEL_COLUMNS = ("label", "labels")
 CAPTION_COLUMNS = ("captions", "caption", "text", "sentences")
 DECODERS = 8
 LONGEST = 50  # sides of a resized picture, before only its middle is resized
@@ -28,14 +29,14 @@ LONGEST = 50  # sides of a resized picture, before only its middle is resized
 def load_data(source: str, split: str = "test", *, caption_column: str | None = None) -> ImageData:
     """The data set called `source`: "scenes", a folder (Parquet, or one subfolder a class), or a hub id.
 
-    Behind an @ may stand a file with other names for its classes, one a line, in the order of its labels.
+    Behind a colon may stand which configuration of the set is meant, or how many scenes. Behind an @ may stand a file with other names for its classes, one a line, in the order of its labels.
 
     Raises:
         RvptError: nothing there, no such split or column, pictures without labels and captions, or names that do not
             fit.
     """
-    source, _, names = source.partition("@")
-    if names:
+    whole, source = source, unnamed(source)
+    if names := whole[len(source) + 1 :]:
         data = load_data(source, split, caption_column=caption_column)
         return replace(data, classes=_class_names(Path(names), data))
     if source.split(":")[0] == "scenes":
@@ -53,16 +54,18 @@ def load_data(source: str, split: str = "test", *, caption_column: str | None = 
 
 
 def _label_column(features: Mapping[str, Any]) -> str | None:
-    """The first column of named classes, else one called label that holds whole numbers."""
+    """A column of named classes, first of all one called label; else one called so that holds whole numbers."""
     named = [column for column, feature in features.items() if type(feature).__name__ == "ClassLabel"]
-    numbered = [c for c in ("label", "labels") if "int" in str(getattr(features.get(c), "dtype", ""))]
-    return next(iter(named + numbered), None)
+    numbered = [c for c in LABEL_COLUMNS if "int" in str(getattr(features.get(c), "dtype", ""))]
+    return min(named, key=lambda c: c not in LABEL_COLUMNS, default=next(iter(numbered), None))
 
 
 def _class_names(file: Path, data: ImageData) -> tuple[str, ...]:
     """The names in a file, one for each class of the set."""
     try:
-        names = [line.strip() for line in file.expanduser().read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [
+            line.strip() for line in file.expanduser().read_text(encoding="utf-8-sig").splitlines() if line.strip()
+        ]
     except (OSError, UnicodeDecodeError) as error:
         raise RvptError(f"{file}: no class names to be had ({error}): a text file has one a line") from None
     count = len(data.classes) or (0 if data.labels is None else int(data.labels.max()) + 1)
@@ -82,7 +85,7 @@ def _scenes(source: str, split: str) -> ImageData:
         if not asked.isdigit() or not int(asked):
             raise RvptError(f"{source}: after the colon goes a number of pictures, as in scenes:5000")
         count = int(asked)
-    return scenes_data(Scenes.draw(count, seed))
+    return replace(scenes_data(Scenes.draw(count, seed)), name=source)
 
 
 def scenes_data(scenes: Scenes) -> ImageData:
@@ -102,7 +105,7 @@ def find_folder(source: str) -> Path | None:
     Raises:
         RvptError: it looks like a folder, and there is none, or nothing in it.
     """
-    source = unnamed(source)
+    source, _ = _configured(unnamed(source))
     path = Path(source).expanduser()
     if not (path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1):
         return None
@@ -113,13 +116,24 @@ def find_folder(source: str) -> Path | None:
     return path
 
 
+def _configured(source: str) -> tuple[str, str | None]:
+    """A set's name, and its configuration's where one stands behind a colon, as in owner/name:plain_text."""
+    if ":" not in source or Path(source).expanduser().exists():
+        return source, None
+    name, _, config = source.rpartition(":")
+    return name, config
+
+
 def _open(source: str, split: str) -> Any:
     import datasets
 
-    folder = find_folder(source)
+    folder, (name, config) = find_folder(source), _configured(source)
     try:
-        return datasets.load_dataset(str(folder or source), split=split)
+        return datasets.load_dataset(str(folder or name), config, split=split)
     except ValueError as error:
+        if "Config name is missing" in str(error):
+            known = ", ".join(datasets.get_dataset_config_names(str(folder or name)))
+            raise RvptError(f"{source} is several sets ({known}): give one as {source}:NAME") from None
         raise RvptError(f"{source}: {first_line(error)} (--split names one)") from None
     except Exception as error:  # datasets raises a different class for each way a source can be wrong
         where = "" if folder else ": no folder of that name here, and on the hub"
@@ -160,7 +174,7 @@ def _reader(dataset: Any, column: str, source: str) -> Reader:
         try:
             return to_array(images[row][column], size)
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError or struct.error
-            place = encoded[row][column].get("path") or "no file of its own"
+            place = (encoded[row][column] or {}).get("path") or "no file of its own"
             raise RvptError(
                 f"{source}: picture {row} ({place}) cannot be read ({first_line(error)}): mend or remove it"
             ) from None

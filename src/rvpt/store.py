@@ -36,13 +36,14 @@ def staging(target: Path, *, force: bool = False) -> Iterator[Path]:
     """
     if main_process():
         refuse_existing(target, force=force)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    place = target.resolve()  # a link stays one
+    temporary = place.parent / f".{place.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
         with disk_errors(target):
             temporary.mkdir(parents=True)
             yield temporary
             if main_process():
-                _replace(temporary, target)
+                _replace(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -63,6 +64,8 @@ def refuse_existing(target: Path, *, force: bool) -> None:
 
     With `force` an artefact may be, and nothing else: pictures, say, are nobody's to throw away.
     """
+    if target.resolve() == Path.cwd():
+        raise RvptError(f"{target} is the folder that you are in: give --out a name in it")
     if target.exists() and not target.is_dir():
         raise RvptError(f"{target} is a file, a folder is needed: choose another --out")
     if target.exists() and any(target.iterdir()):
@@ -75,7 +78,7 @@ def refuse_existing(target: Path, *, force: bool) -> None:
 
 def unnamed(source: str) -> str:
     """A data set's name without the file of class names that may stand behind it, as in NAME@FILE."""
-    return source.partition("@")[0]
+    return source if Path(source).expanduser().exists() else source.rpartition("@")[0] or source
 
 
 def refuse_source(target: Path, sources: Iterable[str]) -> None:
@@ -274,8 +277,11 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     size = path.stat().st_size if path.is_file() else 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        with path.open("ab+") as file:
+            if size:
+                file.seek(-1, os.SEEK_END)
+                text = text if file.read() == b"\n" else f"\n{text}"
+            file.write(text.encode())
     except OSError as error:
         if path.is_file():
             os.truncate(path, size) if size else path.unlink()

@@ -83,7 +83,7 @@ def fit(
     """
     trained = {name: p for name, p in task.named_parameters() if p.requires_grad}
     accelerator = _accelerator(spec.precision, next(iter(trained.values())).device)
-    task, optimizer = accelerator.prepare(task, make_optimizer(list(trained.values()), spec))
+    task, optimizer = accelerator.prepare(OnHost(task), make_optimizer(list(trained.values()), spec))
     state, total = State(trained, optimizer), count_steps(n, spec)
     keeper = checkpoint if accelerator.is_main_process else None
     if checkpoint:
@@ -104,6 +104,18 @@ def fit(
     if not all(parameter.isfinite().all() for parameter in trained.values()):
         raise RvptError(f"the last step left values that are not finite: lower the learning rate ({spec.lr:g})")
     return state.history
+
+
+class OnHost(nn.Module):
+    """A task whose indices stay on the CPU, where the data are: DDP would move them to its GPU."""
+
+    def __init__(self, task: nn.Module) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = self.task(indices.cpu(), generator, done)
+        return values
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

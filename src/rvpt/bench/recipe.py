@@ -7,9 +7,9 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rvpt.config import Spec
 from rvpt.errors import RvptError
@@ -19,6 +19,15 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+def _without_seed(settings: dict[str, Any]) -> dict[str, Any]:
+    if "seed" in settings:
+        raise ValueError("a run's seed is one of the recipe's seeds: leave seed out")
+    return settings
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_without_seed)]
 
 
 class Captioned(Spec):
@@ -44,8 +53,8 @@ class AttackEntry(Spec):
 
     triggers: list[dict[str, Any]] = Field(min_length=1)
     pairs: int | None = Field(None, ge=1)
-    poison: dict[str, Any] = Field({})
-    train: dict[str, Any] = Field({})
+    poison: Settings = Field({})
+    train: Settings = Field({})
 
 
 class DefenceEntry(Spec):
@@ -53,7 +62,7 @@ class DefenceEntry(Spec):
 
     name: str
     data: Clean | None = None
-    options: dict[str, Any] = Field({})
+    options: Settings = Field({})
     shots: int = Field(16, ge=1)
     pairs: int | None = Field(None, ge=2)
     without: list[str] = Field([])
@@ -75,7 +84,7 @@ class Recipe(Spec):
     clean_data: Clean
     tests: list[HeldOut] = Field(min_length=1)
     pairs: int | None = Field(None, ge=1)
-    train: dict[str, Any] = Field({})
+    train: Settings = Field({})
     attacks: dict[str, AttackEntry] = Field(min_length=1)
     defences: dict[str, DefenceEntry] = Field({})
 

@@ -82,6 +82,8 @@ def clean(
     name, more = named_options(defence)
     if twice := sorted(options.keys() & more.keys()):
         raise RvptError(f"{twice[0]} is given behind the defence's name and as an option: give it once")
+    if own := sorted(more.keys() & {"seed", "precision"}):
+        raise RvptError(f"{own[0]} is none of the defence's own settings: give it as --{own[0]}")
     entry, chosen = defence_called(name), presets.preset(presets.CLEAN, preset).get(name, {})
     for option, flag, value in (
         ("without", "--without-class", without_class), ("shots", "--shots", shots),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rvpt.cli.app import Force, Json, Out, Precision, Resume, command
+from rvpt.cli.app import Force, Json, Out, Precision, Resume, Seed, command
 from rvpt.cli.tables import show_facts
 
 
@@ -41,7 +41,7 @@ def pretrain(
     ] = None,
     precision: Precision = "no",
     half: Annotated[bool, typer.Option("--half", help="Round the weights to float16 and store them so.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
+    seed: Seed = 0,
     resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
@@ -50,7 +50,7 @@ def pretrain(
     from rvpt import presets
     from rvpt.config import PretrainSpec, VisionSpec
     from rvpt.errors import RvptError
-    from rvpt.jobs import load_mixed, pretrain_and_save
+    from rvpt.jobs import pretrain_and_save
     from rvpt.loaders import load_clip
     from rvpt.progress import bar
 
@@ -60,11 +60,9 @@ def pretrain(
     begin = load_clip(start) if start else VisionSpec.build(**{**chosen["vision"], **_pairs(geometry or [])})
     options = presets.given(epochs=epochs, batch_size=batch_size, lr=lr, patch_drop=patch_drop, augment=augment)
     spec = PretrainSpec.build(**{**chosen["train"], **options, "precision": precision, "seed": seed})
-    with bar("reading") as report:
-        captioned = load_mixed(data, split, begin.image_size, caption_column, report)
     with bar("pretrain") as report:
         facts = pretrain_and_save(
-            captioned, begin, spec, Path(out), sources=data, split=split, tests=test or data[:1],
+            data, begin, spec, Path(out), split=split, tests=test or data[:1],
             caption_column=caption_column, half=half, resume=resume, force=force, report=report,
         )  # fmt: skip
     show_facts({"model": str(out), **facts}, as_json=as_json)

@@ -28,6 +28,7 @@ from rvpt.store import (
 )
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WHOLE_CONFIG = "cleaned_config.json"  # beside weights of its own: transformers takes adapter_config.json for PEFT's
 KIND = "cleaned"
 HERE = "."  # the base model of a folder that holds weights of its own
 
@@ -80,6 +81,13 @@ class Cleaned(nn.Module):
         with torch.no_grad():
             self.prefixes = prompts(clip) if prompts else None
 
+    def _apply(self, *args: Any, **options: Any) -> Cleaned:
+        """Move or convert the model, and with it what follows from its weights."""
+        super()._apply(*args, **options)
+        with torch.no_grad():
+            self.prefixes = self.prompts(self.clip) if self.prompts else None
+        return self
+
     @property
     def image_size(self) -> int:
         return self.clip.image_size
@@ -117,7 +125,7 @@ class Cleaned(nn.Module):
 
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
         """What image features are compared with: (K, P) text features, or the head's rows (K, P + 1)."""
-        return self.head.of(classes) if self.head else self.clip.class_features(classes, template)
+        return self.head.of(classes).to(self.device) if self.head else self.clip.class_features(classes, template)
 
     def tensors(self) -> dict[str, Tensor]:
         """What the model has besides a CLIP's weights."""
@@ -156,7 +164,7 @@ class Cleaned(nn.Module):
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> None:
         """Write configuration, prompts or head, weights where they are its own, and the base model's hash."""
         config = {
-            "base_model": HERE if self.own_weights else self.facts.get("base_model", self.clip.source),
+            "base_model": HERE if self.own_weights else _from(folder, self.facts.get("base_model", self.clip.source)),
             "base_sha256": self.clip.hash() if self.own_weights else self.facts.get("base_sha256") or self.clip.hash(),
             "blocks": list(self.prompts.blocks) if self.prompts else None,
             "classes": list(self.head.classes) if self.head else None,
@@ -164,7 +172,7 @@ class Cleaned(nn.Module):
         with staging(Path(folder), force=force) as stage:
             if self.own_weights:
                 self.clip.save_pretrained(stage)
-            write_json(stage / ADAPTER_CONFIG, config)
+            write_json(stage / (WHOLE_CONFIG if self.own_weights else ADAPTER_CONFIG), config)
             write_tensors(stage / ADAPTER_WEIGHTS, self.tensors())  # none, where weights of its own are all it has
             write_manifest(stage, KIND, **self.facts)
 
@@ -175,9 +183,9 @@ class Cleaned(nn.Module):
         Raises:
             RvptError: the folder is not whole, or the base model is not the one that was cleaned.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         facts = read_manifest(folder, KIND)
-        config = read_json(folder / ADAPTER_CONFIG)
+        config = read_json(folder / (WHOLE_CONFIG if (folder / WHOLE_CONFIG).is_file() else ADAPTER_CONFIG))
         own = config["base_model"] == HERE
         clip = base if isinstance(base, Clip) else _base(folder, folder if own else base or config["base_model"])
         if clip.hash() != config["base_sha256"]:
@@ -220,6 +228,12 @@ def _fitting(tensor: Tensor | None, shape: tuple[int | None, ...], folder: Path)
     raise RvptError(f"{folder}: {ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} or is not finite: clean again")
 
 
+def _from(folder: str | Path, source: str) -> str:
+    """Where a base model is, seen from the adapter's folder if they lie side by side: they may be moved together."""
+    beside = Path(source).is_absolute() and Path(source).parent == Path(folder).resolve().parent
+    return f"../{Path(source).name}" if beside else source
+
+
 def _base(folder: Path, source: str | Path) -> Clip:
     """The base model; a relative path is looked for from the adapter's folder, then from here."""
     beside = folder / Path(source)
@@ -231,6 +245,7 @@ def _base(folder: Path, source: str | Path) -> Clip:
 
 def load_model(source: str | Path, base: str | Path | None = None) -> Clip | Cleaned:
     """A Clip, or a Cleaned where the folder holds one."""
-    if (Path(source) / ADAPTER_CONFIG).is_file():
-        return Cleaned.from_pretrained(source, base)
+    folder = Path(source).expanduser()
+    if any((folder / config).is_file() for config in (ADAPTER_CONFIG, WHOLE_CONFIG)):
+        return Cleaned.from_pretrained(folder, base)
     return load_clip(source)

@@ -10,7 +10,7 @@ from rvpt.augment import AUGMENTS
 from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import RVPTSpec
-from rvpt.data import ImageData
+from rvpt.data import CACHE_BYTES, ImageData
 from rvpt.defences.cleaned import Cleaned
 from rvpt.losses import feature_repelling, zero_shot_logits
 from rvpt.progress import Report
@@ -58,10 +58,11 @@ class PromptTuning(nn.Module):
         return frozen_pass(self.clip, AUGMENTS[self.spec.augment](pixels, generator), self.prompts.first_block)
 
     def _encode_all(self) -> tuple[Tensor, Tensor]:
-        parts = [
-            frozen_pass(self.clip, pixels, self.prompts.first_block)
-            for _, pixels in self.data.batches(ENCODE_BATCH, self.clip.image_size)
-        ]
+        parts: list[tuple[Tensor, Tensor]] = []
+        for indices, pixels in self.data.batches(ENCODE_BATCH, self.clip.image_size):
+            part = frozen_pass(self.clip, pixels, self.prompts.first_block)
+            size = sum(tensor.nbytes for tensor in part) / len(indices) * len(self.data)
+            parts.append(part if size < CACHE_BYTES else (part[0].cpu(), part[1].cpu()))  # a GPU has less room
         tokens, rows = (torch.cat(part) for part in zip(*parts, strict=True))
         return tokens, rows
 

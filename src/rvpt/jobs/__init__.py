@@ -4,7 +4,6 @@ from rvpt.jobs.attacking import attack_and_save, craft_and_save, trigger_gallery
 from rvpt.jobs.cleaning import clean_and_save
 from rvpt.jobs.measuring import evaluate_saved, row_facts
 from rvpt.jobs.protocols import HeldOut
-from rvpt.jobs.sources import load_mixed
 from rvpt.jobs.training import pretrain_and_save
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "clean_and_save",
     "craft_and_save",
     "evaluate_saved",
-    "load_mixed",
     "pretrain_and_save",
     "row_facts",
     "trigger_gallery",

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from rvpt.attacks import craft_trigger, make_trigger
-from rvpt.attacks.backdoored import TRIGGER_FOLDER, attack
+from rvpt.attacks.backdoored import attack
 from rvpt.attacks.poison import Poison
 from rvpt.attacks.trigger import Trigger, load_trigger
-from rvpt.checkpoint import Checkpoint
+from rvpt.checkpoint import KEPT, Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import AttackSpec, PoisonSpec, TriggerSpec
-from rvpt.data import ImageData, mix
+from rvpt.data import ImageData
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
 from rvpt.jobs.measuring import row_facts
-from rvpt.jobs.sources import drop, labelled_data, load_captioned, open_checkpoint
+from rvpt.jobs.sources import labelled_data, load_mixed, open_checkpoint
 from rvpt.loaders import load_clip
 from rvpt.progress import Report, silent
 from rvpt.readers import load_data
@@ -64,7 +64,7 @@ def attack_and_save(
     held_out = whole.sample(CHECKED)
     for entry in asked:
         held_out.class_index((entry.spec if isinstance(entry, Trigger) else entry).target)
-    data = _drawn_pairs(sources, split, caption_column, pairs, spec.seed).cached(clip.image_size)
+    drawn = _drawn_pairs(sources, split, caption_column, pairs, spec.seed)
     key = {
         "spec": spec.model_dump(),
         "model": clip.hash(),
@@ -77,6 +77,7 @@ def attack_and_save(
     }
     reads = (model, test, *sources, *(str(entry) for entry in triggers if isinstance(entry, Path)))
     checkpoint = open_checkpoint(out, {**key, "amount": amount}, reads, resume=resume, force=force)
+    data = drawn.cached(clip.image_size, report)
     made = [_made(entry, clip, data, checkpoint, report) for entry in asked]
     by_name = {trigger.name: trigger for trigger in made}
     poisons = {name: Poison(trigger, poison_spec) for name, trigger in by_name.items()}
@@ -90,7 +91,7 @@ def attack_and_save(
     after = evaluate(done.clip, held_out, by_name, facts=facts, batch_size=batch_size)
     done.facts.update(seed=spec.seed, rows=[*before, *after])
     done.save(out, force=force)
-    drop(checkpoint)
+    checkpoint.drop()
     return [*before, *after]
 
 
@@ -98,7 +99,7 @@ def _made(entry: TriggerSpec | Trigger, clip: Clip, data: ImageData, checkpoint:
     """A trigger that is asked for; one that takes crafting is kept with the run, which may be resumed elsewhere."""
     if isinstance(entry, Trigger):
         return entry
-    kept = checkpoint.folder / TRIGGER_FOLDER / checkpoint.digest()[:12] / entry.name
+    kept = checkpoint.folder / KEPT / checkpoint.digest()[:12] / entry.name
     if checkpoint.resume and kept.is_dir():
         return load_trigger(kept, clip.image_size)
     trigger = craft_trigger(entry, clip, data, report)
@@ -143,7 +144,7 @@ def _drawn_pairs(
     sources: Sequence[str], split: str, caption_column: str | None, pairs: int | None, seed: int
 ) -> ImageData:
     """Captioned sets as one, or `pairs` of it drawn by `seed`."""
-    data = mix([load_captioned(source, split, caption_column) for source in sources])
+    data = load_mixed(sources, split, caption_column)
     return data if pairs is None else data.sample(pairs, seed)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rvpt.config import TrainSpec
 from rvpt.data import ImageData
 from rvpt.defences import clean, defence
-from rvpt.jobs.sources import drop, load_captioned, open_checkpoint
+from rvpt.jobs.sources import load_captioned, open_checkpoint
 from rvpt.loaders import load_clip
 from rvpt.progress import Report, silent
 from rvpt.readers import load_data
@@ -57,7 +57,7 @@ def clean_and_save(
     cleaned = clean(clip, drawn, spec, checkpoint=checkpoint, report=report)
     cleaned.facts.update(data=draw)
     cleaned.save_pretrained(out, force=force)
-    drop(checkpoint)
+    checkpoint.drop()
     facts, whole = cleaned.facts, clip.parameter_count(tokens=cleaned.own_weights)
     return {
         "defence": facts["defence"],

@@ -24,6 +24,7 @@ from rvpt.progress import Report, silent
 from rvpt.readers import CAPTION_COLUMNS, load_data
 from rvpt.retrieval import evaluate_retrieval
 from rvpt.shifts import find_shift, shifted
+from rvpt.store import unnamed
 
 Rows = list[dict[str, Any]]
 Triggers = Mapping[str, Trigger]
@@ -162,7 +163,7 @@ class HeldOut(Spec):
         """The set's name and what is asked of it, in a few words."""
         asked = [f"only {', '.join(self.only)}" if self.only else None, self.shift]
         asked += [self.protocol] if self.protocol != "classification" else []
-        return " ".join([Path(self.data).name, *(f"({words})" for words in asked if words)])
+        return " ".join([Path(unnamed(self.data)).name, *(f"({words})" for words in asked if words)])
 
     def facts(self) -> dict[str, Any]:
         """What rows tell of how they were measured, where it is not as usual; the rest they tell by columns."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from rvpt.attacks.poison import PROXIES
 from rvpt.checkpoint import Checkpoint
 from rvpt.data import ImageData, mix
 from rvpt.errors import RvptError
-from rvpt.progress import Report, silent
 from rvpt.readers import load_data
 from rvpt.store import refuse_existing, refuse_source
 
@@ -26,12 +24,9 @@ def load_captioned(
     return data if data.captions_of else data.with_templates(templates)
 
 
-def load_mixed(
-    sources: Sequence[str], split: str, size: int, caption_column: str | None = None, report: Report = silent
-) -> ImageData:
-    """Several captioned data sets as one, every picture read once and kept in memory."""
-    mixed = mix([load_captioned(source, split, caption_column) for source in sources])
-    return mixed.cached(size, report)
+def load_mixed(sources: Sequence[str], split: str, caption_column: str | None = None) -> ImageData:
+    """Several captioned data sets as one."""
+    return mix([load_captioned(source, split, caption_column) for source in sources])
 
 
 def labelled_data(source: str, split: str) -> ImageData:
@@ -48,18 +43,13 @@ def open_checkpoint(
 
     Args:
         reads: folders that the run reads, which must not be replaced by what it makes.
+        force: `out` may be replaced in the end, and the state of another run at once, unless it is to be resumed.
     """
     refuse_source(out, reads)
     refuse_existing(out, force=force)
-    folder = out.parent / f"{out.name}.run"
-    if force and resume:
-        raise RvptError("--resume goes on with what is there, --force replaces it: give one")
-    if force:
-        shutil.rmtree(folder, ignore_errors=True)
-    checkpoint = Checkpoint(folder, key, resume)
-    checkpoint.check()
+    checkpoint = Checkpoint(out.parent / f"{out.name}.run", key, resume)
+    if force and not resume:
+        checkpoint.drop()
+    else:
+        checkpoint.check()
     return checkpoint
-
-
-def drop(checkpoint: Checkpoint) -> None:
-    shutil.rmtree(checkpoint.folder, ignore_errors=True)

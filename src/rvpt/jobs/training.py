@@ -11,7 +11,7 @@ from rvpt.config import PretrainSpec, VisionSpec
 from rvpt.data import ImageData
 from rvpt.evaluation import measure
 from rvpt.insight import PROBED, attribute_readability
-from rvpt.jobs.sources import drop, labelled_data, open_checkpoint
+from rvpt.jobs.sources import labelled_data, load_mixed, open_checkpoint
 from rvpt.loaders import EMBEDDED, embedded_model
 from rvpt.pretrain import pretrain, untrained_clip
 from rvpt.progress import Report, silent
@@ -22,12 +22,11 @@ CLIP = "clip"
 
 
 def pretrain_and_save(
-    data: ImageData,
+    sources: Sequence[str],
     start: VisionSpec | Clip,
     spec: PretrainSpec,
     out: Path,
     *,
-    sources: Sequence[str],
     split: str,
     tests: Sequence[str],
     caption_column: str | None = None,
@@ -44,6 +43,7 @@ def pretrain_and_save(
     recipe = {**begin, "spec": spec.model_dump(), "data": list(sources), "split": split}
     reads = (*sources, *tests, *([start.source] if isinstance(start, Clip) else []))
     checkpoint = open_checkpoint(out, {**recipe, "caption_column": caption_column}, reads, resume=resume, force=force)
+    data = load_mixed(sources, split, caption_column).cached(start.image_size, report)
     held_out = {source: labelled_data(source, "test").cached(start.image_size) for source in tests}  # all readable?
     clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed)
     history = pretrain(clip, data, spec, checkpoint=checkpoint, report=report)
@@ -56,7 +56,7 @@ def pretrain_and_save(
     with staging(out, force=force) as stage:
         clip.save_pretrained(stage)
         write_manifest(stage, CLIP, **facts)
-    drop(checkpoint)
+    checkpoint.drop()
     rates = {f"{source}: {name}": r["rate"] for source, rates in measured.items() for name, r in rates.items()}
     return {**rates, "last loss": history[-1]["loss"], "pictures": len(data)}
 
