@@ -381,7 +381,7 @@ def test_of_several_columns_of_classes_the_one_called_label_counts(here):
 
 def test_a_missing_picture_is_named(here):
     two_label_columns(here)
-    with pytest.raises(RvptError, match="set: picture 1 .* cannot be read"):
+    with pytest.raises(RvptError, match=r"set: picture 1 .* cannot be read"):
         all_pixels(load_data(str(here)), 8)
 
 

@@ -29,7 +29,8 @@ LONGEST = 50  # sides of a resized picture, before only its middle is resized
 def load_data(source: str, split: str = "test", *, caption_column: str | None = None) -> ImageData:
     """The data set called `source`: "scenes", a folder (Parquet, or one subfolder a class), or a hub id.
 
-    Behind a colon may stand which configuration of the set is meant, or how many scenes. Behind an @ may stand a file with other names for its classes, one a line, in the order of its labels.
+    Behind a colon may stand which configuration of the set is meant, or how many scenes. Behind an @ may stand a file
+    with other names for its classes, one a line, in the order of its labels.
 
     Raises:
         RvptError: nothing there, no such split or column, pictures without labels and captions, or names that do not

@@ -164,7 +164,7 @@ class Cleaned(nn.Module):
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> None:
         """Write configuration, prompts or head, weights where they are its own, and the base model's hash."""
         config = {
-            "base_model": HERE if self.own_weights else _from(folder, self.facts.get("base_model", self.clip.source)),
+            "base_model": HERE if self.own_weights else self.facts.get("base_model", self.clip.source),
             "base_sha256": self.clip.hash() if self.own_weights else self.facts.get("base_sha256") or self.clip.hash(),
             "blocks": list(self.prompts.blocks) if self.prompts else None,
             "classes": list(self.head.classes) if self.head else None,
@@ -228,17 +228,14 @@ def _fitting(tensor: Tensor | None, shape: tuple[int | None, ...], folder: Path)
     raise RvptError(f"{folder}: {ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} or is not finite: clean again")
 
 
-def _from(folder: str | Path, source: str) -> str:
-    """Where a base model is, seen from the adapter's folder if they lie side by side: they may be moved together."""
-    beside = Path(source).is_absolute() and Path(source).parent == Path(folder).resolve().parent
-    return f"../{Path(source).name}" if beside else source
-
-
 def _base(folder: Path, source: str | Path) -> Clip:
-    """The base model; a relative path is looked for from the adapter's folder, then from here."""
-    beside = folder / Path(source)
+    """The base model; a relative path is looked for from the adapter's folder, then from here.
+
+    One that is gone from an absolute path is looked for beside the adapter: both may have been moved.
+    """
+    places = [folder / source, *([folder.resolve().parent / Path(source).name] if Path(source).is_absolute() else [])]
     try:
-        return load_clip(beside.resolve() if beside.exists() else source)
+        return load_clip(next((place.resolve() for place in places if place.exists()), source))
     except RvptError as error:
         raise RvptError(f"{error}; it is the base model of {folder}: --base says where it is now") from None
 
