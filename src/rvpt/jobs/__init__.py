@@ -1,7 +1,8 @@
 """Whole jobs, from names to artefacts on disk: what the commands call."""
 
-from rvpt.jobs.attacking import attack_and_save, craft_and_save, trigger_gallery
+from rvpt.jobs.attacking import attack_and_save, craft_and_save
 from rvpt.jobs.cleaning import clean_and_save
+from rvpt.jobs.gallery import trigger_gallery
 from rvpt.jobs.measuring import evaluate_saved, row_facts
 from rvpt.jobs.protocols import HeldOut
 from rvpt.jobs.training import pretrain_and_save

@@ -1,4 +1,4 @@
-"""Attacking as a whole job, making triggers, and looking at them."""
+"""Attacking as a whole job, and making a trigger as one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from rvpt.attacks import craft_trigger, make_trigger
+from rvpt.attacks import craft_trigger
 from rvpt.attacks.backdoored import attack
 from rvpt.attacks.poison import Poison
 from rvpt.attacks.trigger import Trigger, load_trigger
@@ -19,17 +18,14 @@ from rvpt.config import AttackSpec, PoisonSpec, TriggerSpec
 from rvpt.data import ImageData
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
+from rvpt.jobs.gallery import LOOKED_AT, visibility
 from rvpt.jobs.measuring import row_facts
 from rvpt.jobs.sources import labelled_data, load_mixed, open_checkpoint
 from rvpt.loaders import load_clip
 from rvpt.progress import Report, silent
-from rvpt.readers import load_data
-from rvpt.report.gallery import Look, draw_gallery
-from rvpt.similarity import psnr, ssim
-from rvpt.store import refuse_existing, refuse_existing_file, refuse_source, staged_file
+from rvpt.store import refuse_existing, refuse_source
 
 CHECKED = 2_000  # pictures that say whether a backdoor took: +-1 point at a rate of 95%
-LOOKED_AT, DRAWN = 16, 3  # pictures that a trigger's visibility is measured and shown on
 
 
 def attack_and_save(
@@ -135,7 +131,7 @@ def craft_and_save(
     return {
         "trigger": trigger.name,
         "sha256": trigger.hash(),
-        **_visibility(pixels, trigger(pixels)),
+        **visibility(pixels, trigger(pixels)),
         **trigger.checks(pixels),
     }
 
@@ -146,42 +142,3 @@ def _drawn_pairs(
     """Captioned sets as one, or `pairs` of it drawn by `seed`."""
     data = load_mixed(sources, split, caption_column)
     return data if pairs is None else data.sample(pairs, seed)
-
-
-def trigger_gallery(
-    triggers: Sequence[TriggerSpec | Path],
-    source: str,
-    split: str,
-    size: int,
-    *,
-    out: Path | None = None,
-    force: bool = False,
-) -> list[dict[str, Any]]:
-    """How visible each trigger is on the first pictures of a set, with its options; draws them if `out` is given."""
-    if out:
-        refuse_existing_file(out, force=force)
-    made = [load_trigger(entry, size) if isinstance(entry, Path) else make_trigger(entry, size) for entry in triggers]
-    data = load_data(source, split)
-    pixels = data.pixels(torch.arange(min(len(data), LOOKED_AT)), size)
-    looks, found = [], []
-    for trigger in made:
-        changed = trigger(pixels)
-        rates = _visibility(pixels, changed)
-        looks.append(Look(trigger.name, _drawn(changed), **rates))
-        options = trigger.spec.model_dump(exclude={"name", "target", "seed"})
-        found.append(
-            {"name": trigger.name, **rates, **trigger.checks(pixels), "pictures": len(pixels), "options": options}
-        )
-    if out:
-        with staged_file(out) as temporary:
-            draw_gallery(_drawn(pixels), looks, temporary)
-    return found
-
-
-def _visibility(pixels: Tensor, changed: Tensor) -> dict[str, float]:
-    return {"psnr": float(psnr(pixels, changed).mean()), "ssim": float(ssim(pixels, changed).mean())}
-
-
-def _drawn(pixels: Tensor) -> Any:
-    """The first pictures as an array (n, H, W, 3)."""
-    return pixels[:DRAWN].permute(0, 2, 3, 1).numpy()
