@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import mean
+from statistics import mean, stdev
 from typing import NamedTuple
 
 from rvpt.report.groups import Found, Row, by_run, percents, place
 
 
 class Cell(NamedTuple):
-    """Rates in percent, means over seeds."""
+    """Rates in percent, means over seeds, and the standard deviation of ASR where there are several."""
 
     ca: float
     asr: float
+    spread: float | None = None
 
 
 class Cells(NamedTuple):
@@ -32,7 +33,9 @@ class Cells(NamedTuple):
         if not self.met_by_all:
             return {}
         columns = {title: [line[title] for line in self.met_by_all] for title in self.titles}
-        return {title: Cell(*(mean(rates) for rates in zip(*column, strict=True))) for title, column in columns.items()}
+        return {
+            title: Cell(mean(c.ca for c in column), mean(c.asr for c in column)) for title, column in columns.items()
+        }
 
 
 def cells(rows: Sequence[Row]) -> Cells:
@@ -48,4 +51,6 @@ def cells(rows: Sequence[Row]) -> Cells:
 
 def _cell(found: Found) -> Cell | None:
     accuracies, successes = percents(found.clean, "CA"), percents(found.hit, "ASR")
-    return Cell(mean(accuracies), mean(successes)) if accuracies and successes else None
+    if not accuracies or not successes:
+        return None
+    return Cell(mean(accuracies), mean(successes), stdev(successes) if len(successes) > 1 else None)

@@ -10,7 +10,7 @@ from rvpt.report.groups import Row, by_data
 
 
 def matrix(rows: Sequence[Row]) -> str:
-    """One table for each data set, in each cell CA and ASR in %, means over the seeds.
+    """One table for each data set, in each cell CA and ASR in %, means over the seeds, ASR ± its standard deviation.
 
     The last line is the mean over the attacks that every defence has met.
 
@@ -32,5 +32,9 @@ def _table(found: Cells) -> str:
 
 
 def _line(model: str, attack: str, titles: Sequence[str], found: dict[str, Cell]) -> str:
-    texts = [f"{found[title].ca:.1f}, {found[title].asr:.1f}" if title in found else "–" for title in titles]
+    texts = [_text(found[title]) if title in found else "–" for title in titles]
     return f"| {model} | {attack} | {' | '.join(texts)} |"
+
+
+def _text(cell: Cell) -> str:
+    return f"{cell.ca:.1f}, {cell.asr:.1f}" + (f" ± {cell.spread:.1f}" if cell.spread is not None else "")

@@ -45,9 +45,9 @@ def draw_panel(axes: Any, data: str, found: Cells) -> None:
     means = found.means()
     for number, title in enumerate(found.titles):
         look = {"color": colours(number / (share - 1)), "marker": MARKS[number % len(MARKS)]}
-        points = [line[title] for line in found.lines.values() if title in line]
+        points = [line[title][:2] for line in found.lines.values() if title in line]
         axes.scatter(*zip(*points, strict=True), **look, s=12, alpha=0.5)
-        axes.scatter(*(means.get(title) or ([], [])), **look, s=70, edgecolor="black", label=title)
+        axes.scatter(*(means[title][:2] if title in means else ([], [])), **look, s=70, edgecolor="black", label=title)
     attacks = f", large: means over {len(found.met_by_all)} attacks" if means else ""
     axes.set_title(f"{data}: a small mark for each attack{attacks}", fontsize=9)
     axes.set_xlabel("CA (%)")
