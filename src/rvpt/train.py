@@ -6,6 +6,7 @@ to the same bits.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import math
 from collections.abc import Iterator
@@ -130,8 +131,18 @@ def _accelerator(precision: str, device: torch.device) -> Any:
     from accelerate.state import AcceleratorState
 
     # A process may train several things, in other precisions and on other devices; a launched one keeps its group.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    grouped = torch.distributed.is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=not grouped)
+    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    if torch.distributed.is_initialized() and not grouped:
+        atexit.register(_leave_group)
+    return accelerator
+
+
+def _leave_group() -> None:
+    """End the group of processes before the interpreter does: gloo's threads may still hold tensors then, and abort."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _gradients(
