@@ -1,5 +1,7 @@
 """Retrieval: texts that look for pictures, against a slow twin, and what it refuses."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -9,8 +11,9 @@ from rvpt.attacks import make_trigger, trigger_spec
 from rvpt.defences import Cleaned
 from rvpt.defences.cleaned import Head
 from rvpt.errors import RvptError
+from rvpt.evaluation import to_rows
 from rvpt.metrics import Rate
-from rvpt.retrieval import evaluate_retrieval, retrieve
+from rvpt.retrieval import retrieve
 
 LABELS = [0, 1, 2, 0, 1, 0, 2, 2, 1, 0, 1, 2, 0, 2]
 CLASSES = ("fox", "owl", "cat")
@@ -47,7 +50,8 @@ def test_it_agrees_with_its_slow_twin(clip, data, batch_size):
 
 
 def test_rows_have_counts_and_the_rank_ratio_has_no_interval(clip):
-    rows = {row["metric"]: row for row in evaluate_retrieval(clip, DATA, {"badnet": badnet()}, facts={"seed": 3})}
+    counted = to_rows(clip, DATA, partial(retrieve, clip, DATA, {"badnet": badnet()}), {"seed": 3})
+    rows = {row["metric"]: row for row in counted}
     assert {name: row["n"] for name, row in rows.items()} == {"R@1": 28, "ASR@10": 10, "rank_ratio": 10 * 15}
     assert all(row["rate"] == row["numerator"] / row["n"] and row["seed"] == 3 for row in rows.values())
     assert rows["ASR@10"]["low"] <= rows["ASR@10"]["rate"] <= rows["ASR@10"]["high"]

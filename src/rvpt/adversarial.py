@@ -5,9 +5,8 @@ A cleaned model is not meant to resist it: it has no backdoor, which is another 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from rvpt.config import TEMPLATE
 from rvpt.data import ImageData
-from rvpt.evaluation import Counts, Encoder, to_rows
+from rvpt.evaluation import Counts, Encoder
 from rvpt.losses import zero_shot_logits
 from rvpt.metrics import Rate, accuracy
 from rvpt.pgd import STEPS, pgd
@@ -56,18 +55,3 @@ def resist(
 
 def _loss(logits: Callable[[Tensor], Tensor], truth: Tensor, pixels: Tensor) -> Tensor:
     return F.cross_entropy(logits(pixels), truth, reduction="sum")
-
-
-def evaluate_adversarial(
-    model: Encoder,
-    data: ImageData,
-    *,
-    epsilon: float = 2.0,
-    facts: Mapping[str, Any] | None = None,
-    template: str = TEMPLATE,
-    batch_size: int = 256,
-    report: Report = silent,
-) -> list[dict[str, Any]]:
-    """Rows of CA and of PA under PGD-10, as `evaluate` writes those of triggers."""
-    count = partial(resist, model, data, epsilon=epsilon, template=template, batch_size=batch_size, report=report)
-    return to_rows(model, data, count, {"template": template, **(facts or {})})

@@ -7,7 +7,6 @@ through the LLaVA's projector into its language model. So a backdoor in the towe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from rvpt.attacks import Trigger
 from rvpt.attacks.poison import names_target, of_target
 from rvpt.data import ImageData
 from rvpt.errors import RvptError, first_line
-from rvpt.evaluation import Counts, Encoder, to_rows
+from rvpt.evaluation import Counts, Encoder
 from rvpt.metrics import Rate
 from rvpt.progress import Report, silent
 
@@ -128,18 +127,3 @@ def describe(
                 count(name, "caption_PA", named(texts, indices))
         report(indices[-1] + 1, len(data), {})
     return counts
-
-
-def evaluate_captioning(
-    model: Encoder,
-    data: ImageData,
-    captioner: Captioner,
-    triggers: Mapping[str, Trigger] | None = None,
-    *,
-    facts: Mapping[str, Any] | None = None,
-    batch_size: int = 256,
-    report: Report = silent,
-) -> list[dict[str, Any]]:
-    """Rows of the captions' rates, as `evaluate` writes those of classification."""
-    count = partial(describe, model, data, captioner, triggers, batch_size=batch_size, report=report)
-    return to_rows(model, data, count, facts)

@@ -137,7 +137,7 @@ def evaluate(
 
 
 def to_rows(
-    model: Encoder, data: ImageData, count: Callable[[], Counts], facts: Mapping[str, Any] | None
+    model: Encoder, data: ImageData, count: Callable[[], Counts], facts: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """A row for each rate that `count` finds, with the seconds it took; `facts` are more entries of every row.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +10,7 @@ from torch import Tensor
 from rvpt.attacks import Trigger
 from rvpt.data import ImageData
 from rvpt.errors import RvptError
-from rvpt.evaluation import Counts, Encoder, to_rows
+from rvpt.evaluation import Counts, Encoder
 from rvpt.metrics import Mean, Rate, perturbation_resistivity
 from rvpt.progress import Report, silent
 
@@ -57,22 +55,12 @@ def attribute_readability(
     }
 
 
-def evaluate_readability(
-    model: Encoder,
-    data: ImageData,
-    seen: ImageData,
-    *,
-    facts: Mapping[str, Any] | None = None,
-    batch_size: int = 256,
-    report: Report = silent,
-) -> list[dict[str, Any]]:
-    """Rows of how well a linear probe that learnt on `seen` reads each attribute of `data`: readable_colour, ..."""
-
-    def count() -> Counts:
-        rates = attribute_readability(model, seen, data, batch_size=batch_size, report=report)
-        return {("none", f"{READABLE}{name}"): rate for name, rate in rates.items()}
-
-    return to_rows(model, data, count, facts)
+def readability(
+    model: Encoder, data: ImageData, seen: ImageData, *, batch_size: int = 256, report: Report = silent
+) -> Counts:
+    """readable_NAME for every attribute of `data`: how well a linear probe that learnt on `seen` reads it."""
+    rates = attribute_readability(model, seen, data, batch_size=batch_size, report=report)
+    return {("none", f"{READABLE}{name}"): rate for name, rate in rates.items()}
 
 
 @torch.inference_mode()
@@ -102,17 +90,3 @@ def resistivity(
                 counts[key] = counts.get(key, Mean(0, 0)) + perturbation_resistivity(*pair)
         report(int(indices[-1]) + 1, len(data), {})
     return counts
-
-
-def evaluate_resistivity(
-    model: Encoder,
-    data: ImageData,
-    triggers: Mapping[str, Trigger],
-    *,
-    facts: Mapping[str, Any] | None = None,
-    batch_size: int = 256,
-    report: Report = silent,
-) -> list[dict[str, Any]]:
-    """Rows of the perturbation resistivity of every block; a cosine has no interval."""
-    count = partial(resistivity, model, data, triggers, batch_size=batch_size, report=report)
-    return to_rows(model, data, count, facts)

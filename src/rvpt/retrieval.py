@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +11,7 @@ from rvpt.attacks import Trigger
 from rvpt.attacks.poison import names_target, of_target
 from rvpt.data import ImageData
 from rvpt.errors import RvptError
-from rvpt.evaluation import Counts, Encoder, to_rows
+from rvpt.evaluation import Counts, Encoder
 from rvpt.metrics import found, rank, rank_ratio
 from rvpt.progress import Report, silent
 
@@ -53,19 +51,6 @@ def retrieve(
         counts[name, f"ASR@{SHOWN}"] = found(ranks, SHOWN)
         counts[name, "rank_ratio"] = rank_ratio(ranks, len(clean) + 1)
     return counts
-
-
-def evaluate_retrieval(
-    model: Encoder,
-    data: ImageData,
-    triggers: Mapping[str, Trigger] | None = None,
-    *,
-    facts: Mapping[str, Any] | None = None,
-    batch_size: int = 256,
-    report: Report = silent,
-) -> list[dict[str, Any]]:
-    """Rows of the retrieval metrics, as `evaluate` writes those of classification; rank_ratio has no interval."""
-    return to_rows(model, data, partial(retrieve, model, data, triggers, batch_size=batch_size, report=report), facts)
 
 
 def _target_texts(data: ImageData, texts: list[tuple[str, int]], trigger: Trigger) -> list[str]:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from rvpt.adversarial import evaluate_adversarial
+from rvpt.adversarial import resist
 from rvpt.attacks.trigger import Trigger
-from rvpt.captioning import PROMPT, evaluate_captioning, load_captioner
+from rvpt.captioning import PROMPT, describe, load_captioner
 from rvpt.clip import Clip
 from rvpt.config import TEMPLATE, Spec, Template
 from rvpt.data import ImageData
 from rvpt.defences import Cleaned
 from rvpt.errors import RvptError
-from rvpt.evaluation import evaluate
-from rvpt.insight import PROBED, evaluate_readability, evaluate_resistivity
+from rvpt.evaluation import Counts, measure, to_rows
+from rvpt.insight import PROBED, readability, resistivity
 from rvpt.jobs.sources import labelled_data
 from rvpt.progress import Report, silent
 from rvpt.readers import CAPTION_COLUMNS, load_data
-from rvpt.retrieval import evaluate_retrieval
+from rvpt.retrieval import retrieve
 from rvpt.shifts import find_shift, shifted
 from rvpt.store import unnamed
 
@@ -40,7 +41,7 @@ class Protocol:
     """
 
     read: Callable[[str, str], ImageData]
-    run: Callable[..., Rows]
+    run: Callable[..., Counts]
     options: tuple[str, ...] = ()
     by_class: bool = False
     shows_triggers: bool = True
@@ -68,29 +69,29 @@ def _attributed(source: str, split: str) -> ImageData:
     return data
 
 
-def _classify(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Rows:
-    return evaluate(model, data, triggers, template=test.template, **shared)
+def _classify(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
+    return measure(model, data, triggers, template=test.template, **shared)
 
 
-def _retrieve(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Rows:
-    return evaluate_retrieval(model, data, triggers, **shared)
+def _retrieve(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
+    return retrieve(model, data, triggers, **shared)
 
 
-def _caption(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Rows:
+def _caption(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
     assert test.captioner is not None
-    return evaluate_captioning(model, data, load_captioner(test.captioner, test.prompt), triggers, **shared)
+    return describe(model, data, load_captioner(test.captioner, test.prompt), triggers, **shared)
 
 
-def _resist(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Rows:
-    return evaluate_adversarial(model, data, epsilon=test.epsilon, template=test.template, **shared)
+def _resist(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
+    return resist(model, data, epsilon=test.epsilon, template=test.template, **shared)
 
 
-def _read_off(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Rows:
-    return evaluate_readability(model, data, load_data(test.data, "train").sample(PROBED), **shared)
+def _read_off(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
+    return readability(model, data, load_data(test.data, "train").sample(PROBED), **shared)
 
 
-def _move(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Rows:
-    return evaluate_resistivity(model, data, triggers, **shared)
+def _move(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
+    return resistivity(model, data, triggers, **shared)
 
 
 PROTOCOLS = {
@@ -187,5 +188,7 @@ class HeldOut(Spec):
         self, model: Clip | Cleaned, triggers: Triggers, facts: Mapping[str, Any], report: Report = silent
     ) -> Rows:
         """Rows of a model under the triggers; `facts` are more entries of every row."""
-        size = self.batch_size or self.how.batch_size
-        return self.how.run(model, self.load(), self, triggers, facts=facts, batch_size=size, report=report)
+        size, data = self.batch_size or self.how.batch_size, self.load()
+        count = partial(self.how.run, model, data, self, triggers, batch_size=size, report=report)
+        asked = {"template": self.template} if "template" in self.how.options else {}
+        return to_rows(model, data, count, {**asked, **facts})
