@@ -67,8 +67,3 @@ def preset(table: Mapping[str, P], name: str) -> P:
     if name not in table:
         raise RvptError(f"no preset {name!r}: there are {', '.join(table)}")
     return table[name]
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given: those that are not None."""
-    return {name: value for name, value in options.items() if value is not None}

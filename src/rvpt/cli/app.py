@@ -97,6 +97,11 @@ def _top(
         typer.echo(context.get_help())
 
 
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given: those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def named_options(text: str) -> tuple[str, dict[str, str]]:
     """A name and its options, as in badnet:size=24,place=middle; pydantic checks names and values.
 

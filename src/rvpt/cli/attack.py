@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rvpt.cli.app import BatchSize, Force, Json, Out, Precision, Resume, Seed, command, named_options
+from rvpt.cli.app import BatchSize, Force, Json, Out, Precision, Resume, Seed, command, given, named_options
 from rvpt.cli.tables import show_rows, show_verdict
 from rvpt.config import TriggerSpec
 from rvpt.errors import RvptError
@@ -76,8 +76,8 @@ def attack(
     from rvpt.store import append_rows, refuse_unwritable_file
 
     chosen = presets.preset(presets.ATTACK, preset)
-    train = {**chosen["train"], **presets.given(epochs=epochs, batch_size=batch_size, lr=lr)}
-    amount = presets.given(n=n, poison_rate=poison_rate) or chosen["poison"]
+    train = {**chosen["train"], **given(epochs=epochs, batch_size=batch_size, lr=lr)}
+    amount = given(n=n, poison_rate=poison_rate) or chosen["poison"]
     triggers = [asked_trigger(text, target, seed, chosen["triggers"]) for text in trigger or ["badnet"]]
     if rows:
         refuse_unwritable_file(rows)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import Data, Force, Json, Out, Precision, Resume, Seed, command, named_options
+from rvpt.cli.app import Data, Force, Json, Out, Precision, Resume, Seed, command, given, named_options
 from rvpt.cli.attack import ModelArgument
 from rvpt.cli.tables import show_facts
 from rvpt.errors import RvptError
@@ -74,7 +74,7 @@ def clean(
     from rvpt.jobs import clean_and_save
     from rvpt.progress import bar
 
-    options = presets.given(
+    options = given(
         alpha=alpha, margin=margin, first_block=first_block, depth=depth, depth_from=depth_from, length=length,
         epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
         init_std=init_std, template=template, augment=augment,
@@ -97,6 +97,6 @@ def clean(
         facts = clean_and_save(
             model, data, Path(out), spec, name=name, split=split, without=without_class or [],
             caption_column=caption_column, resume=resume, force=force, report=report,
-            **presets.given(shots=shots, pairs=pairs),
+            **given(shots=shots, pairs=pairs),
         )  # fmt: skip
     show_facts({"cleaned": str(out), **facts}, as_json=as_json)

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from rvpt.cli.app import Data, Json, Template, command
+from rvpt.cli.app import Data, Json, Template, command, given
 from rvpt.cli.tables import show_rows
 from rvpt.config import TEMPLATE
 from rvpt.errors import RvptError
-from rvpt.presets import given
 
 SHIFTS = "noise, blur, grey, sketch, posterise or recolour"
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rvpt.cli.app import Force, Json, Out, Precision, Resume, Seed, command
+from rvpt.cli.app import Force, Json, Out, Precision, Resume, Seed, command, given
 from rvpt.cli.tables import show_facts
 
 
@@ -58,7 +58,7 @@ def pretrain(
     if start and geometry:
         raise RvptError(f"--geometry {geometry[0]}: with --start the geometry is that of {start}")
     begin = load_clip(start) if start else VisionSpec.build(**{**chosen["vision"], **_pairs(geometry or [])})
-    options = presets.given(epochs=epochs, batch_size=batch_size, lr=lr, patch_drop=patch_drop, augment=augment)
+    options = given(epochs=epochs, batch_size=batch_size, lr=lr, patch_drop=patch_drop, augment=augment)
     spec = PretrainSpec.build(**{**chosen["train"], **options, "precision": precision, "seed": seed})
     with bar("pretrain") as report:
         facts = pretrain_and_save(
