@@ -28,6 +28,7 @@ from rvpt.shifts import find_shift, shifted
 from rvpt.store import unnamed
 
 Rows = list[dict[str, Any]]
+Counting = Callable[[], Counts]
 Triggers = Mapping[str, Trigger]
 
 
@@ -35,13 +36,14 @@ Triggers = Mapping[str, Trigger]
 class Protocol:
     """One way to measure a model.
 
-    `read` refuses, before any work is done, a source that lacks what is measured on. `run` takes the model, the data,
-    their HeldOut and the triggers, if it `shows_triggers`. `options` are the settings of a HeldOut that not every
-    protocol has. `by_class`: a model that knows its classes alone, and no texts, can be measured too.
+    `read` refuses, before any work is done, a source that lacks what is measured on. `prepare` takes the model, the
+    data, their HeldOut and the triggers, if it `shows_triggers`; what it returns counts, and rows tell how long that
+    took. `options` are the settings of a HeldOut that not every protocol has. `by_class`: a model that knows its
+    classes alone, and no texts, can be measured too.
     """
 
     read: Callable[[str, str], ImageData]
-    run: Callable[..., Counts]
+    prepare: Callable[..., Counting]
     options: tuple[str, ...] = ()
     by_class: bool = False
     shows_triggers: bool = True
@@ -69,29 +71,29 @@ def _attributed(source: str, split: str) -> ImageData:
     return data
 
 
-def _classify(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
-    return measure(model, data, triggers, template=test.template, **shared)
+def _classify(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counting:
+    return partial(measure, model, data, triggers, template=test.template, **shared)
 
 
-def _retrieve(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
-    return retrieve(model, data, triggers, **shared)
+def _retrieve(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counting:
+    return partial(retrieve, model, data, triggers, **shared)
 
 
-def _caption(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
+def _caption(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counting:
     assert test.captioner is not None
-    return describe(model, data, load_captioner(test.captioner, test.prompt), triggers, **shared)
+    return partial(describe, model, data, load_captioner(test.captioner, test.prompt), triggers, **shared)
 
 
-def _resist(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
-    return resist(model, data, epsilon=test.epsilon, template=test.template, **shared)
+def _resist(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counting:
+    return partial(resist, model, data, epsilon=test.epsilon, template=test.template, **shared)
 
 
-def _read_off(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
-    return readability(model, data, load_data(test.data, "train").sample(PROBED), **shared)
+def _read_off(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counting:
+    return partial(readability, model, data, load_data(test.data, "train").sample(PROBED), **shared)
 
 
-def _move(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counts:
-    return resistivity(model, data, triggers, **shared)
+def _move(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Triggers, **shared: Any) -> Counting:
+    return partial(resistivity, model, data, triggers, **shared)
 
 
 PROTOCOLS = {
@@ -189,6 +191,6 @@ class HeldOut(Spec):
     ) -> Rows:
         """Rows of a model under the triggers; `facts` are more entries of every row."""
         size, data = self.batch_size or self.how.batch_size, self.load()
-        count = partial(self.how.run, model, data, self, triggers, batch_size=size, report=report)
+        count = self.how.prepare(model, data, self, triggers, batch_size=size, report=report)
         asked = {"template": self.template} if "template" in self.how.options else {}
         return to_rows(model, data, count, {**asked, **facts})
