@@ -322,7 +322,7 @@ def test_out_of_memory(refuse, tiny, monkeypatch, error):
     def full(*args, **options):
         raise error
 
-    monkeypatch.setattr("rvpt.jobs.protocols.evaluate", full)
+    monkeypatch.setattr("rvpt.jobs.protocols.measure", full)
     has(refuse("evaluate", tiny.backdoored, "--data", "scenes:10"), "out of memory", "--batch-size")
 
 
