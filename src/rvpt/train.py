@@ -128,21 +128,16 @@ def _accelerator(precision: str, device: torch.device) -> Any:
     if precision == "fp16" and device.type == "cpu":
         raise RvptError("precision fp16 needs a GPU: take bf16, or no")
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, PartialState
 
     # A process may train several things, in other precisions and on other devices; a launched one keeps its group.
     grouped = torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=not grouped)
     accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
     if torch.distributed.is_initialized() and not grouped:
-        atexit.register(_leave_group)
+        # Before the interpreter ends: gloo's threads may still hold tensors then, and abort.
+        atexit.register(PartialState().destroy_process_group)
     return accelerator
-
-
-def _leave_group() -> None:
-    """End the group of processes before the interpreter does: gloo's threads may still hold tensors then, and abort."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _gradients(
