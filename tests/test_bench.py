@@ -144,6 +144,18 @@ def test_a_defence_with_a_head_is_measured_on_the_classes_that_it_knows(tiny, tm
     assert sum("again" in title for title in titles) == 3
 
 
+def test_an_attack_with_tests_of_its_own_is_measured_on_these_alone(tiny, tmp_path):
+    own = '[attacks.other]\ntriggers = [{name = "sig"}]\ntests = [{data = "scenes:72"}]\n[defences.probe]\nname = "probe"\n'
+    tasks = plan(read_recipe(recipe(tiny, tmp_path, extra=own, tests='{data = "scenes:500"}')), "hash")
+    measured = [task.title for task in tasks if task.kind == "measure" and "seed 0" in task.title]
+    assert {title for title in measured if "clip+other" in title} == {
+        f"clip+other, seed 0, {label}, on scenes:72" for label in ("before the attack", "none", "vpt", "again")
+    }
+    assert sum("on scenes:500" in title for title in measured) == 5
+    cleaned = [task.title for task in tasks if task.kind == "clean" and "probe" in task.title]
+    assert cleaned == [f"clip+both, seed {seed}, probe" for seed in (0, 1)]  # the other's could not be measured
+
+
 def test_a_test_set_is_measured_as_its_entry_asks(tiny, tmp_path):
     options = ("", ', only = ["heart", "star"]', ', shift = "sketch"', ', protocol = "retrieval"')
     tests = ", ".join(f'{{data = "scenes:48"{more}}}' for more in options)

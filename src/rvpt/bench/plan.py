@@ -61,15 +61,16 @@ def plan(recipe: Recipe, model_sha256: str) -> list[Task]:
     for seed in recipe.seeds:
         for name, entry in recipe.attacks.items():
             model = f"{Path(recipe.model).name}+{name}"
-            settings = _attack(recipe, entry, model_sha256, seed)
+            settings, tests = _attack(recipe, entry, model_sha256, seed), entry.tests or recipe.tests
             attacked = Task("attack", f"{model}, seed {seed}", settings, crafts=tuple(_crafts(settings)))
             tasks += [*attacked.crafts, attacked]
             for label in ("before the attack", "none"):
-                tasks += _measured(recipe, recipe.tests, attacked, model, seed, label)
+                tasks += _measured(recipe, tests, attacked, model, seed, label)
             for label, cleaning in recipe.defences.items():
                 title = f"{model}, seed {seed}, {label}"
                 cleaned = Task("clean", title, _clean(recipe, cleaning, seed), attacked)
-                tasks += [cleaned, *_measured(recipe, _tests(recipe, cleaning), cleaned, model, seed, label)]
+                measured = list(_measured(recipe, _fit(tests, recipe, cleaning), cleaned, model, seed, label))
+                tasks += [cleaned, *measured] if measured else []
     return list({task.key: task for task in tasks}.values())
 
 
@@ -116,12 +117,12 @@ def _clean(recipe: Recipe, entry: DefenceEntry, seed: int) -> dict[str, Any]:
     return {"name": entry.name, "data": data.model_dump(), "spec": spec.model_dump(), **draw}
 
 
-def _tests(recipe: Recipe, entry: DefenceEntry) -> list[HeldOut]:
-    """What a defence can be measured on: one with a head on the classes that it learnt, and not by texts."""
+def _fit(tests: Sequence[HeldOut], recipe: Recipe, entry: DefenceEntry) -> Sequence[HeldOut]:
+    """The tests that a defence can be measured on: one with a head on the classes that it learnt, and not by texts."""
     if not defence(entry.name).head:
-        return recipe.tests
+        return tests
     learnt = entry.data or recipe.clean_data
-    return [test for test in recipe.tests if test.data == learnt.data and test.how.by_class]
+    return [test for test in tests if test.data == learnt.data and test.how.by_class]
 
 
 def _measured(

@@ -49,9 +49,13 @@ class Clean(Spec):
 
 
 class AttackEntry(Spec):
-    """One backdoored model a seed: each trigger is a table with a name and its options."""
+    """One backdoored model a seed: each trigger is a table with a name and its options.
+
+    `tests` are for a backdoor whose class not all of the recipe's have.
+    """
 
     triggers: list[dict[str, Any]] = Field(min_length=1)
+    tests: list[HeldOut] = Field([])
     pairs: int | None = Field(None, ge=1)
     poison: Settings = Field({})
     train: Settings = Field({})
@@ -93,7 +97,8 @@ class Recipe(Spec):
         """All data sets by their names."""
         attacked = {*self.attack_data.data, self.attack_data.test}
         clean = {entry.data.data for entry in self.defences.values() if entry.data}
-        return attacked | clean | {self.clean_data.data} | {test.data for test in self.tests}
+        tests = [*self.tests, *(test for entry in self.attacks.values() for test in entry.tests)]
+        return attacked | clean | {self.clean_data.data} | {test.data for test in tests}
 
     def part(
         self,
