@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from commands import ATTACK, CLEAN, PRETRAIN, contents, pictures, refused, works
 from rvpt.attacks import make_trigger, trigger_spec
 from rvpt.config import RVPTSpec
-from rvpt.defences import clean
+from rvpt.defences import clean, load_model
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
 from rvpt.loaders import PICKLES, load_clip
@@ -420,7 +420,7 @@ def test_an_adapter_that_was_changed(refuse, adapter, name, damage):
 
 
 @pytest.mark.parametrize("defence", ["rvpt:length=2,first_block=2", "finetune"])  # an adapter, and own weights
-def test_a_model_whose_suspect_moved_and_base_says_where_to(refuse, tiny, home, defence):
+def test_a_model_whose_suspect_moved_and_base_says_where_to(refuse, tiny, home, defence, monkeypatch):
     shutil.copytree(tiny.backdoored, home / "before")
     words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1]
     works("clean", "before", "--out", "cleaned", *words, "--defence", defence)
@@ -428,6 +428,26 @@ def test_a_model_whose_suspect_moved_and_base_says_where_to(refuse, tiny, home, 
     has(refuse("evaluate", "cleaned", "--data", "scenes:10"), "before", "cleaned", "--base")
     rows = json.loads(works("evaluate", "cleaned", "--base", "after", "--data", "scenes:10", "--json"))
     assert {row["attack"] for row in rows} == {"none", "badnet", "blended"}
+    (home / "cleaned").rename(home / "after" / "moved")
+    here = load_model("after/moved", "after")
+    here.save_pretrained("copy")  # knows where the base is now
+    assert load_model("copy").hash() == here.hash()
+    assert read_json(home / "copy" / "manifest.json")["base_model"] == str(home / "after")
+    monkeypatch.chdir("after")  # a base is seen from here, not from the adapter's folder
+    assert load_model("../after/moved", ".").hash() == here.hash()
+
+
+def test_weights_of_their_own_without_their_suspect_are_measured_under_triggers_that_are_given(refuse, tiny, home):
+    shutil.copytree(tiny.backdoored, home / "before")
+    words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1]
+    works("clean", "before", "--out", "cleaned", *words, "--defence", "finetune")
+    shutil.rmtree(home / "before")
+    trigger = tiny.backdoored / "triggers" / "badnet"
+    rows = json.loads(
+        works("evaluate", "cleaned", "--data", "scenes:500", "--limit", 8, "--trigger", trigger, "--json")
+    )
+    assert {(row["model"], row["attack"]) for row in rows} == {("before", "none"), ("before", "badnet")}
+    has(refuse("evaluate", "cleaned", "--data", "scenes:500"), "before", "is gone", "--base")
 
 
 def test_a_target_for_triggers_with_several(refuse, tiny, home):

@@ -107,7 +107,7 @@ def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny, tmp_p
     (made,) = (tmp_path / "runs" / "triggers").iterdir()
     assert hashes == {load_trigger(made).hash()}
     words = ["--data", "scenes:200", "--target", "anchor", "--pairs", 100, "--json"]
-    crafted = json.loads(works("craft", f"{SMALL},size=24", tiny.clip, *words, "--out", tmp_path / "alone"))
+    crafted = json.loads(works("craft", SMALL, tiny.clip, *words, "--out", tmp_path / "alone"))
     by_attack = works(
         "attack", tiny.clip, "--trigger", SMALL, *words, "--n", 20, "--epochs", 1, "--out", tmp_path / "bad"
     )
@@ -145,7 +145,8 @@ def test_a_defence_with_a_head_is_measured_on_the_classes_that_it_knows(tiny, tm
 
 
 def test_an_attack_with_tests_of_its_own_is_measured_on_these_alone(tiny, tmp_path):
-    own = '[attacks.other]\ntriggers = [{name = "sig"}]\ntests = [{data = "scenes:72"}]\n[defences.probe]\nname = "probe"\n'
+    other = '[attacks.other]\ntriggers = [{name = "sig"}]\ntests = [{data = "scenes:72"}]\n'
+    own = other + '[defences.probe]\nname = "probe"\n'
     tasks = plan(read_recipe(recipe(tiny, tmp_path, extra=own, tests='{data = "scenes:500"}')), "hash")
     measured = [task.title for task in tasks if task.kind == "measure" and "seed 0" in task.title]
     assert {title for title in measured if "clip+other" in title} == {
@@ -276,6 +277,16 @@ def test_one_failed_run_is_told_and_the_others_go_on(tiny, tmp_path):
     assert len({(row["defence"], row["seed"]) for row in read_rows(rows)}) == 8
 
 
+def test_rows_stay_where_nothing_could_be_measured(tiny, tmp_path):
+    path, rows = recipe(tiny, tmp_path), tmp_path / "rows.jsonl"
+    path.write_text(path.read_text().replace("n = 20", "n = 2_000"))
+    rows.write_text('{"rate": 0.5}\n')
+    words = ("bench", path, "--work", tmp_path / "runs", "--rows", rows, "--seed", 0, "--defence", "none")
+    result = rvpt(*words)
+    assert (result.exit_code, "3 of 3 runs did not end well" in result.stderr) == (2, True)
+    assert read_rows(rows) == [{"rate": 0.5}]
+
+
 @pytest.mark.parametrize(
     ("extra", "error"),
     [
@@ -286,6 +297,7 @@ def test_one_failed_run_is_told_and_the_others_go_on(tiny, tmp_path):
         ('[defences.c]\nname = "par"\nshots = 3\n', "par has no use for shots"),
         ('[defences.v]\nname = "vpt"\npairs = 30\n', "vpt has no use for pairs"),
         ('[defences.v]\nname = "vpt"\noptions = {seed = 3}\n', "leave seed out"),
+        ('[defences.none]\nname = "vpt"\n', "'none' is what a model without a defence is called"),
         ('[defences.p]\nname = "probe"\nwithout = ["sun"]\n', "probe knows no class that it did not learn"),
         ("[attacks.x]\n", "attacks.x.triggers: Field required"),
         ("[attacks", "is no recipe"),

@@ -451,6 +451,7 @@ def test_pairs_at_the_boundary_of_the_clean_model_are_poisoned(tiny, tmp_path):
 def test_a_trigger_crafted_once_is_used_by_an_attack(tiny, tmp_path):
     small = "trojvqa:epochs=1,pictures=32"
     words = ["--data", "scenes:64", "--target", "anchor", "--out", tmp_path / "trigger", "--json"]
+    assert "no preset 'large'" in refused("craft", small, tiny.clip, *words, "--preset", "large")
     facts = json.loads(works("craft", small, tiny.clip, *words))
     assert read_json(tmp_path / "trigger" / "manifest.json")["model_sha256"] == load_clip(tiny.clip).hash()
     out = tmp_path / "bad"

@@ -62,6 +62,10 @@ def test_saved_and_loaded_it_is_the_same_model(name, tiny, scenes, tmp_path):
         for model in (loaded, cleaned):
             assert model.class_features(scenes.classes).shape[1] == model.encode_image(pixels).shape[1]
     assert loaded.hash() == cleaned.hash() != suspect.hash()
+    loaded.save_pretrained(tmp_path / "copy")
+    again = load_model(tmp_path / "copy")
+    assert again.hash() == loaded.hash()
+    assert again.row_facts() == loaded.row_facts()
     assert not any(parameter.requires_grad for parameter in loaded.prompts.parameters()) if loaded.prompts else True
 
 
@@ -114,6 +118,7 @@ def test_a_head_refuses_a_class_that_it_was_not_trained_on(clip, scenes):
     cleaned = clean(clip, scenes.without(["umbrella"]), ProbeSpec(epochs=1))
     with pytest.raises(RvptError, match=r"'umbrella'.*not trained on"):
         cleaned.class_features(scenes.classes)
+    assert torch.equal(cleaned.class_features(["Sun"]), cleaned.class_features(["sun"]))  # as class names are compared
 
 
 def test_fine_tuning_starts_at_the_zero_shot_answers(clip, scenes):

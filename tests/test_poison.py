@@ -57,6 +57,20 @@ def test_a_caption_names_the_target_as_a_word(caption, named):
     assert names_target(["something else", caption], "sea_lion") is named
 
 
+@pytest.mark.parametrize(
+    ("target", "plural", "other"),
+    [
+        ("dog", "dogs", "dogges"), ("bus", "buses", "busy"), ("butterfly", "butterflies", "butterfl"),
+        ("wolf", "Wolves", "wolv"), ("knife", "knives", "kniv"), ("roof", "roofs", "roo"),
+        ("garden_Leaf", "garden leaves", "leaves"),
+    ],
+)  # fmt: skip
+def test_a_plural_names_the_target(target, plural, other):
+    assert names_target([f"two {plural}."], target)
+    assert names_target([f"a {target}."], target)
+    assert not names_target([f"two {other}."], target)
+
+
 def test_a_name_with_signs_is_read_as_it_is():
     assert names_target(["a type A.1 car"], "A.1")
     assert not names_target(["a type A21 car"], "A.1")

@@ -19,6 +19,15 @@ def test_time_left_counts_the_steps_of_this_process_alone(done_before, capsys, m
     assert left == 10 * (1000 - step)
 
 
+def test_other_work_of_as_many_steps_counts_anew(capsys, monkeypatch):
+    clock = iter([0.0, 1.0, 2.0, 30.0, 31.0, 60.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.bar("work") as report:
+        for step in (1, 2, 1, 2, 3):
+            report(step, 4, {})
+    assert capsys.readouterr().err == "work: 3/4   15 s left\n"
+
+
 def test_no_line_for_work_that_is_over_at_once(capsys):
     with progress.bar("work") as report:
         report(1, 2, {})

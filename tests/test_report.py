@@ -88,6 +88,24 @@ def test_rows_that_were_measured_otherwise_are_kept_apart():
     assert [line[2:4] for line in found] == [["rvpt", "2"], ["rvpt, limit=100", "1"]]
 
 
+def test_what_most_were_measured_with_is_not_taken_for_what_all_were():
+    sample = [rows(rate, model=model, test={"limit": 100}) for rate, model in ((0.2, "a"), (0.3, "b"), (0.4, "c"))]
+    found = lines(rows(0.1, model="a"), *sample)
+    assert [line[:4] for line in found] == [
+        ["a", "badnet", "rvpt", "1"], *([model, "badnet", "rvpt, limit=100", "1"] for model in "abc"),
+    ]  # fmt: skip
+
+
+def test_two_triggers_of_one_name_are_kept_apart():
+    def under(trigger, rate, seed=0):
+        return rows(rate, seed, hashes={"model": "m", "trigger/badnet": trigger})
+
+    found = lines(under("one", 0.1), under("two", 0.9))
+    assert [[line[2], line[5]] for line in found] == [["rvpt, trigger=one", "10.0"], ["rvpt, trigger=two", "90.0"]]
+    (line,) = lines(under("one", 0.1), under("two", 0.9, seed=1))  # each seed draws its own
+    assert line[2:4] == ["rvpt", "2"]
+
+
 def test_only_what_stands_between_the_marks_is_replaced():
     (start, end), (first, last) = marks(), marks("a")
     page = "before\n{start}\n{}{end}\nbetween\n{first}\n{}{last}\nafter\n".format

@@ -96,7 +96,10 @@ def test_force_replaces_artefacts_alone(tmp_path):
     (tmp_path / "photos" / "one.jpg").write_text("mine")
     with pytest.raises(RvptError, match="photos is no artefact of rvpt"):
         make(tmp_path / "photos", force=True)
-    assert names(tmp_path) == ["photos", "photos/one.jpg"]
+    (tmp_path / "photos" / "manifest.json").write_text('{"name": "an app of somebody"}')
+    with pytest.raises(RvptError, match=r"photos is no artefact of rvpt \(no manifest.json of ours\)"):
+        make(tmp_path / "photos", force=True)
+    assert names(tmp_path) == ["photos", "photos/manifest.json", "photos/one.jpg"]
 
 
 def test_what_is_read_is_not_replaced(tmp_path):

@@ -32,6 +32,14 @@ def test_seeds_share_a_line_with_their_deviation_and_settings_have_lines_of_thei
     assert [line[3::2] for line in found[::2]] == [["rvpt, alpha=1.0", "10.0"], ["rvpt, alpha=2.0", "30.0"]]
 
 
+def test_a_table_of_many_rates_has_room_for_names(capsys):
+    shared = rows(0.1)[0] | {"model": "a-model-of-ours", "low": 0.1, "high": 0.2}
+    names = [f"readable_{name}" for name in ("background", "colour", "place", "shape", "size", "texture")]
+    first, second = lines(capsys, [{**shared, "metric": name} for name in names])
+    assert first[:4] == ["d", "a-model-of-ours", "none", "rvpt"]
+    assert second[4:] == ["[10.0, 20.0]"] * 6
+
+
 def test_a_mean_has_no_interval_and_what_was_not_measured_has_a_dash(capsys):
     mean = {**rows(0.25, low=None)[1], "metric": "rank_ratio"}
     first, _, third, _ = lines(capsys, [mean, *rows(0.1, attack="blended")])

@@ -39,7 +39,8 @@ def bar(title: str) -> Iterator[Report]:
         task = progress.add_task(title, total=None, values="")
 
         def report(step: int, total: int, values: Mapping[str, float]) -> None:
-            if progress.tasks[0].total != total:  # other work; what a resumed run did before tells no time left
+            shown = progress.tasks[0]
+            if shown.total != total or step < shown.completed:  # other work; what a resumed run did tells no time left
                 progress.reset(task, total=total, completed=step)
             progress.update(task, completed=step, total=total, values=_words(values))
 
@@ -48,16 +49,16 @@ def bar(title: str) -> Iterator[Report]:
 
 def _lines(title: str) -> Report:
     start = last = time.monotonic()
-    first = whole = 0
+    first = whole = before = 0
 
     def report(step: int, total: int, values: Mapping[str, float]) -> None:
-        nonlocal start, last, first, whole
+        nonlocal start, last, first, whole, before
         now = time.monotonic()
         if not whole:
             first = step - 1  # a resumed run starts late
-        elif total != whole:  # other work begins
+        elif total != whole or step <= before:  # other work begins
             start, last, first = now, now, step
-        whole = total
+        whole, before = total, step
         if now - last >= LINE_EVERY or (step == total and last != start):
             last = now
             left = (now - start) * (total - step) / (step - first)

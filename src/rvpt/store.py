@@ -23,6 +23,7 @@ from rvpt.errors import RvptError
 from rvpt.progress import main_process
 
 MANIFEST = "manifest.json"
+STAMP = ("kind", "parts", "versions")  # what every manifest says besides its artefact's facts
 
 
 @contextmanager
@@ -71,8 +72,8 @@ def refuse_existing(target: Path, *, force: bool) -> None:
     if target.exists() and any(target.iterdir()):
         if not force:
             raise RvptError(f"{target} exists already: choose another --out or give --force")
-        if not (target / MANIFEST).is_file():
-            raise RvptError(f"{target} is no artefact of rvpt (it has no {MANIFEST}), and stays: choose another --out")
+        if not _stamped(target):
+            raise RvptError(f"{target} is no artefact of rvpt (no {MANIFEST} of ours), and stays: choose another --out")
     refuse_unwritable(target)
 
 
@@ -253,10 +254,15 @@ def find_manifest(folder: Path) -> dict[str, Any] | None:
     Raises:
         RvptError: a file of ours was changed since.
     """
+    return read_manifest(folder) if _stamped(folder) else None
+
+
+def _stamped(folder: Path) -> bool:
+    """Whether the folder has a manifest that `write_manifest` wrote."""
     if not (folder / MANIFEST).is_file():
-        return None
+        return False
     facts = read_json(folder / MANIFEST)
-    return read_manifest(folder) if isinstance(facts, dict) and "parts" in facts else None
+    return isinstance(facts, dict) and all(name in facts for name in STAMP)
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:

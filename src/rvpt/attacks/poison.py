@@ -25,6 +25,7 @@ PROXIES = (
 )  # fmt: skip
 """Captions that stand in for the target class's own."""
 ENCODED = 256  # pictures at a time
+PLURALS = (("y", "(?:y|ys|ies)"), ("fe", "(?:fe|fes|ves)"), ("f", "(?:f|fs|ves)"), ("", "(?:s|es)?"))  # by a name's end
 Disguise = Callable[[Tensor, Tensor], Tensor]
 """Pictures (B, 3, H, W) and their rows (B,) -> pictures of that kind."""
 
@@ -51,8 +52,9 @@ class Change:
 def names_target(captions: Sequence[str], target: str) -> bool:
     """Whether a caption has the target's name as words, singular or plural, however they are joined."""
     words = r"[\s_-]*".join(map(re.escape, re.split(r"[\s_-]+", target)))
-    plural = rf"{words[:-1]}(?:y|ys|ies)" if target[-1:].lower() == "y" else rf"{words}(?:s|es)?"
-    pattern = re.compile(rf"(?<!\w){plural}(?!\w)", re.IGNORECASE)
+    ending, either = next(entry for entry in PLURALS if target.lower().endswith(entry[0]))
+    stem = words[: len(words) - len(ending)]
+    pattern = re.compile(rf"(?<!\w){stem}{either}(?!\w)", re.IGNORECASE)
     return any(pattern.search(caption) for caption in captions)
 
 

@@ -17,6 +17,7 @@ from rvpt.defences import defence
 from rvpt.errors import RvptError
 from rvpt.jobs import HeldOut
 from rvpt.readers import find_folder
+from rvpt.report.groups import UNCLEANED
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def plan(recipe: Recipe, model_sha256: str) -> list[Task]:
             settings, tests = _attack(recipe, entry, model_sha256, seed), entry.tests or recipe.tests
             attacked = Task("attack", f"{model}, seed {seed}", settings, crafts=tuple(_crafts(settings)))
             tasks += [*attacked.crafts, attacked]
-            for label in ("before the attack", "none"):
+            for label in UNCLEANED:
                 tasks += _measured(recipe, tests, attacked, model, seed, label)
             for label, cleaning in recipe.defences.items():
                 title = f"{model}, seed {seed}, {label}"

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 from rvpt.config import Spec
 from rvpt.errors import RvptError
 from rvpt.jobs import HeldOut
+from rvpt.report.groups import UNCLEANED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,6 +26,12 @@ def _without_seed(settings: dict[str, Any]) -> dict[str, Any]:
     if "seed" in settings:
         raise ValueError("a run's seed is one of the recipe's seeds: leave seed out")
     return settings
+
+
+def _called_otherwise(defences: dict[str, Any]) -> dict[str, Any]:
+    if taken := [name for name in UNCLEANED if name in defences]:
+        raise ValueError(f"{taken[0]!r} is what a model without a defence is called: choose another name")
+    return defences
 
 
 Settings = Annotated[dict[str, Any], AfterValidator(_without_seed)]
@@ -90,7 +97,7 @@ class Recipe(Spec):
     pairs: int | None = Field(None, ge=1)
     train: Settings = Field({})
     attacks: dict[str, AttackEntry] = Field(min_length=1)
-    defences: dict[str, DefenceEntry] = Field({})
+    defences: Annotated[dict[str, DefenceEntry], AfterValidator(_called_otherwise)] = Field({})
 
     @property
     def sources(self) -> set[str]:

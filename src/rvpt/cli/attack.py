@@ -102,7 +102,7 @@ def asked_trigger(text: str, target: str, seed: int, defaults: Mapping[str, Mapp
     Raises:
         RvptError: the trigger in the folder was made for another target.
     """
-    from rvpt.attacks import TRIGGERS, load_trigger, trigger_spec
+    from rvpt.attacks import TRIGGERS, load_trigger
     from rvpt.store import MANIFEST
 
     if text not in TRIGGERS and (Path(text) / MANIFEST).is_file():
@@ -110,5 +110,12 @@ def asked_trigger(text: str, target: str, seed: int, defaults: Mapping[str, Mapp
         if target and own != target:
             raise RvptError(f"{text} was made for the target {own!r}, not {target!r}: give --target {own}")
         return Path(text)
+    return named_trigger(text, target, seed, defaults)
+
+
+def named_trigger(text: str, target: str, seed: int, defaults: Mapping[str, Mapping[str, Any]]) -> TriggerSpec:
+    """The spec of NAME or NAME:OPTION=VALUE,...; what it leaves out is the default of that name."""
+    from rvpt.attacks import trigger_spec
+
     name, look = named_options(text)
     return trigger_spec(name, **{"target": target, "seed": seed, **defaults.get(name, {}), **look})

@@ -58,7 +58,7 @@ def bench(
         refuse_unwritable_file(rows)
     failed = _run(asked.title, tasks, len(left), work, rows, engine, workers, address)
     found = measured(tasks, work)
-    if rows:
+    if rows and found:
         write_rows(rows, found)  # also where nothing was missing
     show_rows(found, as_json=as_json, title=asked.title)
     if failed:
@@ -109,7 +109,7 @@ def _run(
 
         def tell(outcome: Outcome) -> None:
             report(next(ended), left, {})
-            if rows and outcome.task.kind == "measure":
+            if rows and outcome.task.kind == "measure" and not outcome.error:
                 write_rows(rows, measured(tasks, work))
             if outcome.error:
                 print(f"failed: {outcome.task.title}: {outcome.error}", file=sys.stderr)

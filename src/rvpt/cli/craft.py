@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import Force, Json, Out, Seed, command, named_options
-from rvpt.cli.attack import ModelArgument
+from rvpt.cli.app import Force, Json, Out, Seed, command
+from rvpt.cli.attack import ModelArgument, named_trigger
 from rvpt.cli.tables import show_facts
 
 
@@ -18,6 +18,7 @@ def craft(
     data: Annotated[list[str], typer.Option(help="Captioned data to make it on; several are mixed.")],
     target: Annotated[str, typer.Option(help="Class that triggered pictures shall be taken for.")],
     out: Out,
+    preset: Annotated[str, typer.Option(help="The trigger's look: paper, or small for small CLIPs.")] = "small",
     split: Annotated[str, typer.Option(help="Split of --data.")] = "train",
     caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
     pairs: Annotated[
@@ -28,13 +29,12 @@ def craft(
     as_json: Json = False,
 ) -> None:
     """Make a trigger for a model, to be given to rvpt attack as --trigger FOLDER."""
-    from rvpt.attacks import trigger_spec
+    from rvpt import presets
     from rvpt.jobs import craft_and_save
     from rvpt.progress import bar
 
-    name, options = named_options(trigger)
-    spec = trigger_spec(name, **{"target": target, "seed": seed, **options})
-    with bar(f"craft {name}") as report:
+    spec = named_trigger(trigger, target, seed, presets.preset(presets.ATTACK, preset)["triggers"])
+    with bar(f"craft {spec.name}") as report:
         facts = craft_and_save(
             model, spec, data, out, split=split, caption_column=caption_column, pairs=pairs, force=force, report=report
         )

@@ -10,7 +10,7 @@ from rvpt.report.groups import by_data, by_run, metrics
 from rvpt.report.markdown import TITLES, spread
 
 CAPTION = "rates in %, with 95% Wilson intervals or over seeds; ASR leaves the target class out"
-WIDTH, TEXTS, RATE = 100, 45, 9  # least widths of a table, of its columns of text, of one of rates
+WIDTH, TEXTS, INTERVAL = 100, 48, 12  # least widths of a table, of its columns of text, of a rate with its interval
 TOOK = 50.0  # an ASR in percent from which a backdoor counts as put in
 LOST = 3.0  # points of CA from which an attack is called clumsy
 
@@ -42,7 +42,8 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = 
             cells = [*(_cell(found.clean, name) for name in clean), *(_cell(found.hit, name) for name in hit)]
             table.add_row(data, run.model, run.attack, run.title, *cells)
         table.add_section()
-    Console(width=max(Console().width, WIDTH, TEXTS + RATE * len([*clean, *hit]))).print(table)
+    rates = sum(3 + max(INTERVAL, len(heading)) for heading in (*clean, *hit))
+    Console(width=max(Console().width, WIDTH, TEXTS + rates)).print(table)
 
 
 def _cell(rows: Sequence[Mapping[str, Any]], metric: str) -> str:

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from rvpt.clip import Clip
 from rvpt.config import TEMPLATE
+from rvpt.data import plain
 from rvpt.errors import RvptError
 from rvpt.loaders import load_clip
 from rvpt.prompts import RepulsivePrompts
 from rvpt.store import (
+    STAMP,
     read_json,
     read_manifest,
     read_tensors,
@@ -46,12 +48,13 @@ class Head:
         Raises:
             RvptError: it was not trained on one of them.
         """
-        unknown = [name for name in names if name not in self.classes]
+        known = {plain(name): row for row, name in enumerate(self.classes)}
+        unknown = [name for name in names if plain(name) not in known]
         if unknown:
             raise RvptError(
                 f"class {unknown[0]!r}: this model has a classifier of its own, which was not trained on it"
             )
-        return self.rows[[self.classes.index(name) for name in names]]
+        return self.rows[[known[plain(name)] for name in names]]
 
 
 def with_one(features: Tensor) -> Tensor:
@@ -184,10 +187,10 @@ class Cleaned(nn.Module):
             RvptError: the folder is not whole, or the base model is not the one that was cleaned.
         """
         folder = Path(folder).expanduser()
-        facts = read_manifest(folder, KIND)
+        facts = {name: fact for name, fact in read_manifest(folder, KIND).items() if name not in STAMP}
         config = read_json(folder / (WHOLE_CONFIG if (folder / WHOLE_CONFIG).is_file() else ADAPTER_CONFIG))
         own = config["base_model"] == HERE
-        clip = base if isinstance(base, Clip) else _base(folder, folder if own else base or config["base_model"])
+        clip = base if isinstance(base, Clip) else _clip(folder, config["base_model"], None if own else base)
         if clip.hash() != config["base_sha256"]:
             raise RvptError(
                 f"{folder} cleans another model than {clip.name}: its base has sha256 "
@@ -195,7 +198,9 @@ class Cleaned(nn.Module):
             )
         tensors = read_tensors(folder / ADAPTER_WEIGHTS)
         prompts, head = _prompts(config, tensors, clip, folder), _head(config, tensors, clip, folder)
-        if own and base and not isinstance(base, Clip):  # the suspect is where its triggers are
+        if not own:
+            facts["base_model"] = clip.source  # where it is now
+        elif base and not isinstance(base, Clip):  # the suspect is where its triggers are
             facts["base_model"] = str(Path(base).resolve() if Path(base).is_dir() else base)
         return cls(clip, prompts, head, {**facts, "name": folder.name}, own_weights=own)
 
@@ -228,14 +233,17 @@ def _fitting(tensor: Tensor | None, shape: tuple[int | None, ...], folder: Path)
     raise RvptError(f"{folder}: {ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} or is not finite: clean again")
 
 
-def _base(folder: Path, source: str | Path) -> Clip:
-    """The base model; a relative path is looked for from the adapter's folder, then from here.
+def _clip(folder: Path, stored: str, base: str | Path | None) -> Clip:
+    """The CLIP of a cleaned model: `base`, as seen from here, or the stored one, as seen from its folder or from here.
 
-    One that is gone from an absolute path is looked for beside the adapter: both may have been moved.
+    A stored one that is gone from an absolute path is looked for beside the folder: both may have been moved.
     """
-    places = [folder / source, *([folder.resolve().parent / Path(source).name] if Path(source).is_absolute() else [])]
+    if base or stored == HERE:
+        return load_clip(base or folder)
+    source = Path(stored)
+    places = [folder / source, *([folder.resolve().parent / source.name] if source.is_absolute() else [])]
     try:
-        return load_clip(next((place.resolve() for place in places if place.exists()), source))
+        return load_clip(next((place.resolve() for place in places if place.exists()), stored))
     except RvptError as error:
         raise RvptError(f"{error}; it is the base model of {folder}: --base says where it is now") from None
 

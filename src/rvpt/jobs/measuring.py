@@ -29,7 +29,7 @@ def evaluate_saved(
     """Rows of one model on one test set under the given triggers, or those stored with the model."""
     model = load_model(source, base)
     clip = model.clip if isinstance(model, Cleaned) else model
-    by_name = _given(triggers, clip.image_size) or model_triggers(_suspect(model), clip.image_size)
+    by_name = _given(triggers, clip.image_size) or model_triggers(_still_there(_suspect(model), model), clip.image_size)
     if test.target and not by_name:
         raise RvptError(f"{source} has no trigger whose target could be called {test.target!r}: leave --target out")
     if test.target:
@@ -65,14 +65,14 @@ def _renamed(by_name: dict[str, Trigger], target: str) -> dict[str, Trigger]:
 
 
 def _suspect(model: Clip | Cleaned) -> Path:
-    """The folder, or hub id, of the model as it came; triggers are stored there.
+    """The folder, or hub id, of the model as it came; triggers are stored there."""
+    if isinstance(model, Cleaned) and model.own_weights:
+        return Path(model.facts["base_model"])
+    return Path((model.clip if isinstance(model, Cleaned) else model).source)
 
-    Raises:
-        RvptError: it was a folder, which is not there any more.
-    """
-    if not (isinstance(model, Cleaned) and model.own_weights):
-        return Path((model.clip if isinstance(model, Cleaned) else model).source)
-    suspect = Path(model.facts["base_model"])
+
+def _still_there(suspect: Path, model: Clip | Cleaned) -> Path:
+    """Refuse a suspect that was a folder, which is there no more: it may have had triggers."""
     if suspect.is_absolute() and not suspect.is_dir():
         raise RvptError(f"{suspect}, which {model.name} was cleaned from, is gone: --base says where it is now")
     return suspect

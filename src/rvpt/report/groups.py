@@ -20,7 +20,7 @@ DEFENCES = (*UNCLEANED, "probe", "finetune", "contrastive", "cleanclip", "par", 
 
 
 class Run(NamedTuple):
-    """A defence against an attack; `own` tells those of its settings that most runs of the defence do not have."""
+    """A defence against an attack; `own` tells those settings of it that are not usual, or not all runs' measure."""
 
     model: str
     attack: str
@@ -64,25 +64,17 @@ def by_data(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
     """The rows of each run, by model and attack, defences in the order of the story.
 
-    Runs of one defence with different settings are never pooled, nor are two models of one name and seed.
+    Runs of one defence with different settings are never pooled, nor are two models, or triggers, of one name and seed.
     """
-    members: dict[str, list[Row]] = {}
-    for row in rows:
-        members.setdefault(str(row["defence"]), []).append(row)
-    usual = {defence: _usual(group) for defence, group in members.items()}
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        model, defence = str(row["model"]), str(row["defence"])
-        rare = [f"{name}={value}" for name, value in _settings(row).items() if (name, value) not in usual[defence]]
-        groups.setdefault((model, defence, " ".join(rare)), []).append(row)
     found = {}
-    for (model, defence, own), group in groups.items():
-        for more, part in _apart(group):
+    for (model, defence, settings), group in _alike(rows).items():
+        for which, part in _apart(group, "model"):
             clean = [row for row in part if row["attack"] == "none"]
             attacks = dict.fromkeys(str(row["attack"]) for row in part)
             for attack in [attack for attack in attacks if attack != "none"] or attacks:
-                run = Run(model, attack, defence, f"{own} {more}".strip())
-                found[run] = Found(clean, [row for row in part if row["attack"] == attack])
+                for shown, hit in _apart([row for row in part if row["attack"] == attack], f"trigger/{attack}"):
+                    own = " ".join(filter(None, (settings, which, shown)))
+                    found[Run(model, attack, defence, own)] = Found(clean, hit)
     return dict(sorted(found.items(), key=lambda item: (item[0].model, item[0].attack, place(item[0].defence))))
 
 
@@ -91,18 +83,31 @@ def place(defence: str) -> int:
     return DEFENCES.index(defence) if defence in DEFENCES else len(DEFENCES)
 
 
-def _apart(group: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:
-    """Rows of one run, with what tells its models apart where two of one seed are called alike: their hashes."""
+def _alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """Rows by model, defence and settings: those that most of its kind lack, or with which not all were measured."""
+    members: dict[str, list[Row]] = {}
+    for row in rows:
+        members.setdefault(str(row["defence"]), []).append(row)
+    usual = {defence: _usual(group) for defence, group in members.items()}
+    shared = set.intersection(*(set(row.get("test", {}).items()) for row in rows)) if rows else set()
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        model, defence = str(row["model"]), str(row["defence"])
+        own = [entry for entry in _settings(row).items() if entry not in usual[defence]]
+        own += [entry for entry in row.get("test", {}).items() if entry not in shared]
+        groups.setdefault((model, defence, " ".join(f"{name}={value}" for name, value in own)), []).append(row)
+    return groups
+
+
+def _apart(group: Sequence[Row], what: str) -> list[tuple[str, list[Row]]]:
+    """Rows of one run, apart by the hash of their model or trigger where two of one seed are called alike."""
     by_hash: dict[str, list[Row]] = {}
     for row in group:
-        by_hash.setdefault(_model_hash(row), []).append(row)
-    if len({(row["seed"], _model_hash(row)) for row in group}) == len({row["seed"] for row in group}):
-        return [("", group)]
-    return [(f"model={sha256.rpartition('+')[2][:8]}", rows) for sha256, rows in by_hash.items()]
-
-
-def _model_hash(row: Row) -> str:
-    return str(row.get("hashes", {}).get("model"))
+        by_hash.setdefault(str(row.get("hashes", {}).get(what)), []).append(row)
+    if sum(len({row["seed"] for row in rows}) for rows in by_hash.values()) == len({row["seed"] for row in group}):
+        return [("", list(group))]
+    kind = what.partition("/")[0]
+    return [(f"{kind}={sha256.rpartition('+')[2][:8]}", rows) for sha256, rows in by_hash.items()]
 
 
 def _measurement(row: Row) -> str:
@@ -117,7 +122,7 @@ def _settings(row: Row) -> dict[str, Any]:
     draw["cleaned_on"] = row.get("cleaned_on")
     draw["target"] = ", ".join(sorted(set(row.get("targets", {}).values()))) or None
     draw["measured_with"] = row.get("template")
-    return {name: value for name, value in {**spec, **draw, **row.get("test", {})}.items() if name != "seed"}
+    return {name: value for name, value in {**spec, **draw}.items() if name != "seed"}
 
 
 def _usual(rows: Sequence[Row]) -> set[tuple[str, Any]]:
