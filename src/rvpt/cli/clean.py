@@ -13,6 +13,7 @@ from rvpt.cli.tables import show_facts
 from rvpt.errors import RvptError
 
 PRESET = "the preset's"
+AUGMENT = "none; of par noise-erase"
 NAMES = "rvpt, vpt, probe and finetune (on labels); contrastive, cleanclip and par (on captions)."
 
 
@@ -60,7 +61,7 @@ def clean(
     init_std: Annotated[float | None, typer.Option(help="Spread of the first prompts.", show_default=PRESET)] = None,
     template: Annotated[str | None, typer.Option(help="Caption of a class.", show_default="a photo of a {}.")] = None,
     augment: Annotated[
-        str | None, typer.Option(help="none (cached, fast), crop-flip or noise-erase.", show_default="none")
+        str | None, typer.Option(help="none (cached, fast), crop-flip or noise-erase.", show_default=AUGMENT)
     ] = None,
     precision: Precision = "no",
     seed: Seed = 0,
