@@ -96,6 +96,13 @@ def test_what_most_were_measured_with_is_not_taken_for_what_all_were():
     ]  # fmt: skip
 
 
+def test_a_target_is_told_where_one_model_has_several():
+    runs = [rows(rate, model=model, targets={"badnet": name}) for model, name, rate in (
+        ("a", "cup", 0.1), ("b", "sun", 0.2), ("b", "cup", 0.3),
+    )]  # fmt: skip
+    assert [line[2] for line in lines(*runs)] == ["rvpt", "rvpt, target=sun", "rvpt, target=cup"]
+
+
 def test_two_triggers_of_one_name_are_kept_apart():
     def under(trigger, rate, seed=0):
         return rows(rate, seed, hashes={"model": "m", "trigger/badnet": trigger})

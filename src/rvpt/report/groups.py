@@ -86,14 +86,17 @@ def place(defence: str) -> int:
 def _alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
     """Rows by model, defence and settings: those that most of its kind lack, or with which not all were measured."""
     members: dict[str, list[Row]] = {}
+    targets: dict[str, set[str]] = {}
     for row in rows:
         members.setdefault(str(row["defence"]), []).append(row)
+        targets.setdefault(str(row["model"]), set()).update(filter(None, [_target(row)]))
     usual = {defence: _usual(group) for defence, group in members.items()}
     shared = set.intersection(*(set(row.get("test", {}).items()) for row in rows)) if rows else set()
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         model, defence = str(row["model"]), str(row["defence"])
         own = [entry for entry in _settings(row).items() if entry not in usual[defence]]
+        own += [("target", _target(row))] if len(targets[model]) > 1 else []  # where the attack's name leaves it open
         own += [entry for entry in row.get("test", {}).items() if entry not in shared]
         groups.setdefault((model, defence, " ".join(f"{name}={value}" for name, value in own)), []).append(row)
     return groups
@@ -120,9 +123,12 @@ def _settings(row: Row) -> dict[str, Any]:
     spec = {} if row["defence"] in UNCLEANED else row.get("spec", {})  # an attack's belongs to the model's name
     draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
     draw["cleaned_on"] = row.get("cleaned_on")
-    draw["target"] = ", ".join(sorted(set(row.get("targets", {}).values()))) or None
     draw["measured_with"] = row.get("template")
     return {name: value for name, value in {**spec, **draw}.items() if name != "seed"}
+
+
+def _target(row: Row) -> str:
+    return ", ".join(sorted(set(row.get("targets", {}).values())))
 
 
 def _usual(rows: Sequence[Row]) -> set[tuple[str, Any]]:
