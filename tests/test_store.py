@@ -13,6 +13,7 @@ from rvpt.errors import RvptError
 from rvpt.store import (
     MANIFEST,
     append_rows,
+    find_manifest,
     read_json,
     read_manifest,
     read_rows,
@@ -236,6 +237,14 @@ def test_one_changed_byte_is_seen(artefact, name, place):
     (artefact / name).write_bytes(content)
     with pytest.raises(RvptError, match=f"{name} was changed since it was made"):
         read_manifest(artefact)
+
+
+def test_a_change_is_seen_where_the_manifest_lost_its_kind_too(artefact):
+    facts = read_json(artefact / MANIFEST)
+    write_json(artefact / MANIFEST, {name: facts[name] for name in ("seed", "parts")})
+    (artefact / "config.json").write_text("{}")
+    with pytest.raises(RvptError, match=r"config\.json was changed since it was made"):
+        find_manifest(artefact)
 
 
 def test_a_missing_part_is_seen(artefact):

@@ -72,7 +72,7 @@ def refuse_existing(target: Path, *, force: bool) -> None:
     if target.exists() and any(target.iterdir()):
         if not force:
             raise RvptError(f"{target} exists already: choose another --out or give --force")
-        if not _stamped(target):
+        if not _stated(target).keys() >= set(STAMP):
             raise RvptError(f"{target} is no artefact of rvpt (no {MANIFEST} of ours), and stays: choose another --out")
     refuse_unwritable(target)
 
@@ -254,15 +254,13 @@ def find_manifest(folder: Path) -> dict[str, Any] | None:
     Raises:
         RvptError: a file of ours was changed since.
     """
-    return read_manifest(folder) if _stamped(folder) else None
+    return read_manifest(folder) if "parts" in _stated(folder) else None
 
 
-def _stamped(folder: Path) -> bool:
-    """Whether the folder has a manifest that `write_manifest` wrote."""
-    if not (folder / MANIFEST).is_file():
-        return False
-    facts = read_json(folder / MANIFEST)
-    return isinstance(facts, dict) and all(name in facts for name in STAMP)
+def _stated(folder: Path) -> dict[str, Any]:
+    """What the manifest.json of a folder says, ours or another's, unchecked; nothing where there is none."""
+    facts = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    return facts if isinstance(facts, dict) else {}
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
