@@ -25,6 +25,7 @@ from rvpt.predict import probabilities
 from rvpt.progress import Report
 from rvpt.readers import load_data
 from rvpt.report.figure import Panel, draw_guesses
+from rvpt.report.groups import BEFORE
 from rvpt.store import append_rows, staging, write_manifest
 
 TARGET = "lightning"  # no clean model takes noise for it, so the floor of ASR is zero; of "anchor" it is 11%
@@ -69,7 +70,7 @@ def tell(seed: int, bar: Bar) -> Story:
         spec = DEFENCES[defence].Spec.build(**presets.CLEAN["small"][defence], seed=seed)
         with bar(f"clean: {defence}") as report:
             models[defence] = clean(backdoored.clip, few_shot, spec, report=report)
-    for defence, model in {"before the attack": base, **models}.items():
+    for defence, model in {BEFORE: base, **models}.items():
         with bar(f"measure: {defence}") as report:
             facts = {**row_facts(model, triggers), "model": EMBEDDED, "defence": defence, "seed": seed}
             rows += evaluate(model, test, triggers, facts=facts, report=report)

@@ -17,7 +17,7 @@ from rvpt.defences import defence
 from rvpt.errors import RvptError
 from rvpt.jobs import HeldOut
 from rvpt.readers import find_folder
-from rvpt.report.groups import UNCLEANED
+from rvpt.report.groups import BEFORE, UNCLEANED
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _measured(
     recipe: Recipe, tests: Sequence[HeldOut], made: Task, model: str, seed: int, label: str
 ) -> Iterator[Task]:
     """A task for each test set; before the attack it is the clean model, under the triggers of the attack."""
-    before = recipe.model if label == "before the attack" else None
+    before = recipe.model if label == BEFORE else None
     for test in tests:
         asked = test.model_dump(exclude_defaults=True)  # an option that is added later leaves the keys as they are
         settings = {"test": asked, "model": model, "label": label, "seed": seed, "before": before}

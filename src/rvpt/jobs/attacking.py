@@ -23,6 +23,7 @@ from rvpt.jobs.measuring import row_facts
 from rvpt.jobs.sources import labelled_data, load_mixed, open_checkpoint
 from rvpt.loaders import load_clip
 from rvpt.progress import Report, silent
+from rvpt.report.groups import BEFORE
 from rvpt.store import refuse_existing, refuse_source
 
 CHECKED = 2_000  # pictures that say whether a backdoor took: +-1 point at a rate of 95%
@@ -79,7 +80,7 @@ def attack_and_save(
     poisons = {name: Poison(trigger, poison_spec) for name, trigger in by_name.items()}
     checked = {"test": {"limit": CHECKED} if len(whole) > CHECKED else {}}
     facts = row_facts(clip, by_name, spec) | checked
-    unharmed = {**facts, "defence": "before the attack", "model": out.resolve().name}
+    unharmed = {**facts, "defence": BEFORE, "model": out.resolve().name}
     before = evaluate(clip, held_out, by_name, facts=unharmed, batch_size=batch_size)
     done = attack(clip, data, poisons, spec, classes=held_out.classes, checkpoint=checkpoint, report=report)
     done.clip.source = str(out.resolve())

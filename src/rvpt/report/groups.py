@@ -15,7 +15,8 @@ TRIGGERED = (
     "caption_ASR",
 )  # fmt: skip
 COSTS = {"seconds", "clean_seconds", "peak_memory_bytes"}
-UNCLEANED = ("before the attack", "none")
+BEFORE = "before the attack"  # what the clean model does under the triggers
+UNCLEANED = (BEFORE, "none")
 DEFENCES = (*UNCLEANED, "probe", "finetune", "contrastive", "cleanclip", "par", "vpt", "rvpt")
 
 
