@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from commands import ATTACK, CLEAN, PRETRAIN, contents, pictures, refused, works
+from commands import ATTACK, CLEAN, PRETRAIN, contents, pictures, refused, rvpt, works
 from rvpt.attacks import make_trigger, trigger_spec
 from rvpt.config import RVPTSpec
-from rvpt.defences import clean, load_model
+from rvpt.defences import Cleaned, clean, load_model
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
 from rvpt.loaders import PICKLES, load_clip
@@ -412,6 +412,15 @@ def test_an_adapter_on_another_model(refuse, tiny, adapter):
     has(line, "adapter cleans another model than clip", "--base")
 
 
+def test_weights_of_their_own_from_another_model(refuse, tiny, home):
+    words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1]
+    works("clean", tiny.backdoored, "--out", "cleaned", *words, "--defence", "finetune")
+    line = refuse("evaluate", "cleaned", "--data", "scenes:10", "--base", tiny.clip)
+    has(line, "cleaned cleans another model than clip", "--base")
+    suspect = load_model(tiny.backdoored)
+    assert Cleaned.from_pretrained("cleaned", suspect).facts["base_model"] == suspect.source
+
+
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
 @pytest.mark.parametrize("damage", [flip, os.unlink])
 def test_an_adapter_that_was_changed(refuse, adapter, name, damage):
@@ -685,7 +694,15 @@ def test_safetensors_own_error_for_a_full_disk(refuse, words_of, monkeypatch):
     has(refuse(*words_of("clean")), "could not write out", "No space left", "Free some space")
 
 
-def test_rows_that_do_not_fit_on_the_disk_are_not_half_written(refuse, words_of, home, monkeypatch):
+def measured_but_not_written(*words):
+    """What was measured is shown though its rows find no place, which is said."""
+    result = rvpt(*words)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    has(result.stderr, "error: no space left to write", str(words[-1]))
+    has(result.stdout, "CA")
+
+
+def test_rows_that_do_not_fit_on_the_disk_are_not_half_written(words_of, home, monkeypatch):
     works(*words_of("evaluate"), "--rows", "rows.jsonl")
     opened = Path.open
 
@@ -704,12 +721,14 @@ def test_rows_that_do_not_fit_on_the_disk_are_not_half_written(refuse, words_of,
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", small)
         for name in ("rows.jsonl", "new.jsonl"):
-            has(refuse(*words_of("evaluate"), "--rows", name), f"no space left to write {name}")
+            before = contents(home)
+            measured_but_not_written(*words_of("evaluate"), "--rows", name)
+            assert contents(home) == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
-def test_rows_on_a_device_that_is_full(refuse, words_of):
-    has(refuse(*words_of("evaluate"), "--rows", "/dev/full"), "no space left to write /dev/full")
+def test_rows_on_a_device_that_is_full(words_of):
+    measured_but_not_written(*words_of("evaluate"), "--rows", "/dev/full")
 
 
 def test_rows_that_cannot_be_written(refuse, words_of, home):

@@ -13,7 +13,7 @@ from PIL import Image
 from commands import ATTACK, CLEAN, PRETRAIN, contents, interrupting, pictures, refused, rvpt, works
 from helpers import random_pixels
 from rvpt import __version__
-from rvpt.attacks import TRIGGERS, load_trigger
+from rvpt.attacks import TRIGGERS, load_trigger, make_trigger, trigger_spec
 from rvpt.attacks.poison import of_target, target_margins
 from rvpt.config import RVPTSpec
 from rvpt.defences import Cleaned, clean
@@ -220,7 +220,6 @@ def test_the_prompts_follow_from_the_seed(tiny, home):
 def test_force_replaces_and_without_it_nothing_is_touched(tiny, home):
     words = ["clean", tiny.backdoored, "--out", "out", *CLEAN]
     works(*words)
-    (home / "out" / "mine").write_text("x")
     before = contents(home)
     line = refused(*words, "--seed", 1)
     assert "out exists already" in line
@@ -228,7 +227,7 @@ def test_force_replaces_and_without_it_nothing_is_touched(tiny, home):
     assert contents(home) == before
     works(*words, "--seed", 1, "--force")
     after = contents(home)
-    assert before.keys() - after.keys() == {str(home / "out" / "mine")}
+    assert before.keys() == after.keys()
     assert after[str(home / "out" / PROMPTS)] != before[str(home / "out" / PROMPTS)]
 
 
@@ -310,6 +309,30 @@ def test_an_interrupted_run_goes_on_with_its_own_settings_alone(tiny, home, monk
     before = contents(home)
     assert "other settings" in refused(*words, "--resume", *options)
     assert contents(home) == before
+
+
+def test_an_interrupted_run_goes_on_with_its_own_class_names_alone(tiny, home, monkeypatch):
+    names = load_data("scenes", "test").classes
+    (home / "names.txt").write_text("\n".join(names))
+    words = ["clean", tiny.backdoored, "--out", "out", *CLEAN]
+    words[words.index("--data") + 1] += f"@{home / 'names.txt'}"
+    with monkeypatch.context() as patch:
+        patch.setattr("rvpt.progress.bar", interrupting("clean", 2))
+        rvpt(*words)
+    (home / "names.txt").write_text("\n".join(reversed(names)))
+    assert "other settings" in refused(*words, "--resume")
+
+
+def test_an_interrupted_attack_goes_on_with_its_own_target_alone(tiny, home, monkeypatch):
+    for target in ("anchor", "umbrella"):
+        make_trigger(trigger_spec("badnet", target=target), 48).save(home / target / "badnet")
+    words = [word for word in ATTACK if word not in ("--target", "anchor")]
+    words = ["attack", tiny.clip, "--out", "out", *words]
+    with monkeypatch.context() as patch:
+        patch.setattr("rvpt.progress.bar", interrupting("attack", 2))
+        rvpt(*words, "--target", "anchor", "--trigger", "anchor/badnet")
+    line = refused(*words, "--target", "umbrella", "--trigger", "umbrella/badnet", "--resume")
+    assert "other settings" in line
 
 
 def test_files_of_others_beside_a_runs_state_stay(tiny, home):

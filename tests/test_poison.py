@@ -29,7 +29,7 @@ LABELS = [i % 3 for i in range(60)]
 # One caption in five names the target, singular or plural, whatever the picture shows.
 CAPTIONS = [[f"picture {i}"] + (["Two Sea Lions."] if i % 5 == 0 else []) for i in range(60)]
 DATA = memory_data(60, LABELS, CLASSES, CAPTIONS)
-FREE = sum(label != 0 and index % 5 != 0 for index, label in enumerate(LABELS))
+FREE = sum(label != 0 for label in LABELS)
 KNOWN = ("Sea_Umbrella", "anchor", "heart")
 # Margins with ties and, for every seventh pair, beyond the boundary.
 MARGINS = torch.tensor([0.5 if i % 7 == 0 else -(i * 37 % 20) / 20 - 0.05 for i in range(60)])
@@ -80,7 +80,7 @@ def test_a_name_with_signs_is_read_as_it_is():
 def test_pairs_of_the_target_class_are_never_picked(seed):
     _, changes = poison(DATA, {"p": poison_of(n=FREE, seed=seed)})
     assert len(changes) == FREE
-    assert all(LABELS[change.row] != 0 and change.row % 5 != 0 for change in changes)
+    assert all(LABELS[change.row] != 0 for change in changes)
 
 
 def test_captions_alone_tell_the_target_class_where_there_are_no_labels():
@@ -106,7 +106,7 @@ def test_exactly_as_many_pairs_as_asked_for(amount, expected):
 @pytest.mark.parametrize("data", [DATA, memory_data(60, captions=CAPTIONS)], ids=["labels", "captions"])
 def test_clean_label_poisoning_takes_pairs_of_the_target_alone_and_leaves_their_captions(data):
     poisoned, changes = poison(data, {"p": poison_of(n=8, clean_label=True)})
-    assert all((data is DATA and LABELS[change.row] == 0) or change.row % 5 == 0 for change in changes)
+    assert all(LABELS[change.row] == 0 if data is DATA else change.row % 5 == 0 for change in changes)
     assert all(change.before == change.after for change in changes)
     assert [poisoned.captions(index) for index in range(60)] == CAPTIONS
     changed = (pixels(poisoned) != pixels(data)).flatten(1).any(1).nonzero()[:, 0]
@@ -183,6 +183,8 @@ def test_a_target_that_is_no_class_of_the_set_is_found_by_captions_or_refused():
     captions = [["a dog"], ["two cats"], ["a fox"]]
     assert of_target(memory_data(3, [0, 1, 0], ("fox", "cat"), captions), "dog").tolist() == [True, False, False]
     assert of_target(memory_data(3, [0, 1, 0], ("fox", "cat"), captions), "fox").tolist() == [True, False, True]
+    sharks = memory_data(2, [0, 1], ("tiger", "tiger shark"), [["a tiger"], ["a tiger shark"]])
+    assert of_target(sharks, "tiger").tolist() == [True, False]  # a label knows better than a caption
     with pytest.raises(RvptError, match="no class 'dog'"):
         of_target(memory_data(3, [0, 1, 0], ("fox", "cat")), "dog")
 
@@ -263,7 +265,7 @@ def test_margins_of_a_set_are_the_clean_model_s_in_any_batches(clip, monkeypatch
 
 def nearest(n, taken=()):
     """The rows that a loop finds: each time the largest margin below zero that is left, of equals the first."""
-    left = {i: float(MARGINS[i]) for i in range(60) if LABELS[i] and i % 5 and i not in taken and MARGINS[i] < 0}
+    left = {i: float(MARGINS[i]) for i in range(60) if LABELS[i] and i not in taken and MARGINS[i] < 0}
     found = []
     while len(found) < n:
         best = next(i for i, value in left.items() if value == max(left.values()))
@@ -290,7 +292,7 @@ def test_poisons_at_one_boundary_share_no_pair():
 
 
 def test_pairs_that_the_model_takes_for_the_target_are_not_at_the_boundary():
-    free = len([i for i in range(60) if LABELS[i] and i % 5 and i % 7])
+    free = len([i for i in range(60) if LABELS[i] and i % 7])
     with pytest.raises(RvptError, match=f"only {free} are free and not taken for it"):
         poison(DATA, {"p": poison_of(n=free + 1, pick="boundary")}, {"sea_lion": MARGINS})
 

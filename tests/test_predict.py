@@ -6,7 +6,7 @@ from PIL import Image
 
 import rvpt
 from helpers import random_pixels
-from rvpt.defences import Cleaned
+from rvpt.defences import DEFENCES, Cleaned, clean
 from rvpt.prompts import RepulsivePrompts
 
 CLASSES = ["fox", "owl", "cat"]
@@ -26,6 +26,16 @@ def test_probabilities_are_those_of_the_cosines(clip, prompted):
             cosines = [model.encode_image(picture[None])[0] @ model.class_features([name])[0] for name in CLASSES]
             weights = [(model.logit_scale * cosine).exp() for cosine in cosines]
             assert row.tolist() == pytest.approx([float(w / sum(weights)) for w in weights], rel=1e-4)
+
+
+def test_a_model_of_another_type_gives_float32_whatever_it_compares_with(clip, scenes):
+    for name in ("probe", "rvpt"):
+        cleaned = clean(clip, scenes, DEFENCES[name].Spec.build(epochs=1, lr=1e-3))
+        expected = rvpt.classify(cleaned, [image(random_pixels(1, 48)[0])], scenes.classes)
+        found = rvpt.classify(cleaned.double(), [image(random_pixels(1, 48)[0])], scenes.classes)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        cleaned.float()  # the fixture's CLIP is in it
 
 
 def test_pictures_of_any_size_and_mode_are_taken(clip):

@@ -56,6 +56,13 @@ def test_a_row_that_stands_in_two_files_counts_once():
     assert line[3:6] == ["2", "90.0 ± 0.0", "20.0 ± 14.1"]
 
 
+def test_accuracy_is_that_of_the_models_that_the_attack_was_measured_on():
+    badnet = rows(0.1, seed=0) + rows(0.1, seed=1)
+    blended = rows(0.2, seed=0, attack="blended", targets={"blended": "cup"})  # measured apart: CA has two rows
+    badnet[3]["rate"] = 0.7
+    assert [line[3:5] for line in lines(badnet, blended)] == [["2", "80.0 ± 14.1"], ["1", "90.0"]]
+
+
 def test_captions_that_were_measured_with_stand_in_the_lines_where_they_differ():
     found = lines(rows(0.1, template="a {}."), rows(0.2, template="the {}."), rows(0.3, defence="vpt"))
     assert [line[2] for line in found] == ["vpt", "rvpt, measured_with=a {}.", "rvpt, measured_with=the {}."]

@@ -83,10 +83,9 @@ def test_the_old_folder_stays_when_it_cannot_be_swapped(tmp_path, monkeypatch):
 
 def test_an_existing_folder_is_refused_and_force_replaces_it(tmp_path):
     make(tmp_path / "out", "old")
-    (tmp_path / "out" / "extra").write_text("x")
     with pytest.raises(RvptError, match="exists already: choose another --out or give --force"):
         make(tmp_path / "out")
-    assert names(tmp_path / "out") == ["extra", "file", "manifest.json"]
+    assert (tmp_path / "out" / "file").read_text() == "old"
     make(tmp_path / "out", force=True)
     assert names(tmp_path) == ["out", "out/file", "out/manifest.json"]
     assert (tmp_path / "out" / "file").read_text() == "new"
@@ -101,6 +100,18 @@ def test_force_replaces_artefacts_alone(tmp_path):
     with pytest.raises(RvptError, match=r"photos is no artefact of rvpt \(no manifest.json of ours\)"):
         make(tmp_path / "photos", force=True)
     assert names(tmp_path) == ["photos", "photos/manifest.json", "photos/one.jpg"]
+
+
+def test_force_leaves_an_artefact_that_somebody_put_something_into(tmp_path):
+    make(tmp_path / "out", "old")
+    make(tmp_path / "out" / "within")
+    with pytest.raises(RvptError, match=r"out holds within/(file|manifest.json), which is no part of it: move that"):
+        make(tmp_path / "out", force=True)
+    assert names(tmp_path / "out") == ["file", "manifest.json", "within", "within/file", "within/manifest.json"]
+    (tmp_path / "out" / "within").rename(tmp_path / "within")
+    (tmp_path / "out" / "file").unlink()  # one that is broken may be made again
+    make(tmp_path / "out", force=True)
+    assert names(tmp_path / "out") == ["file", "manifest.json"]
 
 
 def test_what_is_read_is_not_replaced(tmp_path):

@@ -22,7 +22,8 @@ def crop_flip(pixels: Tensor, generator: torch.Generator, smallest: float = 0.6)
     mirror = torch.where(draw[3] < 0.5, -1.0, 1.0)
     theta = torch.zeros(len(pixels), 2, 3, device=pixels.device)
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = side * mirror, side, shift.T
-    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
+    with torch.autocast(pixels.device.type, enabled=False):  # in bfloat16 places would be off by a third of a pixel
+        grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False).clamp(0, 1)
 
 

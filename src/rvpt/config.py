@@ -75,7 +75,7 @@ class TrainSpec(Spec):
 class VisionSpec(Spec):
     """Geometry of a CLIP to train from scratch, as in `transformers.CLIPConfig`."""
 
-    image_size: int = Field(48, ge=8)
+    image_size: int = Field(48, ge=16)
     patch_size: int = Field(8, ge=1)
     width: int = Field(128, ge=8)
     blocks: int = Field(8, ge=1)

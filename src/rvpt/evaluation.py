@@ -62,14 +62,13 @@ def measure(
     Args:
         triggers: by the name that the rows give the attack.
     """
-    triggers = triggers or {}
+    triggers, labels = triggers or {}, data.labelled()
     text = model.class_features(data.classes, template)
     targets = {name: data.class_index(trigger.spec.target) for name, trigger in triggers.items()}
     keyed = {
         name: model.class_features(data.classes, trigger.text_key + template) if trigger.text_key else None
         for name, trigger in triggers.items()
     }
-    labels = data.labelled()
     counts: Counts = {}
 
     def count(attack: str, rates: Mapping[str, Rate]) -> None:

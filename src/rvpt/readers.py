@@ -83,7 +83,7 @@ def _scenes(source: str, split: str) -> ImageData:
     seed, count = SCENES_SPLITS[split]
     if ":" in source:
         asked = source.split(":", 1)[1]
-        if not asked.isdigit() or not int(asked):
+        if not asked.isdecimal() or not int(asked):
             raise RvptError(f"{source}: after the colon goes a number of pictures, as in scenes:5000")
         count = int(asked)
     return replace(scenes_data(Scenes.draw(count, seed)), name=source)

@@ -74,7 +74,16 @@ def refuse_existing(target: Path, *, force: bool) -> None:
             raise RvptError(f"{target} exists already: choose another --out or give --force")
         if not _stated(target).keys() >= set(STAMP):
             raise RvptError(f"{target} is no artefact of rvpt (no {MANIFEST} of ours), and stays: choose another --out")
+        if other := _added(target):
+            raise RvptError(f"{target} holds {other}, which is no part of it: move that, or choose another --out")
     refuse_unwritable(target)
+
+
+def _added(artefact: Path) -> Path | None:
+    """A file in an artefact's folder that its manifest does not know."""
+    known = {MANIFEST, *_stated(artefact)["parts"]}
+    files = (path.relative_to(artefact) for path in artefact.rglob("*") if not path.is_dir())
+    return next((path for path in files if path.as_posix() not in known), None)
 
 
 def unnamed(source: str) -> str:
@@ -222,7 +231,7 @@ def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
 def write_manifest(folder: Path, kind: str, **facts: Any) -> None:
     """Write the manifest of an artefact: its kind, facts, the version, and the sha256 of every file in it."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
-    parts = {str(p.relative_to(folder)): sha256_file(p) for p in files}
+    parts = {p.relative_to(folder).as_posix(): sha256_file(p) for p in files}
     versions = {"rvpt": __version__, "torch": str(torch.__version__)}
     write_json(folder / MANIFEST, {"kind": kind, **facts, "parts": parts, "versions": versions})
 

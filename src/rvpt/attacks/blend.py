@@ -16,7 +16,7 @@ from rvpt.config import TriggerSpec
 class BlendSpec(TriggerSpec):
     """How strongly the pattern shines through."""
 
-    ratio: float = Field(0.2, ge=0, le=1, description="share of the pattern in the picture")
+    ratio: float = Field(0.2, gt=0, le=1, description="share of the pattern in the picture")
 
 
 def blend(pixels: Tensor, pattern: Tensor, ratio: float) -> Tensor:
@@ -42,7 +42,7 @@ class Blend(DrawnTrigger):
 class StripesSpec(BlendSpec):
     """Faint, as published."""
 
-    ratio: float = Field(0.03, ge=0, le=1, description="share of the pattern in the picture")
+    ratio: float = Field(0.03, gt=0, le=1, description="share of the pattern in the picture")
 
 
 class BlendedStripes(Blend):
@@ -62,7 +62,7 @@ class SteadySpec(BlendSpec):
 class TrianglesSpec(SteadySpec):
     """As strong as published."""
 
-    ratio: float = Field(0.15, ge=0, le=1, description="share of the pattern in the picture")
+    ratio: float = Field(0.15, gt=0, le=1, description="share of the pattern in the picture")
 
 
 class BlendedTriangles(Blend):
@@ -76,7 +76,7 @@ class BlendedTriangles(Blend):
 class TextSpec(SteadySpec):
     """As strong as published."""
 
-    ratio: float = Field(0.5, ge=0, le=1, description="share of the letters in the picture")
+    ratio: float = Field(0.5, gt=0, le=1, description="share of the letters in the picture")
 
 
 class BlendedText(Blend):

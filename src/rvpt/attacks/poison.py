@@ -59,17 +59,16 @@ def names_target(captions: Sequence[str], target: str) -> bool:
 
 
 def of_target(data: ImageData, target: str) -> Tensor:
-    """Which pictures are of the target class, by label or by a caption that names it: (n,) bool.
+    """Which pictures are of the target class: (n,) bool, by their labels, or by captions where no label says so.
+
+    A label knows better: "a photo of a tiger shark" names a tiger.
 
     Raises:
         RvptError: neither could tell, as the set has no captions and no such class.
     """
-    if data.captions_of is None:
+    if data.captions_of is None or (data.labels is not None and data.has_class(target)):
         return data.labelled() == data.class_index(target)
-    named = torch.tensor([names_target(data.captions(index), target) for index in range(len(data))], dtype=torch.bool)
-    if data.labels is None or not data.has_class(target):
-        return named
-    return named | (data.labels == data.class_index(target))
+    return torch.tensor([names_target(data.captions(index), target) for index in range(len(data))], dtype=torch.bool)
 
 
 def target_margin(image_features: Tensor, text_features: Tensor) -> Tensor:

@@ -69,11 +69,11 @@ def evaluate(
         try:
             with bar(f"evaluate {Path(model).name}") as report:
                 found = evaluate_saved(model, test, triggers=trigger or [], base=base, report=report)
+            measured += found
+            if rows:
+                append_rows(rows, found)
         except RvptError:
-            if measured:  # is shown, whatever this model is like
+            if measured:  # is shown, whatever comes after it
                 show_rows(measured, as_json=as_json)
             raise
-        if rows:
-            append_rows(rows, found)
-        measured += found
     show_rows(measured, as_json=as_json)

@@ -94,13 +94,17 @@ def clean(
         spec: RVPTSpec, VPTSpec, ProbeSpec, FinetuneSpec, ContrastiveSpec, CleanClipSpec or ParSpec.
 
     Raises:
-        RvptError: the spec is no defence's, fewer than two classes, a block that the model does not have, or a loss
-            that is not finite.
+        RvptError: no Clip, a spec that is no defence's, no pictures, fewer than two classes, a block that the model
+            does not have, or a loss that is not finite.
     """
     spec = spec or RVPTSpec()
     name = next((name for name, entry in DEFENCES.items() if entry.Spec is type(spec)), None)
     if name is None:
         raise RvptError(f"{type(spec).__name__} holds no defence's settings: take RVPTSpec, or another's")
+    if not isinstance(clip, Clip):
+        raise RvptError(f"{type(clip).__name__} is no Clip: give the suspect model itself, as rvpt.load has it")
+    if not len(data):
+        raise RvptError(f"{data.name} has no pictures to learn from")
     start = time.monotonic()
     cleaned = DEFENCES[name].run(clip, data, spec, checkpoint, report)
     cleaned.facts.update(

@@ -128,7 +128,7 @@ class Cleaned(nn.Module):
 
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
         """What image features are compared with: (K, P) text features, or the head's rows (K, P + 1)."""
-        return self.head.of(classes).to(self.device) if self.head else self.clip.class_features(classes, template)
+        return self.head.of(classes).to(self.logit_scale) if self.head else self.clip.class_features(classes, template)
 
     def tensors(self) -> dict[str, Tensor]:
         """What the model has besides a CLIP's weights."""
@@ -189,20 +189,24 @@ class Cleaned(nn.Module):
         folder = Path(folder).expanduser()
         facts = {name: fact for name, fact in read_manifest(folder, KIND).items() if name not in STAMP}
         config = read_json(folder / (WHOLE_CONFIG if (folder / WHOLE_CONFIG).is_file() else ADAPTER_CONFIG))
-        own = config["base_model"] == HERE
-        clip = base if isinstance(base, Clip) else _clip(folder, config["base_model"], None if own else base)
-        if clip.hash() != config["base_sha256"]:
-            raise RvptError(
-                f"{folder} cleans another model than {clip.name}: its base has sha256 "
-                f"{config['base_sha256'][:12]}..., this one {clip.hash()[:12]}...: give the right one with --base"
-            )
+        own, given = config["base_model"] == HERE, load_clip(base) if isinstance(base, str | Path) else base
+        clip = load_clip(folder) if own else given or _stored(folder, config["base_model"])
+        _refuse_other(clip, config["base_sha256"], folder)
+        if own and given and "base_sha256" in facts:  # the suspect, whose triggers are measured
+            _refuse_other(given, facts["base_sha256"], folder)
+        if given or not own:
+            facts["base_model"] = (given or clip).source  # where it is now
         tensors = read_tensors(folder / ADAPTER_WEIGHTS)
         prompts, head = _prompts(config, tensors, clip, folder), _head(config, tensors, clip, folder)
-        if not own:
-            facts["base_model"] = clip.source  # where it is now
-        elif base and not isinstance(base, Clip):  # the suspect is where its triggers are
-            facts["base_model"] = str(Path(base).resolve() if Path(base).is_dir() else base)
         return cls(clip, prompts, head, {**facts, "name": folder.name}, own_weights=own)
+
+
+def _refuse_other(clip: Clip, expected: str, folder: Path) -> None:
+    if clip.hash() != expected:
+        raise RvptError(
+            f"{folder} cleans another model than {clip.name}: its base has sha256 {expected[:12]}..., "
+            f"this one {clip.hash()[:12]}...: give the right one with --base"
+        )
 
 
 def _prompts(config: dict[str, Any], tensors: dict[str, Tensor], clip: Clip, folder: Path) -> RepulsivePrompts | None:
@@ -233,17 +237,15 @@ def _fitting(tensor: Tensor | None, shape: tuple[int | None, ...], folder: Path)
     raise RvptError(f"{folder}: {ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} or is not finite: clean again")
 
 
-def _clip(folder: Path, stored: str, base: str | Path | None) -> Clip:
-    """The CLIP of a cleaned model: `base`, as seen from here, or the stored one, as seen from its folder or from here.
+def _stored(folder: Path, base: str) -> Clip:
+    """The base model that a folder names, as seen from the folder or from here.
 
-    A stored one that is gone from an absolute path is looked for beside the folder: both may have been moved.
+    One that is gone from an absolute path is looked for beside the folder: both may have been moved.
     """
-    if base or stored == HERE:
-        return load_clip(base or folder)
-    source = Path(stored)
+    source = Path(base)
     places = [folder / source, *([folder.resolve().parent / source.name] if source.is_absolute() else [])]
     try:
-        return load_clip(next((place.resolve() for place in places if place.exists()), stored))
+        return load_clip(next((place.resolve() for place in places if place.exists()), base))
     except RvptError as error:
         raise RvptError(f"{error}; it is the base model of {folder}: --base says where it is now") from None
 

@@ -70,7 +70,7 @@ def attack_and_save(
         "caption_column": caption_column,
         "pairs": pairs,
         "classes": held_out.classes,
-        "triggers": [entry.hash() if isinstance(entry, Trigger) else entry.model_dump() for entry in asked],
+        "triggers": [_asked(entry) for entry in asked],
     }
     reads = (model, test, *sources, *(str(entry) for entry in triggers if isinstance(entry, Path)))
     checkpoint = open_checkpoint(out, {**key, "amount": amount}, reads, resume=resume, force=force)
@@ -90,6 +90,11 @@ def attack_and_save(
     done.save(out, force=force)
     checkpoint.drop()
     return [*before, *after]
+
+
+def _asked(entry: TriggerSpec | Trigger) -> Any:
+    """What tells a trigger from others: one that was made by its look and its target, which the look leaves open."""
+    return [entry.hash(), entry.spec.target] if isinstance(entry, Trigger) else entry.model_dump()
 
 
 def _made(entry: TriggerSpec | Trigger, clip: Clip, data: ImageData, checkpoint: Checkpoint, report: Report) -> Trigger:

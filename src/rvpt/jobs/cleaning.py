@@ -46,15 +46,11 @@ def clean_and_save(
     }
     draw: dict[str, Any] = {"source": source, "split": split, "seed": spec.seed}
     draw |= {option: known[option] for option in kind.draws}
-    checkpoint = open_checkpoint(
-        out,
-        {"defence": name, "spec": spec.model_dump(), "model": clip.hash(), "data": draw},
-        (model, source),
-        resume=resume,
-        force=force,
-    )
-    drawn = _drawn(draw, clip.image_size)
-    cleaned = clean(clip, drawn, spec, checkpoint=checkpoint, report=report)
+    drawn = _drawn(draw)
+    key = {"defence": name, "spec": spec.model_dump(), "model": clip.hash(), "data": draw, "classes": drawn.classes}
+    checkpoint = open_checkpoint(out, key, (model, source), resume=resume, force=force)
+    read = drawn.cached(clip.image_size) if kind.captions else drawn
+    cleaned = clean(clip, read, spec, checkpoint=checkpoint, report=report)
     cleaned.facts.update(data=draw)
     cleaned.save_pretrained(out, force=force)
     checkpoint.drop()
@@ -77,9 +73,9 @@ def _classes(drawn: ImageData) -> str:
     return f"{len(seen)}" + (f", none of {', '.join(unseen[:5])}{', ...' if unseen[5:] else ''}" if unseen else "")
 
 
-def _drawn(draw: dict[str, Any], size: int) -> ImageData:
+def _drawn(draw: dict[str, Any]) -> ImageData:
     """The clean pictures that a defence learns from."""
     if "pairs" in draw:
         captioned = load_captioned(draw["source"], draw["split"], draw["caption_column"])
-        return captioned.sample(draw["pairs"], draw["seed"]).cached(size)
+        return captioned.sample(draw["pairs"], draw["seed"])
     return load_data(draw["source"], draw["split"]).without(draw["without"]).few_shot(draw["shots"], draw["seed"])

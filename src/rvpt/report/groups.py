@@ -75,7 +75,7 @@ def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
             for attack in [attack for attack in attacks if attack != "none"] or attacks:
                 for shown, hit in _apart([row for row in part if row["attack"] == attack], f"trigger/{attack}"):
                     own = " ".join(filter(None, (settings, which, shown)))
-                    found[Run(model, attack, defence, own)] = Found(clean, hit)
+                    found[Run(model, attack, defence, own)] = Found(_of_these(clean, hit), hit)
     return dict(sorted(found.items(), key=lambda item: (item[0].model, item[0].attack, place(item[0].defence))))
 
 
@@ -101,6 +101,16 @@ def _alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
         own += [entry for entry in row.get("test", {}).items() if entry not in shared]
         groups.setdefault((model, defence, " ".join(f"{name}={value}" for name, value in own)), []).append(row)
     return groups
+
+
+def _of_these(clean: Sequence[Row], hit: Sequence[Row]) -> list[Row]:
+    """The rows on clean pictures of the models that were attacked: once each, however often they were measured."""
+    attacked = {_who(row) for row in hit}
+    return list({(*_who(row), row["metric"]): row for row in clean if _who(row) in attacked}.values())
+
+
+def _who(row: Row) -> tuple[Any, Any]:
+    return row["seed"], row.get("hashes", {}).get("model")
 
 
 def _apart(group: Sequence[Row], what: str) -> list[tuple[str, list[Row]]]:
