@@ -344,6 +344,23 @@ def test_rows_that_could_not_be_written_are_told_before_anything_runs(tiny, tmp_
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_recipe_may_say_what_it_has_otherwise_than_another(tiny, tmp_path):
+    whole = read_recipe(recipe(tiny, tmp_path))
+    like = tmp_path / "like.toml"
+    like.write_text('like = "recipe.toml"\ntitle = "gentler"\ntrain = {lr = 1e-4}\n[defences]\np = {name = "probe"}\n')
+    found = read_recipe(like)
+    assert (found.title, found.train, list(found.defences)) == ("gentler", {"lr": 1e-4}, ["p"])
+    assert found.model_dump(exclude={"title", "train", "defences"}) == whole.model_dump(
+        exclude={"title", "train", "defences"}
+    )
+    for other, error in (
+        ("gone.toml", "gone.toml is no recipe"),
+        ("like.toml", "is like a recipe that is like another"),
+    ):
+        like.write_text(f'like = "{other}"\n')
+        assert error in refused("bench", like)
+
+
 def test_a_recipe_that_is_not_there_and_an_engine_that_there_is_not(tiny, tmp_path):
     assert "gone.toml is no recipe" in refused("bench", "gone.toml")
     assert "no engine 'cloud'" in refused("bench", recipe(tiny, tmp_path), "--engine", "cloud")

@@ -134,9 +134,24 @@ class Recipe(Spec):
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a TOML file; $NAME in it stands for the environment variable NAME.
 
+    `like = "other.toml"`, a file beside it, is where what the file does not say comes from.
+
     Raises:
-        RvptError: no such file, no TOML, a variable that is not set, or a setting that does not fit.
+        RvptError: no such file, no TOML, a chain of likes, a variable that is not set, or a setting that does not fit.
     """
+    values = _values(path)
+    if "like" in values:
+        other = _values(path.parent / str(values.pop("like")))
+        if "like" in other:
+            raise RvptError(f"{path} is like a recipe that is like another: name that one")
+        values = other | values
+    try:
+        return Recipe.build(**values)
+    except RvptError as error:
+        raise RvptError(f"{path}: {error}") from None
+
+
+def _values(path: Path) -> dict[str, Any]:
     try:
         text = os.path.expandvars(path.read_text(encoding="utf-8"))
         values = tomllib.loads(text)
@@ -146,7 +161,4 @@ def read_recipe(path: Path) -> Recipe:
         raise RvptError(
             f"{path} needs the environment variable {unset[1]}: set it, as in {unset[1]}=... rvpt bench ..."
         )
-    try:
-        return Recipe.build(**values)
-    except RvptError as error:
-        raise RvptError(f"{path}: {error}") from None
+    return values
