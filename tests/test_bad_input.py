@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from commands import ATTACK, CLEAN, PRETRAIN, contents, pictures, refused, rvpt, works
+from helpers import memory_data
 from rvpt.attacks import make_trigger, trigger_spec
-from rvpt.config import RVPTSpec
+from rvpt.config import ContrastiveSpec, RVPTSpec
 from rvpt.defences import Cleaned, clean, load_model
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
@@ -111,6 +112,9 @@ def has(line, *words):
         ("pretrain", ["--geometry", "patch_size=7"], ["patch_size must divide image_size"]),
         ("pretrain", ["--patch-drop", 1], ["patch_drop", "1"]),
         ("pretrain", ["--data", "scenes:many"], ["scenes:many", "scenes:5000"]),
+        ("pretrain", ["--data", "scenes:²"], ["scenes:²", "scenes:5000"]),
+        ("pretrain", ["--geometry", "image_size=8"], ["image_size", "greater than or equal to 16"]),
+        ("attack", ["--trigger", "blended:ratio=0"], ["ratio", "greater than 0"]),
         ("evaluate", ["--batch-size", 0], ["--batch-size", "rvpt evaluate --help"]),
         ("evaluate", ["--split", "nope"], ["'nope'", "pretrain, train, test"]),
         ("evaluate", ["--only-class", "dog"], ["no class 'dog'", "umbrella"]),
@@ -818,6 +822,16 @@ def test_features_that_are_not_finite_are_no_answer(tiny):
         clip.vision.post_layernorm.weight.fill_(3e38)
     with pytest.raises(RvptError, match="its features are not finite"):
         evaluate(clip, load_data("scenes:10", "test"))
+
+
+def test_in_python_too_it_is_said_what_is_missing(clip, scenes):
+    captioned = memory_data(2, captions=[["a"], ["b"]])
+    with pytest.raises(RvptError, match="memory has no class labels"):
+        evaluate(clip, captioned)
+    with pytest.raises(RvptError, match="Cleaned is no Clip: give the suspect model itself"):
+        clean(Cleaned(clip), scenes)
+    with pytest.raises(RvptError, match="memory has no pictures to learn from"):
+        clean(clip, memory_data(0, captions=[]), ContrastiveSpec())
 
 
 def test_a_last_step_that_is_not_finite_is_told(clip, scenes):

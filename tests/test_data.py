@@ -280,6 +280,13 @@ def test_crop_flip_moves_up_down_left_and_right(axis):
     assert means.max() > 0.6
 
 
+def test_crop_flip_finds_its_places_in_float32_under_a_lower_precision():
+    pixels = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    expected = crop_flip(pixels, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(crop_flip(pixels, torch.Generator().manual_seed(0)), expected)
+
+
 def test_crop_flip_differs_between_pictures_and_seeds():
     pixels = random_pixels(1, 12).expand(2, -1, -1, -1)
     assert not torch.equal(*crops(pixels, 1))
