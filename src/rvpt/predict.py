@@ -18,7 +18,7 @@ from rvpt.readers import to_array
 def probabilities(model: Encoder, pixels: Tensor, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
     """softmax_k(tau cos(f(x_i), t_k)) of pictures (B, 3, S, S) in [0, 1]: (B, K), each row adding up to 1."""
     text = model.class_features(classes, template)
-    return (model.logit_scale * model.encode_image(pixels.to(model.logit_scale)) @ text.T).softmax(1)
+    return (model.logit_scale * model.encode_image(pixels.to(model.device)) @ text.T).softmax(1)
 
 
 def classify(model: Encoder, images: Sequence[Image.Image], classes: Sequence[str], template: str = TEMPLATE) -> Tensor:

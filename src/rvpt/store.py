@@ -72,16 +72,17 @@ def refuse_existing(target: Path, *, force: bool) -> None:
     if target.exists() and any(target.iterdir()):
         if not force:
             raise RvptError(f"{target} exists already: choose another --out or give --force")
-        if not _stated(target).keys() >= set(STAMP):
+        stated = _stated(target)
+        if not stated.keys() >= set(STAMP):
             raise RvptError(f"{target} is no artefact of rvpt (no {MANIFEST} of ours), and stays: choose another --out")
-        if other := _added(target):
+        if other := _added(target, stated["parts"]):
             raise RvptError(f"{target} holds {other}, which is no part of it: move that, or choose another --out")
     refuse_unwritable(target)
 
 
-def _added(artefact: Path) -> Path | None:
-    """A file in an artefact's folder that its manifest does not know."""
-    known = {MANIFEST, *_stated(artefact)["parts"]}
+def _added(artefact: Path, parts: Iterable[str]) -> Path | None:
+    """A file in an artefact's folder that is none of its parts."""
+    known = {MANIFEST, *parts}
     files = (path.relative_to(artefact) for path in artefact.rglob("*") if not path.is_dir())
     return next((path for path in files if path.as_posix() not in known), None)
 

@@ -55,7 +55,7 @@ def _logistic(
     """The rows W of scikit-learn's multinomial logistic regression on tau f, the bias divided by tau."""
     from sklearn.linear_model import LogisticRegression
 
-    solver = LogisticRegression(C=spec.inverse_penalty, tol=1e-6, max_iter=1000)  # as it is, it stops short of the end
+    solver = LogisticRegression(C=spec.inverse_penalty, tol=1e-6, max_iter=1000)  # 1e-4, the usual, stops short
     fitted = solver.fit((scale * features).cpu().double(), labels)
     weight, bias = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
     if len(weight) == 1:  # of two classes scikit-learn keeps the second alone

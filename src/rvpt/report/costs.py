@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from rvpt.errors import RvptError
-from rvpt.report.groups import UNCLEANED, Row, by_run, place
+from rvpt.report.groups import UNCLEANED, Row, by_run, place, which_model
 
 # How a model was measured is nothing to what it cost.
 MEASURED: dict[str, Any] = {"attack": "any", "test": {}, "template": None}
@@ -22,9 +22,7 @@ def costs(rows: Sequence[Row]) -> str:
         RvptError: no row is of a cleaned model.
     """
     cleanings = {
-        (row["defence"], row.get("hashes", {}).get("model"), row["seed"]): {**row, **MEASURED}
-        for row in rows
-        if row["defence"] not in UNCLEANED
+        (row["defence"], *which_model(row)): {**row, **MEASURED} for row in rows if row["defence"] not in UNCLEANED
     }
     if not cleanings:
         raise RvptError("no row is of a cleaned model, so there is nothing that it cost")

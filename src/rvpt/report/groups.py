@@ -84,6 +84,11 @@ def place(defence: str) -> int:
     return DEFENCES.index(defence) if defence in DEFENCES else len(DEFENCES)
 
 
+def which_model(row: Row) -> tuple[Any, Any]:
+    """The seed and the hash of the model that a row measures."""
+    return row["seed"], row.get("hashes", {}).get("model")
+
+
 def _alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
     """Rows by model, defence and settings: those that most of its kind lack, or with which not all were measured."""
     members: dict[str, list[Row]] = {}
@@ -105,12 +110,8 @@ def _alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
 
 def _of_these(clean: Sequence[Row], hit: Sequence[Row]) -> list[Row]:
     """The rows on clean pictures of the models that were attacked: once each, however often they were measured."""
-    attacked = {_who(row) for row in hit}
-    return list({(*_who(row), row["metric"]): row for row in clean if _who(row) in attacked}.values())
-
-
-def _who(row: Row) -> tuple[Any, Any]:
-    return row["seed"], row.get("hashes", {}).get("model")
+    attacked = {which_model(row) for row in hit}
+    return list({(*which_model(row), row["metric"]): row for row in clean if which_model(row) in attacked}.values())
 
 
 def _apart(group: Sequence[Row], what: str) -> list[tuple[str, list[Row]]]:
