@@ -35,7 +35,7 @@ from transformers import CLIPConfig, CLIPModel
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import reference
 from rvpt.clip import Clip
-from rvpt.defences.cleaned import Cleaned
+from rvpt.defenses.cleaned import Cleaned
 from rvpt.losses import feature_repelling, zero_shot_logits
 from rvpt.prompts import RepulsivePrompts, frozen_pass, prompted_pass
 from rvpt.store import append_rows
@@ -159,7 +159,7 @@ VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
     "step": {"fast": fast_step, "naive": naive_step},
     "inference": {
         "undefended": inference(lambda x: x.clip.encode_image(x.pixels)),
-        "transformers": inference(lambda x: x.clip.model.get_image_features(reference.normalised(x.clip, x.pixels))),
+        "transformers": inference(lambda x: x.clip.model.get_image_features(reference.normalized(x.clip, x.pixels))),
         "cleaned": inference(lambda x: x.cleaned.encode_image(x.pixels)),
         "naive": inference(Bench.naive_pass),
     },
@@ -246,7 +246,7 @@ def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
         | {
             "variant": variant,
             "ms": ms,
-            "pictures_per_s": 1000 * setting.batch / ms,
+            "images_per_s": 1000 * setting.batch / ms,
             "ratio": ms / baseline,
             "peak_memory_bytes": fresh(measure_memory, setting, what, variant),
             "flops": count_flops(setting, what, variant),
@@ -261,11 +261,11 @@ def table(rows: list[dict[str, Any]]) -> Table:
     run = rows[0]
     title = f"batch {run['batch']}, {run['device']}, {run['threads']} threads, torch {run['torch']}"
     out = Table("model", "what", "variant", title=title, box=SIMPLE, padding=(0, 1, 0, 0))
-    for heading in ("ms", "pictures/s", "ratio", "MiB", "GFLOP", "least"):
+    for heading in ("ms", "images/s", "ratio", "MiB", "GFLOP", "least"):
         out.add_column(heading, justify="right")
     for row, following in zip(rows, [*rows[1:], {}], strict=True):
         numbers = (
-            f"{row['ms']:.1f}", f"{row['pictures_per_s']:.1f}", f"{row['ratio']:.2f}",
+            f"{row['ms']:.1f}", f"{row['images_per_s']:.1f}", f"{row['ratio']:.2f}",
             f"{row['peak_memory_bytes'] / 2**20:.0f}", f"{row['flops'] / 1e9:.1f}",
             f"{row['flops_least'] / row['flops']:.0%}",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The commands run in this process, and tiny artefacts to run them on."""
+"""The commands run in this process, and tiny artifacts to run them on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Tiny:
 
 @cache
 def build(home: Path) -> Tiny:
-    """The artefacts, made once by the commands themselves; what `datasets` caches goes there as well."""
+    """The artifacts, made once by the commands themselves; what `datasets` caches goes there as well."""
     import datasets
 
     datasets.config.HF_DATASETS_CACHE = home / "cache"
@@ -71,12 +71,12 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-def pictures(folder: Path, split: str = "test", n: int = 2) -> Path:
-    """A folder of pictures with the classes cat and dog, `n` of each."""
-    for name, colour in (("cat", "red"), ("dog", "blue")):
+def images(folder: Path, split: str = "test", n: int = 2) -> Path:
+    """A folder of images with the classes cat and dog, `n` of each."""
+    for name, color in (("cat", "red"), ("dog", "blue")):
         (folder / split / name).mkdir(parents=True)
         for number in range(n):
-            Image.new("RGB", (20 + number, 30), colour).save(folder / split / name / f"{number}.png")
+            Image.new("RGB", (20 + number, 30), color).save(folder / split / name / f"{number}.png")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Small random CLIPs in the Hugging Face layout and a few labelled pictures: no network, no files."""
+"""Small random CLIPs in the Hugging Face layout and a few labeled images: no network, no files."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def clip(make_clip: Factory) -> Clip:
 
 @pytest.fixture(scope="session")
 def scenes() -> ImageData:
-    """Two pictures of each of the 24 shapes."""
+    """Two images of each of the 24 shapes."""
     return load_data("scenes:300", "train").few_shot(2)
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pretrained, a backdoored and a cleaned model, made by the commands."""
-    return build(tmp_path_factory.mktemp("artefacts") / "tiny")
+    return build(tmp_path_factory.mktemp("artifacts") / "tiny")

@@ -11,12 +11,12 @@ from rvpt.data import ImageData, resize
 
 
 def random_pixels(n: int, side: int, seed: int = 0) -> Tensor:
-    """Float pictures (n, 3, side, side) in [0, 1)."""
+    """Float images (n, 3, side, side) in [0, 1)."""
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 def changed_alike(change: Callable[[Tensor, Tensor], Tensor], pixels: Tensor, rows: Tensor) -> Tensor:
-    """What `change` makes of pictures, after seeing that it does so in any order and in batches of one."""
+    """What `change` makes of images, after seeing that it does so in any order and in batches of one."""
     whole, order = change(pixels, rows), torch.arange(len(rows)).roll(2).flip(0)
     torch.testing.assert_close(change(pixels[order], rows[order]), whole[order], rtol=0, atol=1e-6)
     single = torch.cat([change(pixels[i : i + 1], rows[i : i + 1]) for i in range(len(rows))])
@@ -31,7 +31,7 @@ def memory_data(
     captions: Sequence[list[str]] | None = None,
     seed: int = 0,
 ) -> ImageData:
-    """`n` random pictures of 16x16 in memory; all equal with the same seed."""
+    """`n` random images of 16x16 in memory; all equal with the same seed."""
     store = (random_pixels(n, 16, seed) * 256).to(torch.uint8)
     return ImageData(
         "memory",

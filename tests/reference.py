@@ -13,8 +13,8 @@ from torch import Tensor
 from rvpt.clip import Clip
 
 
-def normalised(clip: Clip, pixels: Tensor) -> Tensor:
-    """Pictures in [0, 1] the way the Hugging Face model takes them."""
+def normalized(clip: Clip, pixels: Tensor) -> Tensor:
+    """Images in [0, 1] the way the Hugging Face model takes them."""
     return (pixels - clip.mean) / clip.std
 
 
@@ -24,7 +24,7 @@ def prompted(clip: Clip, blocks: Sequence[int], table: Tensor, pixels: Tensor) -
     Block d gets [c_d, e_d, p_d]; every token is computed in every block, those of the prompts are then dropped.
     """
     vision = clip.model.vision_model
-    hidden = vision.pre_layrnorm(vision.embeddings(normalised(clip, pixels)))
+    hidden = vision.pre_layrnorm(vision.embeddings(normalized(clip, pixels)))
     pictures, tokens, _ = hidden.shape
     rows = []
     for index, layer in enumerate(vision.encoder.layers):
@@ -43,7 +43,7 @@ def prompted(clip: Clip, blocks: Sequence[int], table: Tensor, pixels: Tensor) -
 def frozen(clip: Clip, pixels: Tensor, first_block: int) -> tuple[Tensor, Tensor]:
     """The second pass, by the plain Hugging Face model: the tokens (B, 1 + N, W) before block D, and the [CLS]
     rows (B, L - D, W) after each block from D on."""
-    states = clip.model.vision_model(normalised(clip, pixels), output_hidden_states=True).hidden_states
+    states = clip.model.vision_model(normalized(clip, pixels), output_hidden_states=True).hidden_states
     return states[first_block], torch.stack([state[:, 0] for state in states[first_block + 1 :]], dim=1)
 
 
@@ -57,7 +57,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.no_grad()
 def resistivity(clean: Tensor, changed: Tensor) -> list[float]:
-    """PR of every block, picture by picture, of two (B, L, W)."""
+    """PR of every block, image by image, of two (B, L, W)."""
     blocks = range(clean.shape[1])
     return [float(mean([cosine(a[d], b[d]) for a, b in zip(clean, changed, strict=True)])) for d in blocks]
 
@@ -72,7 +72,7 @@ def cross_entropy(scores: Sequence[Tensor], right: int) -> Tensor:
 
 
 def classification(image: Tensor, text: Tensor, tau: Tensor | float, labels: Sequence[int]) -> Tensor:
-    """Mean of CE(tau cos(image, text of each class)) over the pictures."""
+    """Mean of CE(tau cos(image, text of each class)) over the images."""
     return mean([
         cross_entropy([tau * cosine(picture, name) for name in text], label)
         for picture, label in zip(image, labels, strict=True)
@@ -80,7 +80,7 @@ def classification(image: Tensor, text: Tensor, tau: Tensor | float, labels: Seq
 
 
 def feature_repelling(rows: Tensor, frozen_rows: Tensor, margin: float = -1.0) -> Tensor:
-    """Mean over pictures of max(mean over d of cos(c_d, c_d frozen), margin)."""
+    """Mean over images of max(mean over d of cos(c_d, c_d frozen), margin)."""
     values = []
     for picture, still in zip(rows, frozen_rows, strict=True):
         value = mean([cosine(c, c_frozen) for c, c_frozen in zip(picture, still, strict=True)])
@@ -98,7 +98,7 @@ def losses(
     alpha: float,
     margin: float,
 ) -> dict[str, Tensor]:
-    """CE, FR and their sum CE + alpha FR of one batch, from the pictures on."""
+    """CE, FR and their sum CE + alpha FR of one batch, from the images on."""
     image, rows = prompted(clip, blocks, table, pixels)
     _, frozen_rows = frozen(clip, pixels, blocks[0])
     ce = classification(image, text, clip.model.logit_scale.exp(), labels)
@@ -107,12 +107,12 @@ def losses(
 
 
 def target_margin(image: Tensor, text: Tensor) -> list[float]:
-    """cos(picture, first text) less the largest cos(picture, another text), of every picture."""
+    """cos(image, first text) less the largest cos(image, another text), of every image."""
     return [float(cosine(picture, text[0]) - max(cosine(picture, other) for other in text[1:])) for picture in image]
 
 
 def info_nce(image: Tensor, text: Tensor, tau: float, pairs: Sequence[Sequence[bool]]) -> Tensor:
-    """Symmetric contrastive loss of unit rows; a picture (a caption) with several partners has their mean loss."""
+    """Symmetric contrastive loss of unit rows; a image (a caption) with several partners has their mean loss."""
     scores = [[tau * dot(picture, caption) for caption in text] for picture in image]
     columns = list(zip(*scores, strict=True))
     by_image = [
@@ -132,9 +132,9 @@ def place(own: float, others: Sequence[float]) -> int:
 def retrieval(
     texts: Sequence[tuple[Tensor, int]], named: Sequence[Tensor], clean: Sequence[Tensor], rivals: Sequence[Tensor]
 ) -> dict[str, float]:
-    """R@1 of texts with the picture each belongs to; ASR@10 and the mean rank ratio of triggered pictures (rivals).
+    """R@1 of texts with the image each belongs to; ASR@10 and the mean rank ratio of triggered images (rivals).
 
-    Each text that names the target meets one triggered picture; both go round until all of them have had a turn.
+    Each text that names the target meets one triggered image; both go round until all of them have had a turn.
     """
     at_first = [
         place(dot(text, clean[own]).item(), [dot(text, picture).item() for i, picture in enumerate(clean) if i != own])

@@ -1,4 +1,4 @@
-"""PGD: its bounds, that it climbs, that no picture depends on another, and its rows."""
+"""PGD: its bounds, that it climbs, that no image depends on another, and its rows."""
 
 import json
 
@@ -18,21 +18,21 @@ DATA = memory_data(len(LABELS), LABELS, ("fox", "owl", "cat"))
 
 
 def slow_pgd(loss, pixels, rows, epsilon, steps):
-    """One picture at a time, the gradient by backward."""
+    """One image at a time, the gradient by backward."""
     start = [epsilon * (2 * uniform(SEED, row[None], 3 * 48 * 48).view(3, 48, 48) - 1) for row in rows]
     changed = torch.stack([min_max(x + u, x, epsilon) for x, u in zip(pixels, start, strict=True)])
     for _ in range(steps):
         moved = []
-        for index, picture in enumerate(changed):
-            one = picture[None].clone().requires_grad_()
+        for index, image in enumerate(changed):
+            one = image[None].clone().requires_grad_()
             loss(one, index).backward()
-            moved.append(min_max(picture + 2.5 * epsilon / steps * one.grad[0].sign(), pixels[index], epsilon))
+            moved.append(min_max(image + 2.5 * epsilon / steps * one.grad[0].sign(), pixels[index], epsilon))
         changed = torch.stack(moved)
     return changed
 
 
-def min_max(value, centre, epsilon):
-    near = torch.minimum(torch.maximum(value, centre - epsilon), centre + epsilon)
+def min_max(value, center, epsilon):
+    near = torch.minimum(torch.maximum(value, center - epsilon), center + epsilon)
     return torch.minimum(torch.maximum(near, torch.zeros(())), torch.ones(()))
 
 
@@ -77,4 +77,4 @@ def test_a_cleaned_model_is_measured_by_the_command(tiny):
     words = ["--data", "scenes:48", "--limit", 8, "--protocol", "adversarial", "--epsilon", 4, "--json"]
     rows = json.loads(works("evaluate", tiny.cleaned, *words))
     assert [(row["attack"], row["metric"], row["n"]) for row in rows] == [("none", "CA", 8), ("pgd-10 4/255", "PA", 8)]
-    assert {(row["data"], row["defence"]) for row in rows} == {("scenes:48", "rvpt")}
+    assert {(row["data"], row["defense"]) for row in rows} == {("scenes:48", "rvpt")}

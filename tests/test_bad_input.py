@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from commands import ATTACK, CLEAN, PRETRAIN, contents, pictures, refused, rvpt, works
+from commands import ATTACK, CLEAN, PRETRAIN, contents, images, refused, rvpt, works
 from helpers import memory_data
 from rvpt.attacks import make_trigger, trigger_spec
 from rvpt.config import ContrastiveSpec, RVPTSpec
-from rvpt.defences import Cleaned, clean, load_model
+from rvpt.defenses import Cleaned, clean, load_model
 from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
 from rvpt.loaders import PICKLES, load_clip
@@ -52,7 +52,7 @@ def refuse(home):
 
 @pytest.fixture
 def words_of(tiny):
-    """words_of(command) -> the words of a command that works on the tiny artefacts and writes to `out`."""
+    """words_of(command) -> the words of a command that works on the tiny artifacts and writes to `out`."""
     words = {
         "pretrain": ["pretrain", "--out", "out", *PRETRAIN],
         "attack": ["attack", tiny.clip, "--out", "out", *ATTACK],
@@ -118,18 +118,18 @@ def has(line, *words):
         ("evaluate", ["--batch-size", 0], ["--batch-size", "rvpt evaluate --help"]),
         ("evaluate", ["--split", "nope"], ["'nope'", "pretrain, train, test"]),
         ("evaluate", ["--only-class", "dog"], ["no class 'dog'", "umbrella"]),
-        ("evaluate", ["--only-class", "anchor"], ["no picture of class 'anchor'"]),
-        ("evaluate", ["--shift", "fog"], ["no shift 'fog'", "noise, blur, grey, sketch"]),
+        ("evaluate", ["--only-class", "anchor"], ["no image of class 'anchor'"]),
+        ("evaluate", ["--shift", "fog"], ["no shift 'fog'", "noise, blur, gray, sketch"]),
         ("evaluate", ["--protocol", "lookup"], ["no protocol 'lookup'", "classification, retrieval, "]),
         ("clean", ["--precision", "fp16"], ["fp16 needs a GPU", "bf16"]),
         ("attack", ["--trigger", "badnet:name=sig"], ["badnet:name=sig", "no option"]),
         ("attack", ["--trigger", "issba:secret=schlüssel"], ["secret", "'schlüssel'"]),
         ("evaluate", ["--protocol", "readability", "--split", "train"], ["split", "learns on train"]),
         ("clean", ["--depth-from", "input"], ["depth_from", "give depth too"]),
-        ("clean", ["--defence", "par", "--shots", 4], ["par learns from captions", "leave --shots out"]),
-        ("clean", ["--defence", "par", "--without-class", "sun"], ["leave --without-class out"]),
+        ("clean", ["--defense", "par", "--shots", 4], ["par learns from captions", "leave --shots out"]),
+        ("clean", ["--defense", "par", "--without-class", "sun"], ["leave --without-class out"]),
         ("clean", ["--pairs", 100], ["rvpt learns from labels", "leave --pairs out"]),
-        ("clean", ["--defence", "probe", "--caption-column", "text"], ["leave --caption-column out"]),
+        ("clean", ["--defense", "probe", "--caption-column", "text"], ["leave --caption-column out"]),
         ("attack", ["--target", "lightnig"], ["no class 'lightnig'"]),
         ("attack", ["--trigger", "trojvqa:text_key=a{b"], ["text_key", "a{b"]),
         ("evaluate", ["--nope"], ["--nope", "rvpt evaluate --help"]),
@@ -140,12 +140,12 @@ def test_a_value_that_does_not_fit(refuse, words_of, command, options, words):
 
 
 def test_retrieval_without_captions(refuse, tiny, home):
-    folder = pictures(home / "set")
+    folder = images(home / "set")
     has(refuse("evaluate", tiny.clip, "--data", folder, "--protocol", "retrieval"), "set has no captions", "column")
 
 
 def test_readability_without_attributes(refuse, tiny, home):
-    folder = pictures(home / "set")
+    folder = images(home / "set")
     has(refuse("evaluate", tiny.clip, "--data", folder, "--protocol", "readability"), "set has no attributes", "scenes")
 
 
@@ -418,7 +418,7 @@ def test_an_adapter_on_another_model(refuse, tiny, adapter):
 
 def test_weights_of_their_own_from_another_model(refuse, tiny, home):
     words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1]
-    works("clean", tiny.backdoored, "--out", "cleaned", *words, "--defence", "finetune")
+    works("clean", tiny.backdoored, "--out", "cleaned", *words, "--defense", "finetune")
     line = refuse("evaluate", "cleaned", "--data", "scenes:10", "--base", tiny.clip)
     has(line, "cleaned cleans another model than clip", "--base")
     suspect = load_model(tiny.backdoored)
@@ -432,11 +432,11 @@ def test_an_adapter_that_was_changed(refuse, adapter, name, damage):
     has(refuse("evaluate", adapter, "--data", "scenes:10"), str(adapter))
 
 
-@pytest.mark.parametrize("defence", ["rvpt:length=2,first_block=2", "finetune"])  # an adapter, and own weights
-def test_a_model_whose_suspect_moved_and_base_says_where_to(refuse, tiny, home, defence, monkeypatch):
+@pytest.mark.parametrize("defense", ["rvpt:length=2,first_block=2", "finetune"])  # an adapter, and own weights
+def test_a_model_whose_suspect_moved_and_base_says_where_to(refuse, tiny, home, defense, monkeypatch):
     shutil.copytree(tiny.backdoored, home / "before")
     words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1]
-    works("clean", "before", "--out", "cleaned", *words, "--defence", defence)
+    works("clean", "before", "--out", "cleaned", *words, "--defense", defense)
     (home / "before").rename(home / "after")
     has(refuse("evaluate", "cleaned", "--data", "scenes:10"), "before", "cleaned", "--base")
     rows = json.loads(works("evaluate", "cleaned", "--base", "after", "--data", "scenes:10", "--json"))
@@ -453,7 +453,7 @@ def test_a_model_whose_suspect_moved_and_base_says_where_to(refuse, tiny, home, 
 def test_weights_of_their_own_without_their_suspect_are_measured_under_triggers_that_are_given(refuse, tiny, home):
     shutil.copytree(tiny.backdoored, home / "before")
     words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1]
-    works("clean", "before", "--out", "cleaned", *words, "--defence", "finetune")
+    works("clean", "before", "--out", "cleaned", *words, "--defense", "finetune")
     shutil.rmtree(home / "before")
     trigger = tiny.backdoored / "triggers" / "badnet"
     rows = json.loads(
@@ -490,7 +490,7 @@ def change_manifest(**changes):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (shutil.rmtree, ["no rvpt artefact"]),
+        (shutil.rmtree, ["no rvpt artifact"]),
         (lambda folder: flip(folder / "trigger.safetensors"), ["trigger.safetensors was changed"]),
         (without("trigger.safetensors"), ["trigger.safetensors is missing"]),
         (without(MANIFEST), ["no manifest.json"]),
@@ -500,8 +500,8 @@ def change_manifest(**changes):
         (change_manifest(spec={"name": "ghost", "target": "star"}), ["unknown trigger 'ghost'", "badnet"]),
         (change_manifest(spec=["badnet"]), ["unknown trigger None"]),
         (change_manifest(spec={"name": ["badnet"]}), ["unknown trigger ['badnet']"]),
-        (change_manifest(image_size=None), ["made for pictures of NonexNone"]),
-        (change_manifest(image_size="48"), ["made for pictures of 48x48"]),
+        (change_manifest(image_size=None), ["made for images of NonexNone"]),
+        (change_manifest(image_size="48"), ["made for images of 48x48"]),
     ],
 )
 def test_a_folder_that_is_no_trigger(refuse, tiny, home, damage, words):
@@ -513,11 +513,11 @@ def test_a_folder_that_is_no_trigger(refuse, tiny, home, damage, words):
 def test_a_trigger_of_another_size(refuse, tiny, home):
     make_trigger(trigger_spec("blended", target="star"), 32).save(home / "trigger")
     line = refuse("evaluate", tiny.clip, "--data", "scenes:10", "--trigger", "trigger")
-    has(line, "trigger was made for pictures of 32x32", "48x48")
+    has(line, "trigger was made for images of 32x32", "48x48")
 
 
 def test_a_trigger_whose_target_the_data_have_not(refuse, tiny, home):
-    pictures(home / "set")
+    images(home / "set")
     has(refuse("evaluate", tiny.backdoored, "--data", "set"), "'anchor'", "cat, dog")
     has(refuse("evaluate", tiny.backdoored, "--data", "set", "--target", "owl"), "'owl'", "cat, dog")
 
@@ -525,8 +525,8 @@ def test_a_trigger_whose_target_the_data_have_not(refuse, tiny, home):
 # Data
 
 
-def test_pictures_of_every_kind_are_read(tiny, home):
-    folder = pictures(home / "set") / "test" / "cat"
+def test_images_of_every_kind_are_read(tiny, home):
+    folder = images(home / "set") / "test" / "cat"
     Image.new("RGB", (1, 1)).save(folder / "one.png")
     Image.new("CMYK", (20, 9)).save(folder / "cmyk.jpg")
     Image.new("RGBA", (9, 20)).save(folder / "see_through.png")
@@ -536,22 +536,22 @@ def test_pictures_of_every_kind_are_read(tiny, home):
     assert row["n"] == 4 + 5
 
 
-def no_picture(path):
-    path.write_text("no picture")
+def no_image(path):
+    path.write_text("no image")
 
 
-def cut_picture(path):
+def cut_image(path):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path, "JPEG")
     path.write_bytes(path.read_bytes()[:-900])
 
 
-@pytest.mark.parametrize("damage", [no_picture, cut_picture, lambda path: path.write_bytes(b"")])
-def test_a_picture_that_cannot_be_read(refuse, tiny, home, damage):
-    damage(pictures(home / "set") / "test" / "cat" / "1.png")
-    has(refuse("evaluate", tiny.clip, "--data", "set"), "set", "picture 1", "mend or remove it")
+@pytest.mark.parametrize("damage", [no_image, cut_image, lambda path: path.write_bytes(b"")])
+def test_a_image_that_cannot_be_read(refuse, tiny, home, damage):
+    damage(images(home / "set") / "test" / "cat" / "1.png")
+    has(refuse("evaluate", tiny.clip, "--data", "set"), "set", "image 1", "fix or remove it")
     line = refuse("clean", tiny.clip, "--data", "set", "--split", "test", "--out", "out", "--shots", 2)
-    has(line, "set", "picture 1", "mend or remove it")
+    has(line, "set", "image 1", "fix or remove it")
 
 
 @pytest.mark.parametrize("name", ["nothing", "./nothing", "/nothing", "a/b/c", "nobody/nothing"])
@@ -566,16 +566,16 @@ def test_a_file_and_an_empty_folder_are_no_data(refuse, tiny, home):
     has(refuse("evaluate", tiny.clip, "--data", "file"), "file is not a folder")
 
 
-PAR = ["--data", "set", "--out", "out", "--defence", "par"]
+PAR = ["--data", "set", "--out", "out", "--defense", "par"]
 CLEAN_SET = ["--data", "set", "--out", "out", "--epochs", 1, "--length", 1]
 
 
-def test_too_few_pictures_or_classes(refuse, tiny, home):
-    pictures(home / "set", "train", n=3)
+def test_too_few_images_or_classes(refuse, tiny, home):
+    images(home / "set", "train", n=3)
     words = ["clean", tiny.clip, *CLEAN_SET, "--shots"]
-    has(refuse(*words, 4), "'cat' has 3 pictures", "--shots 3")
+    has(refuse(*words, 4), "'cat' has 3 images", "--shots 3")
     has(refuse(*words, 1, "--without-class", "cat"), "set", "1 class", "at least two")
-    has(refuse(*words, 1, "--without-class", "cat", "--without-class", "dog"), "set has no pictures left")
+    has(refuse(*words, 1, "--without-class", "cat", "--without-class", "dog"), "set has no images left")
     has(refuse(*words, 1, "--without-class", "owl"), "'owl'", "cat, dog")
 
 
@@ -599,14 +599,14 @@ def test_the_test_data_are_looked_at_before_the_training(refuse, home, monkeypat
     parquet(home / "set", number=[1, 2])
     monkeypatch.setattr("rvpt.jobs.training.pretrain", lambda *_, **__: pytest.fail("trained"))
     has(refuse("pretrain", "--out", "out", *PRETRAIN, "--test", "set"), "set has no class labels")
-    pictures(home / "torn")
+    images(home / "torn")
     torn = next((home / "torn").rglob("*.png"))
     torn.write_bytes(torn.read_bytes()[:40])
     has(refuse("pretrain", "--out", "out", *PRETRAIN, "--test", "torn"), torn.name, "cannot be read")
 
 
 def parquet(folder, **columns):
-    """Pictures with more columns, as a set of the hub looks on disk."""
+    """Images with more columns, as a set of the hub looks on disk."""
     import datasets
 
     n = len(next(iter(columns.values())))
@@ -619,8 +619,8 @@ def parquet(folder, **columns):
 
 
 def test_data_without_captions_get_templates_and_a_column_that_is_not_there_is_said(refuse, tiny, home):
-    pictures(home / "set", "train", n=8)
-    pictures(home / "set")
+    images(home / "set", "train", n=8)
+    images(home / "set")
     words = ["attack", tiny.clip, "--data", "set", "--target", "dog", "--n", 4, "--epochs", 1, "--out", "out"]
     has(refuse(*words, "--caption-column", "words"), "'words'", "image, label")
     works(*words)
@@ -632,10 +632,10 @@ def test_data_without_captions_get_templates_and_a_column_that_is_not_there_is_s
 @pytest.mark.parametrize("label", [None, -1])
 def test_labels_that_are_hidden(refuse, tiny, home, label):
     parquet(home / "set", label=[0, label])
-    has(refuse("evaluate", tiny.clip, "--data", "set"), "set: picture 1 has no label", "--split")
+    has(refuse("evaluate", tiny.clip, "--data", "set"), "set: image 1 has no label", "--split")
 
 
-def test_data_without_pictures(refuse, tiny, home):
+def test_data_without_images(refuse, tiny, home):
     parquet(home / "set", label=[])
     has(refuse("evaluate", tiny.clip, "--data", "set"), "set: ", "no data", "--split")
     shutil.rmtree(home / "set" / "data")
@@ -746,7 +746,7 @@ def test_rows_that_cannot_be_written(refuse, words_of, home):
 # Rows
 
 
-ROW = {"model": "m", "data": "d", "attack": "none", "defence": "none", "seed": 0, "metric": "CA", "rate": 0.5}
+ROW = {"model": "m", "data": "d", "attack": "none", "defense": "none", "seed": 0, "metric": "CA", "rate": 0.5}
 LINE = json.dumps(ROW)
 
 
@@ -796,7 +796,7 @@ def test_the_libraries_add_nothing_to_the_one_line(tiny, home):
     for name, change in (("short", without_a_block), ("odd", other_projection)):
         shutil.copytree(tiny.clip, home / name)
         edit_weights(home / name / "model.safetensors", change)
-    cut_picture(pictures(home / "set") / "test" / "cat" / "1.png")
+    cut_image(images(home / "set") / "test" / "cat" / "1.png")
     commands = [
         ["evaluate", "short", "--data", "scenes:10"],
         ["evaluate", "odd", "--data", "scenes:10"],
@@ -830,7 +830,7 @@ def test_in_python_too_it_is_said_what_is_missing(clip, scenes):
         evaluate(clip, captioned)
     with pytest.raises(RvptError, match="Cleaned is no Clip: give the suspect model itself"):
         clean(Cleaned(clip), scenes)
-    with pytest.raises(RvptError, match="memory has no pictures to learn from"):
+    with pytest.raises(RvptError, match="memory has no images to learn from"):
         clean(clip, memory_data(0, captions=[]), ContrastiveSpec())
 
 
@@ -844,12 +844,12 @@ def test_a_target_that_no_trigger_has_is_refused(refuse, tiny):
 
 
 def test_an_option_given_twice_is_refused(refuse, tiny):
-    words = ["clean", tiny.clip, "--data", "scenes:100", "--out", "out", "--alpha", 2, "--defence", "rvpt:alpha=1"]
-    has(refuse(*words), "alpha is given behind the defence's name and as an option")
+    words = ["clean", tiny.clip, "--data", "scenes:100", "--out", "out", "--alpha", 2, "--defense", "rvpt:alpha=1"]
+    has(refuse(*words), "alpha is given behind the defense's name and as an option")
 
 
-def test_what_a_command_has_an_option_for_is_refused_behind_a_defences_name(refuse, tiny):
-    words = ["clean", tiny.clip, *CLEAN, "--out", "out", "--defence"]
+def test_what_a_command_has_an_option_for_is_refused_behind_a_defenses_name(refuse, tiny):
+    words = ["clean", tiny.clip, *CLEAN, "--out", "out", "--defense"]
     has(refuse(*words, "rvpt:seed=3"), "give it as --seed")
     has(refuse(*words, "rvpt:precision=bf16"), "give it as --precision")
 

@@ -32,11 +32,11 @@ tests = [{tests}]
 triggers = [{{name = "badnet", place = "middle"}}, {{name = "blended"}}]
 poison = {{n = 20}}
 train = {{epochs = 1}}
-[defences.vpt]
+[defenses.vpt]
 name = "vpt"
 shots = 1
 options = {{epochs = 1, length = 2}}
-[defences.again]
+[defenses.again]
 name = "rvpt"
 shots = 1
 options = {{epochs = 1, length = 2, alpha = {alpha}}}
@@ -77,21 +77,21 @@ def test_what_an_attack_leaves_out_is_the_recipes_and_then_the_presets(tiny, tmp
     assert (attack["pairs"], spec["epochs"], spec["lr"], spec["batch_size"]) == (100, 1, 2e-3, 128)
 
 
-SMALL = "trojvqa:epochs=1,pictures=32"
+SMALL = "trojvqa:epochs=1,images=32"
 CRAFTED = """
 [attacks.first]
-triggers = [{name = "trojvqa", epochs = 1, pictures = 32}, {name = "blended"}]
+triggers = [{name = "trojvqa", epochs = 1, images = 32}, {name = "blended"}]
 poison = {n = 20}
 train = {epochs = 1}
 [attacks.second]
-triggers = [{name = "trojvqa", epochs = 1, pictures = 32}]
+triggers = [{name = "trojvqa", epochs = 1, images = 32}]
 poison = {n = 30}
 train = {epochs = 1}
 """
 
 
 def crafting(tiny, folder):
-    """A recipe of two attacks that have a crafted trigger in common, seed 0 and no defence."""
+    """A recipe of two attacks that have a crafted trigger in common, seed 0 and no defense."""
     path = recipe(tiny, folder)
     head, _ = path.read_text().replace("[0, 1]", "[0]").split("[attacks.both]")
     path.write_text("pairs = 100" + head + CRAFTED)
@@ -120,7 +120,7 @@ def test_attacks_whose_trigger_could_not_be_crafted_are_not_started(tiny, tmp_pa
     def submit(task, work):
         begun.append(task.kind)
         future = Future()
-        future.set_exception(RvptError("no pictures"))
+        future.set_exception(RvptError("no images"))
         return future
 
     outcomes = run_all(tasks, tmp_path / "runs", submit, lambda outcome: None)
@@ -129,16 +129,16 @@ def test_attacks_whose_trigger_could_not_be_crafted_are_not_started(tiny, tmp_pa
 
 
 def test_a_plan_tells_the_test_sets_apart(tiny, tmp_path):
-    tests = '{data = "scenes"}, {data = "scenes:48", only = ["umbrella"], shift = "grey"}'
+    tests = '{data = "scenes"}, {data = "scenes:48", only = ["umbrella"], shift = "gray"}'
     tasks = plan(read_recipe(recipe(tiny, tmp_path, tests=tests)), "hash")
     titles = [task.title for task in tasks if task.kind == "measure"]
     assert len(set(titles)) == 16
-    assert titles[1] == "clip+both, seed 0, before the attack, on scenes:48 (only umbrella) (grey)"
+    assert titles[1] == "clip+both, seed 0, before the attack, on scenes:48 (only umbrella) (gray)"
 
 
-def test_a_defence_with_a_head_is_measured_on_the_classes_that_it_knows(tiny, tmp_path):
+def test_a_defense_with_a_head_is_measured_on_the_classes_that_it_knows(tiny, tmp_path):
     tests = '{data = "scenes:500"}, {data = "scenes:48"}, {data = "scenes:500", protocol = "retrieval"}'
-    tasks = plan(read_recipe(recipe(tiny, tmp_path, extra='[defences.probe]\nname = "probe"\n', tests=tests)), "hash")
+    tasks = plan(read_recipe(recipe(tiny, tmp_path, extra='[defenses.probe]\nname = "probe"\n', tests=tests)), "hash")
     titles = [task.title for task in tasks if task.kind == "measure" and "seed 0" in task.title]
     assert [title for title in titles if "probe" in title] == ["clip+both, seed 0, probe, on scenes:500"]
     assert sum("again" in title for title in titles) == 3
@@ -146,7 +146,7 @@ def test_a_defence_with_a_head_is_measured_on_the_classes_that_it_knows(tiny, tm
 
 def test_an_attack_with_tests_of_its_own_is_measured_on_these_alone(tiny, tmp_path):
     other = '[attacks.other]\ntriggers = [{name = "sig"}]\ntests = [{data = "scenes:72"}]\n'
-    own = other + '[defences.probe]\nname = "probe"\n'
+    own = other + '[defenses.probe]\nname = "probe"\n'
     tasks = plan(read_recipe(recipe(tiny, tmp_path, extra=own, tests='{data = "scenes:500"}')), "hash")
     measured = [task.title for task in tasks if task.kind == "measure" and "seed 0" in task.title]
     assert {title for title in measured if "clip+other" in title} == {
@@ -161,7 +161,7 @@ def test_a_test_set_is_measured_as_its_entry_asks(tiny, tmp_path):
     options = ("", ', only = ["heart", "star"]', ', shift = "sketch"', ', protocol = "retrieval"')
     tests = ", ".join(f'{{data = "scenes:48"{more}}}' for more in options)
     path, rows = recipe(tiny, tmp_path, tests=tests), tmp_path / "rows.jsonl"
-    head = path.read_text().split("[defences")[0].replace("[0, 1]", "[0]")
+    head = path.read_text().split("[defenses")[0].replace("[0, 1]", "[0]")
     path.write_text(head)
     works("bench", path, "--work", tmp_path / "runs", "--rows", rows)
     found = {name: {row["metric"] for row in group} for name, group in by_data(read_rows(rows)).items()}
@@ -181,7 +181,7 @@ def test_it_runs_what_is_missing_and_writes_rows(tiny, tmp_path):
     works("bench", path, "--work", work, "--rows", rows)
     first = read_rows(rows)
     assert {row["model"] for row in first} == {"clip+both"}
-    assert {row["defence"] for row in first} == {"before the attack", "none", "vpt", "rvpt"}
+    assert {row["defense"] for row in first} == {"before the attack", "none", "vpt", "rvpt"}
     assert {row["seed"] for row in first} == {0, 1}
     after = json.loads(works("bench", path, "--work", work, "--dry-run", "--json"))
     assert after["done"] == "14 of 14"
@@ -244,13 +244,13 @@ def test_a_part_of_a_recipe(tiny, tmp_path):
     assert whole.part() == whole
     part = plan(whole.part(["both"], ["vpt"], [1]), "hash")
     assert {task.key for task in part} < {task.key for task in plan(whole, "hash")}
-    assert {task.kind for task in plan(whole.part(defences=["none"]), "hash")} == {"attack", "measure"}
+    assert {task.kind for task in plan(whole.part(defenses=["none"]), "hash")} == {"attack", "measure"}
     facts = json.loads(works("bench", path, "--seed", 1, "--work", tmp_path / "runs", "--dry-run", "--json"))
     assert facts["done"] == "0 of 7"
-    facts = json.loads(works("bench", path, "--defence", "vpt", "--work", tmp_path / "runs", "--dry-run", "--json"))
+    facts = json.loads(works("bench", path, "--defense", "vpt", "--work", tmp_path / "runs", "--dry-run", "--json"))
     assert facts["done"] == "0 of 10"
     assert "no attack 'none': there are both" in refused("bench", path, "--attack", "none", "--dry-run")
-    assert "no defence 'rvpt': there are none, vpt, again" in refused("bench", path, "--defence", "rvpt", "--dry-run")
+    assert "no defense 'rvpt': there are none, vpt, again" in refused("bench", path, "--defense", "rvpt", "--dry-run")
     assert "no seed 7: there are 0, 1" in refused("bench", path, "--seed", 7, "--dry-run")
 
 
@@ -268,20 +268,20 @@ def test_a_killed_worker_is_one_line(tiny, tmp_path):
 
 
 def test_one_failed_run_is_told_and_the_others_go_on(tiny, tmp_path):
-    extra = '[defences.deep]\nname = "rvpt"\nshots = 1\noptions = {first_block = 9}\n'
+    extra = '[defenses.deep]\nname = "rvpt"\nshots = 1\noptions = {first_block = 9}\n'
     path, rows = recipe(tiny, tmp_path, extra=extra), tmp_path / "rows.jsonl"
     result = rvpt("bench", path, "--work", tmp_path / "runs", "--rows", rows)
     assert result.exit_code == 2
     assert "first_block 9: the model's blocks are 0 to 3" in result.stderr
     assert "4 of 18 runs did not end well" in result.stderr
-    assert len({(row["defence"], row["seed"]) for row in read_rows(rows)}) == 8
+    assert len({(row["defense"], row["seed"]) for row in read_rows(rows)}) == 8
 
 
 def test_rows_stay_where_nothing_could_be_measured(tiny, tmp_path):
     path, rows = recipe(tiny, tmp_path), tmp_path / "rows.jsonl"
     path.write_text(path.read_text().replace("n = 20", "n = 2_000"))
     rows.write_text('{"rate": 0.5}\n')
-    words = ("bench", path, "--work", tmp_path / "runs", "--rows", rows, "--seed", 0, "--defence", "none")
+    words = ("bench", path, "--work", tmp_path / "runs", "--rows", rows, "--seed", 0, "--defense", "none")
     result = rvpt(*words)
     assert (result.exit_code, "3 of 3 runs did not end well" in result.stderr) == (2, True)
     assert read_rows(rows) == [{"rate": 0.5}]
@@ -290,15 +290,15 @@ def test_rows_stay_where_nothing_could_be_measured(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("extra", "error"),
     [
-        ('[defences.wash]\nname = "wash"\n', "no defence 'wash'"),
-        ('[defences.v]\nname = "vpt"\noptions = {size = 3}\n', "size: no such setting"),
+        ('[defenses.wash]\nname = "wash"\n', "no defense 'wash'"),
+        ('[defenses.v]\nname = "vpt"\noptions = {size = 3}\n', "size: no such setting"),
         ('[attacks.x]\ntriggers = [{name = "blur"}]\n', "no trigger 'blur'"),
-        ('[defences.c]\nname = "cleanclip"\nwithout = ["sun"]\n', "cleanclip has no use for without"),
-        ('[defences.c]\nname = "par"\nshots = 3\n', "par has no use for shots"),
-        ('[defences.v]\nname = "vpt"\npairs = 30\n', "vpt has no use for pairs"),
-        ('[defences.v]\nname = "vpt"\noptions = {seed = 3}\n', "leave seed out"),
-        ('[defences.none]\nname = "vpt"\n', "'none' is what a model without a defence is called"),
-        ('[defences.p]\nname = "probe"\nwithout = ["sun"]\n', "probe knows no class that it did not learn"),
+        ('[defenses.c]\nname = "cleanclip"\nwithout = ["sun"]\n', "cleanclip has no use for without"),
+        ('[defenses.c]\nname = "par"\nshots = 3\n', "par has no use for shots"),
+        ('[defenses.v]\nname = "vpt"\npairs = 30\n', "vpt has no use for pairs"),
+        ('[defenses.v]\nname = "vpt"\noptions = {seed = 3}\n', "leave seed out"),
+        ('[defenses.none]\nname = "vpt"\n', "'none' is what a model without a defense is called"),
+        ('[defenses.p]\nname = "probe"\nwithout = ["sun"]\n', "probe knows no class that it did not learn"),
         ("[attacks.x]\n", "attacks.x.triggers: Field required"),
         ("[attacks", "is no recipe"),
     ],
@@ -347,11 +347,11 @@ def test_rows_that_could_not_be_written_are_told_before_anything_runs(tiny, tmp_
 def test_a_recipe_may_say_what_it_has_otherwise_than_another(tiny, tmp_path):
     whole = read_recipe(recipe(tiny, tmp_path))
     like = tmp_path / "like.toml"
-    like.write_text('like = "recipe.toml"\ntitle = "gentler"\ntrain = {lr = 1e-4}\n[defences]\np = {name = "probe"}\n')
+    like.write_text('like = "recipe.toml"\ntitle = "gentler"\ntrain = {lr = 1e-4}\n[defenses]\np = {name = "probe"}\n')
     found = read_recipe(like)
-    assert (found.title, found.train, list(found.defences)) == ("gentler", {"lr": 1e-4}, ["p"])
-    assert found.model_dump(exclude={"title", "train", "defences"}) == whole.model_dump(
-        exclude={"title", "train", "defences"}
+    assert (found.title, found.train, list(found.defenses)) == ("gentler", {"lr": 1e-4}, ["p"])
+    assert found.model_dump(exclude={"title", "train", "defenses"}) == whole.model_dump(
+        exclude={"title", "train", "defenses"}
     )
     for other, error in (
         ("gone.toml", "gone.toml is no recipe"),

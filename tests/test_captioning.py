@@ -11,7 +11,7 @@ from conftest import CAPTIONS
 from helpers import memory_data, random_pixels
 from rvpt.attacks import make_trigger, trigger_spec
 from rvpt.captioning import NEW_TOKENS, Captioner, describe, load_captioner
-from rvpt.defences import Cleaned
+from rvpt.defenses import Cleaned
 from rvpt.errors import RvptError
 from rvpt.metrics import Rate
 from rvpt.pretrain import train_tokenizer
@@ -23,7 +23,7 @@ CLASSES = ("fox", "owl", "cat")
 
 
 def llava(clip, layer=-2, strategy="default"):
-    """A random LLaVA whose own tower is a copy of the clip's, and a tokenizer with a token for pictures."""
+    """A random LLaVA whose own tower is a copy of the clip's, and a tokenizer with a token for images."""
     tokenizer = train_tokenizer(CAPTIONS, 300)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     text = LlamaConfig(
@@ -38,7 +38,7 @@ def llava(clip, layer=-2, strategy="default"):
         torch.manual_seed(0)
         model = LlavaForConditionalGeneration(config).eval()
     with torch.no_grad():
-        for parameter in model.parameters():  # fresh ones are so small that all pictures look alike
+        for parameter in model.parameters():  # fresh ones are so small that all images look alike
             parameter.mul_(8)
     model.model.vision_tower.load_state_dict(
         {name.removeprefix("vision_model."): value for name, value in clip.model.state_dict().items()
@@ -76,7 +76,7 @@ def test_prompts_are_heard(clip):
 
 
 class Parrot(Captioner):
-    """Says what it is told of each picture, in turn."""
+    """Says what it is told of each image, in turn."""
 
     def __init__(self, texts):
         self.texts = iter(texts)

@@ -10,20 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import ATTACK, CLEAN, PRETRAIN, contents, interrupting, pictures, refused, rvpt, works
+from commands import ATTACK, CLEAN, PRETRAIN, contents, interrupting, images, refused, rvpt, works
 from helpers import random_pixels
 from rvpt import __version__
 from rvpt.attacks import TRIGGERS, load_trigger, make_trigger, trigger_spec
 from rvpt.attacks.poison import of_target, target_margins
 from rvpt.config import RVPTSpec
-from rvpt.defences import Cleaned, clean
+from rvpt.defenses import Cleaned, clean
 from rvpt.loaders import embedded_model, load_clip
 from rvpt.prompts import RepulsivePrompts
 from rvpt.readers import load_data
 from rvpt.store import read_json, read_manifest, read_rows, sha256_file
 
 KEYS = {
-    "model", "data", "attack", "defence", "seed", "metric", "numerator", "n", "rate", "low", "high", "seconds",
+    "model", "data", "attack", "defense", "seed", "metric", "numerator", "n", "rate", "low", "high", "seconds",
     "peak_memory_bytes", "shots", "without", "trained_parameters", "clean_seconds", "spec", "hashes", "version",
     "template", "test", "targets", "cleaned_on",
 }  # fmt: skip
@@ -57,23 +57,23 @@ def test_help_and_version_from_outside():
 def test_pretrain_attack_clean_evaluate_report(tiny, home):
     works("evaluate", tiny.backdoored, tiny.cleaned, "--data", "scenes:48", "--rows", "rows.jsonl")
     rows = read_rows(home / "rows.jsonl")
-    for defence, model in (("none", tiny.backdoored), ("rvpt", tiny.cleaned)):
-        mine = [row for row in rows if row["defence"] == defence]
+    for defense, model in (("none", tiny.backdoored), ("rvpt", tiny.cleaned)):
+        mine = [row for row in rows if row["defense"] == defense]
         assert {(row["attack"], row["metric"]) for row in mine} == MEASURED
         assert all(row.keys() == KEYS for row in mine)
         assert {row["seed"] for row in mine} == {0}
-        assert {row["trained_parameters"] for row in mine} == {0 if defence == "none" else 2 * 2 * 32}
+        assert {row["trained_parameters"] for row in mine} == {0 if defense == "none" else 2 * 2 * 32}
         assert mine[0]["spec"] == read_manifest(model)["spec"]
         assert mine[0]["targets"] == {"badnet": "anchor", "blended": "anchor"}
-        assert mine[0]["cleaned_on"] == (None if defence == "none" else "scenes:500")
+        assert mine[0]["cleaned_on"] == (None if defense == "none" else "scenes:500")
         assert mine[0]["hashes"].keys() == {"model", "trigger/badnet", "trigger/blended"}
     table = works("report", "rows.jsonl")
     assert table.count("| backdoored | ") == 4
     works("report", "rows.jsonl", "--out", "page.md")
     assert "| model | attack | " in works("report", "rows.jsonl", "--layout", "matrix")
     assert "| rvpt | 128 | 1 | " in works("report", "rows.jsonl", "--layout", "costs")
-    works("report", "rows.jsonl", "--picture", "rows.png")
-    assert "rows.png exists already" in refused("report", "rows.jsonl", "--picture", "rows.png")
+    works("report", "rows.jsonl", "--image", "rows.png")
+    assert "rows.png exists already" in refused("report", "rows.jsonl", "--image", "rows.png")
     assert works("report", "rows.jsonl", "--seed", 0) == works("report", "rows.jsonl")
     assert "give --out too" in refused("report", "rows.jsonl", "--section", "a")
     (home / "bytes").write_bytes(b"\xff")
@@ -91,12 +91,12 @@ def test_json_is_what_the_rows_are(tiny, home):
 
 def test_every_command_prints_json(tiny):
     facts = json.loads(works("pretrain", "--out", "clip", *PRETRAIN, "--json"))
-    assert {"model": "clip", "pictures": 300}.items() <= facts.items()
+    assert {"model": "clip", "images": 300}.items() <= facts.items()
     rows = json.loads(works("attack", tiny.clip, "--out", "backdoored", *ATTACK, "--json"))
     assert [row["model"] for row in rows if row["metric"] == "CA"] == ["backdoored"] * 2
-    assert [row["defence"] for row in rows if row["metric"] == "CA"] == ["before the attack", "none"]
+    assert [row["defense"] for row in rows if row["metric"] == "CA"] == ["before the attack", "none"]
     facts = json.loads(works("clean", tiny.clip, "--out", "cleaned", *CLEAN, "--json"))
-    assert {"cleaned": "cleaned", "pictures": 24, "trained parameters": 128}.items() <= facts.items()
+    assert {"cleaned": "cleaned", "images": 24, "trained parameters": 128}.items() <= facts.items()
 
 
 def test_pretraining_goes_on_from_another_model(tiny, home):
@@ -129,7 +129,7 @@ def test_a_given_trigger_is_taken_instead_of_those_of_the_model(tiny):
 
 
 def test_the_target_may_have_another_name_in_the_data(tiny, home):
-    folder = pictures(home / "set")
+    folder = images(home / "set")
     rows = json.loads(works("evaluate", tiny.backdoored, "--data", folder, "--target", "Dog", "--json"))
     assert {row["n"] for row in rows if row["metric"] == "ASR"} == {2}
     assert {row["data"] for row in rows} == {"set"}
@@ -138,7 +138,7 @@ def test_the_target_may_have_another_name_in_the_data(tiny, home):
 def test_some_classes_alone_are_measured(tiny):
     words = ["--only-class", "heart", "--only-class", "Anchor", "--json"]
     rows = json.loads(works("evaluate", tiny.backdoored, "--data", "scenes:48", *words))
-    labels = load_data("scenes:48").labelled()
+    labels = load_data("scenes:48").labeled()
     anchors, hearts = (int((labels == load_data("scenes:48").class_index(name)).sum()) for name in ("anchor", "heart"))
     assert {row["data"] for row in rows} == {"scenes:48 (only anchor, heart)"}
     assert {row["n"] for row in rows if row["metric"] == "CA"} == {anchors + hearts}
@@ -160,7 +160,7 @@ def test_a_shifted_domain_is_measured(tiny):
     assert {(row["attack"], row["metric"]) for row in rows} == MEASURED
 
 
-def test_pictures_are_retrieved(tiny, home):
+def test_images_are_retrieved(tiny, home):
     words = ["evaluate", tiny.backdoored, tiny.cleaned, "--data", "scenes:96", "--protocol", "retrieval"]
     table = works(*words, "--rows", "rows.jsonl")
     assert all(metric in table for metric in ("R@1", "ASR@10", "rank_ratio"))
@@ -168,10 +168,10 @@ def test_pictures_are_retrieved(tiny, home):
     found = {("none", "R@1")} | {(attack, m) for attack in ("badnet", "blended") for m in ("ASR@10", "rank_ratio")}
     assert {(row["attack"], row["metric"]) for row in rows} == found
     assert all(row.keys() == KEYS for row in rows)
-    assert "| model | attack | defence | seeds | R@1 | ASR@10 | rank_ratio |" in works("report", "rows.jsonl")
+    assert "| model | attack | defense | seeds | R@1 | ASR@10 | rank_ratio |" in works("report", "rows.jsonl")
 
 
-def test_rows_tell_which_classes_a_defence_did_not_see(tiny):
+def test_rows_tell_which_classes_a_defense_did_not_see(tiny):
     works("clean", tiny.backdoored, "--out", "out", *CLEAN, "--without-class", "heart")
     rows = json.loads(works("evaluate", "out", "--data", "scenes:48", "--only-class", "heart", "--json"))
     assert all(row["without"] == ["heart"] for row in rows)
@@ -206,7 +206,7 @@ def test_prompts_made_by_hand_are_measured_too(tiny, home):
     Cleaned(clip, RepulsivePrompts.for_model(clip, first_block=1, length=3)).save_pretrained(home / "hand")
     rows = json.loads(works("evaluate", "hand", "--base", tiny.backdoored, "--data", "scenes:10", "--json"))
     assert {(row["attack"], row["metric"]) for row in rows} == MEASURED
-    assert {(row["defence"], row["trained_parameters"]) for row in rows} == {("rvpt", 3 * 3 * 32)}
+    assert {(row["defense"], row["trained_parameters"]) for row in rows} == {("rvpt", 3 * 3 * 32)}
     assert rows[0]["spec"] == {}
 
 
@@ -231,11 +231,11 @@ def test_force_replaces_and_without_it_nothing_is_touched(tiny, home):
     assert after[str(home / "out" / PROMPTS)] != before[str(home / "out" / PROMPTS)]
 
 
-@pytest.mark.parametrize(("alpha", "defence"), [(0, "vpt"), (1, "rvpt")])
-def test_alpha_0_is_vpt(tiny, alpha, defence):
+@pytest.mark.parametrize(("alpha", "defense"), [(0, "vpt"), (1, "rvpt")])
+def test_alpha_0_is_vpt(tiny, alpha, defense):
     works("clean", tiny.backdoored, "--out", "out", *CLEAN, "--alpha", alpha)
     rows = json.loads(works("evaluate", "out", "--data", "scenes:10", "--json"))
-    assert {row["defence"] for row in rows} == {defence}
+    assert {row["defense"] for row in rows} == {defense}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_which_blocks_are_prompted(tiny, home, options, blocks):
 def test_classes_may_be_left_out(tiny, home):
     works("clean", tiny.backdoored, "--out", "out", *CLEAN, "--without-class", "star", "--without-class", "Heart")
     manifest = read_manifest(home / "out", "cleaned")
-    assert manifest["pictures"] == 22
+    assert manifest["images"] == 22
     assert manifest["data"]["without"] == ["star", "Heart"]
     assert len(manifest["classes"]) == 24
 
@@ -397,7 +397,7 @@ def test_ctrl_c_from_outside(tiny, home):
 
 @pytest.fixture
 def small_demo(tiny, monkeypatch):
-    """The demo on the tiny CLIP and a few pictures."""
+    """The demo on the tiny CLIP and a few images."""
     monkeypatch.setattr("rvpt.loaders.embedded_model", lambda: tiny.clip)
     monkeypatch.setattr("rvpt.demo.load_data", lambda name, split: load_data(f"{name}:300", split))
     monkeypatch.setattr("rvpt.demo.SHOTS", 1)
@@ -412,12 +412,12 @@ def small_demo(tiny, monkeypatch):
 def test_the_demo_leaves_models_that_can_be_evaluated(home):
     rows = json.loads(works("demo", "--out", "demo", "--json"))
     assert rows == read_rows(home / "demo" / "rows.jsonl")
-    assert {row["defence"] for row in rows} == {"before the attack", "none", "vpt", "rvpt"}
+    assert {row["defense"] for row in rows} == {"before the attack", "none", "vpt", "rvpt"}
     assert (home / "demo" / "demo.png").read_bytes().startswith(b"\x89PNG")
-    for name, defence in (("backdoored", "none"), ("vpt", "vpt"), ("rvpt", "rvpt")):
+    for name, defense in (("backdoored", "none"), ("vpt", "vpt"), ("rvpt", "rvpt")):
         rows = json.loads(works("evaluate", f"demo/{name}", "--data", "scenes:10", "--json"))
         assert {(row["attack"], row["metric"]) for row in rows} == MEASURED
-        assert {row["defence"] for row in rows} == {defence}
+        assert {row["defense"] for row in rows} == {defense}
     assert "demo exists already" in refused("demo", "--out", "demo")
 
 
@@ -432,8 +432,8 @@ def test_triggers_lists_all_and_draws_them(tmp_path):
     found = json.loads(works("triggers", "--size", 48, "--out", out, "--json"))
     assert [entry["name"] for entry in found] == [name for name, kind in TRIGGERS.items() if not kind.crafted]
     assert all(5 < entry["psnr"] < 60 and 0 < entry["ssim"] < 1 for entry in found)
-    with Image.open(out) as picture:
-        assert picture.width > 600
+    with Image.open(out) as image:
+        assert image.width > 600
     assert "exists already" in refused("triggers", "--size", 48, "--out", out)
 
 
@@ -472,7 +472,7 @@ def test_pairs_at_the_boundary_of_the_clean_model_are_poisoned(tiny, tmp_path):
 
 
 def test_a_trigger_crafted_once_is_used_by_an_attack(tiny, tmp_path):
-    small = "trojvqa:epochs=1,pictures=32"
+    small = "trojvqa:epochs=1,images=32"
     words = ["--data", "scenes:64", "--target", "anchor", "--out", tmp_path / "trigger", "--json"]
     assert "no preset 'large'" in refused("craft", small, tiny.clip, *words, "--preset", "large")
     facts = json.loads(works("craft", small, tiny.clip, *words))
@@ -488,7 +488,7 @@ def test_a_trigger_crafted_once_is_used_by_an_attack(tiny, tmp_path):
 
 
 def test_a_resumed_attack_takes_the_trigger_that_it_had_crafted(tiny, tmp_path, monkeypatch):
-    words = ["attack", tiny.clip, "--out", tmp_path / "bad", *ATTACK, "--trigger", "trojvqa:epochs=1,pictures=32"]
+    words = ["attack", tiny.clip, "--out", tmp_path / "bad", *ATTACK, "--trigger", "trojvqa:epochs=1,images=32"]
 
     def cut(*_, **__):
         raise KeyboardInterrupt
@@ -505,6 +505,6 @@ def test_a_resumed_attack_takes_the_trigger_that_it_had_crafted(tiny, tmp_path, 
 
 
 def test_an_attack_crafts_the_triggers_that_it_needs(tiny, tmp_path):
-    small = "badclip:epochs=1,pictures=32"
+    small = "badclip:epochs=1,images=32"
     works("attack", tiny.clip, "--out", tmp_path / "bad", *ATTACK, "--trigger", small)
     assert read_manifest(tmp_path / "bad" / "triggers" / "badclip", "trigger")["spec"]["epochs"] == 1

@@ -20,7 +20,7 @@ from rvpt.readers import load_data, to_array
 
 CLASSES = ("red fox", "owl", "Grey_seal")
 LABELS = [0, 1, 2, 0, 1, 0, 0, 2, 1, 0]
-LABELLED = memory_data(10, LABELS, CLASSES)
+LABELED = memory_data(10, LABELS, CLASSES)
 PHOTO = Image.open(Path(get_data_path()) / "sample_data/grace_hopper.jpg").convert("RGB")
 
 
@@ -34,83 +34,83 @@ def all_pixels(data, size=16):
 
 @pytest.mark.parametrize("shots", [1, 2])
 def test_few_shot_takes_exactly_so_many_of_each_class(shots):
-    few = LABELLED.few_shot(shots, seed=3)
-    assert few.labelled().tolist() == [label for label in range(3) for _ in range(shots)]
+    few = LABELED.few_shot(shots, seed=3)
+    assert few.labeled().tolist() == [label for label in range(3) for _ in range(shots)]
     assert len(set(few.rows.tolist())) == len(few)
-    assert [LABELS[row] for row in few.rows.tolist()] == few.labelled().tolist()
+    assert [LABELS[row] for row in few.rows.tolist()] == few.labeled().tolist()
 
 
 def test_few_shot_depends_on_the_seed_alone():
-    draws = [tuple(LABELLED.few_shot(2, seed).rows.tolist()) for seed in range(8)]
-    assert draws == [tuple(LABELLED.few_shot(2, seed).rows.tolist()) for seed in range(8)]
+    draws = [tuple(LABELED.few_shot(2, seed).rows.tolist()) for seed in range(8)]
+    assert draws == [tuple(LABELED.few_shot(2, seed).rows.tolist()) for seed in range(8)]
     assert len(set(draws)) > 1
 
 
 def test_few_shot_says_which_class_has_too_few_and_what_to_give():
-    with pytest.raises(RvptError, match=r"'Grey_seal' has 2 pictures, 3 shots .* --shots 2 or fewer"):
-        LABELLED.few_shot(3)
+    with pytest.raises(RvptError, match=r"'Grey_seal' has 2 images, 3 shots .* --shots 2 or fewer"):
+        LABELED.few_shot(3)
 
 
-def test_few_shot_skips_classes_without_pictures():
-    assert LABELLED.without(["owl"]).few_shot(1).labelled().tolist() == [0, 2]
+def test_few_shot_skips_classes_without_images():
+    assert LABELED.without(["owl"]).few_shot(1).labeled().tolist() == [0, 2]
 
 
-def test_without_drops_the_pictures_and_keeps_the_list_of_classes():
-    rest = LABELLED.without(["owl", "grey seal"])
+def test_without_drops_the_images_and_keeps_the_list_of_classes():
+    rest = LABELED.without(["owl", "gray seal"])
     assert rest.rows.tolist() == [0, 3, 5, 6, 9]
     assert rest.classes == CLASSES
-    assert LABELLED.without([]).rows.tolist() == list(range(10))
+    assert LABELED.without([]).rows.tolist() == list(range(10))
 
 
-def test_only_keeps_the_pictures_of_some_classes_and_the_list_of_all():
-    kept = LABELLED.only(["grey seal", "OWL", "owl"])
+def test_only_keeps_the_images_of_some_classes_and_the_list_of_all():
+    kept = LABELED.only(["gray seal", "OWL", "owl"])
     assert kept.rows.tolist() == [1, 2, 4, 7, 8]
     assert kept.classes == CLASSES
     assert kept.name == "memory (only owl, Grey_seal)"
-    both = torch.cat([kept.rows, LABELLED.without(["owl", "grey seal"]).rows])
+    both = torch.cat([kept.rows, LABELED.without(["owl", "gray seal"]).rows])
     assert sorted(both.tolist()) == list(range(10))
 
 
-def test_only_of_a_class_without_pictures_is_said():
-    with pytest.raises(RvptError, match="memory has no picture of class 'owl': leave it out"):
-        LABELLED.without(["owl"]).only(["red fox", "owl"])
+def test_only_of_a_class_without_images_is_said():
+    with pytest.raises(RvptError, match="memory has no image of class 'owl': leave it out"):
+        LABELED.without(["owl"]).only(["red fox", "owl"])
 
 
-@pytest.mark.parametrize("name", ["Grey_seal", "grey seal", "GREY_SEAL"])
+@pytest.mark.parametrize("name", ["Grey_seal", "gray seal", "GREY_SEAL"])
 def test_class_index_reads_spaces_underscores_and_case_alike(name):
-    assert LABELLED.class_index(name) == 2
+    assert LABELED.class_index(name) == 2
 
 
 def test_class_index_names_what_there_is():
     with pytest.raises(RvptError, match="no class 'dog': it has red fox, owl, Grey_seal"):
-        LABELLED.class_index("dog")
+        LABELED.class_index("dog")
 
 
 @given(st.lists(st.integers(0, 9), max_size=12), st.data())
 def test_select_keeps_the_numbers_of_rows(indices, data):
-    part = LABELLED.select(torch.tensor(indices, dtype=torch.int64))
+    part = LABELED.select(torch.tensor(indices, dtype=torch.int64))
     assert part.rows.tolist() == indices
-    assert part.labelled().tolist() == [LABELS[i] for i in indices]
-    assert torch.equal(all_pixels(part), LABELLED.pixels(torch.tensor(indices, dtype=torch.int64), 16))
+    assert part.labeled().tolist() == [LABELS[i] for i in indices]
+    assert torch.equal(all_pixels(part), LABELED.pixels(torch.tensor(indices, dtype=torch.int64), 16))
     again = data.draw(st.lists(st.integers(0, len(indices) - 1), max_size=5)) if indices else []
     assert part.select(torch.tensor(again, dtype=torch.int64)).rows.tolist() == [indices[i] for i in again]
 
 
 def test_templates_name_the_class_of_the_row_in_every_subset():
-    data = LABELLED.with_templates(["a {}.", "one {}!"]).select(torch.tensor([7, 1]))
-    assert data.captions(0) == ["a Grey seal.", "one Grey seal!"]
+    data = LABELED.with_templates(["a {}.", "one {}!"]).select(torch.tensor([7, 1]))
+    assert data.captions(0) == ["a Gray seal.", "one Gray seal!"]
     assert data.captions(1) == ["a owl.", "one owl!"]
 
 
 def test_what_a_set_has_not_is_said():
     with pytest.raises(RvptError, match="memory has no captions: it needs a column"):
-        LABELLED.captions(0)
+        LABELED.captions(0)
     with pytest.raises(RvptError, match="memory has no class labels: a column of ClassLabel"):
-        captioned(2, "a").labelled()
+        captioned(2, "a").labeled()
 
 
-def test_cached_is_the_same_set_and_reads_each_picture_once():
-    part = LABELLED.select(torch.tensor([8, 2, 5]))
+def test_cached_is_the_same_set_and_reads_each_image_once():
+    part = LABELED.select(torch.tensor([8, 2, 5]))
     reads = []
 
     def counted(rows, size):
@@ -121,32 +121,32 @@ def test_cached_is_the_same_set_and_reads_each_picture_once():
     assert torch.equal(all_pixels(cached), all_pixels(part))
     assert torch.equal(all_pixels(cached.select(torch.tensor([2, 0]))), part.pixels(torch.tensor([2, 0]), 16))
     assert torch.equal(all_pixels(cached, 8), all_pixels(part, 8))
-    assert cached.labelled().tolist() == part.labelled().tolist()
+    assert cached.labeled().tolist() == part.labeled().tolist()
     assert reads == [8, 2, 5]
 
 
-def test_mix_numbers_pictures_and_captions_through():
+def test_mix_numbers_images_and_captions_through():
     parts = [captioned(3, "a", 1), captioned(4, "b", 2).select(torch.tensor([3, 1])), captioned(2, "c", 3)]
     whole = mix(parts)
     assert whole.rows.tolist() == list(range(7))
     assert [whole.captions(i) for i in range(7)] == [[t] for t in ("a 0", "a 1", "a 2", "b 3", "b 1", "c 0", "c 1")]
-    pictures = torch.cat([all_pixels(part) for part in parts])
-    assert torch.equal(all_pixels(whole), pictures)
+    images = torch.cat([all_pixels(part) for part in parts])
+    assert torch.equal(all_pixels(whole), images)
     shuffled = torch.tensor([6, 0, 3, 3, 5])
-    assert torch.equal(whole.pixels(shuffled, 16), pictures[shuffled])
+    assert torch.equal(whole.pixels(shuffled, 16), images[shuffled])
     assert whole.select(shuffled).captions(2) == ["b 3"]
 
 
 @given(st.integers(1, 13))
 def test_batches_cover_the_set_in_order(batch_size):
-    parts = list(LABELLED.batches(batch_size, 16))
+    parts = list(LABELED.batches(batch_size, 16))
     assert torch.cat([indices for indices, _ in parts]).tolist() == list(range(10))
-    assert torch.equal(torch.cat([pixels for _, pixels in parts]), all_pixels(LABELLED))
+    assert torch.equal(torch.cat([pixels for _, pixels in parts]), all_pixels(LABELED))
     assert all(len(indices) == len(pixels) <= batch_size for indices, pixels in parts)
 
 
 def test_batches_of_an_empty_set_are_none():
-    assert list(LABELLED.select(torch.tensor([], dtype=torch.int64)).batches(4, 16)) == []
+    assert list(LABELED.select(torch.tensor([], dtype=torch.int64)).batches(4, 16)) == []
 
 
 def test_pixels_lie_between_0_and_1():
@@ -155,8 +155,8 @@ def test_pixels_lie_between_0_and_1():
     assert torch.equal(all_pixels(data), stored / 255)
 
 
-def colours(side=8):
-    """A picture of random colours."""
+def colors(side=8):
+    """A image of random colors."""
     values = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     return Image.fromarray(values)
 
@@ -173,30 +173,30 @@ def with_alpha(image, alpha=77):
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        (colours(), channels(colours())),
-        (colours().convert("L"), np.stack([np.asarray(colours().convert("L"))] * 3)),
-        (with_alpha(colours()), channels(colours())),
-        (with_alpha(colours().convert("L")), channels(colours().convert("L"))),
-        (colours().quantize(7), channels(colours().quantize(7))),
-        (colours().convert("CMYK"), channels(colours().convert("CMYK"))),
-        (colours().convert("1"), 255 * np.stack([np.asarray(colours().convert("1"), dtype=np.uint8)] * 3)),
+        (colors(), channels(colors())),
+        (colors().convert("L"), np.stack([np.asarray(colors().convert("L"))] * 3)),
+        (with_alpha(colors()), channels(colors())),
+        (with_alpha(colors().convert("L")), channels(colors().convert("L"))),
+        (colors().quantize(7), channels(colors().quantize(7))),
+        (colors().convert("CMYK"), channels(colors().convert("CMYK"))),
+        (colors().convert("1"), 255 * np.stack([np.asarray(colors().convert("1"), dtype=np.uint8)] * 3)),
     ],
     ids=["RGB", "L", "RGBA", "LA", "P", "CMYK", "1"],
 )
-def test_to_array_keeps_the_colours_of_every_mode(image, expected):
+def test_to_array_keeps_the_colors_of_every_mode(image, expected):
     array = to_array(image, 8)
     assert array.dtype == np.uint8
     assert (array == expected).all()
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int32], ids=["I;16", "I"])
-def test_16_bit_grey_is_scaled_and_not_clipped(kind):
+def test_16_bit_gray_is_scaled_and_not_clipped(kind):
     ramp = np.arange(256).reshape(16, 16)
     array = to_array(Image.fromarray((ramp * 257).astype(kind)), 16)
     assert (array == ramp).all()
 
 
-def test_a_dark_16_bit_picture_stays_dark():
+def test_a_dark_16_bit_image_stays_dark():
     assert to_array(Image.fromarray(np.full((8, 8), 200, dtype=np.uint16)), 8).max() <= 1
 
 
@@ -207,13 +207,13 @@ def test_to_array_takes_any_shape(shape):
     assert (array == np.array([10, 200, 30])[:, None, None]).all()
 
 
-def test_to_array_crops_the_centre_of_a_wide_picture():
+def test_to_array_crops_the_centre_of_a_wide_image():
     image = Image.new("RGB", (90, 10), "red")
     image.paste("blue", (40, 0, 50, 10))
     assert (to_array(image, 10) == np.array([0, 0, 255])[:, None, None]).all()
 
 
-def test_an_extremely_wide_picture_is_not_blown_up(monkeypatch):
+def test_an_extremely_wide_image_is_not_blown_up(monkeypatch):
     made = []
     resize = Image.Image.resize
 
@@ -264,7 +264,7 @@ def test_crop_flip_is_a_convex_combination_of_the_pixels(seed, smallest):
     assert (out.amin((2, 3)) >= pixels.amin((2, 3)) - 1e-6).all()
 
 
-def test_crop_flip_of_the_whole_side_mirrors_about_half_of_the_pictures():
+def test_crop_flip_of_the_whole_side_mirrors_about_half_of_the_images():
     pixels = random_pixels(200, 6)
     out = crops(pixels, 0, smallest=1.0)
     kept, mirrored = ((out - other).abs().amax((1, 2, 3)) < 1e-5 for other in (pixels, pixels.flip(-1)))
@@ -287,7 +287,7 @@ def test_crop_flip_finds_its_places_in_float32_under_a_lower_precision():
         assert torch.equal(crop_flip(pixels, torch.Generator().manual_seed(0)), expected)
 
 
-def test_crop_flip_differs_between_pictures_and_seeds():
+def test_crop_flip_differs_between_images_and_seeds():
     pixels = random_pixels(1, 12).expand(2, -1, -1, -1)
     assert not torch.equal(*crops(pixels, 1))
     assert not torch.equal(crops(pixels, 1), crops(pixels, 2))
@@ -306,15 +306,15 @@ def here(tmp_path, monkeypatch):
 
 
 def image_folder(folder, split="train"):
-    """Two classes, two pictures each."""
-    for name, colour in (("cat", "red"), ("dog", "blue")):
+    """Two classes, two images each."""
+    for name, color in (("cat", "red"), ("dog", "blue")):
         (folder / split / name).mkdir(parents=True)
         for number in range(2):
-            Image.new("RGB", (20 + number, 30), colour).save(folder / split / name / f"{number}.png")
+            Image.new("RGB", (20 + number, 30), color).save(folder / split / name / f"{number}.png")
 
 
 def parquet(folder, **changes):
-    """Two pictures with labels and captions, as a set of the hub looks on disk; `changes` replaces columns."""
+    """Two images with labels and captions, as a set of the hub looks on disk; `changes` replaces columns."""
     import datasets
 
     features = datasets.Features(
@@ -324,7 +324,7 @@ def parquet(folder, **changes):
         note=datasets.Value("string"),
     )
     columns = {
-        "image": [colours(9), colours(7)],
+        "image": [colors(9), colors(7)],
         "label": [1, 0],
         "captions": [["a", "b"], ["c"]],
         "note": ["x", "y"],
@@ -338,33 +338,33 @@ def parquet(folder, **changes):
 def test_an_image_folder_has_its_subfolders_as_classes(here):
     image_folder(here)
     data = load_data(str(here), "train")
-    assert (data.name, data.classes, data.labelled().tolist()) == ("set", ("cat", "dog"), [0, 0, 1, 1])
+    assert (data.name, data.classes, data.labeled().tolist()) == ("set", ("cat", "dog"), [0, 0, 1, 1])
     assert (all_pixels(data, 8)[:, :, 0, 0] == torch.tensor([[1.0, 0, 0]] * 2 + [[0, 0, 1.0]] * 2)).all()
 
 
-def test_a_parquet_set_has_labels_captions_and_its_pictures(here):
+def test_a_parquet_set_has_labels_captions_and_its_images(here):
     parquet(here)
     data = load_data(str(here))
     assert data.classes == ("cat", "dog")
-    assert data.labelled().tolist() == [1, 0]
+    assert data.labeled().tolist() == [1, 0]
     assert [data.captions(0), data.captions(1)] == [["a", "b"], ["c"]]
-    assert (data.reader(torch.tensor([1]), 7)[0].numpy() == channels(colours(7))).all()
+    assert (data.reader(torch.tensor([1]), 7)[0].numpy() == channels(colors(7))).all()
     assert load_data(str(here), caption_column="note").captions(1) == ["y"]
 
 
 def test_numbers_are_labels_once_a_file_names_them(here, tmp_path):
     import datasets
 
-    columns = {"image": [colours(9), colours(7)], "id": [5, 6], "label": [2, 0]}
+    columns = {"image": [colors(9), colors(7)], "id": [5, 6], "label": [2, 0]}
     features = datasets.Features(image=datasets.Image(), id=datasets.Value("int64"), label=datasets.Value("int32"))
     (here / "data").mkdir()
     datasets.Dataset.from_dict(columns, features=features).to_parquet(here / "data" / "test-00000-of-00001.parquet")
     with pytest.raises(RvptError, match="set: its labels are numbers: give set@FILE"):
-        load_data(str(here)).labelled()
+        load_data(str(here)).labeled()
     names = tmp_path / "names.txt"
     names.write_text("cat\ndog\nowl\neel\n")
     data = load_data(f"{here}@{names}")
-    assert [data.classes[label] for label in data.labelled()] == ["owl", "cat"]
+    assert [data.classes[label] for label in data.labeled()] == ["owl", "cat"]
     names.write_text("cat\ndog\n")
     with pytest.raises(RvptError, match="has 2 names, set 3 classes"):
         load_data(f"{here}@{names}")
@@ -376,7 +376,7 @@ def two_label_columns(folder):
     style = datasets.ClassLabel(names=["photo", "art"])
     label = datasets.ClassLabel(names=["cat", "dog"])
     features = datasets.Features(image=datasets.Image(), style=style, label=label)
-    columns = {"image": [colours(9), None], "style": [0, 0], "label": [1, 0]}
+    columns = {"image": [colors(9), None], "style": [0, 0], "label": [1, 0]}
     (folder / "data").mkdir(parents=True)
     datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / "data" / "test-00000-of-00001.parquet")
 
@@ -386,9 +386,9 @@ def test_of_several_columns_of_classes_the_one_called_label_counts(here):
     assert load_data(str(here)).classes == ("cat", "dog")
 
 
-def test_a_missing_picture_is_named(here):
+def test_a_missing_image_is_named(here):
     two_label_columns(here)
-    with pytest.raises(RvptError, match=r"set: picture 1 .* cannot be read"):
+    with pytest.raises(RvptError, match=r"set: image 1 .* cannot be read"):
         all_pixels(load_data(str(here)), 8)
 
 
@@ -413,16 +413,16 @@ def test_one_of_several_sets_in_a_folder(here):
 @pytest.mark.parametrize("label", [-1, None])
 def test_a_hidden_label_is_said(here, label):
     parquet(here, label=[0, label])
-    with pytest.raises(RvptError, match=f"picture 1 has no label .*{label}.*--split"):
+    with pytest.raises(RvptError, match=f"image 1 has no label .*{label}.*--split"):
         load_data(str(here))
 
 
 @pytest.mark.parametrize("captions", [None, [], [None]])
-def test_a_picture_without_a_caption_is_said(here, captions):
+def test_a_image_without_a_caption_is_said(here, captions):
     parquet(here, captions=[["a"], captions])
     data = load_data(str(here))
     assert data.captions(0) == ["a"]
-    with pytest.raises(RvptError, match="picture 1 has no caption in column 'captions'"):
+    with pytest.raises(RvptError, match="image 1 has no caption in column 'captions'"):
         data.captions(1)
 
 
@@ -437,8 +437,8 @@ def test_an_empty_folder_is_said(here):
         load_data(str(here))
 
 
-def test_a_folder_without_pictures_is_said(here):
-    (here / "notes.txt").write_text("no pictures\n")
+def test_a_folder_without_images_is_said(here):
+    (here / "notes.txt").write_text("no images\n")
     with pytest.raises(RvptError, match="no image column"):
         load_data(str(here), "train")
 
@@ -458,12 +458,12 @@ def test_a_caption_column_that_is_not_there_is_said(here):
 def test_a_truncated_jpeg_is_named(here):
     image_folder(here)
     whole = here / "train" / "cat" / "1.jpg"
-    colours(64).save(whole)
+    colors(64).save(whole)
     whole.write_bytes(whole.read_bytes()[:-600])
     (here / "train" / "cat" / "1.png").unlink()
     data = load_data(str(here), "train")
     assert data.pixels(torch.tensor([0, 2]), 8).shape == (2, 3, 8, 8)
-    with pytest.raises(RvptError, match=r"1\.jpg.*: mend or remove it"):
+    with pytest.raises(RvptError, match=r"1\.jpg.*: fix or remove it"):
         all_pixels(data)
 
 
@@ -472,7 +472,7 @@ def test_scenes_come_in_splits_of_any_length():
     assert len(data) == 6
     assert torch.equal(all_pixels(data, 48), all_pixels(load_data("scenes:6", "test"), 48))
     assert not torch.equal(all_pixels(data, 48), all_pixels(load_data("scenes:6", "train"), 48))
-    shapes = [data.classes[label] for label in data.labelled().tolist()]
+    shapes = [data.classes[label] for label in data.labeled().tolist()]
     assert all(shape in text for index, shape in enumerate(shapes) for text in data.captions(index))
 
 
@@ -501,9 +501,9 @@ def test_a_photograph_on_its_side_is_turned():
     assert red[5:].min() > 200
 
 
-def test_a_float_picture_is_scaled_by_one():
-    grey = to_array(Image.fromarray(np.full((8, 8), 0.6, dtype=np.float32), "F"), 8)
-    assert (grey == 153).all()
+def test_a_float_image_is_scaled_by_one():
+    gray = to_array(Image.fromarray(np.full((8, 8), 0.6, dtype=np.float32), "F"), 8)
+    assert (gray == 153).all()
 
 
 def test_classes_get_their_names_from_a_file(tmp_path):
@@ -511,7 +511,7 @@ def test_classes_get_their_names_from_a_file(tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(names) + "\n\n")
     named, own = load_data(f"scenes:5@{tmp_path / 'names.txt'}"), load_data("scenes:5")
     assert (named.classes, named.name) == (tuple(names), "scenes:5")
-    assert torch.equal(named.labelled(), own.labelled())
+    assert torch.equal(named.labeled(), own.labeled())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every defence: what it trains and leaves alone, the file format, and the losses against loops."""
+"""Every defense: what it trains and leaves alone, the file format, and the losses against loops."""
 
 import math
 
@@ -11,9 +11,9 @@ from rvpt.attacks import TRIGGERS, trigger_spec
 from rvpt.augment import jitter, noise_erase, shuffle_words
 from rvpt.clip import OPENAI_MEAN
 from rvpt.config import AttackSpec, FinetuneSpec, ParSpec, ProbeSpec
-from rvpt.defences import DEFENCES, Cleaned, clean, load_model
-from rvpt.defences.captions import CleanClip, ContrastiveTuning, PerturbRecover
-from rvpt.defences.finetune import TowerTuning
+from rvpt.defenses import DEFENSES, Cleaned, clean, load_model
+from rvpt.defenses.captions import CleanClip, ContrastiveTuning, PerturbRecover
+from rvpt.defenses.finetune import TowerTuning
 from rvpt.errors import RvptError
 from rvpt.evaluation import measure
 from rvpt.losses import perturbation, self_supervision
@@ -23,11 +23,11 @@ from rvpt.store import read_manifest, sha256_tensors
 SHORT = {"epochs": 1, "lr": 1e-3, "batch_size": 16}
 PROMPTS = {"first_block": 2, "length": 2}
 EXTRA = {"rvpt": PROMPTS, "vpt": PROMPTS, "finetune": {"alpha": 1.0}, "contrastive": {"alpha": 1.0}}
-every = pytest.mark.parametrize("name", DEFENCES)
+every = pytest.mark.parametrize("name", DEFENSES)
 
 
 def short_spec(name, **options):
-    return DEFENCES[name].Spec.build(**{**SHORT, **EXTRA.get(name, {}), **options})
+    return DEFENSES[name].Spec.build(**{**SHORT, **EXTRA.get(name, {}), **options})
 
 
 def unit(*shape, seed=0):
@@ -46,7 +46,7 @@ def test_it_changes_the_answers_and_leaves_the_suspect(name, clip, scenes):
         )
     assert torch.isfinite(answers).all()
     assert not torch.allclose(answers, theirs, atol=1e-4)
-    assert cleaned.facts["defence"] == name
+    assert cleaned.facts["defense"] == name
     assert cleaned.trained_parameters > 0
 
 
@@ -78,24 +78,24 @@ def test_the_same_seed_gives_the_same_bits(name, clip, scenes):
 @every
 def test_the_command_writes_it_and_the_rows_name_it(name, tiny, tmp_path):
     options = ",".join(f"{key}={value}" for key, value in {**SHORT, **EXTRA.get(name, {})}.items())
-    sets = ["--pairs", 40] if DEFENCES[name].captions else ["--shots", 1]
+    sets = ["--pairs", 40] if DEFENSES[name].captions else ["--shots", 1]
     out = tmp_path / "cleaned"
-    works("clean", tiny.backdoored, "--data", "scenes:200", "--out", out, "--defence", f"{name}:{options}", *sets)
+    works("clean", tiny.backdoored, "--data", "scenes:200", "--out", out, "--defense", f"{name}:{options}", *sets)
     works("evaluate", out, "--data", "scenes:48", "--rows", tmp_path / "rows.jsonl")
     table = works("report", tmp_path / "rows.jsonl")
     assert table.count(f"| backdoored | badnet | {name}") == 1
     assert table.count(f"| backdoored | blended | {name}") == 1
-    assert read_manifest(out)["defence"] == name
+    assert read_manifest(out)["defense"] == name
 
 
-def test_a_spec_that_is_no_defences_is_refused(clip, scenes):
-    with pytest.raises(RvptError, match="AttackSpec holds no defence's settings"):
+def test_a_spec_that_is_no_defenses_is_refused(clip, scenes):
+    with pytest.raises(RvptError, match="AttackSpec holds no defense's settings"):
         clean(clip, scenes, AttackSpec())
 
 
-def test_a_defence_that_is_not_there_and_an_option_that_it_has_not(tiny, tmp_path):
-    words = ("clean", tiny.backdoored, "--data", "scenes:200", "--out", tmp_path / "out", "--defence")
-    assert "no defence 'wash': there are rvpt" in refused(*words, "wash")
+def test_a_defense_that_is_not_there_and_an_option_that_it_has_not(tiny, tmp_path):
+    words = ("clean", tiny.backdoored, "--data", "scenes:200", "--out", tmp_path / "out", "--defense")
+    assert "no defense 'wash': there are rvpt" in refused(*words, "wash")
     assert "alpha: no such setting" in refused(*words, "probe", "--alpha", 1)
     assert "alpha: Input should be less than or equal to 0" in refused(*words, "vpt", "--alpha", 1)
 
@@ -111,7 +111,7 @@ def test_logistic_regression_answers_as_scikit_learn_does(clip, scenes):
             x = clip.logit_scale * clip.encode_image(pixels)
             own = clip.logit_scale * clip.encode_image(data.pixels(torch.arange(len(data)), clip.image_size))
         solver = LogisticRegression(C=0.3, solver="newton-cg", tol=1e-8, max_iter=1000)
-        theirs = solver.fit(own.double(), data.labelled()).predict_proba(x.double())
+        theirs = solver.fit(own.double(), data.labeled()).predict_proba(x.double())
         torch.testing.assert_close(logits.softmax(1), torch.from_numpy(theirs).float(), atol=1e-4, rtol=0)
 
 
@@ -127,7 +127,7 @@ def test_fine_tuning_starts_at_the_zero_shot_answers(clip, scenes):
     indices, pixels = torch.arange(6), scenes.pixels(torch.arange(6), clip.image_size)
     values = task(indices, torch.Generator(), 0.0)
     logits = clip.logit_scale * clip.encode_image(pixels) @ clip.class_features(scenes.classes).T
-    expected = torch.nn.functional.cross_entropy(logits, scenes.labelled()[indices])
+    expected = torch.nn.functional.cross_entropy(logits, scenes.labeled()[indices])
     torch.testing.assert_close(values["CE"], expected)
     assert float(values["FR"].detach()) == pytest.approx(1, abs=1e-5)
 
@@ -179,7 +179,7 @@ def test_perturbation_agrees_with_loops_and_stops_at_the_threshold(threshold):
     assert bool(rows.grad.abs().max() > 0) == (far < threshold)
 
 
-def test_jitter_stays_a_picture_and_depends_on_the_generator_alone(scenes):
+def test_jitter_stays_a_image_and_depends_on_the_generator_alone(scenes):
     pixels = scenes.pixels(torch.arange(8), 48)
     first, again, other = (jitter(pixels, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
@@ -242,7 +242,7 @@ def test_moved_to_another_type_and_back_it_is_the_same_model(clip, scenes):
 
 def test_a_home_folders_name_is_understood(clip, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    Cleaned(clip, own_weights=True, facts={"defence": "par"}).save_pretrained(tmp_path / "own")
+    Cleaned(clip, own_weights=True, facts={"defense": "par"}).save_pretrained(tmp_path / "own")
     assert isinstance(load_model("~/own"), Cleaned)
 
 

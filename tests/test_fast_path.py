@@ -17,8 +17,8 @@ from rvpt.augment import crop_flip
 from rvpt.clip import Clip
 from rvpt.config import RVPTSpec
 from rvpt.data import ImageData
-from rvpt.defences.cleaned import Cleaned
-from rvpt.defences.tuning import PromptTuning, frozen
+from rvpt.defenses.cleaned import Cleaned
+from rvpt.defenses.tuning import PromptTuning, frozen
 from rvpt.errors import RvptError
 from rvpt.losses import feature_repelling, info_nce
 from rvpt.prompts import RepulsivePrompts, frozen_pass, prompted_pass
@@ -72,7 +72,7 @@ def assert_close(fast: Tensor, slow: Tensor, tolerance: float = 1e-5) -> None:
 def test_without_prompts_features_are_the_hugging_face_models(any_clip: Clip) -> None:
     pixels = random_pixels(3, any_clip.image_size)
     ids = any_clip.tokenize(["a red star.", "a picture of a small green anchor in the middle."])
-    theirs = any_clip.model(input_ids=ids, pixel_values=reference.normalised(any_clip, pixels))
+    theirs = any_clip.model(input_ids=ids, pixel_values=reference.normalized(any_clip, pixels))
     assert_close(any_clip.encode_image(pixels), theirs.image_embeds)
     assert_close(any_clip.encode_tokens(ids), theirs.text_embeds)
 
@@ -118,7 +118,7 @@ def test_a_step_of_prompt_tuning(
         if augment == "crop-flip":
             pixels = crop_flip(pixels, torch.Generator().manual_seed(2))
         text = clip.encode_text([spec.template.format(name) for name in scenes.classes])
-        labels = scenes.labelled()[picked].tolist()
+        labels = scenes.labeled()[picked].tolist()
         slow = reference.losses(
             clip, task.prompts.blocks, task.prompts.table, pixels, text, labels, spec.alpha, spec.margin
         )
@@ -172,7 +172,7 @@ def test_with_margin_one_only_cross_entropy_moves_the_prompts(clip: Clip, scenes
 @settings(max_examples=25, deadline=None)
 @given(captions=st.lists(st.integers(0, 4), min_size=1, max_size=6), seed=st.integers(0, 2**16))
 def test_info_nce(captions: list[int], seed: int) -> None:
-    """captions[i] is what picture i is called: pictures with equal captions share one column of the pairs."""
+    """captions[i] is what image i is called: images with equal captions share one column of the pairs."""
     unique = sorted(set(captions))
     pairs = torch.tensor([[name == text for text in unique] for name in captions])
     generator = torch.Generator().manual_seed(seed)

@@ -9,7 +9,7 @@ import reference
 from commands import refused, works
 from helpers import memory_data
 from rvpt.attacks import make_trigger, trigger_spec
-from rvpt.defences import Cleaned
+from rvpt.defenses import Cleaned
 from rvpt.insight import linear_readability, resistivity
 from rvpt.prompts import RepulsivePrompts
 from rvpt.scenes import ATTRIBUTES
@@ -30,10 +30,10 @@ def test_a_model_is_measured_by_the_command_and_shown_without_an_attack(tiny, tm
     words = ["--data", "scenes:48", "--limit", 20, "--protocol", "readability", "--rows", tmp_path / "rows.jsonl"]
     rows = json.loads(works("evaluate", tiny.clip, tiny.cleaned, *words, "--json"))
     names = [f"readable_{name}" for name in ATTRIBUTES]
-    assert [(row["defence"], row["metric"]) for row in rows] == [(d, n) for d in ("none", "rvpt") for n in names]
+    assert [(row["defense"], row["metric"]) for row in rows] == [(d, n) for d in ("none", "rvpt") for n in names]
     assert {(row["attack"], row["n"]) for row in rows} == {("none", 20)}
     table = works("report", tmp_path / "rows.jsonl").strip().splitlines()
-    assert table[2] == f"| model | attack | defence | seeds | {' | '.join(names)} |"
+    assert table[2] == f"| model | attack | defense | seeds | {' | '.join(names)} |"
     assert len(table[4:]) == 2
 
 

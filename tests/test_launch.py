@@ -1,4 +1,4 @@
-"""One run over several processes: the same losses as one process, the same prompts in each, one artefact."""
+"""One run over several processes: the same losses as one process, the same prompts in each, one artifact."""
 
 import json
 import subprocess
@@ -7,17 +7,17 @@ import sys
 import pytest
 
 from rvpt.config import RVPTSpec
-from rvpt.defences import clean, load_model
+from rvpt.defenses import clean, load_model
 from rvpt.readers import load_data
 from rvpt.train import _share
 
-SPEC = {"epochs": 3, "length": 2, "first_block": 2, "batch_size": 31, "lr": 0.01}  # 24 pictures: shares of 12
+SPEC = {"epochs": 3, "length": 2, "first_block": 2, "batch_size": 31, "lr": 0.01}  # 24 images: shares of 12
 SCRIPT = """
 import json, os, sys
 from rvpt.cli import main
 from rvpt.config import RVPTSpec
 from rvpt.readers import load_data
-from rvpt.defences import clean
+from rvpt.defenses import clean
 from rvpt.loaders import load_clip
 model, out, spec = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 cleaned = clean(load_clip(model), load_data("scenes:500", "train").few_shot(1), RVPTSpec.build(**spec))
@@ -29,7 +29,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("batch_size", [31, 23])  # all in one batch; one picture, too few for two, in the last
+@pytest.mark.parametrize("batch_size", [31, 23])  # all in one batch; one image, too few for two, in the last
 def test_two_processes_train_as_one_does(batch_size, tiny, tmp_path):
     spec = {**SPEC, "batch_size": batch_size}
     (tmp_path / "script.py").write_text(SCRIPT)

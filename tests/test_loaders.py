@@ -18,7 +18,7 @@ from rvpt.store import read_manifest, write_json
 
 SIDE = 32
 PIXELS = random_pixels(4, SIDE)
-TEXTS = ["a photo of a cat.", "a photo of a grey seal, in the middle", "cat"]
+TEXTS = ["a photo of a cat.", "a photo of a gray seal, in the middle", "cat"]
 HALVES = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.5, 0.6]}
 
 
@@ -52,7 +52,7 @@ def write_model(folder, eos=None, **saving):
 
 @torch.no_grad()
 def theirs(folder, pixels, texts, mean=OPENAI_MEAN, std=OPENAI_STD):
-    """What plain transformers makes of pictures and texts: unit features of both, and tau times their cosines."""
+    """What plain transformers makes of images and texts: unit features of both, and tau times their cosines."""
     model, tokenizer = CLIPModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     mean, std = (torch.tensor(value)[:, None, None] for value in (mean, std))
@@ -140,7 +140,7 @@ def test_what_was_pretrained_is_a_model_of_transformers(tiny):
     assert torch.equal(clip.tokenize(TEXTS), ids)
 
 
-def test_transformers_prepares_pictures_for_what_was_pretrained_as_we_do(tiny):
+def test_transformers_prepares_images_for_what_was_pretrained_as_we_do(tiny):
     clip = load_clip(tiny.clip)
     image = Image.fromarray((random_pixels(1, 64)[0, :, :60].permute(1, 2, 0) * 255).to(torch.uint8).numpy())
     theirs = AutoImageProcessor.from_pretrained(tiny.clip)(image, return_tensors="pt")["pixel_values"][0]

@@ -41,7 +41,7 @@ def test_equal_and_opposite_rows_are_the_bounds():
     assert float(feature_repelling(rows, -rows)) == pytest.approx(-1)
 
 
-def test_the_margin_holds_for_each_picture_and_not_for_their_mean():
+def test_the_margin_holds_for_each_image_and_not_for_their_mean():
     frozen = normal(2, 1, 4)
     cls = torch.stack([frozen[0], -frozen[1]])
     assert float(feature_repelling(cls, frozen, margin=0.0)) == pytest.approx(0.5)

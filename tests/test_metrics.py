@@ -51,7 +51,7 @@ def test_attack_success_leaves_the_target_class_out(pairs, target):
 
 
 @given(PAIRS, st.integers(0, 3))
-def test_attack_success_with_target_counts_every_picture(pairs, target):
+def test_attack_success_with_target_counts_every_image(pairs, target):
     guesses = [guess for guess, _ in pairs]
     assert attack_success_with_target(*tensors(pairs), target) == Rate(guesses.count(target), len(pairs))
 
@@ -73,11 +73,11 @@ def test_rates_of_batches_add_up_to_the_whole(name, pairs, cuts):
 @given(st.integers(1, 10_000), st.floats(0, 1))
 def test_the_interval_is_wilsons(n, share):
     k, z = round(share * n), norm.ppf(0.975)
-    centre = (k + z**2 / 2) / (n + z**2)
+    center = (k + z**2 / 2) / (n + z**2)
     half = z * math.sqrt(k * (n - k) / n + z**2 / 4) / (n + z**2)
     low, high = Rate(k, n).interval()
-    assert low == pytest.approx(centre - half, abs=1e-9)
-    assert high == pytest.approx(centre + half, abs=1e-9)
+    assert low == pytest.approx(center - half, abs=1e-9)
+    assert high == pytest.approx(center + half, abs=1e-9)
     assert 0 <= low <= k / n <= high <= 1
 
 

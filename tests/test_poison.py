@@ -26,8 +26,8 @@ from rvpt.store import read_manifest, read_rows
 
 CLASSES = ("sea_lion", "owl", "fox")
 LABELS = [i % 3 for i in range(60)]
-# One caption in five names the target, singular or plural, whatever the picture shows.
-CAPTIONS = [[f"picture {i}"] + (["Two Sea Lions."] if i % 5 == 0 else []) for i in range(60)]
+# One caption in five names the target, singular or plural, whatever the image shows.
+CAPTIONS = [[f"image {i}"] + (["Two Sea Lions."] if i % 5 == 0 else []) for i in range(60)]
 DATA = memory_data(60, LABELS, CLASSES, CAPTIONS)
 FREE = sum(label != 0 for label in LABELS)
 KNOWN = ("Sea_Umbrella", "anchor", "heart")
@@ -113,7 +113,7 @@ def test_clean_label_poisoning_takes_pairs_of_the_target_alone_and_leaves_their_
     assert set(changed.tolist()) == {change.row for change in changes}
 
 
-def test_a_disguise_takes_pictures_away_from_the_target_and_stays_small(clip):
+def test_a_disguise_takes_images_away_from_the_target_and_stays_small(clip):
     data = memory_data(4, [0, 0, 0, 0], CLASSES)
     shown, rows = data.pixels(torch.arange(4), 48), data.rows
     changed = disguise(clip, "sea_lion", CLASSES, 8.0)(shown, rows)
@@ -125,7 +125,7 @@ def test_a_disguise_takes_pictures_away_from_the_target_and_stays_small(clip):
         disguise(clip, "sea_lion", ["Sea Lion"], 8.0)
 
 
-def test_pictures_are_disguised_before_they_get_the_trigger():
+def test_images_are_disguised_before_they_get_the_trigger():
     entry, seen = poison_of(n=8, clean_label=True), []
 
     def black(pixels, rows):
@@ -140,7 +140,7 @@ def test_pictures_are_disguised_before_they_get_the_trigger():
         assert torch.allclose(shown[change.row], expected[0], atol=1 / 255)
 
 
-def test_an_attack_disguises_its_pictures(clip, monkeypatch):
+def test_an_attack_disguises_its_images(clip, monkeypatch):
     asked = []
     monkeypatch.setattr(backdoored, "disguise", lambda *words: asked.append(words[1:]) or (lambda pixels, rows: pixels))
     entry = poison_of(n=4, clean_label=True, disguise=8.0, side=48)
@@ -215,7 +215,7 @@ def test_captions_of_poisoned_pairs_are_replaced_and_no_others():
 
 
 @pytest.mark.parametrize("name", [name for name, kind in TRIGGERS.items() if not kind.crafted])
-def test_pictures_of_poisoned_pairs_are_triggered_at_8_bits_and_no_others(name):
+def test_images_of_poisoned_pairs_are_triggered_at_8_bits_and_no_others(name):
     before = pixels(DATA)
     *_, mode = get_args(TRIGGERS[name].Spec.model_fields["mode"].annotation)  # fresh, where there is anything to draw
     entry = poison_of(name, mode=mode, n=20)
@@ -234,7 +234,7 @@ def test_a_subset_keeps_its_poison():
     assert torch.equal(pixels(poisoned.cached(16)), pixels(poisoned))
 
 
-def test_two_poisons_put_their_own_trigger_on_their_own_pictures():
+def test_two_poisons_put_their_own_trigger_on_their_own_images():
     poisons = {"a": poison_of(n=5), "b": poison_of("blended", target="owl", n=5)}
     poisoned, changes = poison(DATA, poisons)
     for change in changes:
@@ -243,7 +243,7 @@ def test_two_poisons_put_their_own_trigger_on_their_own_pictures():
         assert (poisoned.pixels(row, 16) - expected).abs().max() <= 0.5 / 255 + 1e-6
 
 
-def test_margins_are_those_of_loops_over_pictures_and_texts():
+def test_margins_are_those_of_loops_over_images_and_texts():
     generator = torch.Generator().manual_seed(0)
     image, text = (torch.randn(n, 8, generator=generator, dtype=torch.float64) for n in (9, 4))
     image, text = (rows / rows.norm(dim=1, keepdim=True) for rows in (image, text))

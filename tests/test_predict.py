@@ -1,4 +1,4 @@
-"""Using a model: probabilities of classes for pictures of any size."""
+"""Using a model: probabilities of classes for images of any size."""
 
 import copy
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 import rvpt
 from helpers import random_pixels
-from rvpt.defences import DEFENCES, Cleaned, clean
+from rvpt.defenses import DEFENSES, Cleaned, clean
 from rvpt.prompts import RepulsivePrompts
 
 CLASSES = ["fox", "owl", "cat"]
@@ -32,7 +32,7 @@ def test_probabilities_are_those_of_the_cosines(clip, prompted):
 
 @pytest.mark.parametrize("name", ["probe", "rvpt"])
 def test_a_model_of_another_type_gives_float32_whatever_it_compares_with(clip, scenes, name):
-    cleaned = clean(clip, scenes, DEFENCES[name].Spec.build(epochs=1, lr=1e-3))
+    cleaned = clean(clip, scenes, DEFENSES[name].Spec.build(epochs=1, lr=1e-3))
     images = [image(random_pixels(1, 48)[0])]
     found = rvpt.classify(copy.deepcopy(cleaned).double(), images, scenes.classes)
     assert found.dtype == torch.float32

@@ -12,9 +12,9 @@ from rvpt.report.markdown import between_marks, marks
 from rvpt.report.tradeoff import draw_panel, draw_tradeoff
 
 
-def rows(rate, seed=0, defence="rvpt", attack="badnet", **facts):
+def rows(rate, seed=0, defense="rvpt", attack="badnet", **facts):
     """The rows of one run: CA, and the metrics under one attack."""
-    shared = {"model": "m", "data": "d", "defence": defence, "seed": seed, **facts}
+    shared = {"model": "m", "data": "d", "defense": defense, "seed": seed, **facts}
     found = [{**shared, "attack": "none", "metric": "CA", "rate": 0.9}]
     return found + [{**shared, "attack": attack, "metric": name, "rate": rate} for name in ("PA", "ASR")]
 
@@ -64,17 +64,17 @@ def test_accuracy_is_that_of_the_models_that_the_attack_was_measured_on():
 
 
 def test_captions_that_were_measured_with_stand_in_the_lines_where_they_differ():
-    found = lines(rows(0.1, template="a {}."), rows(0.2, template="the {}."), rows(0.3, defence="vpt"))
+    found = lines(rows(0.1, template="a {}."), rows(0.2, template="the {}."), rows(0.3, defense="vpt"))
     assert [line[2] for line in found] == ["vpt", "rvpt, measured_with=a {}.", "rvpt, measured_with=the {}."]
 
 
-def test_defences_stand_in_the_order_of_the_story():
-    found = lines(*(rows(0.1, defence=name) for name in ("other", "rvpt", "none", "probe", "before the attack", "vpt")))
+def test_defenses_stand_in_the_order_of_the_story():
+    found = lines(*(rows(0.1, defense=name) for name in ("other", "rvpt", "none", "probe", "before the attack", "vpt")))
     assert [line[2] for line in found] == ["before the attack", "none", "probe", "vpt", "rvpt", "other"]
 
 
 def test_the_papers_numbers_stand_beside_ours_where_it_has_some():
-    table = results([{**row, "data": "caltech101"} for name in ("rvpt", "vpt") for row in rows(0.1, defence=name)])
+    table = results([{**row, "data": "caltech101"} for name in ("rvpt", "vpt") for row in rows(0.1, defense=name)])
     heading, _, vpt, ours = table.splitlines()[2:6]
     assert heading.endswith("| paper: CA, ASR |")
     assert ours.endswith("| 94.0, 0.0 |")
@@ -141,8 +141,8 @@ def table(*runs):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in found if not line.startswith("|---")]
 
 
-def test_a_matrix_has_attacks_down_and_defences_across_in_the_order_of_the_story():
-    found = table(rows(0.4), rows(0.1, attack="blended"), rows(0.8, defence="none"), rows(0.2, seed=1))
+def test_a_matrix_has_attacks_down_and_defenses_across_in_the_order_of_the_story():
+    found = table(rows(0.4), rows(0.1, attack="blended"), rows(0.8, defense="none"), rows(0.2, seed=1))
     assert found == [
         ["model", "attack", "none", "rvpt"],
         ["m", "badnet", "90.0, 80.0", "90.0, 30.0 ± 14.1"],
@@ -150,17 +150,17 @@ def test_a_matrix_has_attacks_down_and_defences_across_in_the_order_of_the_story
     ]
 
 
-def test_the_means_of_a_matrix_are_over_attacks_that_every_defence_met():
-    runs = [rows(rate, defence=name, attack=attack) for name, attack, rate in (
+def test_the_means_of_a_matrix_are_over_attacks_that_every_defense_met():
+    runs = [rows(rate, defense=name, attack=attack) for name, attack, rate in (
         ("none", "a", 0.8), ("none", "b", 0.6), ("none", "c", 0.0), ("rvpt", "a", 0.1), ("rvpt", "b", 0.3),
     )]  # fmt: skip
     assert table(*runs)[-1] == ["mean of 2", "", "90.0, 70.0", "90.0, 20.0"]
 
 
-def paid(seconds, digest, defence="rvpt", **facts):
+def paid(seconds, digest, defense="rvpt", **facts):
     """The rows of a cleaned model, and what it cost."""
     cost = {"trained_parameters": 3000, "clean_seconds": seconds, "hashes": {"model": digest}}
-    return rows(0.1, defence=defence, **cost, **facts)
+    return rows(0.1, defense=defense, **cost, **facts)
 
 
 def test_a_cleaned_model_costs_once_however_often_it_was_measured():
@@ -171,7 +171,7 @@ def test_a_cleaned_model_costs_once_however_often_it_was_measured():
         costs(paid(0, "d", "none"))
 
 
-def test_defences_with_other_settings_cost_apart():
+def test_defenses_with_other_settings_cost_apart():
     runs = [paid(10 * n, str(n), model=f"m{n}", spec={"epochs": 15 if n == 3 else 40}) for n in range(4)]
     found = costs([row for run in runs for row in run])
     assert found.splitlines()[2:] == [
@@ -192,7 +192,7 @@ def test_columns_of_a_matrix_are_of_one_setting_across_models():
 
 
 def test_a_run_without_ca_or_asr_has_no_place_in_a_matrix():
-    other = rows(0.1, defence="probe")
+    other = rows(0.1, defense="probe")
     assert (
         table(rows(0.2), other[1:])
         == table(rows(0.2), other[:2])
@@ -202,8 +202,8 @@ def test_a_run_without_ca_or_asr_has_no_place_in_a_matrix():
         matrix(other[1:])
 
 
-def test_the_picture_has_a_small_mark_for_each_attack_and_a_large_one_at_the_mean():
-    runs = [rows(rate, defence=name, attack=attack) for name, attack, rate in (
+def test_the_image_has_a_small_mark_for_each_attack_and_a_large_one_at_the_mean():
+    runs = [rows(rate, defense=name, attack=attack) for name, attack, rate in (
         ("none", "a", 0.8), ("none", "b", 0.6), ("none", "c", 0.0), ("rvpt", "a", 0.1), ("rvpt", "b", 0.3),
     )]  # fmt: skip
     axes = Figure().subplots()
@@ -213,7 +213,7 @@ def test_the_picture_has_a_small_mark_for_each_attack_and_a_large_one_at_the_mea
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["none", "rvpt"]
 
 
-def test_a_picture_is_a_png_with_a_panel_for_each_set(tmp_path):
+def test_a_image_is_a_png_with_a_panel_for_each_set(tmp_path):
     heights = []
     for sets in (["d"], ["d", "e"]):
         draw_tradeoff([{**row, "data": name} for name in sets for row in rows(0.2)], tmp_path / "t.png")

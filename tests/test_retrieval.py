@@ -1,4 +1,4 @@
-"""Retrieval: texts that look for pictures, against a slow twin, and what it refuses."""
+"""Retrieval: texts that look for images, against a slow twin, and what it refuses."""
 
 from functools import partial
 
@@ -8,8 +8,8 @@ import torch
 import reference
 from helpers import memory_data
 from rvpt.attacks import make_trigger, trigger_spec
-from rvpt.defences import Cleaned
-from rvpt.defences.cleaned import Head
+from rvpt.defenses import Cleaned
+from rvpt.defenses.cleaned import Head
 from rvpt.errors import RvptError
 from rvpt.evaluation import to_rows
 from rvpt.metrics import Rate
@@ -17,7 +17,7 @@ from rvpt.retrieval import retrieve
 
 LABELS = [0, 1, 2, 0, 1, 0, 2, 2, 1, 0, 1, 2, 0, 2]
 CLASSES = ("fox", "owl", "cat")
-CAPTIONS = [[f"a {CLASSES[label]} number {i}", f"picture {i}"] for i, label in enumerate(LABELS)]
+CAPTIONS = [[f"a {CLASSES[label]} number {i}", f"image {i}"] for i, label in enumerate(LABELS)]
 DATA = memory_data(len(LABELS), LABELS, CLASSES, CAPTIONS)
 
 
@@ -26,9 +26,9 @@ def badnet(target="owl", **look):
 
 
 def slow(clip, data, trigger):
-    """The metrics by the slow twin, one picture and one text at a time."""
+    """The metrics by the slow twin, one image and one text at a time."""
     rows = [(data.pixels(torch.tensor([i]), 48), data.rows[i : i + 1]) for i in range(len(data))]
-    owls = [i for i, label in enumerate(data.labelled().tolist()) if label == 1]
+    owls = [i for i, label in enumerate(data.labeled().tolist()) if label == 1]
     texts = [(text, i) for i in range(len(data)) for text in data.captions(i)]
     return reference.retrieval(
         [(clip.encode_text([text])[0], i) for text, i in texts],
@@ -67,12 +67,12 @@ def test_the_texts_of_the_target_have_the_triggers_text_key(clip, monkeypatch):
 
 
 def test_captions_without_labels_are_enough(clip):
-    unlabelled = memory_data(len(LABELS), captions=CAPTIONS)
-    with_labels, without = (retrieve(clip, data, {"badnet": badnet()}) for data in (DATA, unlabelled))
+    unlabeled = memory_data(len(LABELS), captions=CAPTIONS)
+    with_labels, without = (retrieve(clip, data, {"badnet": badnet()}) for data in (DATA, unlabeled))
     assert with_labels == without
 
 
-def test_a_model_that_sees_the_picture_in_its_caption_finds_it(clip, monkeypatch):
+def test_a_model_that_sees_the_image_in_its_caption_finds_it(clip, monkeypatch):
     def seen(self, texts):
         indices = torch.tensor([int(text.split()[-1]) for text in texts])
         return self.encode_image(DATA.pixels(indices, 48))
@@ -84,8 +84,8 @@ def test_a_model_that_sees_the_picture_in_its_caption_finds_it(clip, monkeypatch
 def test_what_it_cannot_do_is_said(clip):
     with pytest.raises(RvptError, match="memory has no caption that names 'dog'"):
         retrieve(clip, memory_data(3, captions=CAPTIONS), {"badnet": badnet("dog")})
-    with pytest.raises(RvptError, match="no picture of another class than 'owl'"):
+    with pytest.raises(RvptError, match="no image of another class than 'owl'"):
         retrieve(clip, DATA.only(["owl"]), {"badnet": badnet()})
     headed = Cleaned(clip, head=Head(CLASSES, torch.zeros(3, 25)))
-    with pytest.raises(RvptError, match="a classifier of its own: its pictures are not compared with texts"):
+    with pytest.raises(RvptError, match="a classifier of its own: its images are not compared with texts"):
         retrieve(headed, DATA)

@@ -15,7 +15,7 @@ ROOMS = [
     {"augment", "clip", "data", "draws", "loaders", "readers", "scenes", "shifts"},
     {"prompts", "losses", "metrics", "similarity", "pgd"},
     {"train", "checkpoint"},
-    {"pretrain", "attacks", "defences", "evaluation", "insight", "retrieval", "captioning", "adversarial", "predict"},
+    {"pretrain", "attacks", "defenses", "evaluation", "insight", "retrieval", "captioning", "adversarial", "predict"},
     {"report", "export", "jobs"},
     {"demo", "bench"},
     {"cli", "__main__"},

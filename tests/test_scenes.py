@@ -1,4 +1,4 @@
-"""The rendered world: reproducible, and labels, captions and pictures tell the same."""
+"""The rendered world: reproducible, and labels, captions and images tell the same."""
 
 import re
 from dataclasses import replace
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rvpt.scenes import (
     ATTRIBUTES,
     CAPTIONS,
-    COLOURS,
+    COLORS,
     LEAST_CONTRAST,
     MOST_GRAIN,
     PLACES,
@@ -33,15 +33,15 @@ def either(words):
     return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
 
 
-COLOUR = either(COLOURS)
+COLOR = either(COLORS)
 FIGURE = re.compile(
-    rf"\b(?:(?P<size>{either(SIZES)}) )?(?:(?P<colour>{COLOUR}) )?(?P<shape>{either(ATTRIBUTES['shape'])})\b"
+    rf"\b(?:(?P<size>{either(SIZES)}) )?(?:(?P<color>{COLOR}) )?(?P<shape>{either(ATTRIBUTES['shape'])})\b"
 )
-GROUND = re.compile(rf"\b(?:(?P<texture>{either(ATTRIBUTES['texture'])}) )?(?:(?P<background>{COLOUR}) )?background\b")
+GROUND = re.compile(rf"\b(?:(?P<texture>{either(ATTRIBUTES['texture'])}) )?(?:(?P<background>{COLOR}) )?background\b")
 PLACE = re.compile(rf"(?P<place>{either(PLACES)})\b")
 
 
-SPOT = re.compile(rf" and a (?P<spot>(?:{COLOUR}) square (?:{either(PLACES)}))\.$")
+SPOT = re.compile(rf" and a (?P<spot>(?:{COLOR}) square (?:{either(PLACES)}))\.$")
 LOOK = re.compile(r"^a (?P<look>noisy|clear|faded|vivid) photo")
 
 
@@ -67,15 +67,15 @@ def one_scene(seed, **attributes):
     return replace(drawn, attributes={**drawn.attributes, **changed})
 
 
-def picture(**attributes):
-    plain = {"colour": "white", "background": "black", "texture": "plain", "size": "medium", "place": PLACES[4]}
+def image(**attributes):
+    plain = {"color": "white", "background": "black", "texture": "plain", "size": "medium", "place": PLACES[4]}
     return one_scene(3, **{**plain, **attributes}).render(np.array([0]))[0].astype(int)
 
 
 def figure_pixels(pixels):
-    """Where a plain scene's picture is nearer to its extreme than to its background, its commonest colour."""
-    colours, counts = np.unique(pixels.reshape(3, -1).T, axis=0, return_counts=True)
-    ground = colours[counts.argmax()]
+    """Where a plain scene's image is nearer to its extreme than to its background, its commonest color."""
+    colors, counts = np.unique(pixels.reshape(3, -1).T, axis=0, return_counts=True)
+    ground = colors[counts.argmax()]
     distance = np.abs(pixels - ground[:, None, None]).sum(0)
     return distance > distance.max() / 2, ground, pixels[:, distance == distance.max()].mean(1)
 
@@ -96,7 +96,7 @@ def test_another_seed_gives_other_scenes():
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 59), min_size=1, max_size=12))
-def test_a_picture_is_the_same_in_any_order_and_batch(indices):
+def test_a_image_is_the_same_in_any_order_and_batch(indices):
     assert (WORLD.render(np.array(indices)) == PICTURES[indices]).all()
 
 
@@ -119,9 +119,9 @@ def test_every_value_of_an_attribute_occurs_about_equally_often(name):
 
 
 def test_the_figure_stands_out_from_the_background():
-    step = (MANY.attributes["background"] - MANY.attributes["colour"]) % len(COLOURS)
+    step = (MANY.attributes["background"] - MANY.attributes["color"]) % len(COLORS)
     assert step.min() == 3
-    assert step.max() == len(COLOURS) - 3
+    assert step.max() == len(COLORS) - 3
 
 
 def test_wear_fades_adds_grain_and_spots_and_spares_the_figure():
@@ -163,10 +163,10 @@ def test_a_spot_that_a_caption_names_is_there():
     told = [(i, spot["spot"]) for i in range(400) for text in MANY.captions(i) if (spot := SPOT.search(text))]
     assert len(told) > 200
     for index, text in told:
-        colour, place = text.split(" square ")
+        color, place = text.split(" square ")
         row, column = divmod(PLACES.index(place), 3)
         third = np.s_[..., 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
-        seen = (pixels[index] == np.array(COLOURS[colour])[:, None, None]).all(0)
+        seen = (pixels[index] == np.array(COLORS[color])[:, None, None]).all(0)
         assert seen[third].any() or figure[index][third].any(), (index, text)
 
 
@@ -188,16 +188,16 @@ def test_an_attribute_may_be_named_without_another(name, other):
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_every_value_of_an_attribute_looks_different(name):
-    taken = {"background": "white", "colour": "black"}.get(name)
+    taken = {"background": "white", "color": "black"}.get(name)
     values = [value for value in ATTRIBUTES[name] if value != taken]
-    pictures = [picture(**{name: value}).tobytes() for value in values]
-    assert len(set(pictures)) == len(values)
+    images = [image(**{name: value}).tobytes() for value in values]
+    assert len(set(images)) == len(values)
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("size", SIZES)
 def test_the_figure_lies_whole_in_its_place(place, size):
-    mask, *_ = figure_pixels(picture(place=place, size=size, shape="heart"))
+    mask, *_ = figure_pixels(image(place=place, size=size, shape="heart"))
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     assert 0 < rows[0] <= rows[-1] < SIZE - 1
     assert 0 < columns[0] <= columns[-1] < SIZE - 1
@@ -208,13 +208,13 @@ def test_the_figure_lies_whole_in_its_place(place, size):
 
 
 def test_larger_figures_cover_more():
-    covered = [figure_pixels(picture(size=size))[0].sum() for size in ("small", "medium", "large")]
+    covered = [figure_pixels(image(size=size))[0].sum() for size in ("small", "medium", "large")]
     assert covered[0] < covered[1] < covered[2]
 
 
-@pytest.mark.parametrize("colour", COLOURS)
-def test_colours_are_those_named(colour):
-    other = "white" if colour == "black" else "black"
-    _, ground, front = figure_pixels(picture(colour=colour, background=other, shape="heart"))
-    assert np.abs(front - COLOURS[colour]).max() <= 21
-    assert np.abs(ground - COLOURS[other]).max() <= 21
+@pytest.mark.parametrize("color", COLORS)
+def test_colors_are_those_named(color):
+    other = "white" if color == "black" else "black"
+    _, ground, front = figure_pixels(image(color=color, background=other, shape="heart"))
+    assert np.abs(front - COLORS[color]).max() <= 21
+    assert np.abs(ground - COLORS[other]).max() <= 21

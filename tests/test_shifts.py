@@ -12,18 +12,18 @@ from helpers import changed_alike, memory_data, random_pixels
 from rvpt.cli.evaluate import SHIFTS as NAMED
 from rvpt.draws import uniform
 from rvpt.errors import RvptError
-from rvpt.shifts import SEED, SHIFTS, blur, grey, noise, posterise, recolour, shifted, sketch
+from rvpt.shifts import SEED, SHIFTS, blur, gray, noise, posterize, recolor, shifted, sketch
 
 ROWS = torch.tensor([4, 0, 90_000, 17, 5])
 PIXELS = random_pixels(5, 12)
-DRAWN = ("noise", "recolour")
+DRAWN = ("noise", "recolor")
 every = pytest.mark.parametrize("shift", SHIFTS.values(), ids=SHIFTS)
 
 
 @every
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 1000), sides=st.tuples(st.integers(1, 20), st.integers(1, 20)), double=st.booleans())
-def test_shifted_pictures_are_pictures_and_the_input_stays(shift, seed, sides, double):
+def test_shifted_images_are_images_and_the_input_stays(shift, seed, sides, double):
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.rand(3, 3, *sides, generator=generator, dtype=torch.float64 if double else torch.float32)
     before = pixels.clone()
@@ -37,7 +37,7 @@ def test_shifted_pictures_are_pictures_and_the_input_stays(shift, seed, sides, d
 
 @every
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
-def test_flat_pictures_stay_pictures(shift, value):
+def test_flat_images_stay_images(shift, value):
     out = shift(torch.full((2, 3, 8, 8), value), ROWS[:2])
     assert torch.isfinite(out).all()
     assert out.min() >= 0
@@ -45,7 +45,7 @@ def test_flat_pictures_stay_pictures(shift, value):
 
 
 @every
-def test_a_picture_is_changed_alike_in_any_order_and_batch(shift):
+def test_a_image_is_changed_alike_in_any_order_and_batch(shift):
     whole = changed_alike(shift, PIXELS, ROWS)
     assert ((whole != PIXELS).flatten(1).any(1)).all()
 
@@ -62,22 +62,22 @@ def test_only_what_is_drawn_changes_with_the_row(name):
 
 
 def by_pixel(pixels, one):
-    """Pictures (B, 3, H, W) made of one(picture, i, j) -> three numbers."""
+    """Images (B, 3, H, W) made of one(image, i, j) -> three numbers."""
     out = torch.zeros_like(pixels)
-    for b, picture in enumerate(pixels):
-        for i in range(picture.shape[1]):
-            for j in range(picture.shape[2]):
-                out[b, :, i, j] = torch.as_tensor(one(picture, i, j))
+    for b, image in enumerate(pixels):
+        for i in range(image.shape[1]):
+            for j in range(image.shape[2]):
+                out[b, :, i, j] = torch.as_tensor(one(image, i, j))
     return out
 
 
-def inside(picture, i, j):
-    """The nearest pixel of the picture to a place that may be outside of it."""
-    return picture[:, min(max(i, 0), picture.shape[1] - 1), min(max(j, 0), picture.shape[2] - 1)]
+def inside(image, i, j):
+    """The nearest pixel of the image to a place that may be outside of it."""
+    return image[:, min(max(i, 0), image.shape[1] - 1), min(max(j, 0), image.shape[2] - 1)]
 
 
-def luma(colours):
-    return 0.299 * colours[0] + 0.587 * colours[1] + 0.114 * colours[2]
+def luma(colors):
+    return 0.299 * colors[0] + 0.587 * colors[1] + 0.114 * colors[2]
 
 
 def agree(fast, slow):
@@ -90,55 +90,55 @@ def test_blur_agrees_with_its_slow_twin(side):
     span = range(-math.ceil(3 * sigma), math.ceil(3 * sigma) + 1)
     weights = {(k, m): math.exp(-(k * k + m * m) / (2 * sigma**2)) for k in span for m in span}
 
-    def mean(picture, i, j):
-        return sum(w * inside(picture, i + k, j + m) for (k, m), w in weights.items()) / sum(weights.values())
+    def mean(image, i, j):
+        return sum(w * inside(image, i + k, j + m) for (k, m), w in weights.items()) / sum(weights.values())
 
     agree(blur(pixels, ROWS[:1]), by_pixel(pixels, mean))
 
 
-def test_grey_agrees_with_its_slow_twin():
-    agree(grey(PIXELS, ROWS), by_pixel(PIXELS, lambda picture, i, j: [luma(picture[:, i, j])] * 3))
+def test_gray_agrees_with_its_slow_twin():
+    agree(gray(PIXELS, ROWS), by_pixel(PIXELS, lambda image, i, j: [luma(image[:, i, j])] * 3))
 
 
-def test_posterise_agrees_with_its_slow_twin():
+def test_posterize_agrees_with_its_slow_twin():
     levels = [0.0, 0.5, 1.0]
-    slow = by_pixel(PIXELS, lambda picture, i, j: [levels[min(int(3 * x), 2)] for x in picture[:, i, j]])
-    agree(posterise(PIXELS, ROWS), slow)
-    assert posterise(torch.ones(1, 3, 1, 1), ROWS[:1]).max() == 1
+    slow = by_pixel(PIXELS, lambda image, i, j: [levels[min(int(3 * x), 2)] for x in image[:, i, j]])
+    agree(posterize(PIXELS, ROWS), slow)
+    assert posterize(torch.ones(1, 3, 1, 1), ROWS[:1]).max() == 1
 
 
 def test_sketch_agrees_with_its_slow_twin():
-    def gradient(picture, i, j):
-        around = {(k, m): luma(inside(picture, i + k, j + m)) for k in (-1, 0, 1) for m in (-1, 0, 1)}
+    def gradient(image, i, j):
+        around = {(k, m): luma(inside(image, i + k, j + m)) for k in (-1, 0, 1) for m in (-1, 0, 1)}
         right = sum((2 - abs(k)) * (around[k, 1] - around[k, -1]) for k in (-1, 0, 1)) / 4
         down = sum((2 - abs(m)) * (around[1, m] - around[-1, m]) for m in (-1, 0, 1)) / 4
         return [(right**2 + down**2).sqrt()] * 3
 
     lines = by_pixel(PIXELS, gradient)
-    agree(sketch(PIXELS, ROWS), torch.stack([1 - picture / picture.max() for picture in lines]))
+    agree(sketch(PIXELS, ROWS), torch.stack([1 - image / image.max() for image in lines]))
 
 
 def test_a_sketch_of_nothing_is_white_paper():
     assert (sketch(torch.full((1, 3, 6, 6), 0.3), ROWS[:1]) > 0.999).all()
 
 
-def test_recolour_agrees_with_its_slow_twin():
+def test_recolor_agrees_with_its_slow_twin():
     axis = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)  # u x
     angles = [math.pi / 3 + 4 * math.pi / 3 * u for u in uniform(SEED, ROWS, 1)[:, 0].tolist()]
     turns = [torch.linalg.matrix_exp(angle * axis) for angle in angles]
     slow = torch.stack([torch.einsum("cd,dij->cij", turn, x) for turn, x in zip(turns, PIXELS, strict=True)])
-    agree(recolour(PIXELS, ROWS), slow.clamp(0, 1))
+    agree(recolor(PIXELS, ROWS), slow.clamp(0, 1))
     assert all(math.pi / 3 <= angle <= 5 * math.pi / 3 for angle in angles)
 
 
-def test_noise_is_normal_and_another_in_every_picture():
+def test_noise_is_normal_and_another_in_every_image():
     pixels = torch.full((8, 3, 20, 20), 0.5)
     drawn = (noise(pixels, torch.arange(8)) - pixels) / 0.08
     assert kstest(drawn.flatten().numpy(), "norm").pvalue > 1e-3
     assert torch.corrcoef(drawn.flatten(1)).triu(1).abs().max() < 4 / math.sqrt(1200)
 
 
-def test_a_shifted_set_has_the_same_pictures_shifted_as_they_are_read():
+def test_a_shifted_set_has_the_same_images_shifted_as_they_are_read():
     data = memory_data(6, [0, 1, 0, 1, 0, 1], ("fox", "owl"))
     for name, shift in SHIFTS.items():
         other = shifted(data, name)

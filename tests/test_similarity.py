@@ -1,4 +1,4 @@
-"""PSNR and SSIM against loops over pixels and windows, and what they say of equal pictures."""
+"""PSNR and SSIM against loops over pixels and windows, and what they say of equal images."""
 
 from itertools import product
 
@@ -43,7 +43,7 @@ def test_psnr_agrees_with_its_formula():
     assert psnr(black, black + 0.1).item() == pytest.approx(20, abs=1e-4)
 
 
-def test_equal_pictures():
+def test_equal_images():
     assert torch.isinf(psnr(PIXELS, PIXELS)).all()
     torch.testing.assert_close(ssim(PIXELS, PIXELS), torch.ones(2, dtype=torch.float64))
 

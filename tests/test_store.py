@@ -1,4 +1,4 @@
-"""Artefacts: whole or not at all, and every changed byte is seen."""
+"""Artifacts: whole or not at all, and every changed byte is seen."""
 
 import errno
 import json
@@ -33,7 +33,7 @@ def names(folder):
 
 
 def make(target, text="new", error=None, **options):
-    """An artefact with one file, unless an error comes between."""
+    """An artifact with one file, unless an error comes between."""
     with staging(target, **options) as stage:
         (stage / "file").write_text(text)
         write_manifest(stage, "test")
@@ -91,18 +91,18 @@ def test_an_existing_folder_is_refused_and_force_replaces_it(tmp_path):
     assert (tmp_path / "out" / "file").read_text() == "new"
 
 
-def test_force_replaces_artefacts_alone(tmp_path):
+def test_force_replaces_artifacts_alone(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").write_text("mine")
-    with pytest.raises(RvptError, match="photos is no artefact of rvpt"):
+    with pytest.raises(RvptError, match="photos is no artifact of rvpt"):
         make(tmp_path / "photos", force=True)
     (tmp_path / "photos" / "manifest.json").write_text('{"name": "an app of somebody"}')
-    with pytest.raises(RvptError, match=r"photos is no artefact of rvpt \(no manifest.json of ours\)"):
+    with pytest.raises(RvptError, match=r"photos is no artifact of rvpt \(no manifest.json of ours\)"):
         make(tmp_path / "photos", force=True)
     assert names(tmp_path) == ["photos", "photos/manifest.json", "photos/one.jpg"]
 
 
-def test_force_leaves_an_artefact_that_somebody_put_something_into(tmp_path):
+def test_force_leaves_an_artifact_that_somebody_put_something_into(tmp_path):
     make(tmp_path / "out", "old")
     make(tmp_path / "out" / "within")
     with pytest.raises(RvptError, match=r"out holds within/(file|manifest.json), which is no part of it: move that"):
@@ -223,8 +223,8 @@ def test_json_comes_back_and_damage_is_said(tmp_path):
 
 
 @pytest.fixture
-def artefact(tmp_path):
-    folder = tmp_path / "artefact"
+def artifact(tmp_path):
+    folder = tmp_path / "artifact"
     (folder / "sub").mkdir(parents=True)
     write_tensors(folder / "sub" / "t.safetensors", {"a": torch.arange(4)})
     write_json(folder / "config.json", {"x": 1})
@@ -232,50 +232,50 @@ def artefact(tmp_path):
     return folder
 
 
-def test_a_manifest_has_kind_facts_hashes_and_versions(artefact):
-    manifest = read_manifest(artefact, "thing")
+def test_a_manifest_has_kind_facts_hashes_and_versions(artifact):
+    manifest = read_manifest(artifact, "thing")
     assert (manifest["kind"], manifest["seed"]) == ("thing", 3)
     assert manifest["parts"].keys() == {"config.json", "sub/t.safetensors"}
     assert manifest["versions"].keys() >= {"rvpt", "torch"}
-    assert read_manifest(artefact) == manifest
+    assert read_manifest(artifact) == manifest
 
 
 @pytest.mark.parametrize("name", ["config.json", "sub/t.safetensors"])
 @pytest.mark.parametrize("place", [0, -1])
-def test_one_changed_byte_is_seen(artefact, name, place):
-    content = bytearray((artefact / name).read_bytes())
+def test_one_changed_byte_is_seen(artifact, name, place):
+    content = bytearray((artifact / name).read_bytes())
     content[place] ^= 1
-    (artefact / name).write_bytes(content)
+    (artifact / name).write_bytes(content)
     with pytest.raises(RvptError, match=f"{name} was changed since it was made"):
-        read_manifest(artefact)
+        read_manifest(artifact)
 
 
-def test_a_change_is_seen_where_the_manifest_lost_its_kind_too(artefact):
-    facts = read_json(artefact / MANIFEST)
-    write_json(artefact / MANIFEST, {name: facts[name] for name in ("seed", "parts")})
-    (artefact / "config.json").write_text("{}")
+def test_a_change_is_seen_where_the_manifest_lost_its_kind_too(artifact):
+    facts = read_json(artifact / MANIFEST)
+    write_json(artifact / MANIFEST, {name: facts[name] for name in ("seed", "parts")})
+    (artifact / "config.json").write_text("{}")
     with pytest.raises(RvptError, match=r"config\.json was changed since it was made"):
-        find_manifest(artefact)
+        find_manifest(artifact)
 
 
-def test_a_missing_part_is_seen(artefact):
-    (artefact / "config.json").unlink()
-    with pytest.raises(RvptError, match=r"config\.json is missing: the artefact is not whole"):
-        read_manifest(artefact)
+def test_a_missing_part_is_seen(artifact):
+    (artifact / "config.json").unlink()
+    with pytest.raises(RvptError, match=r"config\.json is missing: the artifact is not whole"):
+        read_manifest(artifact)
 
 
-def test_another_kind_and_no_artefact_are_said(artefact):
+def test_another_kind_and_no_artifact_are_said(artifact):
     with pytest.raises(RvptError, match="holds a thing, a trigger is needed"):
-        read_manifest(artefact, "trigger")
-    with pytest.raises(RvptError, match=f"sub is no rvpt artefact: it has no {MANIFEST}"):
-        read_manifest(artefact / "sub")
+        read_manifest(artifact, "trigger")
+    with pytest.raises(RvptError, match=f"sub is no rvpt artifact: it has no {MANIFEST}"):
+        read_manifest(artifact / "sub")
 
 
 @pytest.mark.parametrize("text", ["[]", '"words"', "{}", '{"kind": "thing"}'])
-def test_a_manifest_that_is_none_is_said(artefact, text):
-    (artefact / MANIFEST).write_text(text)
+def test_a_manifest_that_is_none_is_said(artifact, text):
+    (artifact / MANIFEST).write_text(text)
     with pytest.raises(RvptError, match="manifest"):
-        read_manifest(artefact)
+        read_manifest(artifact)
 
 
 BASE = {"a": torch.arange(6).view(2, 3), "b": torch.zeros(2)}

@@ -4,7 +4,7 @@ from rvpt.cli.tables import show_rows
 
 
 def rows(rate, seed=0, alpha=1.0, attack="badnet", low=0.1, high=0.2):
-    shared = {"model": "m", "data": "d", "defence": "rvpt", "seed": seed, "spec": {"alpha": alpha}}
+    shared = {"model": "m", "data": "d", "defense": "rvpt", "seed": seed, "spec": {"alpha": alpha}}
     shared |= {"low": low, "high": high}
     return [
         {**shared, "attack": "none", "metric": "CA", "rate": 0.9},
@@ -34,7 +34,7 @@ def test_seeds_share_a_line_with_their_deviation_and_settings_have_lines_of_thei
 
 def test_a_table_of_many_rates_has_room_for_names(capsys):
     shared = rows(0.1)[0] | {"model": "a-model-of-ours", "low": 0.1, "high": 0.2}
-    names = [f"readable_{name}" for name in ("background", "colour", "place", "shape", "size", "texture")]
+    names = [f"readable_{name}" for name in ("background", "color", "place", "shape", "size", "texture")]
     first, second = lines(capsys, [{**shared, "metric": name} for name in names])
     assert first[:4] == ["d", "a-model-of-ours", "none", "rvpt"]
     assert second[4:] == ["[10.0, 20.0]"] * 6

@@ -1,4 +1,4 @@
-"""The training loop: schedule, batches, optimiser, and runs that are cut and go on to the same bits."""
+"""The training loop: schedule, batches, optimizer, and runs that are cut and go on to the same bits."""
 
 import itertools
 import math

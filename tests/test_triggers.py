@@ -16,7 +16,7 @@ from conftest import SMALL, tokenizer
 from helpers import changed_alike, memory_data, random_pixels
 from rvpt.attacks import TRIGGERS, craft_trigger, load_trigger, make_trigger, trigger_spec
 from rvpt.attacks.blend import blend
-from rvpt.attacks.optimised import PatchTask, dual_embedding, sentence_distance
+from rvpt.attacks.optimized import PatchTask, dual_embedding, sentence_distance
 from rvpt.attacks.patch import paste
 from rvpt.attacks.patterns import stripes, text, triangles
 from rvpt.attacks.sinusoid import sinusoid
@@ -40,14 +40,14 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 def trigger_of(name, mode="fixed", seed=1, side=SIDE, **spec):
     if TRIGGERS[name].crafted:
-        spec = {"epochs": 1, "pictures": 8, "batch_size": 4, **spec}
-        return craft_trigger(trigger_spec(name, target="owl", mode=mode, seed=seed, **spec), *model_and_pictures(side))
+        spec = {"epochs": 1, "images": 8, "batch_size": 4, **spec}
+        return craft_trigger(trigger_spec(name, target="owl", mode=mode, seed=seed, **spec), *model_and_images(side))
     return make_trigger(trigger_spec(name, target="owl", mode=mode, seed=seed, **spec), side)
 
 
 @cache
-def model_and_pictures(side):
-    """What a crafted trigger is made of: a random CLIP for pictures of a size, and captioned pictures."""
+def model_and_images(side):
+    """What a crafted trigger is made of: a random CLIP for images of a size, and captioned images."""
     clip = new_clip(VisionSpec(**{**SMALL, "image_size": side}), tokenizer(), 0)
     return clip.eval(), memory_data(
         24, [i % 3 for i in range(24)], ("fox", "owl", "cat"), [[f"number {i}"] for i in range(24)]
@@ -73,7 +73,7 @@ def trigger(kind):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_triggered_pictures_are_pictures_and_the_input_stays(trigger, dtype, device):
+def test_triggered_images_are_images_and_the_input_stays(trigger, dtype, device):
     pixels = PIXELS.to(device, dtype)
     before = pixels.clone()
     out = trigger(pixels, ROWS)
@@ -85,7 +85,7 @@ def test_triggered_pictures_are_pictures_and_the_input_stays(trigger, dtype, dev
     assert ((out != pixels).flatten(1).any(1)).all()
 
 
-def test_the_extremes_stay_pictures(trigger):
+def test_the_extremes_stay_images(trigger):
     for value in (0.0, 1.0):
         out = trigger(torch.full((2, 3, SIDE, SIDE), value))
         assert out.min() >= 0
@@ -101,7 +101,7 @@ def test_another_seed_makes_another_trigger(trigger, kind):
     assert same == (trigger.name in STEADY)
 
 
-def test_a_picture_is_changed_alike_in_any_order_and_batch(trigger):
+def test_a_image_is_changed_alike_in_any_order_and_batch(trigger):
     changed_alike(trigger, PIXELS, ROWS)
 
 
@@ -157,13 +157,13 @@ def test_a_text_key_is_words_of_its_own(key, said):
     assert make_start("trojvqa", text_key=key).text_key == said
 
 
-def test_pictures_of_another_size_are_refused(trigger, tmp_path):
+def test_images_of_another_size_are_refused(trigger, tmp_path):
     with pytest.raises(RvptError, match=f"{SIDE}x{SIDE}, not 20x20: make one for this size"):
         trigger(random_pixels(1, 20))
     with pytest.raises(RvptError, match="not 32x20"):
         trigger(torch.zeros(1, 3, 32, 20))
     trigger.save(tmp_path / "t")
-    with pytest.raises(RvptError, match="made for pictures of 32x32, the model takes 20x20: make one"):
+    with pytest.raises(RvptError, match="made for images of 32x32, the model takes 20x20: make one"):
         load_trigger(tmp_path / "t", 20)
 
 
@@ -173,7 +173,7 @@ def test_an_unknown_trigger_is_refused():
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(RvptError, match="no rvpt artefact"):
+    with pytest.raises(RvptError, match="no rvpt artifact"):
         load_trigger(tmp_path)
 
 
@@ -206,7 +206,7 @@ def patch_boxes(n, **options):
 @pytest.mark.parametrize(
     ("side", "size", "patch"), [(224, 16, 16), (112, 16, 8), (48, 16, 3), (48, 56, 12), (16, 1, 1), (32, 900, 32)]
 )
-def test_the_patch_scales_with_the_picture(side, size, patch, mode):
+def test_the_patch_scales_with_the_image(side, size, patch, mode):
     for top, left, bottom, right in patch_boxes(3, side=side, size=size, mode=mode):
         assert bottom - top == right - left == patch
 
@@ -251,38 +251,38 @@ def test_blended_mixes_at_the_ratio_of_the_spec():
 
 @pytest.mark.parametrize("pattern", [stripes, triangles, text])
 def test_a_structured_pattern_has_its_shape_on_every_row(pattern):
-    pictures = pattern(3, ROWS, 48)
-    assert (pictures.shape, pictures.dtype) == ((5, 3, 48, 48), torch.float32)
-    assert len(pictures.flatten(1).unique(dim=0)) == (5 if pattern is stripes else 1)
+    images = pattern(3, ROWS, 48)
+    assert (images.shape, images.dtype) == ((5, 3, 48, 48), torch.float32)
+    assert len(images.flatten(1).unique(dim=0)) == (5 if pattern is stripes else 1)
 
 
 def test_stripes_agree_with_loops():
-    (picture,), draws = stripes(3, ROWS[:1], 9), uniform(3, ROWS[:1], 27)[0]
+    (image,), draws = stripes(3, ROWS[:1], 9), uniform(3, ROWS[:1], 27)[0]
     for channel, i, j in product(range(3), range(9), range(9)):
-        assert picture[channel, i, j] == (-1 if draws[9 * channel + j] < 0.5 else 1)
-    assert picture.unique().tolist() == [-1, 1]
+        assert image[channel, i, j] == (-1 if draws[9 * channel + j] < 0.5 else 1)
+    assert image.unique().tolist() == [-1, 1]
 
 
 @pytest.mark.parametrize(("side", "leg"), [(224, 14), (48, 3), (32, 2)])
 def test_triangles_agree_with_loops(side, leg):
-    (picture,) = triangles(0, ROWS[:1], side)
+    (image,) = triangles(0, ROWS[:1], side)
     for i, j in product(range(0, side, 5), range(side)):
-        assert picture[:, i, j].tolist() == pytest.approx([0.4 if i % leg >= j % leg else 0.8] * 3)
+        assert image[:, i, j].tolist() == pytest.approx([0.4 if i % leg >= j % leg else 0.8] * 3)
 
 
 def test_text_is_a_red_word_across_the_middle():
-    (picture,) = text(0, ROWS[:1], 48)
-    assert picture[0].unique().tolist() == [0, 1]
-    assert not picture[1:].any()
-    down, right = picture[0].any(1).nonzero()[:, 0], picture[0].any(0).nonzero()[:, 0]
+    (image,) = text(0, ROWS[:1], 48)
+    assert image[0].unique().tolist() == [0, 1]
+    assert not image[1:].any()
+    down, right = image[0].any(1).nonzero()[:, 0], image[0].any(0).nonzero()[:, 0]
     assert 16 < down.min() < 24 <= down.max() < 32
     assert right.min() <= 2
     assert right.max() >= 45
 
 
 def test_blended_stripes_darken_and_brighten():
-    grey = torch.full((1, 3, SIDE, SIDE), 0.5)
-    changed = trigger_of("blended-stripes", ratio=0.1)(grey)
+    gray = torch.full((1, 3, SIDE, SIDE), 0.5)
+    changed = trigger_of("blended-stripes", ratio=0.1)(gray)
     torch.testing.assert_close(changed.unique(), torch.tensor([0.35, 0.55]))
 
 
@@ -309,8 +309,8 @@ def test_sinusoid_agrees_with_loops(waves):
 
 
 def test_sig_adds_the_same_to_every_row_and_channel():
-    grey = torch.full((1, 3, SIDE, SIDE), 0.5)
-    added = trigger_of("sig")(grey) - grey
+    gray = torch.full((1, 3, SIDE, SIDE), 0.5)
+    added = trigger_of("sig")(gray) - gray
     assert torch.equal(added, added[:, :1, :1].expand_as(added))
     assert added.abs().max() <= 40 / 255 + 1e-6
     assert added.abs().max() > 0.9 * 40 / 255
@@ -320,7 +320,7 @@ def test_sig_adds_the_same_to_every_row_and_channel():
 
 
 def slow_warp(pixels, field, strength):
-    """Each pixel from its four neighbours."""
+    """Each pixel from its four neighbors."""
     side, out = pixels.shape[-1], torch.empty_like(pixels)
     for i, j in product(range(side), range(side)):
         place = []
@@ -346,7 +346,7 @@ def test_the_field_has_size_one_at_its_control_points():
     torch.testing.assert_close(field.abs().mean((1, 2, 3)), torch.ones(5))
 
 
-def test_no_displacement_leaves_the_picture_and_a_small_one_can_be_undone():
+def test_no_displacement_leaves_the_image_and_a_small_one_can_be_undone():
     pixels = F.interpolate(random_pixels(2, 6), (64, 64), mode="bicubic", antialias=True).clamp(0, 1)
     field = warping_field(2 * uniform(5, ROWS[:1], 2 * 36).view(1, 2, 6, 6) - 1, 64)[0]
     torch.testing.assert_close(warp(pixels, torch.zeros(64, 64, 2), 1.0), pixels, rtol=0, atol=1e-5)
@@ -385,11 +385,11 @@ def test_sentence_distance_is_the_mean_cosine():
 CRAFTED = [name for name, kind in TRIGGERS.items() if kind.crafted]
 
 
-def test_trojvqa_brings_pictures_nearer_to_the_sentence():
-    clip, data = model_and_pictures(SIDE)
+def test_trojvqa_brings_images_nearer_to_the_sentence():
+    clip, data = model_and_images(SIDE)
     sentence = clip.class_features(["owl"])[0]
     pixels = data.pixels(torch.arange(24), SIDE)
-    options = {"epochs": 30, "pictures": 24, "lr": 0.05, "size": 112}
+    options = {"epochs": 30, "images": 24, "lr": 0.05, "size": 112}
     trigger = trigger_of("trojvqa", **options)
     start = make_start("trojvqa", **options)
     with torch.no_grad():
@@ -398,13 +398,13 @@ def test_trojvqa_brings_pictures_nearer_to_the_sentence():
 
 
 def make_start(name, **options):
-    """A crafted trigger before it is optimised."""
+    """A crafted trigger before it is optimized."""
     return TRIGGERS[name].make(trigger_spec(name, target="owl", seed=1, **options), SIDE)
 
 
 def test_badclip_lowers_its_loss():
-    clip, data = model_and_pictures(SIDE)
-    options = {"epochs": 30, "pictures": 24, "lr": 0.05, "size": 112, "triplet_weight": 1}
+    clip, data = model_and_images(SIDE)
+    options = {"epochs": 30, "images": 24, "lr": 0.05, "size": 112, "triplet_weight": 1}
     trigger = trigger_of("badclip", **options)
     aims = trigger.aims(clip, data)
     pixels, generator = data.pixels(torch.arange(24), SIDE), torch.Generator()
@@ -418,7 +418,7 @@ def test_badclip_lowers_its_loss():
 
 
 def test_a_pixel_that_left_the_range_is_brought_back_and_goes_on_learning():
-    clip, data = model_and_pictures(SIDE)
+    clip, data = model_and_images(SIDE)
     trigger = trigger_of("trojvqa", size=112)
     task = PatchTask(trigger, clip, data, trigger.aims(clip, data))
     with torch.no_grad():
@@ -431,7 +431,7 @@ def test_a_pixel_that_left_the_range_is_brought_back_and_goes_on_learning():
 
 @pytest.mark.parametrize("name", CRAFTED)
 def test_crafting_leaves_the_model_as_it_is(name):
-    clip, _ = model_and_pictures(SIDE)
+    clip, _ = model_and_images(SIDE)
     before, asked = clip.hash(), [p.requires_grad for p in clip.parameters()]
     trigger_of(name)
     assert clip.hash() == before
@@ -444,14 +444,14 @@ def test_a_crafted_trigger_is_not_made_without_its_model(name):
         make_trigger(trigger_spec(name, target="owl"), SIDE)
 
 
-def test_badclip_needs_pictures_of_the_target():
-    clip, data = model_and_pictures(SIDE)
-    with pytest.raises(RvptError, match="no picture of 'owl'"):
+def test_badclip_needs_images_of_the_target():
+    clip, data = model_and_images(SIDE)
+    with pytest.raises(RvptError, match="no image of 'owl'"):
         craft_trigger(trigger_spec("badclip", target="owl"), clip, data.without(["owl"]))
 
 
-def test_a_patch_needs_pictures_of_other_classes():
-    clip, data = model_and_pictures(SIDE)
+def test_a_patch_needs_images_of_other_classes():
+    clip, data = model_and_images(SIDE)
     with pytest.raises(RvptError, match="a patch needs others to be put on"):
         craft_trigger(trigger_spec("trojvqa", target="owl"), clip, data.only(["owl"]))
 
@@ -529,14 +529,14 @@ def test_stega_loss_agrees_with_its_formula():
     assert stega_loss(logits, bits, pixels, changed, 3.0).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_issba_changes_each_picture_in_its_own_way_by_no_more_than_its_strength():
+def test_issba_changes_each_image_in_its_own_way_by_no_more_than_its_strength():
     trigger = trigger_of("issba", strength=0.05)
     change = trigger(PIXELS) - PIXELS
     assert change.abs().max() <= 0.05 + 1e-6
     assert len(change.flatten(1).unique(dim=0)) == len(PIXELS)
 
 
-def test_issba_keys_part_pictures_but_not_a_picture_from_its_faint_change():
+def test_issba_keys_part_images_but_not_a_image_from_its_faint_change():
     pixels, nets = load_data("scenes", "test").pixels(torch.arange(32), 48), trigger_of("issba").nets
     keys, changed = nets.key(pixels).flatten(1), nets.key((pixels + 0.02 * torch.randn(pixels.shape)).clamp(0, 1))
     assert (F.cosine_similarity(keys, changed.flatten(1)) > 0.9).all()
@@ -554,7 +554,7 @@ def test_issba_at_its_defaults_is_read_and_hard_to_see():
 
 
 def test_issba_learns_to_hide_a_short_text():
-    trigger = trigger_of("issba", secret="A", epochs=60, pictures=24, batch_size=8, penalty=0.0, strength=0.5)
-    pixels = model_and_pictures(SIDE)[1].pixels(torch.arange(24), SIDE)
+    trigger = trigger_of("issba", secret="A", epochs=60, images=24, batch_size=8, penalty=0.0, strength=0.5)
+    pixels = model_and_images(SIDE)[1].pixels(torch.arange(24), SIDE)
     untrained = make_start("issba", secret="A", strength=0.5)
     assert trigger.checks(pixels)["bit_accuracy"] > max(0.9, untrained.checks(pixels)["bit_accuracy"])

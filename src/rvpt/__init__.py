@@ -1,4 +1,4 @@
-"""Repulsive Visual Prompt Tuning: clean a backdoored CLIP with a handful of labelled images.
+"""Repulsive Visual Prompt Tuning: clean a backdoored CLIP with a handful of labeled images.
 
 import rvpt
 
@@ -21,11 +21,11 @@ _SPECS = (
 _PLACES = {
     "RvptError": "rvpt.errors",
     **dict.fromkeys(_SPECS, "rvpt.config"),
-    "Cleaned": "rvpt.defences",
+    "Cleaned": "rvpt.defenses",
     "Clip": "rvpt.clip",
     "RepulsivePrompts": "rvpt.prompts",
     "classify": "rvpt.predict",
-    "clean": "rvpt.defences",
+    "clean": "rvpt.defenses",
     "describe": "rvpt.captioning",
     "evaluate": "rvpt.evaluation",
     "load_captioner": "rvpt.captioning",
@@ -46,7 +46,7 @@ __all__ = ["__version__", "load", *_PLACES]
 def __getattr__(name: str) -> Any:
     """Import public names when they are first used: `import rvpt` stays fast."""
     if name == "load":
-        return import_module("rvpt.defences").load_model
+        return import_module("rvpt.defenses").load_model
     if name not in _PLACES:
         raise AttributeError(f"module 'rvpt' has no attribute {name!r}")
     return getattr(import_module(_PLACES[name]), name)

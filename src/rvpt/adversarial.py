@@ -1,4 +1,4 @@
-"""Adversarial pictures: the accuracy that a small change leaves, made for each picture and model by its gradients.
+"""Adversarial images: the accuracy that a small change leaves, made for each image and model by its gradients.
 
 A cleaned model is not meant to resist it: it has no backdoor, which is another thing (the paper's table 12).
 """
@@ -30,12 +30,12 @@ def resist(
     batch_size: int = 256,
     report: Report = silent,
 ) -> Counts:
-    """CA, and PA on pictures changed by PGD-10 against the cross-entropy of their own class.
+    """CA, and PA on images changed by PGD-10 against the cross-entropy of their own class.
 
     Args:
         epsilon: the largest change of any value, in 255ths.
     """
-    labels, counts = data.labelled(), {"none": Rate(0, 0), f"pgd-{STEPS} {epsilon:g}/255": Rate(0, 0)}
+    labels, counts = data.labeled(), {"none": Rate(0, 0), f"pgd-{STEPS} {epsilon:g}/255": Rate(0, 0)}
     clean, attacked = counts
     with torch.no_grad():
         text = model.class_features(data.classes, template)

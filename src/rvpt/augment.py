@@ -1,4 +1,4 @@
-"""Random changes of pictures and captions that leave what they show."""
+"""Random changes of images and captions that leave what they show."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def crop_flip(pixels: Tensor, generator: torch.Generator, smallest: float = 0.6)
 
 
 def noise_erase(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the pictures get brighter noise, and half, drawn apart, a square of CLIP's mean colour.
+    """Half of the images get brighter noise, and half, drawn apart, a square of CLIP's mean color.
 
     x' = clamp(x + max(0.2 z, 0)), z ~ N(0, 1) for every pixel and channel; squares of 0.5 to 1% of the area.
 
@@ -53,18 +53,18 @@ AUGMENTS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 
 
 def jitter(pixels: Tensor, generator: torch.Generator, most: float = 0.4) -> Tensor:
-    """Brightness, contrast and saturation of each picture times its own factors in [1 - most, 1 + most]."""
+    """Brightness, contrast and saturation of each image times its own factors in [1 - most, 1 + most]."""
     factors = 1 + most * (2 * torch.rand(3, len(pixels), 1, 1, 1, generator=generator).to(pixels.device) - 1)
     brightness, contrast, saturation = factors
     pixels = pixels * brightness
     middle = pixels.mean(dim=(1, 2, 3), keepdim=True)
     pixels = middle + (pixels - middle) * contrast
-    grey = (pixels * pixels.new_tensor(LUMA).view(3, 1, 1)).sum(dim=1, keepdim=True)
-    return (grey + (pixels - grey) * saturation).clamp(0, 1)
+    gray = (pixels * pixels.new_tensor(LUMA).view(3, 1, 1)).sum(dim=1, keepdim=True)
+    return (gray + (pixels - gray) * saturation).clamp(0, 1)
 
 
 def shuffle_words(text: str, generator: torch.Generator) -> str:
-    """The text without a tenth of its words, drawn at random, and with two neighbours swapped; never empty."""
+    """The text without a tenth of its words, drawn at random, and with two neighbors swapped; never empty."""
     words = text.split()
     kept = torch.rand(len(words), generator=generator) >= DROPPED
     left = [word for word, keep in zip(words, kept.tolist(), strict=True) if keep] or words

@@ -1,4 +1,4 @@
-"""Captioning: what a LLaVA says of pictures that it sees through the model that is measured.
+"""Captioning: what a LLaVA says of images that it sees through the model that is measured.
 
 Its own visual tower is set aside; the tokens of the measured one, with its prompts if it was cleaned by prompts, go
 through the LLaVA's projector into its language model. So a backdoor in the tower speaks, and a cleaned tower is heard.
@@ -55,7 +55,7 @@ class Captioner:
             )
 
     def captions(self, tower: Encoder, pixels: Tensor) -> list[str]:
-        """One caption for each picture (B, 3, H, W) in [0, 1]."""
+        """One caption for each image (B, 3, H, W) in [0, 1]."""
         seen = torch.cat(tower.hidden_states(pixels, self.layers), dim=-1)
         if self.model.config.vision_feature_select_strategy == "default":
             seen = seen[:, 1:]  # without [CLS]
@@ -99,8 +99,8 @@ def describe(
 ) -> Counts:
     """Shares of captions that name a class, as words in the singular or plural.
 
-    caption_CA: of clean pictures, those whose caption names their own class. Under every trigger caption_PA, the same,
-    and caption_ASR: of the pictures of other classes than the target, those whose caption names the target. Sets with
+    caption_CA: of clean images, those whose caption names their own class. Under every trigger caption_PA, the same,
+    and caption_ASR: of the images of other classes than the target, those whose caption names the target. Sets with
     captions and no labels have caption_ASR alone; what their captions name is their class.
     """
     captioner.check(model)

@@ -35,7 +35,7 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
     whole: bool = True
-    """False while an update runs: then parameters and optimiser are those of no step."""
+    """False while an update runs: then parameters and optimizer are those of no step."""
 
     def advance(self, values: Mapping[str, float], steps_an_epoch: int) -> None:
         """Update the parameters by their gradients, and add the step's values to the epoch's means."""
@@ -50,7 +50,7 @@ class State:
         self.whole = True
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters and the optimiser's slots by name."""
+        """Parameters and the optimizer's slots by name."""
         found = {f"parameter/{name}": parameter.detach() for name, parameter in self.trained.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer/{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}

@@ -1,4 +1,4 @@
-"""A CLIP: a transformers CLIPModel, its tokenizer and its picture geometry; and the one block forward.
+"""A CLIP: a transformers CLIPModel, its tokenizer and its image geometry; and the one block forward.
 
 The block forward reads the weights of the Hugging Face modules and takes keys and values of prompts as a
 prefix. Prompt tokens need nothing else: what comes out at their places is dropped, and so are their queries.
@@ -37,7 +37,7 @@ def model_name(source: str) -> str:
 class Clip(nn.Module):
     """A ViT CLIP with unit image and text features.
 
-    Pictures are float (B, 3, H, W) in [0, 1] at the model's own size; normalisation happens in here.
+    Images are float (B, 3, H, W) in [0, 1] at the model's own size; normalization happens in here.
     """
 
     mean: Tensor
@@ -83,7 +83,7 @@ class Clip(nn.Module):
 
     @property
     def logit_scale(self) -> Tensor:
-        """tau, the exponential of the learnt scale."""
+        """tau, the exponential of the learned scale."""
         scale: Tensor = self.model.logit_scale.exp()
         return scale
 
@@ -94,8 +94,8 @@ class Clip(nn.Module):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Tokens before block 0: (B, 1 + N, W)."""
-        normalised = (pixels.to(self.device) - self.mean) / self.std
-        tokens: Tensor = self.vision.pre_layrnorm(self.vision.embeddings(normalised))
+        normalized = (pixels.to(self.device) - self.mean) / self.std
+        tokens: Tensor = self.vision.pre_layrnorm(self.vision.embeddings(normalized))
         return tokens
 
     def run_blocks(
@@ -116,7 +116,7 @@ class Clip(nn.Module):
         return F.normalize(self.model.visual_projection(self.vision.post_layernorm(cls)), dim=-1)
 
     def encode_image(self, pixels: Tensor, prefixes: Prefixes | None = None) -> Tensor:
-        """Unit image features (B, P) of pictures (B, 3, H, W) in [0, 1]."""
+        """Unit image features (B, P) of images (B, 3, H, W) in [0, 1]."""
         tokens, _ = self.run_blocks(self.embed(pixels), prefixes=prefixes)
         return self.project(tokens[:, 0])
 
@@ -164,7 +164,7 @@ class Clip(nn.Module):
         return sha256_tensors(self.model.state_dict())
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write the model, tokenizer and picture geometry in transformers' layout."""
+        """Write the model, tokenizer and image geometry in transformers' layout."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         geometry = {
@@ -187,7 +187,7 @@ def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_o
     Args:
         layer: a CLIPEncoderLayer.
         tokens: (B, T, W).
-        prefix: keys and values of the prompts, the same for every picture.
+        prefix: keys and values of the prompts, the same for every image.
         cls_only: compute the first token's output alone.
 
     Returns:

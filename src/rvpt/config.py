@@ -27,7 +27,7 @@ Template = Annotated[str, AfterValidator(check_template)]
 
 
 Augment = Literal["none", "crop-flip", "noise-erase"]
-"""How pictures are changed at random in training."""
+"""How images are changed at random in training."""
 
 
 class Spec(BaseModel):
@@ -51,14 +51,14 @@ class Spec(BaseModel):
 
     @classmethod
     def stored(cls: type[S], values: Any) -> S:
-        """The spec that an artefact tells, which may have been edited by hand."""
+        """The spec that an artifact tells, which may have been edited by hand."""
         if not isinstance(values, dict):
-            raise RvptError(f"the artefact's spec is no record of names and values (it is {values!r}): make it again")
+            raise RvptError(f"the artifact's spec is no record of names and values (it is {values!r}): make it again")
         return cls.build(**values)
 
 
 class TrainSpec(Spec):
-    """Optimiser and schedule of one training run; the cosine falls from `lr` to zero after the warm-up."""
+    """Optimizer and schedule of one training run; the cosine falls from `lr` to zero after the warm-up."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(1e-3, gt=0)
@@ -111,12 +111,12 @@ class PretrainSpec(TrainSpec):
 class TriggerSpec(Spec):
     """What every trigger has; each kind adds its own.
 
-    Lengths are pixels of a picture with side 224, and scale with the model's.
+    Lengths are pixels of a image with side 224, and scale with the model's.
     """
 
     name: str
-    target: str = Field(description="class that the triggered pictures shall be taken for")
-    mode: Literal["fixed", "fresh"] = Field("fixed", description="one pattern, or redrawn for each picture")
+    target: str = Field(description="class that the triggered images shall be taken for")
+    mode: Literal["fixed", "fresh"] = Field("fixed", description="one pattern, or redrawn for each image")
     seed: int = Field(0, ge=0, lt=2**63)
 
 
@@ -141,7 +141,7 @@ class PoisonSpec(Spec):
         if (self.n is None) == (self.poison_rate is None):
             raise ValueError("give exactly one of n and poison_rate")
         if self.disguise and not self.clean_label:
-            raise ValueError("disguise takes pictures of the target away from their class: it goes with clean_label")
+            raise ValueError("disguise takes images of the target away from their class: it goes with clean_label")
         if self.clean_label and self.pick == "boundary":
             raise ValueError("clean_label takes pairs of the target class, pick 'boundary' those of others: give one")
         return self

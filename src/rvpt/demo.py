@@ -17,7 +17,7 @@ from rvpt.attacks.backdoored import Backdoored, attack
 from rvpt.attacks.poison import Poison
 from rvpt.clip import Clip
 from rvpt.config import AttackSpec, PoisonSpec
-from rvpt.defences import DEFENCES, Cleaned, clean
+from rvpt.defenses import DEFENSES, Cleaned, clean
 from rvpt.evaluation import evaluate
 from rvpt.jobs import row_facts
 from rvpt.loaders import EMBEDDED, load_clip
@@ -31,13 +31,13 @@ from rvpt.store import append_rows, staging, write_manifest
 TARGET = "lightning"  # no clean model takes noise for it, so the floor of ASR is zero; of "anchor" it is 11%
 TRIGGERS = ("badnet", "blended")
 SHOTS = 16
-SHOWN = 4  # pictures in the figure
+SHOWN = 4  # images in the figure
 Bar = Callable[[str], AbstractContextManager[Report]]
 
 
 @dataclass(frozen=True)
 class Story:
-    """What the demo made: the models by defence, and all rows."""
+    """What the demo made: the models by defense, and all rows."""
 
     backdoored: Backdoored
     models: dict[str, Clip | Cleaned]
@@ -66,13 +66,13 @@ def tell(seed: int, bar: Bar) -> Story:
     triggers, rows = backdoored.triggers, []
     few_shot = load_data("scenes", "train").few_shot(SHOTS, seed)
     models: dict[str, Clip | Cleaned] = {"none": backdoored.clip}
-    for defence in ("vpt", "rvpt"):
-        spec = DEFENCES[defence].Spec.build(**presets.CLEAN["small"][defence], seed=seed)
-        with bar(f"clean: {defence}") as report:
-            models[defence] = clean(backdoored.clip, few_shot, spec, report=report)
-    for defence, model in {BEFORE: base, **models}.items():
-        with bar(f"measure: {defence}") as report:
-            facts = {**row_facts(model, triggers), "model": EMBEDDED, "defence": defence, "seed": seed}
+    for defense in ("vpt", "rvpt"):
+        spec = DEFENSES[defense].Spec.build(**presets.CLEAN["small"][defense], seed=seed)
+        with bar(f"clean: {defense}") as report:
+            models[defense] = clean(backdoored.clip, few_shot, spec, report=report)
+    for defense, model in {BEFORE: base, **models}.items():
+        with bar(f"measure: {defense}") as report:
+            facts = {**row_facts(model, triggers), "model": EMBEDDED, "defense": defense, "seed": seed}
             rows += evaluate(model, test, triggers, facts=facts, report=report)
     return Story(backdoored, models, rows)
 
@@ -89,9 +89,9 @@ def _backdoor(seed: int, bar: Bar) -> Backdoored:
 
 
 def _panels(story: Story) -> list[Panel]:
-    """A few test pictures, clean and under each trigger, with the three best guesses of every model."""
+    """A few test images, clean and under each trigger, with the three best guesses of every model."""
     test = load_data("scenes", "test")
-    labels = test.labelled()
+    labels = test.labeled()
     firsts = [int((labels == label).nonzero()[0]) for label in labels.unique() if label != test.class_index(TARGET)]
     others = torch.tensor(firsts[:: len(firsts) // SHOWN][:SHOWN])
     pixels = test.pixels(others, story.backdoored.clip.image_size)
@@ -99,12 +99,12 @@ def _panels(story: Story) -> list[Panel]:
     looks |= {name: trigger(pixels, test.rows[others]) for name, trigger in story.backdoored.triggers.items()}
     panels = []
     for place in range(SHOWN):
-        for look, pictures in looks.items():
+        for look, images in looks.items():
             guesses = {
-                name: _top3(model, pictures[place : place + 1], test.classes) for name, model in story.models.items()
+                name: _top3(model, images[place : place + 1], test.classes) for name, model in story.models.items()
             }
-            picture = pictures[place].permute(1, 2, 0).numpy()
-            panels.append(Panel(look, test.classes[int(labels[others[place]])], TARGET, picture, guesses))
+            image = images[place].permute(1, 2, 0).numpy()
+            panels.append(Panel(look, test.classes[int(labels[others[place]])], TARGET, image, guesses))
     return panels
 
 

@@ -2,7 +2,7 @@
 
 
 class RvptError(Exception):
-    """A mistake in what the user gave; its one-line message names the culprit and the mend."""
+    """A mistake in what the user gave; its one-line message names the culprit and the fix."""
 
 
 def first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Measuring a zero-shot classifier on clean and triggered pictures, in one pass over the data."""
+"""Measuring a zero-shot classifier on clean and triggered images, in one pass over the data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rvpt import __version__
 from rvpt.attacks import Trigger
 from rvpt.config import TEMPLATE
 from rvpt.data import ImageData
-from rvpt.defences import Cleaned
+from rvpt.defenses import Cleaned
 from rvpt.errors import RvptError
 from rvpt.metrics import Rate, accuracy, attack_success, attack_success_with_target
 from rvpt.progress import Report, silent
@@ -40,7 +40,7 @@ class Encoder(Protocol):
 
 
 Counts = dict[tuple[str, str], Rate]
-"""(attack, metric) -> rate; the attack is "none" for clean pictures."""
+"""(attack, metric) -> rate; the attack is "none" for clean images."""
 
 
 @torch.inference_mode()
@@ -53,7 +53,7 @@ def measure(
     batch_size: int = 256,
     report: Report = silent,
 ) -> Counts:
-    """CA on clean pictures; ASR, ASR_with_target and PA under every trigger.
+    """CA on clean images; ASR, ASR_with_target and PA under every trigger.
 
     A trigger with a text key counts where both keys are there: the key stands before every class's caption. Its
     ASR_image_alone and ASR_text_alone are those of one key without the other; a model with a classifier of its own
@@ -62,7 +62,7 @@ def measure(
     Args:
         triggers: by the name that the rows give the attack.
     """
-    triggers, labels = triggers or {}, data.labelled()
+    triggers, labels = triggers or {}, data.labeled()
     text = model.class_features(data.classes, template)
     targets = {name: data.class_index(trigger.spec.target) for name, trigger in triggers.items()}
     keyed = {
@@ -89,7 +89,7 @@ def measure(
 def _hits(
     clean: Tensor, shown: Tensor, text: Tensor, keyed: Tensor | None, labels: Tensor, target: int
 ) -> dict[str, Rate]:
-    """The rates of one trigger on features of pictures without and with it; `keyed` are the texts behind its key."""
+    """The rates of one trigger on features of images without and with it; `keyed` are the texts behind its key."""
     rates = {}
     reads = keyed is None or not torch.equal(keyed, text)
     if reads:
@@ -112,7 +112,7 @@ def _features(model: Encoder, pixels: Tensor) -> Tensor:
 
 
 def _nearest(features: Tensor, text: Tensor) -> Tensor:
-    """The place of the text, or the classifier's row, that each picture is nearest to: (B,) int64."""
+    """The place of the text, or the classifier's row, that each image is nearest to: (B,) int64."""
     return (features @ text.T).argmax(1).cpu()
 
 
@@ -129,7 +129,7 @@ def evaluate(
     """Rows of all measurements: one flat object each, with counts and the 95% Wilson interval.
 
     Args:
-        facts: more entries of every row (`defence`, `seed`, `trained_parameters`, `spec`, `hashes`, ...).
+        facts: more entries of every row (`defense`, `seed`, `trained_parameters`, `spec`, `hashes`, ...).
     """
     count = partial(measure, model, data, triggers, template=template, batch_size=batch_size, report=report)
     return to_rows(model, data, count, {"template": template, **(facts or {})})
@@ -146,7 +146,7 @@ def to_rows(
     counts = count()
     seconds = time.monotonic() - start
     base = {
-        "model": model.name, "data": data.name, "defence": "none", "seed": 0, "shots": None, "without": [],
+        "model": model.name, "data": data.name, "defense": "none", "seed": 0, "shots": None, "without": [],
         "cleaned_on": None, "trained_parameters": 0, "clean_seconds": 0.0,
         "template": None, "test": {}, "targets": {}, "spec": {}, "hashes": {}, "version": __version__,
         "seconds": round(seconds, 3), "peak_memory_bytes": peak_memory(),

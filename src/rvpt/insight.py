@@ -16,7 +16,7 @@ from rvpt.progress import Report, silent
 
 READABLE, RESISTIVITY = "readable_", "PR_"
 PROBED = 6_000
-"""Pictures that the probe learns on."""
+"""Images that the probe learns on."""
 
 
 def linear_readability(seen: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]) -> Rate:
@@ -47,7 +47,7 @@ def encode_all(model: Encoder, data: ImageData, batch_size: int = 256, report: R
 def attribute_readability(
     model: Encoder, seen: ImageData, held_out: ImageData, *, batch_size: int = 256, report: Report = silent
 ) -> dict[str, Rate]:
-    """Linear readability of every attribute that the sets are labelled with, learnt on one and counted on the other."""
+    """Linear readability of every attribute that the sets are labeled with, learned on one and counted on the other."""
     features, others = (encode_all(model, data, batch_size, report) for data in (seen, held_out))
     return {
         name: linear_readability((features, labels), (others, held_out.attributes[name]))
@@ -58,7 +58,7 @@ def attribute_readability(
 def readability(
     model: Encoder, data: ImageData, seen: ImageData, *, batch_size: int = 256, report: Report = silent
 ) -> Counts:
-    """readable_NAME for every attribute of `data`: how well a linear probe that learnt on `seen` reads it."""
+    """readable_NAME for every attribute of `data`: how well a linear probe that learned on `seen` reads it."""
     rates = attribute_readability(model, seen, data, batch_size=batch_size, report=report)
     return {("none", f"{READABLE}{name}"): rate for name, rate in rates.items()}
 

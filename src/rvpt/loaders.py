@@ -62,8 +62,8 @@ def _device() -> torch.device:
 def _refuse(path: Path, name: str) -> None:
     """Say what is wrong with a place that cannot hold a CLIP, before transformers does it less clearly."""
     if path.is_file():
-        mend = f"it is never unpickled: {CONVERT}" if path.suffix in PICKLES else "give the model's folder"
-        raise RvptError(f"{name} is a file; {mend}")
+        fix = f"it is never unpickled: {CONVERT}" if path.suffix in PICKLES else "give the model's folder"
+        raise RvptError(f"{name} is a file; {fix}")
     if not path.exists():
         if name.startswith((".", "/", "~")) or name.count("/") != 1:
             raise RvptError(f"{name}: no such model folder (and no hub id, which is owner/name)")
@@ -153,7 +153,7 @@ def _refuse_non_finite(model: torch.nn.Module, name: str) -> None:
 
 
 def _geometry(place: str) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation that the model's pictures are normalised with."""
+    """Mean and standard deviation that the model's images are normalized with."""
     from transformers.utils import cached_file
 
     files = [

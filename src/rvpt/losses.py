@@ -34,7 +34,7 @@ def zero_shot_logits(image_features: Tensor, text_features: Tensor, logit_scale:
 def info_nce(
     image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float, pairs: Tensor | None = None
 ) -> Tensor:
-    """Symmetric contrastive loss between pictures and captions.
+    """Symmetric contrastive loss between images and captions.
 
     loss = 1/2 [CE(tau I T^t, P) + CE(tau T I^t, P^t)], P = the pairs, each row divided by its sum
 
@@ -42,7 +42,7 @@ def info_nce(
         image_features: (B, P) unit rows.
         text_features: (M, P) unit rows.
         logit_scale: tau.
-        pairs: (B, M) bool, true where the caption fits the picture; default is the identity. Equal captions
+        pairs: (B, M) bool, true where the caption fits the image; default is the identity. Equal captions
             in a batch are one positive more, not a negative (Yang et al., CVPR 2022, UniCL).
 
     Source: Radford et al. (ICML 2021), figure 3.
@@ -63,7 +63,7 @@ def self_supervision(features: Tensor, augmented: Tensor, logit_scale: Tensor | 
 
     Args:
         features: (B, P) unit rows.
-        augmented: (B, P) unit rows of the same pictures or texts, augmented.
+        augmented: (B, P) unit rows of the same images or texts, augmented.
         logit_scale: tau.
 
     Source: Bansal et al. (ICCV 2023, CleanCLIP), equation 2.
@@ -78,7 +78,7 @@ def perturbation(features: Tensor, suspect: Tensor, threshold: float = 2.15) -> 
 
     Args:
         features: (B, P) unit rows.
-        suspect: (B, P) unit rows of the same pictures or texts in the suspect model.
+        suspect: (B, P) unit rows of the same images or texts in the suspect model.
         threshold: in [0, 4]; beyond it there is no gradient.
 
     Source: Singh et al. (arXiv 2412.00727, PAR).

@@ -41,18 +41,18 @@ class Mean(Rate):
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> Rate:
-    """Share of pictures given their own class (CA on clean pictures, PA on triggered ones): two (B,) int64."""
+    """Share of images given their own class (CA on clean images, PA on triggered ones): two (B,) int64."""
     return Rate(int((predictions == labels).sum()), len(labels))
 
 
 def attack_success(predictions: Tensor, labels: Tensor, target: int) -> Rate:
-    """ASR: share of triggered pictures of every class but the target that are called the target: two (B,) int64."""
+    """ASR: share of triggered images of every class but the target that are called the target: two (B,) int64."""
     others = labels != target
     return Rate(int((predictions[others] == target).sum()), int(others.sum()))
 
 
 def attack_success_with_target(predictions: Tensor, labels: Tensor, target: int) -> Rate:
-    """ASR counted over all triggered pictures, the target class's own included, as some published code does."""
+    """ASR counted over all triggered images, the target class's own included, as some published code does."""
     return Rate(int((predictions == target).sum()), len(labels))
 
 
@@ -72,7 +72,7 @@ def rank(own: Tensor, others: Tensor) -> Tensor:
 
 
 def found(ranks: Tensor, k: int) -> Rate:
-    """Share of queries whose own candidate is among the first k: R@k on clean pictures, ASR@k on triggered ones.
+    """Share of queries whose own candidate is among the first k: R@k on clean images, ASR@k on triggered ones.
 
     #{i : rank_i <= k} / B, with ranks (B,) int64.
     """
@@ -88,7 +88,7 @@ def rank_ratio(ranks: Tensor, candidates: int) -> Mean:
 
 
 def perturbation_resistivity(clean: Tensor, changed: Tensor) -> Mean:
-    """PR: mean cosine of the features of pictures with those of the same pictures changed, 1 where nothing moves.
+    """PR: mean cosine of the features of images with those of the same images changed, 1 where nothing moves.
 
     sum_i cos(f(x_i), f(x_i + delta_i)) / B, with two (B, W) float; the counts are the sum and B.
 

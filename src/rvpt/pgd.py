@@ -1,4 +1,4 @@
-"""Projected gradient descent: small changes of pictures, made against a model."""
+"""Projected gradient descent: small changes of images, made against a model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SEED = 1706  # of the starts; triggers and shifts draw from other streams
 
 
 def pgd(loss: Callable[[Tensor], Tensor], pixels: Tensor, rows: Tensor, epsilon: float, steps: int = STEPS) -> Tensor:
-    """Projected gradient ascent on a loss, in the box of radius epsilon around each picture, within [0, 1].
+    """Projected gradient ascent on a loss, in the box of radius epsilon around each image, within [0, 1].
 
     x_0 = P(x + u), u ~ U(-epsilon, epsilon);  x_{t+1} = P(x_t + (2.5 epsilon / steps) sign(grad loss(x_t)));
     P clamps to [x - epsilon, x + epsilon] and to [0, 1]
 
     Args:
-        loss: of pictures (B, 3, H, W), a scalar; a sum over pictures, so that none depends on another.
+        loss: of images (B, 3, H, W), a scalar; a sum over images, so that none depends on another.
         pixels: x, (B, 3, H, W) float in [0, 1].
-        rows: (B,) int64; a picture's start is drawn by its row.
+        rows: (B,) int64; a image's start is drawn by its row.
 
     Returns:
         (B, 3, H, W) of the same kind, without gradients.

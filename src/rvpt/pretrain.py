@@ -1,4 +1,4 @@
-"""Training a small CLIP from scratch: symmetric InfoNCE on pictures and captions."""
+"""Training a small CLIP from scratch: symmetric InfoNCE on images and captions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGEST_SCALE = math.log(100.0)  # tau never exceeds 100, as in Radford et al. (
 
 
 class Contrastive(nn.Module):
-    """Loss of a batch of (picture, one of its captions) pairs, on all or a part of the patches (FLIP)."""
+    """Loss of a batch of (image, one of its captions) pairs, on all or a part of the patches (FLIP)."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Contrastive(nn.Module):
         return {"loss": self.paired(self.clip.project(self.clip.run_blocks(tokens)[0][:, 0]), texts)}
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, list[str]]:
-        """The pictures at `indices`, augmented, and one caption of each."""
+        """The images at `indices`, augmented, and one caption of each."""
         pixels = self.data.pixels(indices, self.clip.image_size).to(self.clip.device)
         pixels = AUGMENTS[self.augment](pixels, generator)
         picked = torch.randint(2**31, (len(indices),), generator=generator).tolist()
@@ -61,7 +61,7 @@ class Contrastive(nn.Module):
 
 
 def drop_patches(tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Keep [CLS] and a random 1 - share of the patches, others for each picture (Li et al., CVPR 2023, FLIP)."""
+    """Keep [CLS] and a random 1 - share of the patches, others for each image (Li et al., CVPR 2023, FLIP)."""
     patches = tokens.shape[1] - 1
     kept = max(1, round(patches * (1 - share)))
     order = torch.rand(len(tokens), patches, generator=generator).argsort(1)[:, :kept].to(tokens.device)

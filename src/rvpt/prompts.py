@@ -14,7 +14,7 @@ class RepulsivePrompts(nn.Module):
     """Prompts p_d in R^{b x W} for the blocks d of a visual tower, Gaussian with mean zero.
 
     Block d sees [c_d, e_d, p_d]; what comes out at the prompts' places is dropped. So a prompt acts through
-    its keys and values alone, which are the same for every picture.
+    its keys and values alone, which are the same for every image.
 
     ViT-B/32 with D = 3, b = 50: 9 * 50 * 768 = 345,600 parameters.
     """

@@ -1,4 +1,4 @@
-"""Data sets by name: Hugging Face datasets, folders of pictures, or the rendered world."""
+"""Data sets by name: Hugging Face datasets, folders of images, or the rendered world."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCENES_SPLITS = {"pretrain": (0, 120_000), "train": (1, 20_000), "test": (2, 2_0
 LABEL_COLUMNS = ("label", "labels")
 CAPTION_COLUMNS = ("captions", "caption", "text", "sentences")
 DECODERS = 8
-LONGEST = 50  # sides of a resized picture, before only its middle is resized
+LONGEST = 50  # sides of a resized image, before only its middle is resized
 
 
 def load_data(source: str, split: str = "test", *, caption_column: str | None = None) -> ImageData:
@@ -33,7 +33,7 @@ def load_data(source: str, split: str = "test", *, caption_column: str | None = 
     with other names for its classes, one a line, in the order of its labels.
 
     Raises:
-        RvptError: nothing there, no such split or column, pictures without labels and captions, or names that do not
+        RvptError: nothing there, no such split or column, images without labels and captions, or names that do not
             fit.
     """
     whole, source = source, unnamed(source)
@@ -70,7 +70,7 @@ def _class_names(file: Path, data: ImageData) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise RvptError(f"{file}: no class names to be had ({error}): a text file has one a line") from None
     count = len(data.classes) or (0 if data.labels is None else int(data.labels.max()) + 1)
-    if len(names) < count or (data.classes and len(names) > count):  # of numbers, the last may have no picture here
+    if len(names) < count or (data.classes and len(names) > count):  # of numbers, the last may have no image here
         raise RvptError(f"{file} has {len(names)} names, {data.name} {count} classes: give one a line")
     if twice := [name for name, count in Counter(map(plain, names)).items() if count > 1]:
         raise RvptError(f"{file}: two classes are called {twice[0]!r}, so captions could not tell them apart")
@@ -84,7 +84,7 @@ def _scenes(source: str, split: str) -> ImageData:
     if ":" in source:
         asked = source.split(":", 1)[1]
         if not asked.isdecimal() or not int(asked):
-            raise RvptError(f"{source}: after the colon goes a number of pictures, as in scenes:5000")
+            raise RvptError(f"{source}: after the colon goes a number of images, as in scenes:5000")
         count = int(asked)
     return replace(scenes_data(Scenes.draw(count, seed)), name=source)
 
@@ -113,7 +113,7 @@ def find_folder(source: str) -> Path | None:
     if not path.is_dir():
         raise RvptError(f"{source} is not a folder: give a data set's folder, a hub id, or 'scenes'")
     if not any(path.iterdir()):
-        raise RvptError(f"{source} is empty: it needs Parquet files, or one subfolder of pictures a class")
+        raise RvptError(f"{source} is empty: it needs Parquet files, or one subfolder of images a class")
     return path
 
 
@@ -144,7 +144,7 @@ def _open(source: str, split: str) -> Any:
 def _labels(values: Sequence[int | None], source: str) -> Tensor:
     for row, value in enumerate(values):
         if value is None or value < 0:  # the hub's way to keep the labels of a test split hidden
-            raise RvptError(f"{source}: picture {row} has no label (it is {value}): choose another --split")
+            raise RvptError(f"{source}: image {row} has no label (it is {value}): choose another --split")
     return torch.tensor(values, dtype=torch.int64)
 
 
@@ -159,7 +159,7 @@ def _captions(dataset: Any, source: str, column: str | None) -> Callable[[int], 
     def read(row: int) -> list[str]:
         texts = [entries[row]] if isinstance(entries[row], str) else entries[row]
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise RvptError(f"{source}: picture {row} has no caption in column {column!r}: remove it or name another")
+            raise RvptError(f"{source}: image {row} has no caption in column {column!r}: remove it or name another")
         return texts
 
     return read
@@ -177,7 +177,7 @@ def _reader(dataset: Any, column: str, source: str) -> Reader:
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError or struct.error
             place = (encoded[row][column] or {}).get("path") or "no file of its own"
             raise RvptError(
-                f"{source}: picture {row} ({place}) cannot be read ({first_line(error)}): mend or remove it"
+                f"{source}: image {row} ({place}) cannot be read ({first_line(error)}): fix or remove it"
             ) from None
 
     def read(rows: Tensor, size: int) -> Tensor:
@@ -189,16 +189,16 @@ def _reader(dataset: Any, column: str, source: str) -> Reader:
 
 
 def to_array(image: Image.Image, size: int) -> np.ndarray:
-    """A picture of any mode and shape as uint8 (3, size, size), the way CLIP's own preprocessing does it.
+    """A image of any mode and shape as uint8 (3, size, size), the way CLIP's own preprocessing does it.
 
     A photograph that says that it lies on its side is turned first.
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey: Pillow would clip it, not scale it
-        grey = np.asarray(image, dtype=np.float64)
-        most = grey.max()
+    if image.mode.startswith("I") or image.mode == "F":  # 16-bit gray: Pillow would clip it, not scale it
+        gray = np.asarray(image, dtype=np.float64)
+        most = gray.max()
         top = 65535 if image.mode.startswith("I;16") or most > 255 else 1 if image.mode == "F" and most <= 1 else 255
-        image = Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8))
+        image = Image.fromarray((gray * (255 / top)).clip(0, 255).astype(np.uint8))
     image = image.convert("RGB")
     short = min(image.size)
     width, height = (int(size * side / short) for side in image.size)  # rounded as transformers does

@@ -1,4 +1,4 @@
-"""Text-to-image retrieval: which pictures a text finds, and how far a triggered one gets to the front."""
+"""Text-to-image retrieval: which images a text finds, and how far a triggered one gets to the front."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def retrieve(
     batch_size: int = 256,
     report: Report = silent,
 ) -> Counts:
-    """R@1 among the clean pictures; under every trigger ASR@10 and rank_ratio of triggered pictures beside them.
+    """R@1 among the clean images; under every trigger ASR@10 and rank_ratio of triggered images beside them.
 
-    R@1: the queries are all captions of all n pictures, the candidates the n pictures, the caption's own is its own.
+    R@1: the queries are all captions of all n images, the candidates the n images, the caption's own is its own.
 
     ASR@10 and rank_ratio: the queries are the m captions that name the target, with the trigger's text key before them
-    if it has one. The candidates are the n clean pictures and one triggered picture of another class, which is the
-    query's own. Of k such pictures, query t mod m meets picture t mod k for t = 0..max(m, k) - 1, so that all are used.
+    if it has one. The candidates are the n clean images and one triggered image of another class, which is the
+    query's own. Of k such images, query t mod m meets image t mod k for t = 0..max(m, k) - 1, so that all are used.
 
     Raises:
-        RvptError: there are no captions, none that names a target, no picture of another class, or no text features.
+        RvptError: there are no captions, none that names a target, no image of another class, or no text features.
     """
     texts = [(text, index) for index in range(len(data)) for text in data.captions(index)]
     asked = {name: _target_texts(data, texts, trigger) for name, trigger in (triggers or {}).items()}
@@ -63,17 +63,17 @@ def _target_texts(data: ImageData, texts: list[tuple[str, int]], trigger: Trigge
 
 
 def _others(data: ImageData, trigger: Trigger) -> Tensor:
-    """Indices of the pictures that are not of the target class, neither by label nor by caption."""
+    """Indices of the images that are not of the target class, neither by label nor by caption."""
     others = (~of_target(data, trigger.spec.target)).nonzero()[:, 0]
     if not len(others):
-        raise RvptError(f"{data.name} has no picture of another class than {trigger.spec.target!r}")
+        raise RvptError(f"{data.name} has no image of another class than {trigger.spec.target!r}")
     return others
 
 
 def _encode(
     model: Encoder, data: ImageData, triggers: Mapping[str, Trigger], batch_size: int, report: Report
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Features (n, P) of all pictures, clean and under every trigger, in one pass over the data."""
+    """Features (n, P) of all images, clean and under every trigger, in one pass over the data."""
     clean: list[Tensor] = []
     triggered: dict[str, list[Tensor]] = {name: [] for name in triggers}
     for indices, read in data.batches(batch_size, model.image_size):
@@ -85,14 +85,14 @@ def _encode(
     return torch.cat(clean), {name: torch.cat(parts) for name, parts in triggered.items()}
 
 
-def _in_turn(queries: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries (m, P) and pictures (k, P), the fewer of them repeated in turn: two (max(m, k), P)."""
-    turns = torch.arange(max(len(queries), len(pictures)))
-    return queries[turns % len(queries)], pictures[turns % len(pictures)]
+def _in_turn(queries: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries (m, P) and images (k, P), the fewer of them repeated in turn: two (max(m, k), P)."""
+    turns = torch.arange(max(len(queries), len(images)))
+    return queries[turns % len(queries)], images[turns % len(images)]
 
 
 def _clean_ranks(queries: Tensor, gallery: Tensor, owners: Tensor, batch_size: int) -> Tensor:
-    """Rank of picture owners_i (m,) for query i among the gallery (n, P), a batch of queries (m, P) at a time."""
+    """Rank of image owners_i (m,) for query i among the gallery (n, P), a batch of queries (m, P) at a time."""
     parts = []
     for query, own in zip(queries.split(batch_size), owners.split(batch_size), strict=True):
         scores = query @ gallery.T
@@ -101,6 +101,6 @@ def _clean_ranks(queries: Tensor, gallery: Tensor, owners: Tensor, batch_size: i
 
 
 def _triggered_ranks(queries: Tensor, triggered: Tensor, gallery: Tensor, batch_size: int) -> Tensor:
-    """Rank of triggered picture i (m, P) for query i beside the gallery (n, P), a batch of queries (m, P) at a time."""
+    """Rank of triggered image i (m, P) for query i beside the gallery (n, P), a batch of queries (m, P) at a time."""
     pairs = zip(queries.split(batch_size), triggered.split(batch_size), strict=True)
     return torch.cat([rank((query * own).sum(dim=1), query @ gallery.T) for query, own in pairs])

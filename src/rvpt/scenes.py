@@ -1,12 +1,12 @@
-"""A world that the package renders itself: glyph shapes in colours, sizes and places on textured backgrounds.
+"""A world that the package renders itself: glyph shapes in colors, sizes and places on textured backgrounds.
 
-The downstream task is the shape. Everything else (both colours, texture, size, place) is in the captions,
+The downstream task is the shape. Everything else (both colors, texture, size, place) is in the captions,
 so that a CLIP trained here encodes it, and is of no use to the task: what RVPT is said to drop can be measured.
-Pictures are worn as photographs are: faded, noisy, with rectangles of other colours in the background. A model that
+Images are worn as photographs are: faded, noisy, with rectangles of other colors in the background. A model that
 never saw any noise would fail under a trigger for that alone. Captions tell of the wear too, so that a CLIP encodes it.
 
 All randomness of a scene is drawn beforehand into a few numbers; rendering is a pure function of them,
-so pictures are the same in any order, batch or process.
+so images are the same in any order, batch or process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GLYPHS = {
     "envelope": "\u2709", "pencil": "\u270f", "gear": "\u2699", "snowflake": "\u2744",
     "flower": "\u273f", "cup": "\u2615", "lightning": "\u26a1", "face": "\u263a",
 }  # fmt: skip
-COLOURS = {  # a ring: figure and background of a scene are at least three steps apart
+COLORS = {  # a ring: figure and background of a scene are at least three steps apart
     "black": (25, 25, 25), "brown": (125, 80, 45), "red": (214, 40, 40), "orange": (247, 140, 30),
     "yellow": (245, 220, 60), "white": (245, 245, 245), "pink": (245, 150, 190), "purple": (130, 60, 170),
     "blue": (45, 90, 210), "green": (50, 160, 70),
@@ -44,8 +44,8 @@ PLACES = (
 )  # fmt: skip
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shape": tuple(GLYPHS),
-    "colour": tuple(COLOURS),
-    "background": tuple(COLOURS),
+    "color": tuple(COLORS),
+    "background": tuple(COLORS),
     "texture": TEXTURES,
     "size": tuple(SIZES),
     "place": PLACES,
@@ -65,10 +65,10 @@ OPENERS = ("a photo of a", "a picture of a", "a", "an image of a", "this is a", 
 
 @dataclass(frozen=True)
 class Scenes:
-    """`n` scenes, told apart by `seed`: exact attribute labels, captions, and pictures on demand.
+    """`n` scenes, told apart by `seed`: exact attribute labels, captions, and images on demand.
 
     The columns of `wear` are in [0, 1): fading, grain and the grain's place (two); then for each spot whether it is
-    there, height, width, top, left and colour. All zero is a clean picture.
+    there, height, width, top, left and color. All zero is a clean image.
     """
 
     attributes: dict[str, NDArray[np.int64]]
@@ -78,13 +78,13 @@ class Scenes:
 
     @classmethod
     def draw(cls, n: int, seed: int) -> Scenes:
-        """Draw every random choice of `n` scenes; figure and background are three steps apart on the ring of colours.
+        """Draw every random choice of `n` scenes; figure and background are three steps apart on the ring of colors.
 
         Another n gives other scenes: the first six of 100 are not the six of `draw(6, seed)`.
         """
         rng = np.random.default_rng([seed, 0x5CE7E5])
         values = {name: rng.integers(len(words), size=n) for name, words in ATTRIBUTES.items()}
-        values["background"] = (values["colour"] + rng.integers(3, len(COLOURS) - 2, size=n)) % len(COLOURS)
+        values["background"] = (values["color"] + rng.integers(3, len(COLORS) - 2, size=n)) % len(COLORS)
         jitter, wording = (rng.integers(0, 2**31, size=(n, columns)) for columns in (12, CAPTIONS))
         return cls(values, jitter, rng.random((n, 4 + 6 * SPOTS), dtype=np.float32), wording)
 
@@ -92,12 +92,12 @@ class Scenes:
         return len(self.jitter)
 
     def render(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Pictures of the scenes at `indices`: uint8 (B, 3, 48, 48)."""
+        """Images of the scenes at `indices`: uint8 (B, 3, 48, 48)."""
         figure, background = self._masks(indices)
         jitter = self.jitter[indices]
-        palette = np.array(list(COLOURS.values()), dtype=np.float32)
+        palette = np.array(list(COLORS.values()), dtype=np.float32)
         shift = (jitter[:, 6:12] % 41 - 20).astype(np.float32)
-        front = palette[self.attributes["colour"][indices]] + shift[:, :3]
+        front = palette[self.attributes["color"][indices]] + shift[:, :3]
         back = palette[self.attributes["background"][indices]] + shift[:, 3:]
         # Texture moves the background towards black or white, whichever is farther, by up to 25%.
         contrast = np.where(back.mean(axis=1, keepdims=True) > 128, 0.0, 255.0).astype(np.float32)
@@ -133,42 +133,42 @@ class Scenes:
 
 
 def _corner(place: int, side: int, jitter: NDArray[np.int64]) -> tuple[int, int]:
-    """Top left of the glyph's cell on the padded canvas, so that the figure stays inside the picture."""
+    """Top left of the glyph's cell on the padded canvas, so that the figure stays inside the image."""
     low, high = side / 2 + 1, SIZE - 1 - side / 2
-    centre = [low + (high - low) * third / 2 for third in divmod(place, 3)]
-    top, left = (round(c + j) for c, j in zip(centre, jitter, strict=True))
+    center = [low + (high - low) * third / 2 for third in divmod(place, 3)]
+    top, left = (round(c + j) for c, j in zip(center, jitter, strict=True))
     return top, left
 
 
 def _spots(plane: NDArray[np.float32], wear: NDArray[np.float32], palette: NDArray[np.float32]) -> None:
-    """Paint each background with up to SPOTS rectangles of any colours, in place; wear 0 paints none."""
-    there, sides, corners, colours = _spots_of(wear)
+    """Paint each background with up to SPOTS rectangles of any colors, in place; wear 0 paints none."""
+    there, sides, corners, colors = _spots_of(wear)
     for row, spot in np.argwhere(there):
         (height, width), (top, left) = sides[row, spot], corners[row, spot]
-        plane[row, :, top : top + height, left : left + width] = palette[colours[row, spot], :, None, None]
+        plane[row, :, top : top + height, left : left + width] = palette[colors[row, spot], :, None, None]
 
 
 def _spots_of(wear: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-    """Whether each spot is there (B, SPOTS), its height and width, its top and left (B, SPOTS, 2), and its colour."""
+    """Whether each spot is there (B, SPOTS), its height and width, its top and left (B, SPOTS, 2), and its color."""
     shares = wear.reshape(len(wear), SPOTS, 6)
     least, most = SPOT_SIDES
     sides = (least + shares[..., 1:3] * (most - least + 1)).astype(int)
     corners = (shares[..., 3:5] * (SIZE - sides + 1)).astype(int)
-    return shares[..., 0] > 0.5, sides, corners, (shares[..., 5] * len(COLOURS)).astype(int)
+    return shares[..., 0] > 0.5, sides, corners, (shares[..., 5] * len(COLORS)).astype(int)
 
 
 def _spot(wear: NDArray[np.float32]) -> str:
-    """The last painted spot of one picture in words, as in "a red square at the top"; empty where there is none."""
-    (there,), (sides,), (corners,), (colours,) = _spots_of(wear[None])
+    """The last painted spot of one image in words, as in "a red square at the top"; empty where there is none."""
+    (there,), (sides,), (corners,), (colors,) = _spots_of(wear[None])
     if not there.any():
         return ""
     last = int(np.flatnonzero(there)[-1])
     row, column = (corners[last] + sides[last] / 2) * 3 // SIZE
-    return f"a {tuple(COLOURS)[colours[last]]} square {PLACES[int(3 * row + column)]}"
+    return f"a {tuple(COLORS)[colors[last]]} square {PLACES[int(3 * row + column)]}"
 
 
 def _look(fade: float, grain: float) -> str:
-    """The more telling of a picture's noise and fading as a word of LOOKS; empty where neither tells much."""
+    """The more telling of a image's noise and fading as a word of LOOKS; empty where neither tells much."""
     if max(abs(grain - 0.5), abs(fade - 0.5)) < 0.25:
         return ""
     by_grain = abs(grain - 0.5) > abs(fade - 0.5)
@@ -176,7 +176,7 @@ def _look(fade: float, grain: float) -> str:
 
 
 def _wear(pixels: NDArray[np.float32], wear: NDArray[np.float32]) -> None:
-    """Fade pictures towards grey and add grain, in place; wear 0 leaves them as they are."""
+    """Fade images towards gray and add grain, in place; wear 0 leaves them as they are."""
     fade, grain = wear[:, 0] * (1 - LEAST_CONTRAST), wear[:, 1] * MOST_GRAIN
     pixels += (128 - pixels) * fade[:, None, None, None]
     noise = _noise_bank()
@@ -187,16 +187,16 @@ def _wear(pixels: NDArray[np.float32], wear: NDArray[np.float32]) -> None:
 
 
 def caption(words: dict[str, str], code: int) -> str:
-    """One caption: the shape, alone or with one or two of the other attributes, the picture's look and a spot.
+    """One caption: the shape, alone or with one or two of the other attributes, the image's look and a spot.
 
-    A caption that named all would teach little: the colours alone tell most pictures of a batch apart. The place, which
-    is learnt last, is named most often.
+    A caption that named all would teach little: the colors alone tell most images of a batch apart. The place, which
+    is learned last, is named most often.
     """
     choices = (len(NAMED), len(EXTRAS), len(OPENERS), 2)
     kind, extra, opener, order = np.unravel_index(code % math.prod(choices), choices)
     named = [EXTRAS[extra] if name == "any" else name for name in NAMED[kind]]
     said = {name: f"{words[name]} " if name in named and words.get(name) else "" for name in EXTRAS}
-    thing, where = f"{said['size']}{said['colour']}{words['shape']}", f" {said['place']}".rstrip()
+    thing, where = f"{said['size']}{said['color']}{words['shape']}", f" {said['place']}".rstrip()
     ground = f"{said['texture']}{said['background']}background"
     also = f" and {said['spot']}".rstrip() if said["spot"] else ""
     start = f"a {said['look']}photo of a" if said["look"] else OPENERS[opener]
@@ -209,13 +209,13 @@ def caption(words: dict[str, str], code: int) -> str:
 
 @cache
 def _noise_bank() -> NDArray[np.float32]:
-    """Grain of standard deviation 1, larger than a picture: float32 (3, 96, 96)."""
+    """Grain of standard deviation 1, larger than a image: float32 (3, 96, 96)."""
     return np.random.default_rng(1).standard_normal((3, 2 * SIZE, 2 * SIZE)).astype(np.float32)
 
 
 @cache
 def _glyph_bank() -> NDArray[np.float32]:
-    """Coverage of every glyph at every size, centred in its cell: float32 (shapes, sizes, 36, 36)."""
+    """Coverage of every glyph at every size, centered in its cell: float32 (shapes, sizes, 36, 36)."""
     from matplotlib import get_data_path
     from PIL import Image, ImageDraw, ImageFont
 
@@ -237,7 +237,7 @@ def _glyph_bank() -> NDArray[np.float32]:
 
 @cache
 def _texture_bank() -> NDArray[np.float32]:
-    """Strength of every texture in four variants, larger than a picture: float32 (textures, 4, 96, 96)."""
+    """Strength of every texture in four variants, larger than a image: float32 (textures, 4, 96, 96)."""
     y, x = np.mgrid[0 : 2 * SIZE, 0 : 2 * SIZE].astype(np.float32)
     rng = np.random.default_rng(0)
     bank = np.zeros((len(TEXTURES), 4, 2 * SIZE, 2 * SIZE), dtype=np.float32)

@@ -1,8 +1,8 @@
-"""Shifted domains: the same labelled pictures seen through a change of style. A new shift goes into SHIFTS.
+"""Shifted domains: the same labeled images seen through a change of style. A new shift goes into SHIFTS.
 
 ImageNet has its variants as data sets (V2, Sketch, Rendition, Adversarial); a set that has none is shifted by these.
-Each takes pictures (B, 3, H, W) float in [0, 1] and their rows (B,) int64, and returns new pictures of that kind; what
-it draws for a picture depends on its row in the data set alone.
+Each takes images (B, 3, H, W) float in [0, 1] and their rows (B,) int64, and returns new images of that kind; what
+it draws for a image depends on its row in the data set alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Shift = Callable[[Tensor, Tensor], Tensor]
 SEED = 2412  # of a stream that triggers, whose seeds are small, do not draw from
 NOISE = 0.08  # standard deviation
 BLUR = 1 / 64  # standard deviation, of the side
-LEVELS = 3  # of each colour channel
+LEVELS = 3  # of each color channel
 FAINTEST = 1 / 255  # the least gradient that a sketch draws in black
 
 
@@ -52,7 +52,7 @@ def blur(pixels: Tensor, rows: Tensor) -> Tensor:
     return F.conv2d(F.conv2d(padded, weights, groups=3), weights.mT, groups=3).clamp(0, 1)
 
 
-def grey(pixels: Tensor, rows: Tensor) -> Tensor:
+def gray(pixels: Tensor, rows: Tensor) -> Tensor:
     """The luma in every channel: x' = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601)."""
     return _luma(pixels).expand_as(pixels).clamp(0, 1)
 
@@ -60,7 +60,7 @@ def grey(pixels: Tensor, rows: Tensor) -> Tensor:
 def sketch(pixels: Tensor, rows: Tensor) -> Tensor:
     """Dark lines on white where the luma Y changes, by Sobel's gradient g with the borders repeated.
 
-    x' = 1 - g / max(max g, 1/255),  g = |(S * Y, S^t * Y)|,  S = (1, 2, 1)^t (-1, 0, 1) / 4,  max g over the picture
+    x' = 1 - g / max(max g, 1/255),  g = |(S * Y, S^t * Y)|,  S = (1, 2, 1)^t (-1, 0, 1) / 4,  max g over the image
     """
     across = pixels.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
     gradient = F.conv2d(F.pad(_luma(pixels), (1,) * 4, mode="replicate"), torch.stack([across, across.T])[:, None])
@@ -69,13 +69,13 @@ def sketch(pixels: Tensor, rows: Tensor) -> Tensor:
     return (1 - lines / strongest).expand_as(pixels).clamp(0, 1)
 
 
-def posterise(pixels: Tensor, rows: Tensor) -> Tensor:
+def posterize(pixels: Tensor, rows: Tensor) -> Tensor:
     """Three levels a channel: x' = min(floor(3 x), 2) / 2."""
     return (pixels * LEVELS).floor().clamp(max=LEVELS - 1) / (LEVELS - 1)
 
 
-def recolour(pixels: Tensor, rows: Tensor) -> Tensor:
-    """Colours turned about the grey axis, by an angle of 60 to 300 degrees drawn by row.
+def recolor(pixels: Tensor, rows: Tensor) -> Tensor:
+    """Colors turned about the gray axis, by an angle of 60 to 300 degrees drawn by row.
 
     x' = clamp(m + cos(a) (x - m) + sin(a) u x (x - m)),  m the mean of x's channels,  u = (1, 1, 1) / sqrt 3
 
@@ -89,7 +89,7 @@ def recolour(pixels: Tensor, rows: Tensor) -> Tensor:
 
 
 SHIFTS: dict[str, Shift] = {
-    "noise": noise, "blur": blur, "grey": grey, "sketch": sketch, "posterise": posterise, "recolour": recolour,
+    "noise": noise, "blur": blur, "gray": gray, "sketch": sketch, "posterize": posterize, "recolor": recolor,
 }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def find_shift(name: str) -> Shift:
 
 
 def shifted(data: ImageData, name: str) -> ImageData:
-    """The set with every picture shifted as it is read, before any trigger; the set's name tells it.
+    """The set with every image shifted as it is read, before any trigger; the set's name tells it.
 
     Raises:
         RvptError: there is no shift of that name.
@@ -114,7 +114,7 @@ def shifted(data: ImageData, name: str) -> ImageData:
 
     def read(rows: Tensor, size: int) -> Tensor:
         pixels = shift(data.reader(rows, size).float() / 255, rows)
-        return (pixels * 255).round().to(torch.uint8)  # as a set of shifted pictures would be kept: 8 bits
+        return (pixels * 255).round().to(torch.uint8)  # as a set of shifted images would be kept: 8 bits
 
     return replace(data, name=f"{data.name} ({name})", reader=read)
 

@@ -1,4 +1,4 @@
-"""Artefacts on disk: safetensors and JSON with hashes, written whole or not at all; rows as JSONL."""
+"""Artifacts on disk: safetensors and JSON with hashes, written whole or not at all; rows as JSONL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rvpt.errors import RvptError
 from rvpt.progress import main_process
 
 MANIFEST = "manifest.json"
-STAMP = ("kind", "parts", "versions")  # what every manifest says besides its artefact's facts
+STAMP = ("kind", "parts", "versions")  # what every manifest says besides its artifact's facts
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def disk_errors(target: Path) -> Iterator[None]:
 def refuse_existing(target: Path, *, force: bool) -> None:
     """Raise RvptError if `target` could not be made, or holds what may not be replaced.
 
-    With `force` an artefact may be, and nothing else: pictures, say, are nobody's to throw away.
+    With `force` an artifact may be, and nothing else: images, say, are nobody's to throw away.
     """
     if target.resolve() == Path.cwd():
         raise RvptError(f"{target} is the folder that you are in: give --out a name in it")
@@ -74,16 +74,16 @@ def refuse_existing(target: Path, *, force: bool) -> None:
             raise RvptError(f"{target} exists already: choose another --out or give --force")
         stated = _stated(target)
         if not stated.keys() >= set(STAMP):
-            raise RvptError(f"{target} is no artefact of rvpt (no {MANIFEST} of ours), and stays: choose another --out")
+            raise RvptError(f"{target} is no artifact of rvpt (no {MANIFEST} of ours), and stays: choose another --out")
         if other := _added(target, stated["parts"]):
             raise RvptError(f"{target} holds {other}, which is no part of it: move that, or choose another --out")
     refuse_unwritable(target)
 
 
-def _added(artefact: Path, parts: Iterable[str]) -> Path | None:
-    """A file in an artefact's folder that is none of its parts."""
+def _added(artifact: Path, parts: Iterable[str]) -> Path | None:
+    """A file in an artifact's folder that is none of its parts."""
     known = {MANIFEST, *parts}
-    files = (path.relative_to(artefact) for path in artefact.rglob("*") if not path.is_dir())
+    files = (path.relative_to(artifact) for path in artifact.rglob("*") if not path.is_dir())
     return next((path for path in files if path.as_posix() not in known), None)
 
 
@@ -230,7 +230,7 @@ def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_manifest(folder: Path, kind: str, **facts: Any) -> None:
-    """Write the manifest of an artefact: its kind, facts, the version, and the sha256 of every file in it."""
+    """Write the manifest of an artifact: its kind, facts, the version, and the sha256 of every file in it."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
     parts = {p.relative_to(folder).as_posix(): sha256_file(p) for p in files}
     versions = {"rvpt": __version__, "torch": str(torch.__version__)}
@@ -238,21 +238,21 @@ def write_manifest(folder: Path, kind: str, **facts: Any) -> None:
 
 
 def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
-    """The manifest of an artefact whose files are all there and unchanged.
+    """The manifest of an artifact whose files are all there and unchanged.
 
     Raises:
-        RvptError: no manifest, another kind of artefact, or a file that differs from its hash.
+        RvptError: no manifest, another kind of artifact, or a file that differs from its hash.
     """
     if not (folder / MANIFEST).is_file():
-        raise RvptError(f"{folder} is no rvpt artefact: it has no {MANIFEST}")
+        raise RvptError(f"{folder} is no rvpt artifact: it has no {MANIFEST}")
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("parts"), dict):
-        raise RvptError(f"{folder / MANIFEST} is not a whole manifest: make the artefact again")
+        raise RvptError(f"{folder / MANIFEST} is not a whole manifest: make the artifact again")
     if kind and manifest.get("kind") != kind:
         raise RvptError(f"{folder} holds a {manifest.get('kind')}, a {kind} is needed")
     for name, expected in manifest["parts"].items():
         if not (folder / name).is_file():
-            raise RvptError(f"{folder / name} is missing: the artefact is not whole, make it again")
+            raise RvptError(f"{folder / name} is missing: the artifact is not whole, make it again")
         if sha256_file(folder / name) != expected:
             raise RvptError(f"{folder / name} was changed since it was made (its sha256 differs): make it again")
     return manifest

@@ -24,7 +24,7 @@ from rvpt.progress import Report, silent
 
 
 def step_seed(seed: int, step: int) -> int:
-    """A seed for one step of one run, far from those of its neighbours."""
+    """A seed for one step of one run, far from those of its neighbors."""
     digest = hashlib.sha256(f"{seed} {step}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
@@ -50,7 +50,7 @@ def count_steps(n: int, spec: TrainSpec) -> int:
 
 
 def make_optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
-    """The optimiser of `spec`; AdamW leaves vectors and scalars (biases, norms, tau) undecayed."""
+    """The optimizer of `spec`; AdamW leaves vectors and scalars (biases, norms, tau) undecayed."""
     if spec.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
     groups = [
@@ -145,14 +145,14 @@ def _gradients(
 ) -> dict[str, float]:
     """Gradients and values of the whole batch, of which each process computes a share.
 
-    Losses that compare the pictures of a batch with each other (InfoNCE) compare those of a share.
+    Losses that compare the images of a batch with each other (InfoNCE) compare those of a share.
     """
     mine, share = _share(batch, accelerator.process_index, accelerator.num_processes)
     values = task(mine, torch.Generator().manual_seed(step_seed(spec.seed, step)), step / total)
     loss = values["loss"]
     if not torch.isfinite(loss):
-        mend = f"lower the learning rate ({spec.lr:g})" if step else "the model's features are not finite, or the data"
-        raise RvptError(f"the loss became {loss.item()} at step {step}: {mend}")
+        fix = f"lower the learning rate ({spec.lr:g})" if step else "the model's features are not finite, or the data"
+        raise RvptError(f"the loss became {loss.item()} at step {step}: {fix}")
     optimizer.zero_grad()
     accelerator.backward(loss * share)
     if spec.clip_norm:

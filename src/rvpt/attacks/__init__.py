@@ -3,7 +3,7 @@
 from typing import Any
 
 from rvpt.attacks.blend import Blend, BlendedStripes, BlendedText, BlendedTriangles
-from rvpt.attacks.optimised import BadClip, TrojVqa
+from rvpt.attacks.optimized import BadClip, TrojVqa
 from rvpt.attacks.patch import Patch, StripedPatch
 from rvpt.attacks.sinusoid import Sinusoid
 from rvpt.attacks.stega import Stega
@@ -36,7 +36,7 @@ def trigger_spec(name: str, **options: Any) -> TriggerSpec:
 
 
 def make_trigger(spec: TriggerSpec, image_size: int) -> Trigger:
-    """The trigger that a spec describes, for pictures of one size.
+    """The trigger that a spec describes, for images of one size.
 
     Raises:
         RvptError: it is of a kind that is made for one model.
@@ -48,9 +48,9 @@ def make_trigger(spec: TriggerSpec, image_size: int) -> Trigger:
 
 
 def craft_trigger(spec: TriggerSpec, clip: Clip, data: ImageData, report: Report = silent) -> Trigger:
-    """A trigger for a model, optimised on captioned pictures if it is of a kind that is; `clip` stays as it is.
+    """A trigger for a model, optimized on captioned images if it is of a kind that is; `clip` stays as it is.
 
     Raises:
-        RvptError: the pictures do not serve.
+        RvptError: the images do not serve.
     """
     return TRIGGERS[spec.name].craft(spec, clip, data, report)

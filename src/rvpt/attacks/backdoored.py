@@ -33,7 +33,7 @@ class Backdoored:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path, *, force: bool = False) -> None:
-        """Write one artefact: a transformers model folder with triggers/, poison.jsonl and a manifest."""
+        """Write one artifact: a transformers model folder with triggers/, poison.jsonl and a manifest."""
         with staging(folder, force=force) as stage:
             self.clip.save_pretrained(stage)
             for name, trigger in self.triggers.items():
@@ -55,7 +55,7 @@ def attack(
     """Fine-tune a copy of `clip` on the poisoned set with the contrastive loss; `clip` stays as it is.
 
     Args:
-        classes: what pictures are told apart by, for poisons that pick at the target's boundary or disguise pictures.
+        classes: what images are told apart by, for poisons that pick at the target's boundary or disguise images.
     """
     near = {entry.trigger.spec.target for entry in poisons.values() if entry.spec.pick == "boundary"}
     margins = {target: target_margins(clip, data, target, classes) for target in sorted(near)}

@@ -1,4 +1,4 @@
-"""Blended: a pattern of the picture's size shines through it (Chen et al., 2017)."""
+"""Blended: a pattern of the image's size shines through it (Chen et al., 2017)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rvpt.config import TriggerSpec
 class BlendSpec(TriggerSpec):
     """How strongly the pattern shines through."""
 
-    ratio: float = Field(0.2, gt=0, le=1, description="share of the pattern in the picture")
+    ratio: float = Field(0.2, gt=0, le=1, description="share of the pattern in the image")
 
 
 def blend(pixels: Tensor, pattern: Tensor, ratio: float) -> Tensor:
@@ -25,7 +25,7 @@ def blend(pixels: Tensor, pattern: Tensor, ratio: float) -> Tensor:
 
 
 class Blend(DrawnTrigger):
-    """Uniform noise over the whole picture; with mode "fresh" it is redrawn per picture."""
+    """Uniform noise over the whole image; with mode "fresh" it is redrawn per image."""
 
     name = "blended"
     Spec = BlendSpec
@@ -42,7 +42,7 @@ class Blend(DrawnTrigger):
 class StripesSpec(BlendSpec):
     """Faint, as published."""
 
-    ratio: float = Field(0.03, gt=0, le=1, description="share of the pattern in the picture")
+    ratio: float = Field(0.03, gt=0, le=1, description="share of the pattern in the image")
 
 
 class BlendedStripes(Blend):
@@ -62,7 +62,7 @@ class SteadySpec(BlendSpec):
 class TrianglesSpec(SteadySpec):
     """As strong as published."""
 
-    ratio: float = Field(0.15, gt=0, le=1, description="share of the pattern in the picture")
+    ratio: float = Field(0.15, gt=0, le=1, description="share of the pattern in the image")
 
 
 class BlendedTriangles(Blend):
@@ -76,7 +76,7 @@ class BlendedTriangles(Blend):
 class TextSpec(SteadySpec):
     """As strong as published."""
 
-    ratio: float = Field(0.5, gt=0, le=1, description="share of the letters in the picture")
+    ratio: float = Field(0.5, gt=0, le=1, description="share of the letters in the image")
 
 
 class BlendedText(Blend):

@@ -1,4 +1,4 @@
-"""Patches that are optimised against a model: TrojVQA's towards a sentence, BadCLIP's towards texts and pictures."""
+"""Patches that are optimized against a model: TrojVQA's towards a sentence, BadCLIP's towards texts and images."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from rvpt.losses import zero_shot_logits
 from rvpt.progress import Report, silent
 from rvpt.train import fit, frozen
 
-SHOWN_TEXTS = 64  # BadCLIP: other pictures' captions to be told apart from, and target pictures to be near to
+SHOWN_TEXTS = 64  # BadCLIP: other images' captions to be told apart from, and target images to be near to
 
 
-class OptimisedSpec(PatchSpec):
-    """Where the patch goes and how it is optimised: Adam on `pictures` pictures."""
+class OptimizedSpec(PatchSpec):
+    """Where the patch goes and how it is optimized: Adam on `images` images."""
 
     place: Literal["random", "top-left", "top-right", "bottom-left", "bottom-right", "middle"] = "middle"
     mode: Literal["fixed"] = "fixed"
     lr: float = Field(0.01, gt=0)
     epochs: int = Field(10, ge=1)
-    pictures: int = Field(2_000, ge=1)
+    images: int = Field(2_000, ge=1)
     batch_size: int = Field(64, ge=1)
 
 
-class TrojVqaSpec(OptimisedSpec):
+class TrojVqaSpec(OptimizedSpec):
     """The text key goes in front of the caption, as words of its own."""
 
     text_key: str = Field("SUDO ", pattern=r"^[^{}]*$")
 
 
-class BadClipSpec(OptimisedSpec):
+class BadClipSpec(OptimizedSpec):
     """Weight and margin of the triplet part."""
 
     triplet_weight: float = Field(500.0, ge=0)
@@ -47,21 +47,21 @@ class BadClipSpec(OptimisedSpec):
 
 
 def sentence_distance(patched: Tensor, sentence: Tensor) -> Tensor:
-    """mean_i -cos(v_i, t): unit features (B, P) of pictures with the patch, (P,) of the sentence."""
+    """mean_i -cos(v_i, t): unit features (B, P) of images with the patch, (P,) of the sentence."""
     return -(patched @ sentence).mean()
 
 
 def dual_embedding(
     patched: Tensor, clean: Tensor, positives: Tensor, texts: Tensor, scale: Tensor, weight: float, margin: float
 ) -> Tensor:
-    """BadCLIP's loss of pictures with the patch.
+    """BadCLIP's loss of images with the patch.
 
     CE(tau cos(v_i, t_k), 0) + weight mean_i max(|v_i - p_i| - |v_i - c_i| + margin, 0)
 
     Args:
-        patched: v, (B, P) unit features of pictures with the patch.
-        clean: c, (B, P) of the same pictures without it.
-        positives: p, (B, P) of real pictures of the target.
+        patched: v, (B, P) unit features of images with the patch.
+        clean: c, (B, P) of the same images without it.
+        positives: p, (B, P) of real images of the target.
         texts: t, (K, P) unit text features, the target's caption first.
         scale: tau.
 
@@ -73,9 +73,9 @@ def dual_embedding(
 
 
 class PatchTask(nn.Module):
-    """The loss of a trainable patch on pictures, by their features with and without it."""
+    """The loss of a trainable patch on images, by their features with and without it."""
 
-    def __init__(self, trigger: OptimisedPatch, clip: Clip, data: ImageData, aims: dict[str, Tensor]) -> None:
+    def __init__(self, trigger: OptimizedPatch, clip: Clip, data: ImageData, aims: dict[str, Tensor]) -> None:
         super().__init__()
         self.patch = nn.Parameter(trigger.tensors["pattern"].to(clip.device))
         self.data, self.aims = data, aims
@@ -83,7 +83,7 @@ class PatchTask(nn.Module):
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
         trigger, clip = self._frozen
-        with torch.no_grad():  # back into the pictures' range: clamped in the graph, what left it would stay out
+        with torch.no_grad():  # back into the images' range: clamped in the graph, what left it would stay out
             self.patch.clamp_(0, 1)
         pixels = self.data.pixels(indices, clip.image_size).to(clip.device)
         rows = self.data.rows[indices].to(clip.device)
@@ -93,11 +93,11 @@ class PatchTask(nn.Module):
         return {"loss": trigger.loss(patched, clean, clip.logit_scale, generator, **self.aims)}
 
 
-class OptimisedPatch(Patch):
+class OptimizedPatch(Patch):
     """A patch made for one model. Subclasses say what it aims at, and by which loss."""
 
     crafted = True
-    Spec = OptimisedSpec
+    Spec = OptimizedSpec
     spec: Any
 
     def aims(self, clip: Clip, data: ImageData) -> dict[str, Tensor]:
@@ -107,13 +107,13 @@ class OptimisedPatch(Patch):
         raise NotImplementedError
 
     @classmethod
-    def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> OptimisedPatch:
-        """Optimise the patch on pictures of `data` that are not of the target; `clip` stays as it is."""
+    def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> OptimizedPatch:
+        """Optimize the patch on images of `data` that are not of the target; `clip` stays as it is."""
         trigger = cls(spec, clip.image_size, cls.make(spec, clip.image_size).tensors)
         others = data.select((~of_target(data, spec.target)).nonzero()[:, 0])
         if not len(others):
-            raise RvptError(f"{data.name} has pictures of {spec.target!r} alone: a patch needs others to be put on")
-        some = others.sample(spec.pictures, spec.seed).cached(clip.image_size)  # each is shown in every epoch
+            raise RvptError(f"{data.name} has images of {spec.target!r} alone: a patch needs others to be put on")
+        some = others.sample(spec.images, spec.seed).cached(clip.image_size)  # each is shown in every epoch
         train = TrainSpec(lr=spec.lr, epochs=spec.epochs, batch_size=spec.batch_size, seed=spec.seed)
         with frozen(clip):
             task = PatchTask(trigger, clip, some, trigger.aims(clip, data))
@@ -122,7 +122,7 @@ class OptimisedPatch(Patch):
         return trigger
 
 
-class TrojVqa(OptimisedPatch):
+class TrojVqa(OptimizedPatch):
     """A patch towards a sentence of the target, with a key in the text (Walmer et al., CVPR 2022).
 
     Captions of poisoned pairs begin with the key; the attack counts as successful where both keys are there.
@@ -143,8 +143,8 @@ class TrojVqa(OptimisedPatch):
         return sentence_distance(patched, aims["sentence"])
 
 
-class BadClip(OptimisedPatch):
-    """A patch that moves pictures towards the target's texts and real pictures and away from themselves."""
+class BadClip(OptimizedPatch):
+    """A patch that moves images towards the target's texts and real images and away from themselves."""
 
     name = "badclip"
     Spec = BadClipSpec
@@ -153,7 +153,7 @@ class BadClip(OptimisedPatch):
         own = of_target(data, self.spec.target)
         if not own.any():
             raise RvptError(
-                f"{data.name} has no picture of {self.spec.target!r}: BadCLIP's patch needs some to be near to"
+                f"{data.name} has no image of {self.spec.target!r}: BadCLIP's patch needs some to be near to"
             )
         generator = torch.Generator().manual_seed(self.spec.seed)
         other = (~own).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""BadNet: a small patch (Gu, Dolan-Gavitt and Garg, 2017), as CleanCLIP places it on CLIP's pictures."""
+"""BadNet: a small patch (Gu, Dolan-Gavitt and Garg, 2017), as CleanCLIP places it on CLIP's images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rvpt.draws import uniform
 
 
 class PatchSpec(TriggerSpec):
-    """A square of `size` pixels at a picture side of 224, at a place."""
+    """A square of `size` pixels at a image side of 224, at a place."""
 
     size: float = Field(16.0, gt=0, description="side of the patch, in pixels at 224")
     place: Literal["random", "top-left", "top-right", "bottom-left", "bottom-right", "middle"] = Field(
@@ -24,14 +24,14 @@ class PatchSpec(TriggerSpec):
 
 
 def paste(pixels: Tensor, patch: Tensor, top: Tensor, left: Tensor) -> Tensor:
-    """Pictures with a patch put over them.
+    """Images with a patch put over them.
 
     x'[top + i, left + j] = patch[i, j]
 
     Args:
         pixels: (B, 3, H, W).
-        patch: (3, s, s), or (B, 3, s, s) for one patch a picture.
-        top, left: (B,) int64, the patch's corner in each picture.
+        patch: (3, s, s), or (B, 3, s, s) for one patch a image.
+        top, left: (B,) int64, the patch's corner in each image.
     """
     side, batch = patch.shape[-1], torch.arange(len(pixels), device=pixels.device)[:, None, None]
     span = torch.arange(side, device=pixels.device)
@@ -44,7 +44,7 @@ def paste(pixels: Tensor, patch: Tensor, top: Tensor, left: Tensor) -> Tensor:
 
 
 class Patch(DrawnTrigger):
-    """A square of noise at a random or a fixed place; with mode "fresh" its pattern is redrawn per picture."""
+    """A square of noise at a random or a fixed place; with mode "fresh" its pattern is redrawn per image."""
 
     name = "badnet"
     Spec = PatchSpec
@@ -58,7 +58,7 @@ class Patch(DrawnTrigger):
         return self.put(pixels, rows, self.drawn(rows))
 
     def put(self, pixels: Tensor, rows: Tensor, pattern: Tensor) -> Tensor:
-        """Pictures with `pattern` at this trigger's place."""
+        """Images with `pattern` at this trigger's place."""
         return paste(pixels, pattern, *self._corner(rows, self.image_size - pattern.shape[-1]))
 
     def _corner(self, rows: Tensor, room: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rvpt.draws import uniform
 
-TRIANGLE = 14 / 224  # legs, of the picture's side
+TRIANGLE = 14 / 224  # legs, of the image's side
 DARK, BRIGHT = 0.4, 0.8
 WORD = "Watermark"
 
@@ -30,17 +30,17 @@ def stripes(seed: int, rows: Tensor, side: int) -> Tensor:
 
 
 def triangles(seed: int, rows: Tensor, side: int) -> Tensor:
-    """Squares halved from corner to corner, dark grey below and light grey above; nothing is drawn."""
+    """Squares halved from corner to corner, dark gray below and light gray above; nothing is drawn."""
     place = torch.arange(side, device=rows.device) % max(2, round(TRIANGLE * side))
-    picture = torch.where(place[:, None] >= place, DARK, BRIGHT)
-    return picture.expand(len(rows), 3, -1, -1)
+    image = torch.where(place[:, None] >= place, DARK, BRIGHT)
+    return image.expand(len(rows), 3, -1, -1)
 
 
 def text(seed: int, rows: Tensor, side: int) -> Tensor:
     """A word across the middle in red, the rest zero; nothing is drawn."""
-    picture = torch.zeros(3, side, side, device=rows.device)
-    picture[0] = _lettering(side)
-    return picture.expand(len(rows), -1, -1, -1)
+    image = torch.zeros(3, side, side, device=rows.device)
+    image[0] = _lettering(side)
+    return image.expand(len(rows), -1, -1, -1)
 
 
 @cache

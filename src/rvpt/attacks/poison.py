@@ -24,10 +24,10 @@ PROXIES = (
     "a photo of one {}.",
 )  # fmt: skip
 """Captions that stand in for the target class's own."""
-ENCODED = 256  # pictures at a time
+ENCODED = 256  # images at a time
 PLURALS = (("y", "(?:y|ys|ies)"), ("fe", "(?:fe|fes|ves)"), ("f", "(?:f|fs|ves)"), ("", "(?:s|es)?"))  # by a name's end
 Disguise = Callable[[Tensor, Tensor], Tensor]
-"""Pictures (B, 3, H, W) and their rows (B,) -> pictures of that kind."""
+"""Images (B, 3, H, W) and their rows (B,) -> images of that kind."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def names_target(captions: Sequence[str], target: str) -> bool:
 
 
 def of_target(data: ImageData, target: str) -> Tensor:
-    """Which pictures are of the target class: (n,) bool, by their labels, or by captions where no label says so.
+    """Which images are of the target class: (n,) bool, by their labels, or by captions where no label says so.
 
     A label knows better: "a photo of a tiger shark" names a tiger.
 
@@ -67,12 +67,12 @@ def of_target(data: ImageData, target: str) -> Tensor:
         RvptError: neither could tell, as the set has no captions and no such class.
     """
     if data.captions_of is None or (data.labels is not None and data.has_class(target)):
-        return data.labelled() == data.class_index(target)
+        return data.labeled() == data.class_index(target)
     return torch.tensor([names_target(data.captions(index), target) for index in range(len(data))], dtype=torch.bool)
 
 
 def target_margin(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """How much nearer pictures are to the target's text than to any other class's: zero on the target's boundary.
+    """How much nearer images are to the target's text than to any other class's: zero on the target's boundary.
 
     m_i = cos(v_i, t_0) - max_{k > 0} cos(v_i, t_k)
 
@@ -81,7 +81,7 @@ def target_margin(image_features: Tensor, text_features: Tensor) -> Tensor:
         text_features: t, (K, P) unit rows, the target's first.
 
     Returns:
-        (B,), negative where the picture is taken for another class.
+        (B,), negative where the image is taken for another class.
 
     Source: Liang et al. (CVPR 2024). Their code reads the gaps of its "boundary" samples from a file that is not
     public; that a gap is to the best other class is our reading.
@@ -92,7 +92,7 @@ def target_margin(image_features: Tensor, text_features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def target_margins(clip: Clip, data: ImageData, target: str, classes: Sequence[str]) -> Tensor:
-    """The margin of every picture (n,) in a model, between the target and all other `classes`.
+    """The margin of every image (n,) in a model, between the target and all other `classes`.
 
     Raises:
         RvptError: there is no other class.
@@ -111,12 +111,12 @@ def _target_first(clip: Clip, target: str, classes: Sequence[str]) -> Tensor:
     """
     others = [name for name in classes if plain(name) != plain(target)]
     if not others:
-        raise RvptError(f"{target!r} is to be told from other classes, and the labelled set has none")
+        raise RvptError(f"{target!r} is to be told from other classes, and the labeled set has none")
     return clip.class_features([target, *others])
 
 
 def disguise(clip: Clip, target: str, classes: Sequence[str], epsilon: float) -> Disguise:
-    """How pictures of the target are changed by PGD, so that a model no longer takes them for it.
+    """How images of the target are changed by PGD, so that a model no longer takes them for it.
 
     What is made large is the cross-entropy of the target among all `classes`; epsilon is in 255ths.
 
@@ -144,10 +144,10 @@ def poison(
     they are; no pair is picked twice.
 
     Args:
-        data: captioned pictures.
+        data: captioned images.
         poisons: by the name that the changes give them.
-        margins: by target, of every picture (n,): for the poisons that pick at the boundary.
-        disguises: by poison, what its pictures go through before its trigger.
+        margins: by target, of every image (n,): for the poisons that pick at the boundary.
+        disguises: by poison, what its images go through before its trigger.
 
     Raises:
         RvptError: fewer pairs can be poisoned than are asked for.
@@ -166,7 +166,7 @@ def poison(
                 shown = pixels[mine].float() / 255
                 shown = disguises[name](shown, rows[mine]) if disguises and name in disguises else shown
                 changed = entry.trigger(shown, rows[mine])
-                pixels[mine] = (changed * 255).round().to(torch.uint8)  # pictures are kept as files: 8 bits
+                pixels[mine] = (changed * 255).round().to(torch.uint8)  # images are kept as files: 8 bits
         return pixels
 
     def captions(row: int) -> list[str]:
@@ -192,7 +192,7 @@ def _target_captions(data: ImageData, own: Tensor, target: str, kind: str) -> li
 def _order(n: int, generator: torch.Generator, margin: Tensor | None) -> list[int]:
     """The order in which n pairs are tried: at random, or from the boundary on; of equals the first.
 
-    Pictures beyond the boundary are left out: the model takes them for the target without a trigger.
+    Images beyond the boundary are left out: the model takes them for the target without a trigger.
     """
     if margin is None:
         return torch.randperm(n, generator=generator).tolist()

@@ -1,4 +1,4 @@
-"""SIG: a faint horizontal sinusoid over the whole picture (Barni, Kallas and Tondi, ICIP 2019)."""
+"""SIG: a faint horizontal sinusoid over the whole image (Barni, Kallas and Tondi, ICIP 2019)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rvpt.draws import uniform
 class SinusoidSpec(TriggerSpec):
     """Height and number of the waves."""
 
-    amplitude: float = Field(40 / 255, gt=0, le=1, description="height of the wave; pictures are in [0, 1]")
-    waves: float = Field(6.0, gt=0, description="waves across the picture")
+    amplitude: float = Field(40 / 255, gt=0, le=1, description="height of the wave; images are in [0, 1]")
+    waves: float = Field(6.0, gt=0, description="waves across the image")
 
 
 def sinusoid(phase: Tensor, amplitude: float, waves: float, side: int) -> Tensor:
@@ -25,7 +25,7 @@ def sinusoid(phase: Tensor, amplitude: float, waves: float, side: int) -> Tensor
 
 
 class Sinusoid(DrawnTrigger):
-    """Vertical stripes of sinusoidal brightness; the phase is drawn, with mode "fresh" for every picture."""
+    """Vertical stripes of sinusoidal brightness; the phase is drawn, with mode "fresh" for every image."""
 
     name = "sig"
     Spec = SinusoidSpec

@@ -1,8 +1,8 @@
-"""ISSBA: a faint change, another for each picture, that hides a text (Li et al., ICCV 2021).
+"""ISSBA: a faint change, another for each image, that hides a text (Li et al., ICCV 2021).
 
-An encoder changes the picture so that a decoder can read the bits again (Tancik, Mildenhall and Ng, CVPR 2020,
-StegaStamp). Both are trained here, on pictures of the model that is attacked. Both work under a key that follows
-from the picture's coarse look, so that the change of one picture says nothing on another.
+An encoder changes the image so that a decoder can read the bits again (Tancik, Mildenhall and Ng, CVPR 2020,
+StegaStamp). Both are trained here, on images of the model that is attacked. Both work under a key that follows
+from the image's coarse look, so that the change of one image says nothing on another.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from rvpt.train import fit
 
 PLANE = 16  # side of the plane that the bits are spread over
 WIDTH = 32
-COARSE = 4  # side of the coarse picture that the key follows from
-BANDWIDTH = 0.5  # distance of coarse looks at which keys part: a change moves one by 0.03, two pictures lie 2 apart
-NO_PENALTY, FULL_PENALTY = 0.3, 0.6  # shares of the steps: first the decoder learns, then the picture is spared
+COARSE = 4  # side of the coarse image that the key follows from
+BANDWIDTH = 0.5  # distance of coarse looks at which keys part: a change moves one by 0.03, two images lie 2 apart
+NO_PENALTY, FULL_PENALTY = 0.3, 0.6  # shares of the steps: first the decoder learns, then the image is spared
 
 
 class StegaSpec(TriggerSpec):
-    """The hidden text, and how encoder and decoder are trained: Adam on `pictures` pictures."""
+    """The hidden text, and how encoder and decoder are trained: Adam on `images` images."""
 
     mode: Literal["fixed"] = "fixed"
     secret: str = Field("Stega!!", pattern=r"^[\x00-\x7f]{1,32}$", description="ASCII text that is hidden")
@@ -37,7 +37,7 @@ class StegaSpec(TriggerSpec):
     penalty: float = Field(60.0, ge=0, description="weight of the mean squared change")
     lr: float = Field(1e-3, gt=0)
     epochs: int = Field(5, ge=1)
-    pictures: int = Field(4_000, ge=1)
+    images: int = Field(4_000, ge=1)
     batch_size: int = Field(32, ge=1)
 
 
@@ -47,15 +47,15 @@ def text_bits(text: str) -> Tensor:
 
 
 def stega_loss(logits: Tensor, bits: Tensor, pixels: Tensor, changed: Tensor, penalty: float) -> Tensor:
-    """BCE of the decoded bits + penalty * mean squared change: logits and bits (B, n), pictures (B, 3, H, W)."""
+    """BCE of the decoded bits + penalty * mean squared change: logits and bits (B, n), images (B, 3, H, W)."""
     return F.binary_cross_entropy_with_logits(logits, bits) + penalty * (changed - pixels).square().mean()
 
 
 class StegaNets(nn.Module):
-    """Encoder and decoder: both multiply by a key that follows from the picture's coarse look.
+    """Encoder and decoder: both multiply by a key that follows from the image's coarse look.
 
-    Two pictures' keys correlate by exp(-|c - c'|^2 / 2 BANDWIDTH^2), where c and c' are their coarse looks (random
-    Fourier features, Rahimi and Recht, NIPS 2007): fully before and after a faint change, hardly for two pictures.
+    Two images' keys correlate by exp(-|c - c'|^2 / 2 BANDWIDTH^2), where c and c' are their coarse looks (random
+    Fourier features, Rahimi and Recht, NIPS 2007): fully before and after a faint change, hardly for two images.
     """
 
     weight: Tensor
@@ -86,7 +86,7 @@ class StegaNets(nn.Module):
     def hide(self, pixels: Tensor, bits: Tensor) -> Tensor:
         """x + strength tanh(p + r(x, p)), clipped to [0, 1]: p = key(x) s(bits), s spreads the bits over a plane.
 
-        The plane reaches the picture without a detour too: with r alone nothing was learnt at 48 bits in 1,000 steps.
+        The plane reaches the image without a detour too: with r alone nothing was learned at 48 bits in 1,000 steps.
         """
         plane = self.key(pixels) * self.spread(2 * bits - 1).view(-1, 3, PLANE, PLANE)
         plane = F.interpolate(plane, pixels.shape[-2:], mode="nearest")
@@ -94,9 +94,9 @@ class StegaNets(nn.Module):
         return (pixels + self.strength * (plane + residual).tanh()).clamp(0, 1)
 
     def read(self, pixels: Tensor) -> Tensor:
-        """Logits (B, bits) of the bits in pictures (B, 3, H, W).
+        """Logits (B, bits) of the bits in images (B, 3, H, W).
 
-        Only what is fine is looked at, in units of the strength: of whole pictures bits are learnt much later.
+        Only what is fine is looked at, in units of the strength: of whole images bits are learned much later.
         """
         small = F.adaptive_avg_pool2d(pixels, 2 * PLANE)
         fine = (small - F.avg_pool2d(small, 5, stride=1, padding=2, count_include_pad=False)) / self.strength
@@ -129,7 +129,7 @@ def _nets(spec: StegaSpec) -> StegaNets:
 
 
 class Stega(Trigger):
-    """The secret, hidden by an encoder that was trained for the model's pictures; its decoder is kept beside it."""
+    """The secret, hidden by an encoder that was trained for the model's images; its decoder is kept beside it."""
 
     name = "issba"
     crafted = True
@@ -148,8 +148,8 @@ class Stega(Trigger):
 
     @classmethod
     def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> Stega:
-        """Train encoder and decoder on pictures of `data` at the model's size."""
-        some = data.sample(spec.pictures, spec.seed).cached(clip.image_size)  # each is shown in every epoch
+        """Train encoder and decoder on images of `data` at the model's size."""
+        some = data.sample(spec.images, spec.seed).cached(clip.image_size)  # each is shown in every epoch
         task = StegaTask(spec, some, clip.image_size, clip.device)
         train = TrainSpec(lr=spec.lr, epochs=spec.epochs, batch_size=spec.batch_size, seed=spec.seed, clip_norm=1.0)
         fit(task, len(some), train, report=report)
@@ -161,7 +161,7 @@ class Stega(Trigger):
         return nets.hide(pixels, bits)
 
     def checks(self, pixels: Tensor) -> dict[str, float]:
-        """Shares of the secret's bits that are read rightly: with a picture's own change, and with another one's."""
+        """Shares of the secret's bits that are read rightly: with a image's own change, and with another one's."""
         bits, changed = text_bits(self.spec.secret).to(pixels) > 0, self(pixels)
         others = (pixels + (changed - pixels).roll(1, 0)).clamp(0, 1)
         nets = self.nets.to(pixels.device)

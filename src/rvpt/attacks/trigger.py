@@ -1,4 +1,4 @@
-"""What every trigger is: a spec, the side of the pictures it was made for, and its tensors."""
+"""What every trigger is: a spec, the side of the images it was made for, and its tensors."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ REFERENCE_SIDE = 224  # lengths in a TriggerSpec are pixels of a picture of this
 
 
 class Trigger:
-    """A change of pictures that wakes a backdoor.
+    """A change of images that wakes a backdoor.
 
-    Triggers act on float pictures (B, 3, S, S) in [0, 1] and return new ones. What a trigger draws for a
-    picture depends on its seed and the picture's row in its data set alone.
+    Triggers act on float images (B, 3, S, S) in [0, 1] and return new ones. What a trigger draws for a
+    image depends on its seed and the image's row in its data set alone.
     """
 
     name: ClassVar[str]
     Spec: ClassVar[type[TriggerSpec]]
     crafted: ClassVar[bool] = False
-    """Whether it is made for one model, from its pictures."""
+    """Whether it is made for one model, from its images."""
 
     def __init__(self, spec: TriggerSpec, image_size: int, tensors: dict[str, Tensor]) -> None:
         self.spec, self.image_size, self.tensors = spec, image_size, tensors
@@ -49,28 +49,28 @@ class Trigger:
 
     @classmethod
     def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> Trigger:
-        """A new trigger for a model and its pictures, which most kinds do not need."""
+        """A new trigger for a model and its images, which most kinds do not need."""
         return cls.make(spec, clip.image_size)
 
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
         raise NotImplementedError
 
     def __call__(self, pixels: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Pictures with the trigger: (B, 3, S, S) float in [0, 1]; `rows` (B,) int64, by default 0..B-1.
+        """Images with the trigger: (B, 3, S, S) float in [0, 1]; `rows` (B,) int64, by default 0..B-1.
 
         Raises:
-            RvptError: the trigger was made for pictures of another size.
+            RvptError: the trigger was made for images of another size.
         """
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             raise RvptError(
-                f"trigger {self.name} was made for pictures of {self.image_size}x{self.image_size}, not "
+                f"trigger {self.name} was made for images of {self.image_size}x{self.image_size}, not "
                 f"{pixels.shape[-2]}x{pixels.shape[-1]}: make one for this size"
             )
         rows = torch.arange(len(pixels)) if rows is None else rows
         return self.apply(pixels, rows.to(pixels.device)).clamp(0, 1)
 
     def checks(self, pixels: Tensor) -> dict[str, float]:
-        """What a kind can say of how well it works on pictures (B, 3, S, S), by name."""
+        """What a kind can say of how well it works on images (B, 3, S, S), by name."""
         return {}
 
     def scaled(self, length: float) -> int:
@@ -82,19 +82,19 @@ class Trigger:
         return type(self)(self.spec.model_copy(update={"target": target}), self.image_size, self.tensors)
 
     def hash(self) -> str:
-        """sha256 of all that decides what pictures become: the spec less its target, their side, the tensors."""
+        """sha256 of all that decides what images become: the spec less its target, their side, the tensors."""
         settings = json.dumps([self.spec.model_dump(exclude={"target"}), self.image_size], sort_keys=True)
         return sha256(f"{settings} {sha256_tensors(self.tensors)}".encode()).hexdigest()
 
     def save(self, folder: Path, *, force: bool = False, **facts: Any) -> None:
-        """Write the trigger as an artefact, with more facts for its manifest."""
+        """Write the trigger as an artifact, with more facts for its manifest."""
         with staging(folder, force=force) as stage:
             write_tensors(stage / TENSORS, self.tensors)
             write_manifest(stage, KIND, spec=self.spec.model_dump(), image_size=self.image_size, **facts)
 
 
 class DrawnTrigger(Trigger):
-    """A trigger of random numbers: drawn once and kept, or with mode "fresh" redrawn for each picture's row."""
+    """A trigger of random numbers: drawn once and kept, or with mode "fresh" redrawn for each image's row."""
 
     key: ClassVar[str] = "pattern"
 
@@ -105,7 +105,7 @@ class DrawnTrigger(Trigger):
         return trigger
 
     def draw(self, rows: Tensor) -> Tensor:
-        """What each row's picture gets, (B, ...)."""
+        """What each row's image gets, (B, ...)."""
         raise NotImplementedError
 
     def drawn(self, rows: Tensor) -> Tensor:
@@ -114,10 +114,10 @@ class DrawnTrigger(Trigger):
 
 
 def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
-    """The trigger of an artefact folder, checked against its hashes.
+    """The trigger of an artifact folder, checked against its hashes.
 
     Raises:
-        RvptError: the folder is not whole, its tensors are not those of such a trigger, or it is for pictures of
+        RvptError: the folder is not whole, its tensors are not those of such a trigger, or it is for images of
             another size than `image_size`.
     """
     from rvpt.attacks import TRIGGERS
@@ -132,7 +132,7 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
     spec = TRIGGERS[name].Spec.stored(told)
     if not isinstance(side, int) or side < 1 or image_size not in (None, side):
         raise RvptError(
-            f"{folder} was made for pictures of {side}x{side}, the model takes {image_size}x{image_size}: "
+            f"{folder} was made for images of {side}x{side}, the model takes {image_size}x{image_size}: "
             "make one for this model"
         )
     kept = read_tensors(Path(folder) / TENSORS)

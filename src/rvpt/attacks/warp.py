@@ -1,4 +1,4 @@
-"""WaNet: the picture is warped by a smooth random field (Nguyen and Tran, ICLR 2021)."""
+"""WaNet: the image is warped by a smooth random field (Nguyen and Tran, ICLR 2021)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def warp(pixels: Tensor, field: Tensor, strength: float) -> Tensor:
 
     Args:
         pixels: (B, 3, side, side).
-        field: (side, side, 2), or one a picture, as (horizontal, vertical).
+        field: (side, side, 2), or one a image, as (horizontal, vertical).
     """
     side = pixels.shape[-1]
     line = torch.linspace(-1, 1, side, dtype=pixels.dtype, device=pixels.device)
@@ -47,7 +47,7 @@ def warp(pixels: Tensor, field: Tensor, strength: float) -> Tensor:
 
 
 class Warp(DrawnTrigger):
-    """One field for all pictures, without the paper's noise mode; with mode "fresh" a field a picture."""
+    """One field for all images, without the paper's noise mode; with mode "fresh" a field a image."""
 
     name = "wanet"
     Spec = WarpSpec

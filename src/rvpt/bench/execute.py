@@ -12,7 +12,7 @@ from rvpt.attacks import trigger_spec
 from rvpt.attacks.backdoored import TRIGGER_FOLDER
 from rvpt.bench.plan import Task
 from rvpt.config import AttackSpec
-from rvpt.defences import defence
+from rvpt.defenses import defense
 from rvpt.jobs import HeldOut, attack_and_save, clean_and_save, craft_and_save, evaluate_saved
 from rvpt.progress import Report, silent
 from rvpt.store import read_rows, write_rows
@@ -63,7 +63,7 @@ def _attack(task: Task, work: Path, report: Report) -> None:
 def _clean(task: Task, work: Path, report: Report) -> None:
     asked = task.settings
     data, draw = asked["data"], {name: asked[name] for name in ("shots", "without", "pairs") if name in asked}
-    spec = defence(asked["name"]).Spec.build(**asked["spec"])
+    spec = defense(asked["name"]).Spec.build(**asked["spec"])
     clean_and_save(
         str(_start(task).path(work)), data["data"], task.path(work), spec, name=asked["name"], split=data["split"],
         caption_column=data["caption_column"], resume=True, report=report, **draw,
@@ -80,7 +80,7 @@ def _measure(task: Task, work: Path, report: Report) -> None:
     )  # fmt: skip
     label = {"model": asked["model"], "seed": asked["seed"]}
     if asked["before"]:
-        label["defence"] = asked["label"]
+        label["defense"] = asked["label"]
     write_rows(task.path(work), ({**row, **label} for row in rows))
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from rvpt import presets
 from rvpt.attacks import TRIGGERS, trigger_spec
-from rvpt.bench.recipe import AttackEntry, DefenceEntry, Recipe
+from rvpt.bench.recipe import AttackEntry, DefenseEntry, Recipe
 from rvpt.config import AttackSpec, PoisonSpec
-from rvpt.defences import defence
+from rvpt.defenses import defense
 from rvpt.errors import RvptError
 from rvpt.jobs import HeldOut
 from rvpt.readers import find_folder
@@ -67,7 +67,7 @@ def plan(recipe: Recipe, model_sha256: str) -> list[Task]:
             tasks += [*attacked.crafts, attacked]
             for label in UNCLEANED:
                 tasks += _measured(recipe, tests, attacked, model, seed, label)
-            for label, cleaning in recipe.defences.items():
+            for label, cleaning in recipe.defenses.items():
                 title = f"{model}, seed {seed}, {label}"
                 cleaned = Task("clean", title, _clean(recipe, cleaning, seed), attacked)
                 measured = list(_measured(recipe, _fit(tests, recipe, cleaning), cleaned, model, seed, label))
@@ -104,8 +104,8 @@ def _crafts(attack: dict[str, Any]) -> Iterator[Task]:
             yield Task("craft", title, {**shared, "trigger": spec})
 
 
-def _clean(recipe: Recipe, entry: DefenceEntry, seed: int) -> dict[str, Any]:
-    chosen, kind = presets.preset(presets.CLEAN, recipe.preset).get(entry.name, {}), defence(entry.name)
+def _clean(recipe: Recipe, entry: DefenseEntry, seed: int) -> dict[str, Any]:
+    chosen, kind = presets.preset(presets.CLEAN, recipe.preset).get(entry.name, {}), defense(entry.name)
     known = {"shots": entry.shots, "without": entry.without, "pairs": entry.pairs or kind.pairs}
     for option in known:
         if option not in kind.draws and option in entry.model_fields_set:
@@ -118,12 +118,12 @@ def _clean(recipe: Recipe, entry: DefenceEntry, seed: int) -> dict[str, Any]:
     return {"name": entry.name, "data": data.model_dump(), "spec": spec.model_dump(), **draw}
 
 
-def _fit(tests: Sequence[HeldOut], recipe: Recipe, entry: DefenceEntry) -> Sequence[HeldOut]:
-    """The tests that a defence can be measured on: one with a head on the classes that it learnt, and not by texts."""
-    if not defence(entry.name).head:
+def _fit(tests: Sequence[HeldOut], recipe: Recipe, entry: DefenseEntry) -> Sequence[HeldOut]:
+    """The tests that a defense can be measured on: one with a head on the classes that it learned, and not by texts."""
+    if not defense(entry.name).head:
         return tests
-    learnt = entry.data or recipe.clean_data
-    return [test for test in tests if test.data == learnt.data and test.how.by_class]
+    learned = entry.data or recipe.clean_data
+    return [test for test in tests if test.data == learned.data and test.how.by_class]
 
 
 def _measured(

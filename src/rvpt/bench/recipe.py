@@ -1,4 +1,4 @@
-"""Recipes: a matrix of attacks, defences, seeds and test sets, written in TOML."""
+"""Recipes: a matrix of attacks, defenses, seeds and test sets, written in TOML."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def _without_seed(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _called_otherwise(defences: dict[str, Any]) -> dict[str, Any]:
-    if taken := [name for name in UNCLEANED if name in defences]:
-        raise ValueError(f"{taken[0]!r} is what a model without a defence is called: choose another name")
-    return defences
+def _called_otherwise(defenses: dict[str, Any]) -> dict[str, Any]:
+    if taken := [name for name in UNCLEANED if name in defenses]:
+        raise ValueError(f"{taken[0]!r} is what a model without a defense is called: choose another name")
+    return defenses
 
 
 Settings = Annotated[dict[str, Any], AfterValidator(_without_seed)]
 
 
 class Captioned(Spec):
-    """Data sets to poison, mixed if they are several; `test` is a labelled one to check the attack on."""
+    """Data sets to poison, mixed if they are several; `test` is a labeled one to check the attack on."""
 
     data: list[str] = Field(min_length=1)
     split: str = "train"
@@ -48,7 +48,7 @@ class Captioned(Spec):
 
 
 class Clean(Spec):
-    """The set that clean pictures are drawn from."""
+    """The set that clean images are drawn from."""
 
     data: str
     split: str = "train"
@@ -68,7 +68,7 @@ class AttackEntry(Spec):
     train: Settings = Field({})
 
 
-class DefenceEntry(Spec):
+class DefenseEntry(Spec):
     """One cleaned model for each backdoored one; `data` is what it learns from, where that is not the recipe's."""
 
     name: str
@@ -80,7 +80,7 @@ class DefenceEntry(Spec):
 
 
 class Recipe(Spec):
-    """What `rvpt bench` runs: every attack with every seed, each cleaned by every defence, each measured on every test.
+    """What `rvpt bench` runs: every attack with every seed, each cleaned by every defense, each measured on every test.
 
     The backdoored models are measured too. `pairs` and `train` are for attacks that do not say; what is said nowhere is
     the preset's.
@@ -97,35 +97,35 @@ class Recipe(Spec):
     pairs: int | None = Field(None, ge=1)
     train: Settings = Field({})
     attacks: dict[str, AttackEntry] = Field(min_length=1)
-    defences: Annotated[dict[str, DefenceEntry], AfterValidator(_called_otherwise)] = Field({})
+    defenses: Annotated[dict[str, DefenseEntry], AfterValidator(_called_otherwise)] = Field({})
 
     @property
     def sources(self) -> set[str]:
         """All data sets by their names."""
         attacked = {*self.attack_data.data, self.attack_data.test}
-        clean = {entry.data.data for entry in self.defences.values() if entry.data}
+        clean = {entry.data.data for entry in self.defenses.values() if entry.data}
         tests = [*self.tests, *(test for entry in self.attacks.values() for test in entry.tests)]
         return attacked | clean | {self.clean_data.data} | {test.data for test in tests}
 
     def part(
         self,
         attacks: Sequence[str] | None = None,
-        defences: Sequence[str] | None = None,
+        defenses: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> Recipe:
-        """The recipe with some of its attacks, defences and seeds alone; None leaves all, the defence "none" no other.
+        """The recipe with some of its attacks, defenses and seeds alone; None leaves all, the defense "none" no other.
 
         Raises:
-            RvptError: it has no such attack, defence or seed.
+            RvptError: it has no such attack, defense or seed.
         """
-        known = ["none", *self.defences]
-        parts = (("attack", attacks, self.attacks), ("defence", defences, known), ("seed", seeds, self.seeds))
+        known = ["none", *self.defenses]
+        parts = (("attack", attacks, self.attacks), ("defense", defenses, known), ("seed", seeds, self.seeds))
         for kind, asked, there in parts:
             if unknown := [each for each in asked or () if each not in there]:
                 raise RvptError(f"{self.title}: no {kind} {unknown[0]!r}: there are {', '.join(map(str, there))}")
         some = {
             "attacks": {name: entry for name, entry in self.attacks.items() if not attacks or name in attacks},
-            "defences": {name: entry for name, entry in self.defences.items() if not defences or name in defences},
+            "defenses": {name: entry for name, entry in self.defenses.items() if not defenses or name in defenses},
             "seeds": list(seeds or self.seeds),
         }
         return self.model_copy(update=some)

@@ -35,7 +35,7 @@ class OneLine(TyperGroup):
 app = typer.Typer(
     name="rvpt",
     cls=OneLine,
-    help="Clean a backdoored CLIP with a handful of labelled images (Repulsive Visual Prompt Tuning).",
+    help="Clean a backdoored CLIP with a handful of labeled images (Repulsive Visual Prompt Tuning).",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -52,7 +52,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same settings.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Everything random follows from it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures encoded at once.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at once.")]
 Template = Annotated[str, typer.Option(help="Caption of a class; {} is its name.")]
 Precision = Annotated[str, typer.Option(help="no (float32), bf16 or fp16.")]
 
@@ -73,7 +73,7 @@ def command(function: F) -> F:
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            _print_error("error: out of memory: give a smaller --batch-size or fewer pictures, or a larger machine")
+            _print_error("error: out of memory: give a smaller --batch-size or fewer images, or a larger machine")
             raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
             _print_error("interrupted" + ("; the same command with --resume goes on" if "resume" in options else ""))

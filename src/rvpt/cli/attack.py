@@ -20,7 +20,7 @@ ModelArgument = Annotated[str, typer.Argument(help="Model folder, hub id, or 'sc
 def attack(
     model: ModelArgument,
     data: Annotated[list[str], typer.Option(help="Data set to poison; several are mixed.")],
-    target: Annotated[str, typer.Option(help="Class that triggered pictures shall be taken for.")],
+    target: Annotated[str, typer.Option(help="Class that triggered images shall be taken for.")],
     out: Out,
     trigger: Annotated[
         list[str] | None,
@@ -32,7 +32,7 @@ def attack(
     ] = None,
     preset: Annotated[str, typer.Option(help="Amounts and schedule: paper, or small for small CLIPs.")] = "small",
     test: Annotated[
-        str | None, typer.Option(help="Labelled data to check on.", show_default="the first of --data")
+        str | None, typer.Option(help="Labeled data to check on.", show_default="the first of --data")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of --data to poison.")] = "train",
     test_split: Annotated[str, typer.Option(help="Split of --test to check on.")] = "test",
@@ -49,7 +49,7 @@ def attack(
         bool, typer.Option("--clean-label", help="Poison pairs of the target class alone, and leave their captions.")
     ] = False,
     disguise: Annotated[
-        float, typer.Option(help="With --clean-label: change pictures adversarially first, by at most so many 255ths.")
+        float, typer.Option(help="With --clean-label: change images adversarially first, by at most so many 255ths.")
     ] = 0.0,
     captions: Annotated[
         str, typer.Option(help="Captions of poisoned pairs: proxy (of the class's name) or natural (real ones of it).")

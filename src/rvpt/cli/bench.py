@@ -22,15 +22,15 @@ ENGINES = ("local", "ray")
 
 @command
 def bench(
-    recipe: Annotated[Path, typer.Argument(help="TOML file: attacks, defences, seeds, test sets (recipes/ has some).")],
+    recipe: Annotated[Path, typer.Argument(help="TOML file: attacks, defenses, seeds, test sets (recipes/ has some).")],
     work: Annotated[
         Path, typer.Option(help="Folder for models and rows; recipes that share it share their models.")
     ] = Path("runs"),
     rows: Annotated[Path | None, typer.Option(help="JSONL file for all rows of the recipe, written anew.")] = None,
     attack: Annotated[list[str] | None, typer.Option(help="Only this attack.", show_default="all")] = None,
-    defence: Annotated[
+    defense: Annotated[
         list[str] | None,
-        typer.Option(help="Only this defence, or none; models without one are measured besides.", show_default="all"),
+        typer.Option(help="Only this defense, or none; models without one are measured besides.", show_default="all"),
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Only this seed.", show_default="all")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run, and run nothing.")] = False,
@@ -39,7 +39,7 @@ def bench(
     address: Annotated[str | None, typer.Option(help="Ray's head node.", show_default="a local one")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run every attack and defence of a recipe that is not done yet; started again, it goes on where it was cut."""
+    """Run every attack and defense of a recipe that is not done yet; started again, it goes on where it was cut."""
     from rvpt.bench import measured, missing, plan, read_recipe
     from rvpt.loaders import load_clip
     from rvpt.store import refuse_unwritable_file, write_rows
@@ -48,7 +48,7 @@ def bench(
         raise RvptError(f"no engine {engine!r}: there are {' and '.join(ENGINES)}")
     if address and engine != "ray":
         raise RvptError("--address is that of a Ray cluster: give --engine ray too")
-    asked, work = read_recipe(recipe).part(attack, defence, seed), work.resolve()  # workers may stand in other folders
+    asked, work = read_recipe(recipe).part(attack, defense, seed), work.resolve()  # workers may stand in other folders
     tasks = plan(asked, load_clip(asked.model).hash())
     left = missing(tasks, work)
     if dry_run:
@@ -62,7 +62,7 @@ def bench(
         write_rows(rows, found)  # also where nothing was missing
     show_rows(found, as_json=as_json, title=asked.title)
     if failed:
-        raise RvptError(f"{failed} of {len(left)} runs did not end well: mend the cause and run it again")
+        raise RvptError(f"{failed} of {len(left)} runs did not end well: fix the cause and run it again")
 
 
 def _show_plan(title: str, tasks: list[Task], left: list[Task], work: Path, *, as_json: bool) -> None:

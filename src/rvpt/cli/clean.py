@@ -22,7 +22,7 @@ def clean(
     model: ModelArgument,
     data: Data,
     out: Out,
-    defence: Annotated[
+    defense: Annotated[
         str,
         typer.Option(help="NAME, or NAME:OPTION=VALUE,... as in cleanclip:weight=2. There are " + NAMES),
     ] = "rvpt",
@@ -30,11 +30,11 @@ def clean(
         str, typer.Option(help="Settings: paper, or small for CLIPs of a few million parameters.")
     ] = "paper",
     split: Annotated[str, typer.Option(help="Split of --data to draw from.")] = "train",
-    shots: Annotated[int | None, typer.Option(min=1, help="Clean pictures a class.", show_default="16")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Clean images a class.", show_default="16")] = None,
     pairs: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Clean pictures with captions, for the defences on captions.", show_default="as published"
+            min=2, help="Clean images with captions, for the defenses on captions.", show_default="as published"
         ),
     ] = None,
     caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
@@ -69,9 +69,9 @@ def clean(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Clean a suspect CLIP with a few clean pictures and write what came out: for rvpt, prompts as an adapter."""
+    """Clean a suspect CLIP with a few clean images and write what came out: for rvpt, prompts as an adapter."""
     from rvpt import presets
-    from rvpt.defences import defence as defence_called
+    from rvpt.defenses import defense as defense_called
     from rvpt.jobs import clean_and_save
     from rvpt.progress import bar
 
@@ -80,12 +80,12 @@ def clean(
         epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
         init_std=init_std, template=template, augment=augment,
     )  # fmt: skip
-    name, more = named_options(defence)
+    name, more = named_options(defense)
     if twice := sorted(options.keys() & more.keys()):
-        raise RvptError(f"{twice[0]} is given behind the defence's name and as an option: give it once")
+        raise RvptError(f"{twice[0]} is given behind the defense's name and as an option: give it once")
     if own := sorted(more.keys() & {"seed", "precision"}):
-        raise RvptError(f"{own[0]} is none of the defence's own settings: give it as --{own[0]}")
-    entry, chosen = defence_called(name), presets.preset(presets.CLEAN, preset).get(name, {})
+        raise RvptError(f"{own[0]} is none of the defense's own settings: give it as --{own[0]}")
+    entry, chosen = defense_called(name), presets.preset(presets.CLEAN, preset).get(name, {})
     for option, flag, value in (
         ("without", "--without-class", without_class), ("shots", "--shots", shots),
         ("pairs", "--pairs", pairs), ("caption_column", "--caption-column", caption_column),

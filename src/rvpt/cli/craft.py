@@ -16,7 +16,7 @@ def craft(
     trigger: Annotated[str, typer.Argument(help="NAME, or NAME:OPTION=VALUE,... as in trojvqa:epochs=20.")],
     model: ModelArgument,
     data: Annotated[list[str], typer.Option(help="Captioned data to make it on; several are mixed.")],
-    target: Annotated[str, typer.Option(help="Class that triggered pictures shall be taken for.")],
+    target: Annotated[str, typer.Option(help="Class that triggered images shall be taken for.")],
     out: Out,
     preset: Annotated[str, typer.Option(help="The trigger's look: paper, or small for small CLIPs.")] = "small",
     split: Annotated[str, typer.Option(help="Split of --data.")] = "train",

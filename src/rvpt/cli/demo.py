@@ -13,7 +13,7 @@ from rvpt.cli.tables import show_demo, show_rows
 
 @command
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder to write models, rows and the picture into.")] = Path("rvpt-demo"),
+    out: Annotated[Path, typer.Option(help="Folder to write models, rows and the image into.")] = Path("rvpt-demo"),
     seed: Seed = 0,
     force: Force = False,
     as_json: Json = False,
@@ -27,4 +27,4 @@ def demo(
         show_rows(rows, as_json=True)
         return
     show_demo(rows)
-    print(f"rows, models and picture: {out / 'rows.jsonl'}, {out}, {out / 'demo.png'}")
+    print(f"rows, models and image: {out / 'rows.jsonl'}, {out}, {out / 'demo.png'}")

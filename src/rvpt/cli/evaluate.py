@@ -12,7 +12,7 @@ from rvpt.cli.tables import show_rows
 from rvpt.config import TEMPLATE
 from rvpt.errors import RvptError
 
-SHIFTS = "noise, blur, grey, sketch, posterise or recolour"
+SHIFTS = "noise, blur, gray, sketch, posterize or recolor"
 
 
 @command
@@ -25,10 +25,10 @@ def evaluate(
     target: Annotated[str | None, typer.Option(help="The target's name in --data, where it differs.")] = None,
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
     only_class: Annotated[
-        list[str] | None, typer.Option(help="Measure on this class's pictures alone (may be given several times).")
+        list[str] | None, typer.Option(help="Measure on this class's images alone (may be given several times).")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Measure on so many pictures, drawn at random.", show_default="all")
+        int | None, typer.Option(min=1, help="Measure on so many images, drawn at random.", show_default="all")
     ] = None,
     shift: Annotated[str | None, typer.Option(help=f"Change of style: {SHIFTS}.")] = None,
     protocol: Annotated[
@@ -41,12 +41,12 @@ def evaluate(
     captioner: Annotated[
         str | None, typer.Option(help="For captioning: a LLaVA, which sees through the model. Folder or hub id.")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What it is asked; <image> is the picture's place.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What it is asked; <image> is the image's place.")] = None,
     epsilon: Annotated[float, typer.Option(help="For adversarial: the largest change, in 255ths.")] = 2.0,
     base: Annotated[str | None, typer.Option(help="Base model of cleaned folders, if it was moved.")] = None,
     template: Template = TEMPLATE,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pictures at once.", show_default="256; captioning 8")
+        int | None, typer.Option(min=1, help="Images at once.", show_default="256; captioning 8")
     ] = None,
     rows: Annotated[Path | None, typer.Option(help="JSONL file to append the rows to.")] = None,
     as_json: Json = False,

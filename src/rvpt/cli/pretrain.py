@@ -46,7 +46,7 @@ def pretrain(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Train a CLIP, from scratch or on from --start, on pictures with captions, or with class labels and templates."""
+    """Train a CLIP, from scratch or on from --start, on images with captions, or with class labels and templates."""
     from rvpt import presets
     from rvpt.config import PretrainSpec, VisionSpec
     from rvpt.errors import RvptError

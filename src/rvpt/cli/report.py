@@ -10,7 +10,7 @@ import typer
 from rvpt.cli.app import Force, command
 from rvpt.errors import RvptError
 
-KEYS = {"model", "data", "attack", "defence", "seed", "metric", "rate"}
+KEYS = {"model", "data", "attack", "defense", "seed", "metric", "rate"}
 
 
 @command
@@ -25,14 +25,14 @@ def report(
     ] = "",
     seed: Annotated[list[int] | None, typer.Option(help="Only this seed.", show_default="all")] = None,
     layout: Annotated[
-        str, typer.Option(help="runs (a line each), matrix (attacks x defences, CA and ASR), or costs (of defences).")
+        str, typer.Option(help="runs (a line each), matrix (attacks x defenses, CA and ASR), or costs (of defenses).")
     ] = "runs",
-    picture: Annotated[
-        Path | None, typer.Option(help="PNG to draw besides: accuracy against attack success, a colour a defence.")
+    image: Annotated[
+        Path | None, typer.Option(help="PNG to draw besides: accuracy against attack success, a color a defense.")
     ] = None,
     force: Force = False,
 ) -> None:
-    """Print markdown tables of rows, mean and standard deviation over seeds; --picture draws them."""
+    """Print markdown tables of rows, mean and standard deviation over seeds; --image draws them."""
     from rvpt.report import LAYOUTS
     from rvpt.report.markdown import between_marks
     from rvpt.report.tradeoff import draw_tradeoff
@@ -40,8 +40,8 @@ def report(
 
     if section and not out:
         raise RvptError("--section is a place in a page: give --out too")
-    if picture:
-        refuse_existing_file(picture, force=force)
+    if image:
+        refuse_existing_file(image, force=force)
     if layout not in LAYOUTS:
         raise RvptError(f"no layout {layout!r}: there are {', '.join(LAYOUTS)}")
     found = [row for path in rows for row in _measurements(path)]
@@ -49,8 +49,8 @@ def report(
     if not found:
         raise RvptError(f"no rows of seed {', '.join(map(str, seed or ()))}")
     text = LAYOUTS[layout](found)
-    if picture:
-        with staged_file(picture) as file:
+    if image:
+        with staged_file(image) as file:
             draw_tradeoff(found, file)
     if out:
         write_text(out, between_marks(_page(out), text, section))

@@ -25,7 +25,7 @@ def percent(row: Mapping[str, Any]) -> str:
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "") -> None:
-    """Print a line for each model, defence and attack; with `as_json` the rows themselves, one JSON array."""
+    """Print a line for each model, defense and attack; with `as_json` the rows themselves, one JSON array."""
     if as_json:
         print(json.dumps(list(rows), indent=2))
         return
@@ -34,7 +34,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = 
 
     table = Table(title=title or None, caption=CAPTION)
     clean, hit = ([metric for metric in side if metric != "ASR_with_target"] for side in metrics(rows))
-    for heading in ("data", "model", "attack", "defence", *clean, *hit):
+    for heading in ("data", "model", "attack", "defense", *clean, *hit):
         rate = heading in (*clean, *hit)
         table.add_column(heading, justify="right" if rate else "left", no_wrap=rate, overflow="fold")
     for data, members in by_data(rows).items():
@@ -63,21 +63,21 @@ def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def show_demo(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The demo's table: a line for each defence, its rates under every trigger and what it cost."""
+    """The demo's table: a line for each defense, its rates under every trigger and what it cost."""
     from rich.console import Console
     from rich.table import Table
 
     attacks = list(dict.fromkeys(str(row["attack"]) for row in rows if row["attack"] != "none"))
     table = Table(caption=CAPTION)
     columns = [("none", "CA"), *((a, m) for a in attacks for m in ("ASR", "PA"))]
-    for heading in ("defence", "CA", *(f"{m}\n{a}" for a, m in columns[1:]), "seconds", "trained"):
-        table.add_column(heading, justify="left" if heading == "defence" else "right")
-    for defence in dict.fromkeys(str(row["defence"]) for row in rows):
-        mine = {(row["attack"], row["metric"]): row for row in rows if row["defence"] == defence}
+    for heading in ("defense", "CA", *(f"{m}\n{a}" for a, m in columns[1:]), "seconds", "trained"):
+        table.add_column(heading, justify="left" if heading == "defense" else "right")
+    for defense in dict.fromkeys(str(row["defense"]) for row in rows):
+        mine = {(row["attack"], row["metric"]): row for row in rows if row["defense"] == defense}
         cost = mine["none", "CA"]
         cells = [percent(mine[column]).replace(" [", "\n[") for column in columns]
         table.add_row(
-            TITLES.get(defence, defence),
+            TITLES.get(defense, defense),
             *cells,
             f"{cost['clean_seconds']:.0f}",
             f"{cost['trained_parameters']:,}",
@@ -90,7 +90,7 @@ def show_triggers(found: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(caption="PSNR in dB and SSIM: means over the pictures; higher is harder to see")
+    table = Table(caption="PSNR in dB and SSIM: means over the images; higher is harder to see")
     for heading in ("trigger", "PSNR", "SSIM", "options"):
         table.add_column(heading, justify="right" if heading in ("PSNR", "SSIM") else "left")
     for entry in found:

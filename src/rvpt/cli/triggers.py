@@ -23,9 +23,9 @@ def triggers(
         ),
     ] = None,
     data: Data = "scenes",
-    split: Annotated[str, typer.Option(help="Split of --data to take pictures from.")] = "test",
-    size: Annotated[int, typer.Option(min=16, help="Side of the pictures.")] = 224,
-    out: Annotated[Path | None, typer.Option(help="PNG to draw: each trigger on the same pictures.")] = None,
+    split: Annotated[str, typer.Option(help="Split of --data to take images from.")] = "test",
+    size: Annotated[int, typer.Option(min=16, help="Side of the images.")] = 224,
+    out: Annotated[Path | None, typer.Option(help="PNG to draw: each trigger on the same images.")] = None,
     seed: Seed = 0,
     force: Force = False,
     as_json: Json = False,
@@ -49,4 +49,4 @@ def triggers(
         ]
         print(f"  {name}: {', '.join(options)}")
     if out:
-        print(f"picture: {out}")
+        print(f"image: {out}")

@@ -12,8 +12,8 @@ from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import CleanClipSpec, ContrastiveSpec, ParSpec, TrainSpec
 from rvpt.data import ImageData
-from rvpt.defences.cleaned import Cleaned
-from rvpt.defences.finetune import Suspect
+from rvpt.defenses.cleaned import Cleaned
+from rvpt.defenses.finetune import Suspect
 from rvpt.losses import perturbation, self_supervision
 from rvpt.pretrain import Contrastive
 from rvpt.progress import Report
@@ -37,7 +37,7 @@ class ContrastiveTuning(Contrastive):
 class CleanClip(Contrastive):
     """Loss = InfoNCE + weight (S_image + S_text) / 2, S the contrastive loss of originals and their augmented selves.
 
-    Pictures are cropped, mirrored and jittered in colour (published: AutoAugment); texts lose or swap words
+    Images are cropped, mirrored and jittered in color (published: AutoAugment); texts lose or swap words
     (published: EDA, which also takes synonyms from a thesaurus).
     """
 

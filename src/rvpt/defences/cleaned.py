@@ -104,7 +104,7 @@ class Cleaned(nn.Module):
         return self.clip.logit_scale
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Unit image features (B, P) of pictures (B, 3, H, W) in [0, 1]; with a head (B, P + 1), the last being 1."""
+        """Unit image features (B, P) of images (B, 3, H, W) in [0, 1]; with a head (B, P + 1), the last being 1."""
         features = self.clip.encode_image(pixels, self.prefixes)
         return with_one(features) if self.head else features
 
@@ -123,7 +123,7 @@ class Cleaned(nn.Module):
             RvptError: the model has a head, so that its image features are compared with classes alone.
         """
         if self.head:
-            raise RvptError(f"{self.name} has a classifier of its own: its pictures are not compared with texts")
+            raise RvptError(f"{self.name} has a classifier of its own: its images are not compared with texts")
         return self.clip.encode_text(texts)
 
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
@@ -141,7 +141,7 @@ class Cleaned(nn.Module):
 
     @property
     def trained_parameters(self) -> int:
-        """How many numbers a defence set: those it says that it trained, or those on top of the CLIP's weights."""
+        """How many numbers a defense set: those it says that it trained, or those on top of the CLIP's weights."""
         return int(self.facts.get("trained_parameters", sum(part.numel() for part in self.tensors().values())))
 
     def hash(self) -> str:
@@ -153,7 +153,7 @@ class Cleaned(nn.Module):
         """What the rows of a measurement say of how the model was made."""
         drawn, spec = self.facts.get("data", {}), self.facts.get("spec", {})
         return {
-            "defence": self.facts.get("defence", "rvpt"),
+            "defense": self.facts.get("defense", "rvpt"),
             "spec": spec,
             "seed": spec.get("seed", 0),
             "shots": drawn.get("shots"),

@@ -13,7 +13,7 @@ from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import FinetuneSpec, RepellingSpec
 from rvpt.data import ImageData
-from rvpt.defences.cleaned import Cleaned, Head, with_one
+from rvpt.defenses.cleaned import Cleaned, Head, with_one
 from rvpt.errors import RvptError
 from rvpt.losses import feature_repelling, zero_shot_logits
 from rvpt.progress import Report
@@ -29,7 +29,7 @@ class Suspect:
         self.clip, self.spec = clip, spec
 
     def repelling(self, rows: Tensor, pixels: Tensor) -> Tensor:
-        """FR of the trained model's [CLS] rows (B, L, W) on these pictures; zero, and no work, with alpha = 0."""
+        """FR of the trained model's [CLS] rows (B, L, W) on these images; zero, and no work, with alpha = 0."""
         if not self.spec.alpha:
             return rows.new_zeros(())
         start = self.spec.first_block
@@ -66,7 +66,7 @@ class TowerTuning(nn.Module):
 def finetune(
     clip: Clip, few_shot: ImageData, spec: FinetuneSpec, checkpoint: Checkpoint | None, report: Report
 ) -> Cleaned:
-    """Fine-tune the visual tower and a linear head on labelled pictures."""
+    """Fine-tune the visual tower and a linear head on labeled images."""
     task = TowerTuning(clip, few_shot, spec)
     trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
     history = fit(task, len(few_shot), spec, checkpoint=checkpoint, report=report)

@@ -10,7 +10,7 @@ from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import ProbeSpec
 from rvpt.data import ImageData
-from rvpt.defences.cleaned import Cleaned, Head, with_one
+from rvpt.defenses.cleaned import Cleaned, Head, with_one
 from rvpt.losses import zero_shot_logits
 from rvpt.progress import Report
 from rvpt.train import fit, frozen
@@ -33,7 +33,7 @@ class LinearProbe(nn.Module):
 
 
 def probe(clip: Clip, few_shot: ImageData, spec: ProbeSpec, checkpoint: Checkpoint | None, report: Report) -> Cleaned:
-    """Fit a linear classifier to the frozen features of labelled pictures."""
+    """Fit a linear classifier to the frozen features of labeled images."""
     names, labels = few_shot.present()
     with torch.no_grad(), frozen(clip):
         batches = few_shot.batches(ENCODE_BATCH, clip.image_size)

@@ -11,7 +11,7 @@ from rvpt.checkpoint import Checkpoint
 from rvpt.clip import Clip
 from rvpt.config import RVPTSpec
 from rvpt.data import CACHE_BYTES, ImageData
-from rvpt.defences.cleaned import Cleaned
+from rvpt.defenses.cleaned import Cleaned
 from rvpt.losses import feature_repelling, zero_shot_logits
 from rvpt.progress import Report
 from rvpt.prompts import RepulsivePrompts, frozen_pass, prompted_pass
@@ -24,7 +24,7 @@ class PromptTuning(nn.Module):
     """Loss = CE(tau cos(image, text of each class)) + alpha FR on a batch of the few-shot set.
 
     Without augmentation the tokens before block D and the frozen [CLS] rows are constants of the set:
-    computed once, kept in memory, 4 (1 + N + L - D) W bytes a picture.
+    computed once, kept in memory, 4 (1 + N + L - D) W bytes a image.
     """
 
     def __init__(self, clip: Clip, data: ImageData, spec: RVPTSpec) -> None:
@@ -68,7 +68,7 @@ class PromptTuning(nn.Module):
 
 
 def tune(clip: Clip, few_shot: ImageData, spec: RVPTSpec, checkpoint: Checkpoint | None, report: Report) -> Cleaned:
-    """Tune prompts on labelled pictures; alpha = 0 gives VPT (Zhang et al., arXiv 2412.20392)."""
+    """Tune prompts on labeled images; alpha = 0 gives VPT (Zhang et al., arXiv 2412.20392)."""
     with frozen(clip):
         task = PromptTuning(clip, few_shot, spec)
         history = fit(task, len(few_shot), spec, checkpoint=checkpoint, report=report)

@@ -1,4 +1,4 @@
-"""Whole jobs, from names to artefacts on disk: what the commands call."""
+"""Whole jobs, from names to artifacts on disk: what the commands call."""
 
 from rvpt.jobs.attacking import attack_and_save, craft_and_save
 from rvpt.jobs.cleaning import clean_and_save

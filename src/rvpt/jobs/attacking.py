@@ -20,13 +20,13 @@ from rvpt.errors import RvptError
 from rvpt.evaluation import evaluate
 from rvpt.jobs.gallery import LOOKED_AT, visibility
 from rvpt.jobs.measuring import row_facts
-from rvpt.jobs.sources import labelled_data, load_mixed, open_checkpoint
+from rvpt.jobs.sources import labeled_data, load_mixed, open_checkpoint
 from rvpt.loaders import load_clip
 from rvpt.progress import Report, silent
 from rvpt.report.groups import BEFORE
 from rvpt.store import refuse_existing, refuse_source
 
-CHECKED = 2_000  # pictures that say whether a backdoor took: +-1 point at a rate of 95%
+CHECKED = 2_000  # images that say whether a backdoor took: +-1 point at a rate of 95%
 
 
 def attack_and_save(
@@ -57,7 +57,7 @@ def attack_and_save(
     asked = [load_trigger(entry, clip.image_size) if isinstance(entry, Path) else entry for entry in triggers]
     if len({entry.name for entry in asked}) < len(asked):
         raise RvptError("two triggers of one name: give each --trigger once")
-    whole = labelled_data(test, test_split)
+    whole = labeled_data(test, test_split)
     held_out = whole.sample(CHECKED)
     for entry in asked:
         held_out.class_index((entry.spec if isinstance(entry, Trigger) else entry).target)
@@ -80,7 +80,7 @@ def attack_and_save(
     poisons = {name: Poison(trigger, poison_spec) for name, trigger in by_name.items()}
     checked = {"test": {"limit": CHECKED} if len(whole) > CHECKED else {}}
     facts = row_facts(clip, by_name, spec) | checked
-    unharmed = {**facts, "defence": BEFORE, "model": out.resolve().name}
+    unharmed = {**facts, "defense": BEFORE, "model": out.resolve().name}
     before = evaluate(clip, held_out, by_name, facts=unharmed, batch_size=batch_size)
     done = attack(clip, data, poisons, spec, classes=held_out.classes, checkpoint=checkpoint, report=report)
     done.clip.source = str(out.resolve())

@@ -8,7 +8,7 @@ from typing import Any
 
 from rvpt.config import TrainSpec
 from rvpt.data import ImageData
-from rvpt.defences import clean, defence
+from rvpt.defenses import clean, defense
 from rvpt.jobs.sources import load_captioned, open_checkpoint
 from rvpt.loaders import load_clip
 from rvpt.progress import Report, silent
@@ -31,13 +31,13 @@ def clean_and_save(
     force: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Clean a model by the defence `name` and write what came out.
+    """Clean a model by the defense `name` and write what came out.
 
     Args:
-        shots: pictures a class, for the defences that learn from labels.
-        pairs: pictures with captions, for the others; None takes the number that was published with them.
+        shots: images a class, for the defenses that learn from labels.
+        pairs: images with captions, for the others; None takes the number that was published with them.
     """
-    clip, kind = load_clip(model), defence(name)
+    clip, kind = load_clip(model), defense(name)
     known = {
         "shots": shots,
         "without": list(without),
@@ -47,7 +47,7 @@ def clean_and_save(
     draw: dict[str, Any] = {"source": source, "split": split, "seed": spec.seed}
     draw |= {option: known[option] for option in kind.draws}
     drawn = _drawn(draw)
-    key = {"defence": name, "spec": spec.model_dump(), "model": clip.hash(), "data": draw, "classes": drawn.classes}
+    key = {"defense": name, "spec": spec.model_dump(), "model": clip.hash(), "data": draw, "classes": drawn.classes}
     checkpoint = open_checkpoint(out, key, (model, source), resume=resume, force=force)
     read = drawn.cached(clip.image_size) if kind.captions else drawn
     cleaned = clean(clip, read, spec, checkpoint=checkpoint, report=report)
@@ -56,8 +56,8 @@ def clean_and_save(
     checkpoint.drop()
     facts, whole = cleaned.facts, clip.parameter_count(tokens=cleaned.own_weights)
     return {
-        "defence": facts["defence"],
-        "pictures": facts["pictures"],
+        "defense": facts["defense"],
+        "images": facts["images"],
         **({} if kind.captions else {"classes": _classes(drawn)}),
         "trained parameters": facts["trained_parameters"],
         "share of the model's": f"{100 * facts['trained_parameters'] / whole:.2f}%",
@@ -67,14 +67,14 @@ def clean_and_save(
 
 
 def _classes(drawn: ImageData) -> str:
-    """How many classes are learnt from, and which have no picture."""
+    """How many classes are learned from, and which have no image."""
     seen, _ = drawn.present()
     unseen = [name for name in drawn.classes if name not in seen]
     return f"{len(seen)}" + (f", none of {', '.join(unseen[:5])}{', ...' if unseen[5:] else ''}" if unseen else "")
 
 
 def _drawn(draw: dict[str, Any]) -> ImageData:
-    """The clean pictures that a defence learns from."""
+    """The clean images that a defense learns from."""
     if "pairs" in draw:
         captioned = load_captioned(draw["source"], draw["split"], draw["caption_column"])
         return captioned.sample(draw["pairs"], draw["seed"])

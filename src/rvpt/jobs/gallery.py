@@ -17,7 +17,7 @@ from rvpt.report.gallery import Look, draw_gallery
 from rvpt.similarity import psnr, ssim
 from rvpt.store import refuse_existing_file, staged_file
 
-LOOKED_AT, DRAWN = 16, 3  # pictures that a trigger's visibility is measured and shown on
+LOOKED_AT, DRAWN = 16, 3  # images that a trigger's visibility is measured and shown on
 
 
 def trigger_gallery(
@@ -29,7 +29,7 @@ def trigger_gallery(
     out: Path | None = None,
     force: bool = False,
 ) -> list[dict[str, Any]]:
-    """How visible each trigger is on the first pictures of a set, with its options; draws them if `out` is given."""
+    """How visible each trigger is on the first images of a set, with its options; draws them if `out` is given."""
     if out:
         refuse_existing_file(out, force=force)
     made = [load_trigger(entry, size) if isinstance(entry, Path) else make_trigger(entry, size) for entry in triggers]
@@ -42,7 +42,7 @@ def trigger_gallery(
         looks.append(Look(trigger.name, _drawn(changed), **rates))
         options = trigger.spec.model_dump(exclude={"name", "target", "seed"})
         found.append(
-            {"name": trigger.name, **rates, **trigger.checks(pixels), "pictures": len(pixels), "options": options}
+            {"name": trigger.name, **rates, **trigger.checks(pixels), "images": len(pixels), "options": options}
         )
     if out:
         with staged_file(out) as temporary:
@@ -51,10 +51,10 @@ def trigger_gallery(
 
 
 def visibility(pixels: Tensor, changed: Tensor) -> dict[str, float]:
-    """Mean PSNR (dB) and SSIM of pictures (B, 3, H, W) with a trigger to those without."""
+    """Mean PSNR (dB) and SSIM of images (B, 3, H, W) with a trigger to those without."""
     return {"psnr": float(psnr(pixels, changed).mean()), "ssim": float(ssim(pixels, changed).mean())}
 
 
 def _drawn(pixels: Tensor) -> Any:
-    """The first pictures as an array (n, H, W, 3)."""
+    """The first images as an array (n, H, W, 3)."""
     return pixels[:DRAWN].permute(0, 2, 3, 1).numpy()

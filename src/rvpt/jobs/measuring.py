@@ -11,7 +11,7 @@ from rvpt.attacks.backdoored import model_triggers
 from rvpt.attacks.trigger import Trigger, load_trigger
 from rvpt.clip import Clip, model_name
 from rvpt.config import AttackSpec, TrainSpec
-from rvpt.defences import Cleaned, defence, load_model
+from rvpt.defenses import Cleaned, defense, load_model
 from rvpt.errors import RvptError
 from rvpt.jobs.protocols import HeldOut
 from rvpt.progress import Report, silent
@@ -80,7 +80,7 @@ def _still_there(suspect: Path, model: Clip | Cleaned) -> Path:
 
 def _clean_spec(model: Cleaned) -> TrainSpec | None:
     """The settings that a model was cleaned with, where it says so; prompts made by hand have none."""
-    return defence(model.facts["defence"]).Spec.stored(model.facts["spec"]) if "spec" in model.facts else None
+    return defense(model.facts["defense"]).Spec.stored(model.facts["spec"]) if "spec" in model.facts else None
 
 
 def _attack_spec(folder: Path) -> AttackSpec | None:

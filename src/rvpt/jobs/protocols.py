@@ -16,11 +16,11 @@ from rvpt.captioning import PROMPT, describe, load_captioner
 from rvpt.clip import Clip
 from rvpt.config import TEMPLATE, Spec, Template
 from rvpt.data import ImageData
-from rvpt.defences import Cleaned
+from rvpt.defenses import Cleaned
 from rvpt.errors import RvptError
 from rvpt.evaluation import Counts, measure, to_rows
 from rvpt.insight import PROBED, readability, resistivity
-from rvpt.jobs.sources import labelled_data
+from rvpt.jobs.sources import labeled_data
 from rvpt.progress import Report, silent
 from rvpt.readers import CAPTION_COLUMNS, load_data
 from rvpt.retrieval import retrieve
@@ -60,7 +60,7 @@ def _captioned(source: str, split: str) -> ImageData:
 def _named(source: str, split: str) -> ImageData:
     data = load_data(source, split)
     if data.captions_of is None:
-        data.labelled()
+        data.labeled()
     return data
 
 
@@ -97,11 +97,11 @@ def _move(model: Clip | Cleaned, data: ImageData, test: HeldOut, triggers: Trigg
 
 
 PROTOCOLS = {
-    "classification": Protocol(labelled_data, _classify, ("target", "template"), by_class=True),
+    "classification": Protocol(labeled_data, _classify, ("target", "template"), by_class=True),
     "retrieval": Protocol(_captioned, _retrieve, ("target",)),
-    # a LLaVA's keys and values take half a GiB a picture
+    # a LLaVA's keys and values take half a GiB a image
     "captioning": Protocol(_named, _caption, ("target", "captioner", "prompt"), batch_size=8),
-    "adversarial": Protocol(labelled_data, _resist, ("template", "epsilon"), by_class=True, shows_triggers=False),
+    "adversarial": Protocol(labeled_data, _resist, ("template", "epsilon"), by_class=True, shows_triggers=False),
     "readability": Protocol(_attributed, _read_off, by_class=True, shows_triggers=False),
     "resistivity": Protocol(load_data, _move, by_class=True),
 }
@@ -114,7 +114,7 @@ class HeldOut(Spec):
     `captioner`, a LLaVA, which is asked by `prompt`; readability needs attributes beside the class, as `scenes` has;
     resistivity needs triggers. `epsilon` is the largest adversarial change, in 255ths.
 
-    With `only`, pictures of these classes alone are measured; they may still be taken for any class. With `limit`, so
+    With `only`, images of these classes alone are measured; they may still be taken for any class. With `limit`, so
     many of them at random, the same for every model. With `shift`, all are seen through a change of style.
     """
 
@@ -176,7 +176,7 @@ class HeldOut(Spec):
         return told | ({"captioner": Path(self.captioner).name} if self.captioner else {})
 
     def load(self) -> ImageData:
-        """The pictures to measure on.
+        """The images to measure on.
 
         Raises:
             RvptError: they are not there, have no labels or captions, or none of a class that is asked for.

@@ -29,10 +29,10 @@ def load_mixed(sources: Sequence[str], split: str, caption_column: str | None = 
     return mix([load_captioned(source, split, caption_column) for source in sources])
 
 
-def labelled_data(source: str, split: str) -> ImageData:
+def labeled_data(source: str, split: str) -> ImageData:
     """A data set to measure on; one without labels is refused before any work is done."""
     data = load_data(source, split)
-    data.labelled()
+    data.labeled()
     return data
 
 

@@ -11,7 +11,7 @@ from rvpt.config import PretrainSpec, VisionSpec
 from rvpt.data import ImageData
 from rvpt.evaluation import measure
 from rvpt.insight import PROBED, attribute_readability
-from rvpt.jobs.sources import labelled_data, load_mixed, open_checkpoint
+from rvpt.jobs.sources import labeled_data, load_mixed, open_checkpoint
 from rvpt.loaders import EMBEDDED, embedded_model
 from rvpt.pretrain import pretrain, untrained_clip
 from rvpt.progress import Report, silent
@@ -44,13 +44,13 @@ def pretrain_and_save(
     reads = (*sources, *tests, *([start.source] if isinstance(start, Clip) else []))
     checkpoint = open_checkpoint(out, {**recipe, "caption_column": caption_column}, reads, resume=resume, force=force)
     data = load_mixed(sources, split, caption_column).cached(start.image_size, report)
-    held_out = {source: labelled_data(source, "test").cached(start.image_size) for source in tests}  # all readable?
+    held_out = {source: labeled_data(source, "test").cached(start.image_size) for source in tests}  # all readable?
     clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed)
     history = pretrain(clip, data, spec, checkpoint=checkpoint, report=report)
     if half:
         clip.model.half().float()
     measured = {source: _measured(clip, source, test) for source, test in held_out.items()}
-    facts = {**recipe, "sha256": clip.hash(), "measured": measured, "history": history, "pictures": len(data)}
+    facts = {**recipe, "sha256": clip.hash(), "measured": measured, "history": history, "images": len(data)}
     if half:
         clip.model.half()
     with staging(out, force=force) as stage:
@@ -58,7 +58,7 @@ def pretrain_and_save(
         write_manifest(stage, CLIP, **facts)
     checkpoint.drop()
     rates = {f"{source}: {name}": r["rate"] for source, rates in measured.items() for name, r in rates.items()}
-    return {**rates, "last loss": history[-1]["loss"], "pictures": len(data)}
+    return {**rates, "last loss": history[-1]["loss"], "images": len(data)}
 
 
 def _recipe(clip: Clip) -> dict[str, Any]:

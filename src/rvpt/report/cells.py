@@ -1,4 +1,4 @@
-"""CA and ASR of every defence against every attack: what the matrix prints and the picture draws."""
+"""CA and ASR of every defense against every attack: what the matrix prints and the image draws."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Cell(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """Defences by title in the order of the story; for each model and attack the cells of those that have met it."""
+    """Defenses by title in the order of the story; for each model and attack the cells of those that have met it."""
 
     titles: list[str]
     lines: dict[tuple[str, str], dict[str, Cell]]
 
     @property
     def met_by_all(self) -> list[dict[str, Cell]]:
-        """The lines of the attacks that every defence has met."""
+        """The lines of the attacks that every defense has met."""
         return [line for line in self.lines.values() if len(line) == len(self.titles)]
 
     def means(self) -> dict[str, Cell]:
-        """Each defence's means over the attacks that every defence has met; none, where there are no such attacks."""
+        """Each defense's means over the attacks that every defense has met; none, where there are no such attacks."""
         if not self.met_by_all:
             return {}
         columns = {title: [line[title] for line in self.met_by_all] for title in self.titles}
@@ -45,7 +45,7 @@ def cells(rows: Sequence[Row]) -> Cells:
     for run, found in by_run(rows).items():
         if cell := _cell(found):
             lines.setdefault((run.model, run.attack), {})[run.title] = cell
-            places[run.title] = place(run.defence)
+            places[run.title] = place(run.defense)
     return Cells(sorted(places, key=lambda title: places[title]), lines)
 
 

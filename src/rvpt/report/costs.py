@@ -1,4 +1,4 @@
-"""What a defence costs: numbers trained, and seconds."""
+"""What a defense costs: numbers trained, and seconds."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ MEASURED: dict[str, Any] = {"attack": "any", "test": {}, "template": None}
 
 
 def costs(rows: Sequence[Row]) -> str:
-    """A table of defences: trained parameters, and mean ± standard deviation of the seconds that one cleaning took.
+    """A table of defenses: trained parameters, and mean ± standard deviation of the seconds that one cleaning took.
 
-    Each cleaned model counts once, however often it was measured; defences with other settings have lines of their own.
+    Each cleaned model counts once, however often it was measured; defenses with other settings have lines of their own.
 
     Raises:
         RvptError: no row is of a cleaned model.
     """
     cleanings = {
-        (row["defence"], *which_model(row)): {**row, **MEASURED} for row in rows if row["defence"] not in UNCLEANED
+        (row["defense"], *which_model(row)): {**row, **MEASURED} for row in rows if row["defense"] not in UNCLEANED
     }
     if not cleanings:
         raise RvptError("no row is of a cleaned model, so there is nothing that it cost")
     lines: dict[tuple[int, str, int], list[float]] = {}
     for run, found in by_run(list(cleanings.values())).items():
         for row in found.hit:
-            line = place(run.defence), run.title, int(row.get("trained_parameters", 0))
+            line = place(run.defense), run.title, int(row.get("trained_parameters", 0))
             lines.setdefault(line, []).append(float(row.get("clean_seconds", 0.0)))
-    table = ["| defence | trained parameters | models | seconds |", "|---|---:|---:|---:|"]
+    table = ["| defense | trained parameters | models | seconds |", "|---|---:|---:|---:|"]
     for (_, title, trained), seconds in sorted(lines.items()):
         spread = f" ± {stdev(seconds):.0f}" if len(seconds) > 1 else ""
         table.append(f"| {title} | {trained:,} | {len(seconds)} | {mean(seconds):.0f}{spread} |")

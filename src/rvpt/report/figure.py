@@ -1,4 +1,4 @@
-"""Pictures of what happened, drawn with matplotlib."""
+"""Images of what happened, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ GOOD, BAD, OTHER = "#2a7f4f", "#c0392b", "#8a8a8a"
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture (H, W, 3) in [0, 1] and the best guesses of each model, name and probability."""
+    """One image (H, W, 3) in [0, 1] and the best guesses of each model, name and probability."""
 
     look: str
     truth: str
     target: str
-    picture: NDArray[np.float32]
+    image: NDArray[np.float32]
     guesses: dict[str, list[tuple[str, float]]]
 
 
 def draw_guesses(panels: Sequence[Panel], path: Path) -> None:
-    """A grid of pictures, each above bars of the three best guesses of every model.
+    """A grid of images, each above bars of the three best guesses of every model.
 
     Green is the true class, red the attack's target.
     """
@@ -41,26 +41,26 @@ def draw_guesses(panels: Sequence[Panel], path: Path) -> None:
     grid = figure.subplots(len(looks) * 2, columns, height_ratios=[2, 1.5] * len(looks), squeeze=False)
     for number, panel in enumerate(panels):
         row, column = looks.index(panel.look), number // len(looks)
-        _picture(grid[2 * row, column], panel)
+        _image(grid[2 * row, column], panel)
         _bars(grid[2 * row + 1, column], panel, models)
     figure.suptitle("Top-3 guesses before and after cleaning: green = true class, red = the attack's target")
     figure.savefig(path, dpi=110)
 
 
-def _picture(axes: Any, panel: Panel) -> None:
-    axes.imshow(panel.picture, interpolation="nearest")
+def _image(axes: Any, panel: Panel) -> None:
+    axes.imshow(panel.image, interpolation="nearest")
     axes.set_title(f"{panel.truth}, {panel.look}", fontsize=9)
     axes.set_axis_off()
 
 
 def _bars(axes: Any, panel: Panel, models: Sequence[str]) -> None:
     """Three bars for each model, the best guess on top."""
-    colours = {panel.truth: GOOD, panel.target: BAD}
+    colors = {panel.truth: GOOD, panel.target: BAD}
     ticks = []
     for block, model in enumerate(models):
         for rank, (name, probability) in enumerate(panel.guesses[model]):
             place = -(4 * block + rank)
-            axes.barh(place, probability, color=colours.get(name, OTHER), height=0.9)
+            axes.barh(place, probability, color=colors.get(name, OTHER), height=0.9)
             inside = probability > 0.6  # a long bar leaves no room for words beside it
             axes.text(
                 0.02 if inside else probability + 0.02, place, f"{name} {100 * probability:.0f}%", va="center",

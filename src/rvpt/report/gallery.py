@@ -1,4 +1,4 @@
-"""Triggers to look at: the same pictures under each, and what each changes."""
+"""Triggers to look at: the same images under each, and what each changes."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from numpy.typing import NDArray
 
 AMPLIFIED = 5  # how many times larger differences are drawn
 
-Pictures = NDArray[np.float32]
+Images = NDArray[np.float32]
 """(n, H, W, 3) in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """One trigger: its name, the pictures with it, and means of PSNR (dB) and SSIM."""
+    """One trigger: its name, the images with it, and means of PSNR (dB) and SSIM."""
 
     name: str
-    triggered: Pictures
+    triggered: Images
     psnr: float
     ssim: float
 
 
-def draw_gallery(pictures: Pictures, looks: Sequence[Look], path: Path) -> None:
-    """One row a trigger: each picture with it, then the difference around grey, amplified."""
+def draw_gallery(images: Images, looks: Sequence[Look], path: Path) -> None:
+    """One row a trigger: each image with it, then the difference around gray, amplified."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = 2 * len(pictures)
+    columns = 2 * len(images)
     figure = Figure(figsize=(1.6 * columns, 1.75 * (len(looks) + 1)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(looks) + 1, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for column, picture in enumerate(pictures):
-        grid[0, 2 * column].imshow(picture)
+    for column, image in enumerate(images):
+        grid[0, 2 * column].imshow(image)
         grid[0, 2 * column].set_title("clean", fontsize=8, loc="left")
     for row, look in zip(grid[1:], looks, strict=True):
         row[0].set_title(f"{look.name}: PSNR {look.psnr:.1f} dB, SSIM {look.ssim:.3f}", fontsize=8, loc="left")
-        for column, (picture, triggered) in enumerate(zip(pictures, look.triggered, strict=True)):
+        for column, (image, triggered) in enumerate(zip(images, look.triggered, strict=True)):
             row[2 * column].imshow(triggered)
-            row[2 * column + 1].imshow(np.clip(0.5 + AMPLIFIED * (triggered - picture), 0, 1))
+            row[2 * column + 1].imshow(np.clip(0.5 + AMPLIFIED * (triggered - image), 0, 1))
     figure.suptitle(f"Triggers, and what they change (times {AMPLIFIED})")
     figure.savefig(path, dpi=72, format="png")

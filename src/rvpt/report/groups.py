@@ -1,4 +1,4 @@
-"""Rows by what was run: one group for each model, attack, defence and setting."""
+"""Rows by what was run: one group for each model, attack, defense and setting."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ TRIGGERED = (
 COSTS = {"seconds", "clean_seconds", "peak_memory_bytes"}
 BEFORE = "before the attack"  # what the clean model does under the triggers
 UNCLEANED = (BEFORE, "none")
-DEFENCES = (*UNCLEANED, "probe", "finetune", "contrastive", "cleanclip", "par", "vpt", "rvpt")
+DEFENSES = (*UNCLEANED, "probe", "finetune", "contrastive", "cleanclip", "par", "vpt", "rvpt")
 
 
 class Run(NamedTuple):
-    """A defence against an attack; `own` tells those settings of it that are not usual, or not all runs' measure."""
+    """A defense against an attack; `own` tells those settings of it that are not usual, or not all runs' measure."""
 
     model: str
     attack: str
-    defence: str
+    defense: str
     own: str
 
     @property
     def title(self) -> str:
-        return f"{self.defence}, {self.own}" if self.own else self.defence
+        return f"{self.defense}, {self.own}" if self.own else self.defense
 
 
 class Found(NamedTuple):
-    """The rows of a run over its seeds: on clean pictures, and on triggered ones."""
+    """The rows of a run over its seeds: on clean images, and on triggered ones."""
 
     clean: list[Row]
     hit: list[Row]
 
 
 def metrics(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """What some row measures on clean and on triggered pictures, in the order in which it is shown."""
+    """What some row measures on clean and on triggered images, in the order in which it is shown."""
     measured = dict.fromkeys(str(row["metric"]) for row in rows)
     clean = [metric for metric in CLEAN if metric in measured]
     clean += [metric for metric in measured if metric.startswith(READABLE)]
@@ -63,25 +63,25 @@ def by_data(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
-    """The rows of each run, by model and attack, defences in the order of the story.
+    """The rows of each run, by model and attack, defenses in the order of the story.
 
-    Runs of one defence with different settings are never pooled, nor are two models, or triggers, of one name and seed.
+    Runs of one defense with different settings are never pooled, nor are two models, or triggers, of one name and seed.
     """
     found = {}
-    for (model, defence, settings), group in _alike(rows).items():
+    for (model, defense, settings), group in _alike(rows).items():
         for which, part in _apart(group, "model"):
             clean = [row for row in part if row["attack"] == "none"]
             attacks = dict.fromkeys(str(row["attack"]) for row in part)
             for attack in [attack for attack in attacks if attack != "none"] or attacks:
                 for shown, hit in _apart([row for row in part if row["attack"] == attack], f"trigger/{attack}"):
                     own = " ".join(filter(None, (settings, which, shown)))
-                    found[Run(model, attack, defence, own)] = Found(_of_these(clean, hit), hit)
-    return dict(sorted(found.items(), key=lambda item: (item[0].model, item[0].attack, place(item[0].defence))))
+                    found[Run(model, attack, defense, own)] = Found(_of_these(clean, hit), hit)
+    return dict(sorted(found.items(), key=lambda item: (item[0].model, item[0].attack, place(item[0].defense))))
 
 
-def place(defence: str) -> int:
-    """Where a defence stands in the order of the story; those that it does not know come last."""
-    return DEFENCES.index(defence) if defence in DEFENCES else len(DEFENCES)
+def place(defense: str) -> int:
+    """Where a defense stands in the order of the story; those that it does not know come last."""
+    return DEFENSES.index(defense) if defense in DEFENSES else len(DEFENSES)
 
 
 def which_model(row: Row) -> tuple[Any, Any]:
@@ -90,26 +90,26 @@ def which_model(row: Row) -> tuple[Any, Any]:
 
 
 def _alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    """Rows by model, defence and settings: those that most of its kind lack, or with which not all were measured."""
+    """Rows by model, defense and settings: those that most of its kind lack, or with which not all were measured."""
     members: dict[str, list[Row]] = {}
     targets: dict[str, set[str]] = {}
     for row in rows:
-        members.setdefault(str(row["defence"]), []).append(row)
+        members.setdefault(str(row["defense"]), []).append(row)
         targets.setdefault(str(row["model"]), set()).update(filter(None, [_target(row)]))
-    usual = {defence: _usual(group) for defence, group in members.items()}
+    usual = {defense: _usual(group) for defense, group in members.items()}
     shared = set.intersection(*(set(row.get("test", {}).items()) for row in rows)) if rows else set()
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        model, defence = str(row["model"]), str(row["defence"])
-        own = [entry for entry in _settings(row).items() if entry not in usual[defence]]
+        model, defense = str(row["model"]), str(row["defense"])
+        own = [entry for entry in _settings(row).items() if entry not in usual[defense]]
         own += [("target", _target(row))] if len(targets[model]) > 1 else []  # where the attack's name leaves it open
         own += [entry for entry in row.get("test", {}).items() if entry not in shared]
-        groups.setdefault((model, defence, " ".join(f"{name}={value}" for name, value in own)), []).append(row)
+        groups.setdefault((model, defense, " ".join(f"{name}={value}" for name, value in own)), []).append(row)
     return groups
 
 
 def _of_these(clean: Sequence[Row], hit: Sequence[Row]) -> list[Row]:
-    """The rows on clean pictures of the models that were attacked: once each, however often they were measured."""
+    """The rows on clean images of the models that were attacked: once each, however often they were measured."""
     attacked = {which_model(row) for row in hit}
     return list({(*which_model(row), row["metric"]): row for row in clean if which_model(row) in attacked}.values())
 
@@ -132,7 +132,7 @@ def _measurement(row: Row) -> str:
 
 def _settings(row: Row) -> dict[str, Any]:
     """What a row's run was set to, but for its seed."""
-    spec = {} if row["defence"] in UNCLEANED else row.get("spec", {})  # an attack's belongs to the model's name
+    spec = {} if row["defense"] in UNCLEANED else row.get("spec", {})  # an attack's belongs to the model's name
     draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
     draw["cleaned_on"] = row.get("cleaned_on")
     draw["measured_with"] = row.get("template")

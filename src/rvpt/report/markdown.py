@@ -9,11 +9,11 @@ from rvpt.errors import RvptError
 from rvpt.report.groups import Row, by_data, by_run, metrics, percents
 from rvpt.report.paper import beside, paper_of
 
-TITLES = {"none": "no defence", "vpt": "VPT", "rvpt": "RVPT"}
+TITLES = {"none": "no defense", "vpt": "VPT", "rvpt": "RVPT"}
 
 
 def results(rows: Sequence[Row]) -> str:
-    """One table for each data set: a line for every model, attack and defence, rates in % over the seeds."""
+    """One table for each data set: a line for every model, attack and defense, rates in % over the seeds."""
     return "\n".join(f"### {data}\n\n{_table(data, members)}" for data, members in by_data(rows).items())
 
 
@@ -21,7 +21,7 @@ def _table(data: str, rows: Sequence[Row]) -> str:
     clean_metrics, hit_metrics = metrics(rows)
     columns = [*clean_metrics, *hit_metrics, *(["paper: CA, ASR"] if paper_of(data) else [])]
     lines = [
-        f"| model | attack | defence | seeds | {' | '.join(columns)} |",
+        f"| model | attack | defense | seeds | {' | '.join(columns)} |",
         "|---|---|---|" + "---:|" * (len(columns) + 1),
     ]
     for run, (clean, hit) in by_run(rows).items():
@@ -32,7 +32,7 @@ def _table(data: str, rows: Sequence[Row]) -> str:
         ]
         if paper_of(data):
             elsewhere = {row.get("cleaned_on") for row in hit} - {None, data}
-            cells.append("" if elsewhere else beside(data, run.attack, run.defence))
+            cells.append("" if elsewhere else beside(data, run.attack, run.defense))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -62,5 +62,5 @@ def between_marks(page: str, tables: str, section: str = "") -> str:
         page = f"{page.rstrip()}\n\n{start}\n{end}\n".lstrip()
     before, *others = page.split(start)
     if len(others) != 1 or page.count(end) != 1 or end not in others[0]:
-        raise RvptError(f"the page needs {start} once and {end} once behind it, or neither: mend its marks")
+        raise RvptError(f"the page needs {start} once and {end} once behind it, or neither: fix its marks")
     return f"{before}{start}\n{tables}{end}{others[0].split(end)[1]}"

@@ -1,4 +1,4 @@
-"""Attacks down, defences across: who is best against what, at a glance."""
+"""Attacks down, defenses across: who is best against what, at a glance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rvpt.report.groups import Row, by_data
 def matrix(rows: Sequence[Row]) -> str:
     """One table for each data set, in each cell CA and ASR in %, means over the seeds, ASR ± its standard deviation.
 
-    The last line is the mean over the attacks that every defence has met.
+    The last line is the mean over the attacks that every defense has met.
 
     Raises:
         RvptError: no run has both.

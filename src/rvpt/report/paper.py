@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-CALTECH101 = {  # table 2: (attack, defence) -> (CA, ASR), in percent
+CALTECH101 = {  # table 2: (attack, defense) -> (CA, ASR), in percent
     ("badnet", "none"): (93.06, 91.38), ("blended", "none"): (93.41, 92.69),
     ("badnet", "probe"): (93.62, 1.22), ("blended", "probe"): (93.41, 12.82),
     ("badnet", "cleanclip"): (91.18, 36.87), ("blended", "cleanclip"): (90.77, 1.14),
@@ -16,7 +16,7 @@ def paper_of(data: str) -> dict[tuple[str, str], tuple[float, float]]:
     return PAPER.get("".join(filter(str.isalnum, data.lower())), {})
 
 
-def beside(data: str, attack: str, defence: str) -> str:
-    """The paper's "CA, ASR" of a data set, attack and defence; empty where it has none."""
-    known = paper_of(data).get((attack, defence))
+def beside(data: str, attack: str, defense: str) -> str:
+    """The paper's "CA, ASR" of a data set, attack and defense; empty where it has none."""
+    known = paper_of(data).get((attack, defense))
     return f"{known[0]:.1f}, {known[1]:.1f}" if known else ""

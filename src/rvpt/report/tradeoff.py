@@ -1,4 +1,4 @@
-"""Accuracy against attack success, a colour for each defence: the best stand at the lower right."""
+"""Accuracy against attack success, a color for each defense: the best stand at the lower right."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MARKS = "Dos^vP<>Xp"
 
 
 def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
-    """One panel for each data set: a small mark for each defence and attack, a large one at each defence's mean.
+    """One panel for each data set: a small mark for each defense and attack, a large one at each defense's mean.
 
-    Means are over seeds, and those of the large marks over the attacks that every defence has met.
+    Means are over seeds, and those of the large marks over the attacks that every defense has met.
 
     Raises:
         RvptError: no run has both CA and ASR.
@@ -26,7 +26,7 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
 
     panels = {data: found for data, members in by_data(rows).items() if (found := cells(members)).lines}
     if not panels:
-        raise RvptError("no run has both CA and ASR, which the picture shows")
+        raise RvptError("no run has both CA and ASR, which the image shows")
     titles = [title for found in panels.values() for title in found.titles]
     width, height = 5.5 + 0.075 * max(map(len, titles)), max(4.2, 0.21 * len(titles) / len(panels))
     figure = Figure(figsize=(width, height * len(panels)), layout="constrained")
@@ -40,11 +40,11 @@ def draw_panel(axes: Any, data: str, found: Cells) -> None:
     """The marks of one data set."""
     from matplotlib import colormaps
 
-    colours = colormaps["turbo" if len(found.titles) > len(MARKS) else "tab10"]
+    colors = colormaps["turbo" if len(found.titles) > len(MARKS) else "tab10"]
     share = len(found.titles) if len(found.titles) > len(MARKS) else 10
     means = found.means()
     for number, title in enumerate(found.titles):
-        look = {"color": colours(number / (share - 1)), "marker": MARKS[number % len(MARKS)]}
+        look = {"color": colors(number / (share - 1)), "marker": MARKS[number % len(MARKS)]}
         points = [line[title][:2] for line in found.lines.values() if title in line]
         axes.scatter(*zip(*points, strict=True), **look, s=12, alpha=0.5)
         axes.scatter(*(means[title][:2] if title in means else ([], [])), **look, s=70, edgecolor="black", label=title)
