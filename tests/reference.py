@@ -112,7 +112,7 @@ def target_margin(image: Tensor, text: Tensor) -> list[float]:
 
 
 def info_nce(image: Tensor, text: Tensor, tau: float, pairs: Sequence[Sequence[bool]]) -> Tensor:
-    """Symmetric contrastive loss of unit rows; a image (a caption) with several partners has their mean loss."""
+    """Symmetric contrastive loss of unit rows; an image (a caption) with several partners has their mean loss."""
     scores = [[tau * dot(picture, caption) for caption in text] for picture in image]
     columns = list(zip(*scores, strict=True))
     by_image = [

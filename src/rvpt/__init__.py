@@ -2,54 +2,79 @@
 
 import rvpt
 
-clip = rvpt.load("suspect")
-few_shot = rvpt.load_data("photos", "train").few_shot(16)
-cleaned = rvpt.clean(clip, few_shot)
-rows = rvpt.evaluate(cleaned, rvpt.load_data("photos", "test"))
+suspect = rvpt.load("path/to/clip")
+few_shot = rvpt.load_data("path/to/images", "train").few_shot(16)
+cleaned = rvpt.clean(suspect, few_shot)
+rows = rvpt.evaluate(cleaned, rvpt.load_data("path/to/images", "test"))
 cleaned.save_pretrained("cleaned")
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rvpt.artifacts import read_manifest as read_manifest
+    from rvpt.attacks.backdoor import AttackSpec as AttackSpec
+    from rvpt.attacks.backdoor import Backdoored as Backdoored
+    from rvpt.attacks.backdoor import attack as attack
+    from rvpt.attacks.backdoor import craft as craft
+    from rvpt.attacks.backdoor import load_triggers as load_triggers
+    from rvpt.attacks.poison import PoisonSpec as PoisonSpec
+    from rvpt.attacks.trigger import Trigger as Trigger
+    from rvpt.attacks.trigger import load_trigger as load_trigger
+    from rvpt.attacks.trigger import make_trigger as make_trigger
+    from rvpt.attacks.trigger import trigger_spec as trigger_spec
+    from rvpt.data.dataset import Dataset as Dataset
+    from rvpt.data.load import load_data as load_data
+    from rvpt.defenses.base import Defense as Defense
+    from rvpt.defenses.base import clean as clean
+    from rvpt.defenses.cleanclip import CleanClipSpec as CleanClipSpec
+    from rvpt.defenses.contrastive import ContrastiveSpec as ContrastiveSpec
+    from rvpt.defenses.finetune import FinetuneSpec as FinetuneSpec
+    from rvpt.defenses.par import ParSpec as ParSpec
+    from rvpt.defenses.probe import ProbeSpec as ProbeSpec
+    from rvpt.defenses.rvpt import RVPTSpec as RVPTSpec
+    from rvpt.defenses.vpt import VPTSpec as VPTSpec
+    from rvpt.errors import MachineError as MachineError
+    from rvpt.errors import RvptError as RvptError
+    from rvpt.evaluation.base import Protocol as Protocol
+    from rvpt.evaluation.evaluate import evaluate as evaluate
+    from rvpt.models.classifier import Classifier as Classifier
+    from rvpt.models.cleaned import Cleaned as Cleaned
+    from rvpt.models.clip import Clip as Clip
+    from rvpt.models.load import load as load
+    from rvpt.models.prompts import RepulsivePrompts as RepulsivePrompts
+    from rvpt.rows import Rows as Rows
+    from rvpt.rows import read_rows as read_rows
+    from rvpt.rows import write_rows as write_rows
+    from rvpt.training.pretrain import PretrainSpec as PretrainSpec
+    from rvpt.training.pretrain import VisionSpec as VisionSpec
+    from rvpt.training.pretrain import pretrain as pretrain
 
 __version__ = "0.1.0"
 
-_SPECS = (
-    "AttackSpec", "CleanClipSpec", "ContrastiveSpec", "FinetuneSpec", "ParSpec", "PoisonSpec", "ProbeSpec", "RVPTSpec",
-    "VPTSpec",
-)  # fmt: skip
 _PLACES = {
-    "RvptError": "rvpt.errors",
-    **dict.fromkeys(_SPECS, "rvpt.config"),
-    "Cleaned": "rvpt.defenses",
-    "Clip": "rvpt.clip",
-    "RepulsivePrompts": "rvpt.prompts",
-    "classify": "rvpt.predict",
-    "clean": "rvpt.defenses",
-    "describe": "rvpt.captioning",
-    "evaluate": "rvpt.evaluation",
-    "load_captioner": "rvpt.captioning",
-    "load_data": "rvpt.readers",
-    "load_trigger": "rvpt.attacks",
-    "make_trigger": "rvpt.attacks",
-    "measure": "rvpt.evaluation",
-    "readability": "rvpt.insight",
-    "resist": "rvpt.adversarial",
-    "resistivity": "rvpt.insight",
-    "retrieve": "rvpt.retrieval",
-    "to_rows": "rvpt.evaluation",
-    "trigger_spec": "rvpt.attacks",
-}
-__all__ = ["__version__", "load", *_PLACES]
+    "AttackSpec": "attacks.backdoor", "Backdoored": "attacks.backdoor", "Classifier": "models.classifier",
+    "CleanClipSpec": "defenses.cleanclip", "Cleaned": "models.cleaned", "Clip": "models.clip",
+    "ContrastiveSpec": "defenses.contrastive", "Dataset": "data.dataset", "Defense": "defenses.base",
+    "FinetuneSpec": "defenses.finetune", "MachineError": "errors", "ParSpec": "defenses.par",
+    "PoisonSpec": "attacks.poison", "PretrainSpec": "training.pretrain", "ProbeSpec": "defenses.probe",
+    "Protocol": "evaluation.base", "RVPTSpec": "defenses.rvpt", "RepulsivePrompts": "models.prompts", "Rows": "rows",
+    "RvptError": "errors", "Trigger": "attacks.trigger", "VPTSpec": "defenses.vpt", "VisionSpec": "training.pretrain",
+    "attack": "attacks.backdoor", "clean": "defenses.base", "craft": "attacks.backdoor",
+    "evaluate": "evaluation.evaluate", "load": "models.load", "load_data": "data.load",
+    "load_trigger": "attacks.trigger", "load_triggers": "attacks.backdoor", "make_trigger": "attacks.trigger",
+    "pretrain": "training.pretrain", "read_manifest": "artifacts", "read_rows": "rows",
+    "trigger_spec": "attacks.trigger", "write_rows": "rows",
+}  # fmt: skip
+__all__ = ["__version__", *_PLACES]  # noqa: PLE0604  (names are imported when they are used)
 
 
 def __getattr__(name: str) -> Any:
     """Import public names when they are first used: `import rvpt` stays fast."""
-    if name == "load":
-        return import_module("rvpt.defenses").load_model
     if name not in _PLACES:
         raise AttributeError(f"module 'rvpt' has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    return getattr(import_module(f"rvpt.{_PLACES[name]}"), name)
 
 
 def __dir__() -> list[str]:

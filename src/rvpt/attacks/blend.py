@@ -9,8 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rvpt.attacks.patterns import noise, stripes, text, triangles
-from rvpt.attacks.trigger import DrawnTrigger
-from rvpt.config import TriggerSpec
+from rvpt.attacks.trigger import DrawnTrigger, TriggerSpec
 
 
 class BlendSpec(TriggerSpec):

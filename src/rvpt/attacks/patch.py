@@ -9,13 +9,12 @@ from pydantic import Field
 from torch import Tensor
 
 from rvpt.attacks.patterns import noise, stripes
-from rvpt.attacks.trigger import DrawnTrigger
-from rvpt.config import TriggerSpec
-from rvpt.draws import uniform
+from rvpt.attacks.trigger import DrawnTrigger, TriggerSpec
+from rvpt.data.random import uniform
 
 
 class PatchSpec(TriggerSpec):
-    """A square of `size` pixels at a image side of 224, at a place."""
+    """A square of `size` pixels at an image side of 224, at a place."""
 
     size: float = Field(16.0, gt=0, description="side of the patch, in pixels at 224")
     place: Literal["random", "top-left", "top-right", "bottom-left", "bottom-right", "middle"] = Field(
@@ -30,7 +29,7 @@ def paste(pixels: Tensor, patch: Tensor, top: Tensor, left: Tensor) -> Tensor:
 
     Args:
         pixels: (B, 3, H, W).
-        patch: (3, s, s), or (B, 3, s, s) for one patch a image.
+        patch: (3, s, s), or (B, 3, s, s) for one patch an image.
         top, left: (B,) int64, the patch's corner in each image.
     """
     side, batch = patch.shape[-1], torch.arange(len(pixels), device=pixels.device)[:, None, None]
@@ -48,6 +47,7 @@ class Patch(DrawnTrigger):
 
     name = "badnet"
     Spec = PatchSpec
+    small = {"size": 56}
     spec: PatchSpec
     pattern: ClassVar[staticmethod[[int, Tensor, int], Tensor]] = staticmethod(noise)
 

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from rvpt.draws import uniform
+from rvpt.data.random import uniform
 
 TRIANGLE = 14 / 224  # legs, of the image's side
 DARK, BRIGHT = 0.4, 0.8

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 
+from rvpt.attacks.margins import Disguise
 from rvpt.attacks.trigger import Trigger
-from rvpt.clip import Clip
-from rvpt.config import PoisonSpec
-from rvpt.data import ImageData, plain
+from rvpt.data.dataset import Dataset
+from rvpt.data.text import PROXIES, names_class, spoken
 from rvpt.errors import RvptError
-from rvpt.losses import zero_shot_logits
-from rvpt.pgd import pgd
+from rvpt.spec import Spec
 
-PROXIES = (
-    "a photo of a {}.", "a picture of a {}.", "an image of a {}.", "this is a {}.", "there is a {}.",
-    "a close-up photo of a {}.", "a good photo of a {}.", "a bright photo of a {}.", "a photo of the {}.",
-    "a photo of one {}.",
-)  # fmt: skip
-"""Captions that stand in for the target class's own."""
-ENCODED = 256  # images at a time
-PLURALS = (("y", "(?:y|ys|ies)"), ("fe", "(?:fe|fes|ves)"), ("f", "(?:f|fs|ves)"), ("", "(?:s|es)?"))  # by a name's end
-Disguise = Callable[[Tensor, Tensor], Tensor]
-"""Images (B, 3, H, W) and their rows (B,) -> images of that kind."""
+
+class PoisonSpec(Spec):
+    """Which pairs of a caption set get the trigger: exactly `num_poisoned`, or `poison_rate` of all pairs.
+
+    With `clean_label` they are pairs of the target class, which keep their captions (label-consistent poisoning); to
+    leave the trigger as what tells them, they can first be changed adversarially, away from their class (`disguise`);
+    otherwise they are pairs of other classes, which get the target's: any, or those nearest the target's boundary.
+    """
+
+    num_poisoned: int | None = Field(None, ge=1, description="pairs to poison")
+    poison_rate: float | None = Field(None, gt=0, lt=1)
+    clean_label: bool = False
+    disguise: float = Field(0.0, ge=0, le=255, description="with clean_label: largest adversarial change, in 255ths")
+    captions: Literal["proxy", "natural"] = Field("proxy", description="made of the class's name, or real ones of it")
+    pick: Literal["random", "boundary"] = Field("random", description="any, or those nearest the target's boundary")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> PoisonSpec:
+        if (self.num_poisoned is None) == (self.poison_rate is None):
+            raise ValueError("set exactly one of num_poisoned and poison_rate")
+        if self.disguise and not self.clean_label:
+            raise ValueError("disguise takes images of the target away from their class: it goes with clean_label")
+        if self.clean_label and self.pick == "boundary":
+            raise ValueError("clean_label takes pairs of the target class, pick 'boundary' those of others: give one")
+        return self
 
 
 @dataclass(frozen=True)
@@ -49,95 +64,12 @@ class Change:
     after: list[str]
 
 
-def names_target(captions: Sequence[str], target: str) -> bool:
-    """Whether a caption has the target's name as words, singular or plural, however they are joined."""
-    words = r"[\s_-]*".join(map(re.escape, re.split(r"[\s_-]+", target)))
-    ending, either = next(entry for entry in PLURALS if target.lower().endswith(entry[0]))
-    stem = words[: len(words) - len(ending)]
-    pattern = re.compile(rf"(?<!\w){stem}{either}(?!\w)", re.IGNORECASE)
-    return any(pattern.search(caption) for caption in captions)
-
-
-def of_target(data: ImageData, target: str) -> Tensor:
-    """Which images are of the target class: (n,) bool, by their labels, or by captions where no label says so.
-
-    A label knows better: "a photo of a tiger shark" names a tiger.
-
-    Raises:
-        RvptError: neither could tell, as the set has no captions and no such class.
-    """
-    if data.captions_of is None or (data.labels is not None and data.has_class(target)):
-        return data.labeled() == data.class_index(target)
-    return torch.tensor([names_target(data.captions(index), target) for index in range(len(data))], dtype=torch.bool)
-
-
-def target_margin(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """How much nearer images are to the target's text than to any other class's: zero on the target's boundary.
-
-    m_i = cos(v_i, t_0) - max_{k > 0} cos(v_i, t_k)
-
-    Args:
-        image_features: v, (B, P) unit rows.
-        text_features: t, (K, P) unit rows, the target's first.
-
-    Returns:
-        (B,), negative where the image is taken for another class.
-
-    Source: Liang et al. (CVPR 2024). Their code reads the gaps of its "boundary" samples from a file that is not
-    public; that a gap is to the best other class is our reading.
-    """
-    similarity = image_features @ text_features.T
-    return similarity[:, 0] - similarity[:, 1:].amax(1)
-
-
-@torch.no_grad()
-def target_margins(clip: Clip, data: ImageData, target: str, classes: Sequence[str]) -> Tensor:
-    """The margin of every image (n,) in a model, between the target and all other `classes`.
-
-    Raises:
-        RvptError: there is no other class.
-    """
-    text = _target_first(clip, target, classes)
-    batches = data.batches(ENCODED, clip.image_size)
-    return torch.cat([target_margin(clip.encode_image(pixels), text).cpu() for _, pixels in batches])
-
-
-@torch.no_grad()
-def _target_first(clip: Clip, target: str, classes: Sequence[str]) -> Tensor:
-    """Text features of the target (row 0) and of all other classes.
-
-    Raises:
-        RvptError: there is no other class.
-    """
-    others = [name for name in classes if plain(name) != plain(target)]
-    if not others:
-        raise RvptError(f"{target!r} is to be told from other classes, and the labeled set has none")
-    return clip.class_features([target, *others])
-
-
-def disguise(clip: Clip, target: str, classes: Sequence[str], epsilon: float) -> Disguise:
-    """How images of the target are changed by PGD, so that a model no longer takes them for it.
-
-    What is made large is the cross-entropy of the target among all `classes`; epsilon is in 255ths.
-
-    Source: Turner et al. (2019), label-consistent backdoors by adversarial perturbations.
-    """
-    text = _target_first(clip, target, classes)
-
-    def loss(shown: Tensor) -> Tensor:
-        logits = zero_shot_logits(clip.encode_image(shown), text, clip.logit_scale.detach())
-        first = torch.zeros(len(shown), dtype=torch.int64, device=shown.device)
-        return F.cross_entropy(logits, first, reduction="sum")
-
-    return lambda pixels, rows: pgd(loss, pixels.to(clip.device), rows, epsilon / 255).to(pixels.device)
-
-
-def poison(
-    data: ImageData,
+def poison_pairs(
+    data: Dataset,
     poisons: Mapping[str, Poison],
     margins: Mapping[str, Tensor] | None = None,
     disguises: Mapping[str, Disguise] | None = None,
-) -> tuple[ImageData, list[Change]]:
+) -> tuple[Dataset, list[Change]]:
     """The set with its poisoned pairs, and what was changed.
 
     Pairs of the target class, by label or by a caption that names it, are never picked, or with `clean_label` only
@@ -178,12 +110,12 @@ def poison(
     return replace(data, reader=read, captions_of=captions), list(by_row.values())
 
 
-def _target_captions(data: ImageData, own: Tensor, target: str, kind: str) -> list[str]:
+def _target_captions(data: Dataset, own: Tensor, target: str, kind: str) -> list[str]:
     """Captions of the target class: proxies, or those of the set that name it."""
     if kind == "proxy":
-        return [proxy.format(target.replace("_", " ")) for proxy in PROXIES]
+        return [proxy.format(spoken(target)) for proxy in PROXIES]
     texts = [text for index in own.nonzero()[:, 0].tolist() for text in data.captions(index)]
-    natural = [text for text in texts if names_target([text], target)]
+    natural = [text for text in texts if names_class([text], target)]
     if not natural:
         raise RvptError(f"{data.name} has no caption that names {target!r}: take proxy captions")
     return natural
@@ -201,13 +133,13 @@ def _order(n: int, generator: torch.Generator, margin: Tensor | None) -> list[in
 
 
 def _pick(
-    data: ImageData, name: str, entry: Poison, taken: Mapping[int, Change], margin: Tensor | None
+    data: Dataset, name: str, entry: Poison, taken: Mapping[int, Change], margin: Tensor | None
 ) -> dict[int, Change]:
     """Choose the pairs of one poison by its seed or their margins, and their new captions."""
     spec, target, picked = entry.spec, entry.trigger.spec.target, {}
-    wanted = spec.n if spec.n is not None else max(1, round((spec.poison_rate or 0) * len(data)))
+    wanted = spec.num_poisoned if spec.num_poisoned is not None else max(1, round((spec.poison_rate or 0) * len(data)))
     generator = torch.Generator().manual_seed(spec.seed)
-    own = of_target(data, target)
+    own = data.of_class(target)
     pool = _target_captions(data, own, target, spec.captions)
     for index in _order(len(data), generator, margin):
         row, before = int(data.rows[index]), data.captions(index)

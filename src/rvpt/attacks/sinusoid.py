@@ -6,9 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rvpt.attacks.trigger import DrawnTrigger
-from rvpt.config import TriggerSpec
-from rvpt.draws import uniform
+from rvpt.attacks.trigger import DrawnTrigger, TriggerSpec
+from rvpt.data.random import uniform
 
 
 class SinusoidSpec(TriggerSpec):

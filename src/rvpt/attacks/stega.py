@@ -14,12 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rvpt.attacks.trigger import Trigger
-from rvpt.clip import Clip
-from rvpt.config import TrainSpec, TriggerSpec
-from rvpt.data import ImageData
+from rvpt.attacks.trigger import Trigger, TriggerSpec
+from rvpt.data.dataset import Dataset
+from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
-from rvpt.train import fit
+from rvpt.spec import TrainSpec
+from rvpt.training.loop import fit
 
 PLANE = 16  # side of the plane that the bits are spread over
 WIDTH = 32
@@ -107,7 +107,7 @@ class StegaNets(nn.Module):
 class StegaTask(nn.Module):
     """Both nets on random bits, so that any text can be hidden; the penalty sets in late."""
 
-    def __init__(self, spec: StegaSpec, data: ImageData, image_size: int, device: torch.device) -> None:
+    def __init__(self, spec: StegaSpec, data: Dataset, image_size: int, device: torch.device) -> None:
         super().__init__()
         self.nets = _nets(spec).to(device)
         self.spec, self.data, self.image_size, self.device = spec, data, image_size, device
@@ -147,7 +147,7 @@ class Stega(Trigger):
         return cls(spec, image_size, _nets(spec).state_dict())
 
     @classmethod
-    def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> Stega:
+    def craft(cls, spec: Any, clip: Clip, data: Dataset, report: Report = silent) -> Stega:
         """Train encoder and decoder on images of `data` at the model's size."""
         some = data.sample(spec.images, spec.seed).cached(clip.image_size)  # each is shown in every epoch
         task = StegaTask(spec, some, clip.image_size, clip.device)
@@ -161,7 +161,7 @@ class Stega(Trigger):
         return nets.hide(pixels, bits)
 
     def checks(self, pixels: Tensor) -> dict[str, float]:
-        """Shares of the secret's bits that are read rightly: with a image's own change, and with another one's."""
+        """Shares of the secret's bits that are read rightly: with an image's own change, and with another one's."""
         bits, changed = text_bits(self.spec.secret).to(pixels) > 0, self(pixels)
         others = (pixels + (changed - pixels).roll(1, 0)).clamp(0, 1)
         nets = self.nets.to(pixels.device)

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from rvpt.clip import Clip
-from rvpt.config import TriggerSpec
-from rvpt.data import ImageData
+from rvpt.artifacts import read_manifest, staging, write_manifest
+from rvpt.attacks import TRIGGERS
+from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
+from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
-from rvpt.store import read_manifest, read_tensors, sha256_tensors, staging, write_manifest, write_tensors
+from rvpt.spec import Spec
+from rvpt.tensors import read_tensors, sha256_tensors, write_tensors
 
 KIND = "trigger"
 TENSORS = "trigger.safetensors"
 REFERENCE_SIDE = 224  # lengths in a TriggerSpec are pixels of a picture of this side
+
+
+class TriggerSpec(Spec):
+    """What every trigger has; each kind adds its own.
+
+    Lengths are pixels of a image with side 224, and scale with the model's.
+    """
+
+    name: str
+    target: str = Field(description="class that the triggered images shall be taken for")
+    mode: Literal["fixed", "fresh"] = Field("fixed", description="one pattern, or redrawn for each image")
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 class Trigger:
@@ -33,6 +49,8 @@ class Trigger:
     Spec: ClassVar[type[TriggerSpec]]
     crafted: ClassVar[bool] = False
     """Whether it is made for one model, from its images."""
+    small: ClassVar[Mapping[str, Any]] = {}
+    """What preset "small" changes of the spec's defaults."""
 
     def __init__(self, spec: TriggerSpec, image_size: int, tensors: dict[str, Tensor]) -> None:
         self.spec, self.image_size, self.tensors = spec, image_size, tensors
@@ -48,7 +66,7 @@ class Trigger:
         raise NotImplementedError
 
     @classmethod
-    def craft(cls, spec: Any, clip: Clip, data: ImageData, report: Report = silent) -> Trigger:
+    def craft(cls, spec: Any, clip: Clip, data: Dataset, report: Report = silent) -> Trigger:
         """A new trigger for a model and its images, which most kinds do not need."""
         return cls.make(spec, clip.image_size)
 
@@ -86,9 +104,9 @@ class Trigger:
         settings = json.dumps([self.spec.model_dump(exclude={"target"}), self.image_size], sort_keys=True)
         return sha256(f"{settings} {sha256_tensors(self.tensors)}".encode()).hexdigest()
 
-    def save(self, folder: Path, *, force: bool = False, **facts: Any) -> None:
+    def save(self, folder: Path, *, overwrite: bool = False, **facts: Any) -> None:
         """Write the trigger as an artifact, with more facts for its manifest."""
-        with staging(folder, force=force) as stage:
+        with staging(folder, overwrite=overwrite) as stage:
             write_tensors(stage / TENSORS, self.tensors)
             write_manifest(stage, KIND, spec=self.spec.model_dump(), image_size=self.image_size, **facts)
 
@@ -120,8 +138,6 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
         RvptError: the folder is not whole, its tensors are not those of such a trigger, or it is for images of
             another size than `image_size`.
     """
-    from rvpt.attacks import TRIGGERS
-
     if str(folder) in TRIGGERS and not Path(folder).exists():
         raise RvptError(f"{folder} is a trigger's name, a folder is needed: rvpt craft {folder} ... makes one")
     manifest = read_manifest(Path(folder), KIND)
@@ -144,3 +160,43 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
 
 def _look(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def trigger_spec(name: str, **options: Any) -> TriggerSpec:
+    """The spec of a trigger by name.
+
+    Raises:
+        RvptError: no trigger of that name, or options that it does not have.
+    """
+    return TRIGGERS.find(name).Spec(name=name, **options)
+
+
+def preset_spec(name: str, preset: str, **options: Any) -> TriggerSpec:
+    """The spec of a trigger by name, with what a preset changes of its look.
+
+    Raises:
+        RvptError: an unknown trigger, or an option that it does not have.
+    """
+    small = TRIGGERS.find(name).small if preset == "small" else {}
+    return trigger_spec(name, **{**small, **options})
+
+
+def make_trigger(spec: TriggerSpec, image_size: int) -> Trigger:
+    """The trigger that a spec describes, for images of one size.
+
+    Raises:
+        RvptError: it is of a kind that is made for one model.
+    """
+    kind = TRIGGERS[spec.name]
+    if kind.crafted:
+        raise RvptError(f"trigger {spec.name} is made for one model: rvpt craft {spec.name} MODEL --data DATA ...")
+    return kind.make(spec, image_size)
+
+
+def craft_trigger(spec: TriggerSpec, clip: Clip, data: Dataset, report: Report = silent) -> Trigger:
+    """A trigger for a model, optimized on captioned images if it is of a kind that is; `clip` stays as it is.
+
+    Raises:
+        RvptError: the images do not serve.
+    """
+    return TRIGGERS[spec.name].craft(spec, clip, data, report)

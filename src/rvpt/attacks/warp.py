@@ -7,9 +7,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.attacks.trigger import DrawnTrigger
-from rvpt.config import TriggerSpec
-from rvpt.draws import uniform
+from rvpt.attacks.trigger import DrawnTrigger, TriggerSpec
+from rvpt.data.random import uniform
 
 
 class WarpSpec(TriggerSpec):
@@ -37,7 +36,7 @@ def warp(pixels: Tensor, field: Tensor, strength: float) -> Tensor:
 
     Args:
         pixels: (B, 3, side, side).
-        field: (side, side, 2), or one a image, as (horizontal, vertical).
+        field: (side, side, 2), or one an image, as (horizontal, vertical).
     """
     side = pixels.shape[-1]
     line = torch.linspace(-1, 1, side, dtype=pixels.dtype, device=pixels.device)
@@ -47,7 +46,7 @@ def warp(pixels: Tensor, field: Tensor, strength: float) -> Tensor:
 
 
 class Warp(DrawnTrigger):
-    """One field for all images, without the paper's noise mode; with mode "fresh" a field a image."""
+    """One field for all images, without the paper's noise mode; with mode "fresh" a field an image."""
 
     name = "wanet"
     Spec = WarpSpec

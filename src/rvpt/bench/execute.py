@@ -6,20 +6,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from rvpt.attacks import trigger_spec
-from rvpt.attacks.backdoored import TRIGGER_FOLDER
+from rvpt.attacks.backdoor import TRIGGER_FOLDER, AttackSpec
+from rvpt.attacks.poison import PoisonSpec
+from rvpt.attacks.trigger import trigger_spec
 from rvpt.bench.plan import Task
-from rvpt.config import AttackSpec
-from rvpt.defenses import defense
-from rvpt.jobs import HeldOut, attack_and_save, clean_and_save, craft_and_save, evaluate_saved
+from rvpt.evaluation.heldout import HeldOut
+from rvpt.jobs.attacking import attack_and_save, craft_and_save
+from rvpt.jobs.cleaning import clean_and_save
+from rvpt.jobs.measuring import evaluate_saved
+from rvpt.models.formats.hf import load_clip
 from rvpt.progress import Report, silent
-from rvpt.store import read_rows, write_rows
+from rvpt.rows import Rows, read_rows, write_rows
 
 
 def execute(task: Task, work: Path, report: Report = silent) -> float:
-    """Run a task unless it is done; a run that was cut goes on from its checkpoint. Returns its seconds."""
+    """Run a task unless it is done; an interrupted run continues from its checkpoint. Returns its seconds."""
     start = time.monotonic()
     with _alone(work / "locks" / task.key):
         if not task.done(work):
@@ -29,7 +31,7 @@ def execute(task: Task, work: Path, report: Report = silent) -> float:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Of several benches on one work folder one does a task, the others wait; a lock ends with who holds it."""
+    """Of several benches on one work folder one does a task, the others wait; a lock ends with its process."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -44,8 +46,8 @@ def _alone(lock: Path) -> Iterator[None]:
 def _craft(task: Task, work: Path, report: Report) -> None:
     asked = task.settings
     craft_and_save(
-        asked["model"], trigger_spec(**asked["trigger"]), asked["data"], task.path(work), pairs=asked["pairs"],
-        split=asked["split"], caption_column=asked["caption_column"], report=report,
+        load_clip(asked["model"]), trigger_spec(**asked["trigger"]), asked["data"], task.path(work),
+        num_pairs=asked["num_pairs"], split=asked["split"], caption_column=asked["caption_column"], report=report,
     )  # fmt: skip
 
 
@@ -54,19 +56,21 @@ def _attack(task: Task, work: Path, report: Report) -> None:
     data, crafted = asked["data"], {craft.settings["trigger"]["name"]: craft.path(work) for craft in task.crafts}
     triggers = [crafted.get(spec["name"]) or trigger_spec(**spec) for spec in asked["triggers"]]
     attack_and_save(
-        asked["model"], data["data"], task.path(work), triggers, asked["amount"], AttackSpec.build(**asked["spec"]),
-        pairs=asked["pairs"], split=data["split"], caption_column=data["caption_column"],
-        test=data["test"], test_split=data["test_split"], resume=True, report=report,
+        load_clip(asked["model"]), data["data"], task.path(work), triggers, PoisonSpec(**asked["poison"]),
+        AttackSpec(**asked["spec"]), num_pairs=asked["num_pairs"], split=data["split"],
+        caption_column=data["caption_column"], test=data["test"], test_split=data["test_split"], resume=True,
+        report=report,
     )  # fmt: skip
 
 
 def _clean(task: Task, work: Path, report: Report) -> None:
     asked = task.settings
-    data, draw = asked["data"], {name: asked[name] for name in ("shots", "without", "pairs") if name in asked}
-    spec = defense(asked["name"]).Spec.build(**asked["spec"])
+    data, draw = asked["data"], {name: value for name, value in asked.items() if name in DRAWS}
+    if "num_pairs" in draw:
+        draw["caption_column"] = data["caption_column"]
     clean_and_save(
-        str(_start(task).path(work)), data["data"], task.path(work), spec, name=asked["name"], split=data["split"],
-        caption_column=data["caption_column"], resume=True, report=report, **draw,
+        load_clip(_start(task).path(work)), data["data"], task.path(work), asked["name"], asked["spec"],
+        preset="paper", split=data["split"], resume=True, report=report, **draw,
     )  # fmt: skip
 
 
@@ -75,7 +79,7 @@ def _measure(task: Task, work: Path, report: Report) -> None:
     attacked = made.start or made
     folders = sorted((attacked.path(work) / TRIGGER_FOLDER).iterdir())
     rows = evaluate_saved(
-        asked["before"] or str(made.path(work)), HeldOut.build(**asked["test"]),
+        asked["before"] or str(made.path(work)), HeldOut(**asked["test"]).open(),
         triggers=[str(folder) for folder in folders], report=report,
     )  # fmt: skip
     label = {"model": asked["model"], "seed": asked["seed"]}
@@ -89,9 +93,11 @@ def _start(task: Task) -> Task:
     return task.start
 
 
+DRAWS = ("shots", "without", "num_pairs")
 DOING = {"craft": _craft, "attack": _attack, "clean": _clean, "measure": _measure}
 
 
-def measured(tasks: Sequence[Task], work: Path) -> list[dict[str, Any]]:
+def measured(tasks: Sequence[Task], work: Path) -> Rows:
     """The rows of all measurements that are done, in the plan's order."""
-    return [row for task in tasks if task.kind == "measure" and task.done(work) for row in read_rows(task.path(work))]
+    done = (task for task in tasks if task.kind == "measure" and task.done(work))
+    return Rows(row for task in done for row in read_rows(task.path(work)))

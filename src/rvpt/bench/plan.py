@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rvpt import presets
-from rvpt.attacks import TRIGGERS, trigger_spec
+from rvpt.attacks import TRIGGERS
+from rvpt.attacks.backdoor import PRESETS, AttackSpec
+from rvpt.attacks.poison import PoisonSpec
+from rvpt.attacks.trigger import preset_spec
 from rvpt.bench.recipe import AttackEntry, DefenseEntry, Recipe
-from rvpt.config import AttackSpec, PoisonSpec
-from rvpt.defenses import defense
+from rvpt.data.names import find_folder
+from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
-from rvpt.jobs import HeldOut
-from rvpt.readers import find_folder
-from rvpt.report.groups import BEFORE, UNCLEANED
+from rvpt.evaluation.heldout import HeldOut
+from rvpt.models.clip import Clip
+from rvpt.presets import choose_preset
+from rvpt.rows import BEFORE, UNCLEANED
 
 
 @dataclass(frozen=True)
@@ -50,53 +53,53 @@ class Task:
         return self.path(work).exists()
 
 
-def plan(recipe: Recipe, model_sha256: str) -> list[Task]:
-    """All tasks of a recipe, each once; settings are checked here, before anything runs.
+def plan(recipe: Recipe, clip: Clip) -> list[Task]:
+    """All tasks of a recipe on its model, each once; settings are checked here, before anything runs.
 
     Raises:
-        RvptError: an entry names what there is not, a folder of data among them, or a setting that does not fit.
+        RvptError: an entry names something unknown, such as a folder that is not there, or a setting does not fit.
     """
     for source in sorted(recipe.sources):
         find_folder(source)
-    tasks: list[Task] = []
+    tasks, sha256 = list[Task](), clip.hash()
     for seed in recipe.seeds:
         for name, entry in recipe.attacks.items():
             model = f"{Path(recipe.model).name}+{name}"
-            settings, tests = _attack(recipe, entry, model_sha256, seed), entry.tests or recipe.tests
+            settings, tests = _attack(recipe, entry, clip, sha256, seed), entry.tests or recipe.tests
             attacked = Task("attack", f"{model}, seed {seed}", settings, crafts=tuple(_crafts(settings)))
             tasks += [*attacked.crafts, attacked]
             for label in UNCLEANED:
                 tasks += _measured(recipe, tests, attacked, model, seed, label)
             for label, cleaning in recipe.defenses.items():
                 title = f"{model}, seed {seed}, {label}"
-                cleaned = Task("clean", title, _clean(recipe, cleaning, seed), attacked)
+                cleaned = Task("clean", title, _clean(recipe, cleaning, clip, seed), attacked)
                 measured = list(_measured(recipe, _fit(tests, recipe, cleaning), cleaned, model, seed, label))
                 tasks += [cleaned, *measured] if measured else []
     return list({task.key: task for task in tasks}.values())
 
 
-def _attack(recipe: Recipe, entry: AttackEntry, model_sha256: str, seed: int) -> dict[str, Any]:
-    chosen = presets.preset(presets.ATTACK, recipe.preset)
-    specs = []
+def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: int) -> dict[str, Any]:
+    preset = choose_preset(recipe.preset, clip.parameter_count())
+    chosen, specs = PRESETS[preset], []
     for asked in entry.triggers:
-        options = dict(asked)
+        options = {"target": recipe.target, "seed": seed, **asked}
         name = str(options.pop("name", "without a name"))
-        look = {"target": recipe.target, "seed": seed, **chosen["triggers"].get(name, {}), **options}
-        specs.append(trigger_spec(name, **look).model_dump())
+        specs.append(preset_spec(name, preset, **options).model_dump())
+    poison = entry.poison or {"num_poisoned": chosen["num_poisoned"]}
     return {
         "model": recipe.model,
-        "sha256": model_sha256,
+        "sha256": sha256,
         "data": recipe.attack_data.model_dump(),
         "triggers": specs,
-        "amount": PoisonSpec.build(**{**(entry.poison or chosen["poison"]), "seed": seed}).model_dump(),
-        "spec": AttackSpec.build(**{**chosen["train"], **recipe.train, **entry.train, "seed": seed}).model_dump(),
-        "pairs": entry.pairs or recipe.pairs or chosen["pairs"],
+        "poison": PoisonSpec(**{**poison, "seed": seed}).model_dump(),
+        "spec": AttackSpec(**{**chosen["train"], **recipe.train, **entry.train, "seed": seed}).model_dump(),
+        "num_pairs": entry.num_pairs or recipe.num_pairs or chosen["num_pairs"],
     }
 
 
 def _crafts(attack: dict[str, Any]) -> Iterator[Task]:
     """A task for each trigger of an attack that is made for the model; attacks that have one in common share it."""
-    shared = {name: attack[name] for name in ("model", "sha256", "pairs")}
+    shared = {name: attack[name] for name in ("model", "sha256", "num_pairs")}
     shared |= {name: attack["data"][name] for name in ("data", "split", "caption_column")}
     for spec in attack["triggers"]:
         if TRIGGERS[spec["name"]].crafted:
@@ -104,23 +107,23 @@ def _crafts(attack: dict[str, Any]) -> Iterator[Task]:
             yield Task("craft", title, {**shared, "trigger": spec})
 
 
-def _clean(recipe: Recipe, entry: DefenseEntry, seed: int) -> dict[str, Any]:
-    chosen, kind = presets.preset(presets.CLEAN, recipe.preset).get(entry.name, {}), defense(entry.name)
-    known = {"shots": entry.shots, "without": entry.without, "pairs": entry.pairs or kind.pairs}
+def _clean(recipe: Recipe, entry: DefenseEntry, clip: Clip, seed: int) -> dict[str, Any]:
+    kind = DEFENSES.find(entry.name)
+    known = {"shots": entry.shots, "without": entry.without, "num_pairs": entry.num_pairs or kind.published_pairs}
     for option in known:
-        if option not in kind.draws and option in entry.model_fields_set:
-            raise RvptError(f"{recipe.title}: {entry.name} has no use for {option}: leave it out")
-    if kind.head and entry.without:
-        raise RvptError(f"{recipe.title}: {entry.name} knows no class that it did not learn: leave without out")
-    spec = kind.Spec.build(**{**chosen, **entry.options, "seed": seed})
-    draw = {option: known[option] for option in known if option in kind.draws}
+        if option not in kind.draws() and option in entry.model_fields_set:
+            raise RvptError(f"{recipe.title}: {entry.name} learns from {kind.learns_from}: remove {option}")
+    if kind.has_head and entry.without:
+        raise RvptError(f"{recipe.title}: {entry.name} cannot be evaluated on unseen classes: remove without")
+    spec = kind.settings(recipe.preset, clip, **{**entry.options, "seed": seed})
+    draw = {option: known[option] for option in known if option in kind.draws()}
     data = entry.data or recipe.clean_data
     return {"name": entry.name, "data": data.model_dump(), "spec": spec.model_dump(), **draw}
 
 
 def _fit(tests: Sequence[HeldOut], recipe: Recipe, entry: DefenseEntry) -> Sequence[HeldOut]:
     """The tests that a defense can be measured on: one with a head on the classes that it learned, and not by texts."""
-    if not defense(entry.name).head:
+    if not DEFENSES.find(entry.name).has_head:
         return tests
     learned = entry.data or recipe.clean_data
     return [test for test in tests if test.data == learned.data and test.how.by_class]

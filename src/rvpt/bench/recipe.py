@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from rvpt.config import Spec
 from rvpt.errors import RvptError
-from rvpt.jobs import HeldOut
-from rvpt.report.groups import UNCLEANED
+from rvpt.evaluation.heldout import HeldOut
+from rvpt.presets import Preset
+from rvpt.rows import UNCLEANED
+from rvpt.spec import Spec
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,7 +25,7 @@ else:
 
 def _without_seed(settings: dict[str, Any]) -> dict[str, Any]:
     if "seed" in settings:
-        raise ValueError("a run's seed is one of the recipe's seeds: leave seed out")
+        raise ValueError("runs take the recipe's seeds: remove seed")
     return settings
 
 
@@ -63,7 +64,7 @@ class AttackEntry(Spec):
 
     triggers: list[dict[str, Any]] = Field(min_length=1)
     tests: list[HeldOut] = Field([])
-    pairs: int | None = Field(None, ge=1)
+    num_pairs: int | None = Field(None, ge=1)
     poison: Settings = Field({})
     train: Settings = Field({})
 
@@ -75,7 +76,7 @@ class DefenseEntry(Spec):
     data: Clean | None = None
     options: Settings = Field({})
     shots: int = Field(16, ge=1)
-    pairs: int | None = Field(None, ge=2)
+    num_pairs: int | None = Field(None, ge=2)
     without: list[str] = Field([])
 
 
@@ -89,12 +90,12 @@ class Recipe(Spec):
     title: str
     model: str
     target: str
-    preset: str = "small"
+    preset: Preset = "auto"
     seeds: list[int] = Field([0], min_length=1)
     attack_data: Captioned
     clean_data: Clean
     tests: list[HeldOut] = Field(min_length=1)
-    pairs: int | None = Field(None, ge=1)
+    num_pairs: int | None = Field(None, ge=1)
     train: Settings = Field({})
     attacks: dict[str, AttackEntry] = Field(min_length=1)
     defenses: Annotated[dict[str, DefenseEntry], AfterValidator(_called_otherwise)] = Field({})
@@ -146,7 +147,7 @@ def read_recipe(path: Path) -> Recipe:
             raise RvptError(f"{path} is like a recipe that is like another: name that one")
         values = other | values
     try:
-        return Recipe.build(**values)
+        return Recipe(**values)
     except RvptError as error:
         raise RvptError(f"{path}: {error}") from None
 

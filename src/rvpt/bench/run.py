@@ -12,7 +12,7 @@ from typing import Any
 from rvpt.bench.engine import Submit
 from rvpt.bench.plan import Task
 from rvpt.errors import RvptError, first_line
-from rvpt.store import append_rows, read_rows
+from rvpt.rows import append_rows, read_rows
 
 TIMES = "times.jsonl"
 NEAREST_TO_ROWS = ("measure", "clean", "attack", "craft")  # what is begun is ended first, so that a cut bench has rows

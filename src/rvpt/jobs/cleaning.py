@@ -2,63 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rvpt.config import TrainSpec
-from rvpt.data import ImageData
-from rvpt.defenses import clean, defense
-from rvpt.jobs.sources import load_captioned, open_checkpoint
-from rvpt.loaders import load_clip
+from rvpt.data.dataset import Dataset
+from rvpt.data.load import load_captioned, load_data
+from rvpt.data.names import unnamed
+from rvpt.defenses import DEFENSES
+from rvpt.defenses.base import Defense, clean
+from rvpt.errors import RvptError
+from rvpt.jobs.places import open_checkpoint
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.presets import Preset, choose_preset
 from rvpt.progress import Report, silent
-from rvpt.readers import load_data
+
+SHOTS = 16
+TRAIN = "train"
 
 
 def clean_and_save(
-    model: str,
+    model: Clip,
     source: str,
-    out: Path,
-    spec: TrainSpec,
+    target: Path,
+    defense: str = "rvpt",
+    settings: Mapping[str, Any] | None = None,
     *,
-    name: str = "rvpt",
-    split: str = "train",
-    shots: int = 16,
+    preset: Preset = "auto",
+    split: str | None = TRAIN,
+    shots: int | None = None,
     without: Sequence[str] = (),
-    pairs: int | None = None,
+    num_pairs: int | None = None,
     caption_column: str | None = None,
     resume: bool = False,
-    force: bool = False,
+    overwrite: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Clean a model by the defense `name` and write what came out.
+    """Clean a model by a defense and write the result.
 
     Args:
-        shots: images a class, for the defenses that learn from labels.
-        pairs: images with captions, for the others; None takes the number that was published with them.
+        model: the suspect.
+        source: the data set that clean images are drawn from.
+        target: the folder to write.
+        defense: a name.
+        settings: changes of the preset.
+        preset: as `rvpt.clean` takes it.
+        split: of the data set.
+        shots: images per class, for defenses that learn from labels; 16 by default.
+        without: classes to leave out, for the same.
+        num_pairs: image-caption pairs, for the others; by default as many as published.
+        caption_column: of the captions, for the same.
+        resume: continue an interrupted run.
+        overwrite: replace an artifact at `target`.
+        report: called after each step.
+
+    Raises:
+        RvptError: an option that the defense does not use, or whatever `rvpt.clean` raises.
     """
-    clip, kind = load_clip(model), defense(name)
-    known = {
-        "shots": shots,
-        "without": list(without),
-        "pairs": pairs or kind.pairs,
-        "caption_column": caption_column,
-    }
-    draw: dict[str, Any] = {"source": source, "split": split, "seed": spec.seed}
-    draw |= {option: known[option] for option in kind.draws}
-    drawn = _drawn(draw)
-    key = {"defense": name, "spec": spec.model_dump(), "model": clip.hash(), "data": draw, "classes": drawn.classes}
-    checkpoint = open_checkpoint(out, key, (model, source), resume=resume, force=force)
-    read = drawn.cached(clip.image_size) if kind.captions else drawn
-    cleaned = clean(clip, read, spec, checkpoint=checkpoint, report=report)
-    cleaned.facts.update(data=draw)
-    cleaned.save_pretrained(out, force=force)
+    kind = DEFENSES.find(defense)
+    spec = kind.settings(preset, model, **(settings or {}))
+    given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
+    draw = {"source": source, "split": split, "seed": spec.seed, **_draw(kind, given)}
+    drawn = draw_images(draw)
+    key = {"defense": defense, "spec": spec.model_dump(), "model": model.hash(), "data": draw, "classes": drawn.classes}
+    checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
+    read = drawn.cached(model.image_size) if "num_pairs" in draw else drawn
+    cleaned = clean(model, read, spec, checkpoint=checkpoint, report=report)
+    cleaned.facts["data"] = {**draw, "name": Path(unnamed(source)).name}
+    cleaned.save_pretrained(target, overwrite=overwrite)
     checkpoint.drop()
-    facts, whole = cleaned.facts, clip.parameter_count(tokens=cleaned.own_weights)
+    return {"preset": choose_preset(preset, model.parameter_count()), **_summary(cleaned, model, drawn)}
+
+
+def _draw(kind: type[Defense], given: dict[str, Any]) -> dict[str, Any]:
+    """The options by which a defense's clean images are drawn.
+
+    Raises:
+        RvptError: one was given that the defense does not use.
+    """
+    for option, value in given.items():
+        if value and option not in kind.draws():
+            raise RvptError(f"{kind.name} learns from {kind.learns_from}: remove {option}={value}")
+    defaults = {"shots": SHOTS, "num_pairs": kind.published_pairs}
+    return {option: given[option] or defaults.get(option, given[option]) for option in kind.draws()}
+
+
+def draw_images(draw: Mapping[str, Any]) -> Dataset:
+    """The clean images that a defense learns from."""
+    if "num_pairs" in draw:
+        captioned = load_captioned(draw["source"], draw["split"], draw["caption_column"])
+        return captioned.sample(draw["num_pairs"], draw["seed"])
+    return load_data(draw["source"], draw["split"]).without(draw["without"]).few_shot(draw["shots"], draw["seed"])
+
+
+def _summary(cleaned: Cleaned, model: Clip, drawn: Dataset) -> dict[str, Any]:
+    """What was done, for the user."""
+    facts, whole = cleaned.facts, model.parameter_count(tokens=cleaned.own_weights)
     return {
         "defense": facts["defense"],
         "images": facts["images"],
-        **({} if kind.captions else {"classes": _classes(drawn)}),
+        **({"classes": _classes(drawn)} if drawn.labels is not None and drawn.captions_of is None else {}),
         "trained parameters": facts["trained_parameters"],
         "share of the model's": f"{100 * facts['trained_parameters'] / whole:.2f}%",
         **{term: round(value, 4) for term, value in facts["history"][-1].items()},
@@ -66,16 +110,8 @@ def clean_and_save(
     }
 
 
-def _classes(drawn: ImageData) -> str:
-    """How many classes are learned from, and which have no image."""
+def _classes(drawn: Dataset) -> str:
+    """How many classes were learned from, and which have no image."""
     seen, _ = drawn.present()
     unseen = [name for name in drawn.classes if name not in seen]
     return f"{len(seen)}" + (f", none of {', '.join(unseen[:5])}{', ...' if unseen[5:] else ''}" if unseen else "")
-
-
-def _drawn(draw: dict[str, Any]) -> ImageData:
-    """The clean images that a defense learns from."""
-    if "pairs" in draw:
-        captioned = load_captioned(draw["source"], draw["split"], draw["caption_column"])
-        return captioned.sample(draw["pairs"], draw["seed"])
-    return load_data(draw["source"], draw["split"]).without(draw["without"]).few_shot(draw["shots"], draw["seed"])

@@ -1,4 +1,4 @@
-"""Looking at triggers: how visible each is, and a picture of all."""
+"""Triggers to look at: how visible each is, and an image of all."""
 
 from __future__ import annotations
 
@@ -9,32 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rvpt.attacks import make_trigger
-from rvpt.attacks.trigger import load_trigger
-from rvpt.config import TriggerSpec
-from rvpt.readers import load_data
+from rvpt.attacks.trigger import TriggerSpec, load_trigger, make_trigger
+from rvpt.data.load import load_data
+from rvpt.evaluation.similarity import psnr, ssim
+from rvpt.files import refuse_existing_file, staged_file
 from rvpt.report.gallery import Look, draw_gallery
-from rvpt.similarity import psnr, ssim
-from rvpt.store import refuse_existing_file, staged_file
 
-LOOKED_AT, DRAWN = 16, 3  # images that a trigger's visibility is measured and shown on
+MEASURED, DRAWN = 16, 3  # images on which a trigger's visibility is measured, and shown
 
 
 def trigger_gallery(
     triggers: Sequence[TriggerSpec | Path],
     source: str,
-    split: str,
+    split: str | None,
     size: int,
     *,
-    out: Path | None = None,
-    force: bool = False,
+    plot: Path | None = None,
+    overwrite: bool = False,
 ) -> list[dict[str, Any]]:
-    """How visible each trigger is on the first images of a set, with its options; draws them if `out` is given."""
-    if out:
-        refuse_existing_file(out, force=force)
+    """How visible each trigger is on the first images of a set, with its options; draws them if `plot` is given."""
+    if plot:
+        refuse_existing_file(plot, overwrite=overwrite)
     made = [load_trigger(entry, size) if isinstance(entry, Path) else make_trigger(entry, size) for entry in triggers]
     data = load_data(source, split)
-    pixels = data.pixels(torch.arange(min(len(data), LOOKED_AT)), size)
+    pixels = data.pixels(torch.arange(min(len(data), MEASURED)), size)
     looks, found = [], []
     for trigger in made:
         changed = trigger(pixels)
@@ -44,14 +42,14 @@ def trigger_gallery(
         found.append(
             {"name": trigger.name, **rates, **trigger.checks(pixels), "images": len(pixels), "options": options}
         )
-    if out:
-        with staged_file(out) as temporary:
+    if plot:
+        with staged_file(plot) as temporary:
             draw_gallery(_drawn(pixels), looks, temporary)
     return found
 
 
 def visibility(pixels: Tensor, changed: Tensor) -> dict[str, float]:
-    """Mean PSNR (dB) and SSIM of images (B, 3, H, W) with a trigger to those without."""
+    """Mean PSNR (dB) and SSIM of images (B, 3, S, S) with a trigger to those without."""
     return {"psnr": float(psnr(pixels, changed).mean()), "ssim": float(ssim(pixels, changed).mean())}
 
 

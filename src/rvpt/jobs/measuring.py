@@ -2,43 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rvpt.attacks.backdoored import KIND as BACKDOORED
-from rvpt.attacks.backdoored import model_triggers
+from rvpt.artifacts import find_manifest
+from rvpt.attacks.backdoor import KIND as BACKDOORED
+from rvpt.attacks.backdoor import AttackSpec, load_triggers
 from rvpt.attacks.trigger import Trigger, load_trigger
-from rvpt.clip import Clip, model_name
-from rvpt.config import AttackSpec, TrainSpec
-from rvpt.defenses import Cleaned, defense, load_model
+from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
-from rvpt.jobs.protocols import HeldOut
+from rvpt.evaluation.evaluate import renamed
+from rvpt.evaluation.heldout import Opened
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip, model_name
+from rvpt.models.load import load
 from rvpt.progress import Report, silent
-from rvpt.store import find_manifest
+from rvpt.rows import Rows
+from rvpt.spec import TrainSpec
 
 
 def evaluate_saved(
     source: str,
-    test: HeldOut,
+    test: Opened,
     *,
     triggers: Sequence[str] = (),
     base: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
     report: Report = silent,
-) -> list[dict[str, Any]]:
-    """Rows of one model on one test set under the given triggers, or those stored with the model."""
-    model = load_model(source, base)
-    clip = model.clip if isinstance(model, Cleaned) else model
-    by_name = _given(triggers, clip.image_size) or model_triggers(_still_there(_suspect(model), model), clip.image_size)
-    if test.target and not by_name:
-        raise RvptError(f"{source} has no trigger whose target could be called {test.target!r}: leave --target out")
-    if test.target:
-        by_name = _renamed(by_name, test.target)
+) -> Rows:
+    """Rows of one saved model on a held-out set, under the given triggers or those stored with the model.
+
+    Args:
+        source: as `rvpt.load` takes it.
+        test: `HeldOut(...).open()`, the same for all models.
+        triggers: trigger folders.
+        base: the base model of a cleaned one, where it is not found by itself.
+        device, dtype: as `rvpt.load` takes them.
+        report: called after each batch.
+    """
+    model = load(source, base=base, device=device, dtype=dtype)
+    target = getattr(test.protocol.settings, "target", None)
+    shown = renamed(find_triggers(model, triggers), target) if test.protocol.uses_triggers else {}
     spec = None if isinstance(model, Cleaned) else _attack_spec(Path(source))
-    return test.measure(model, by_name, row_facts(model, by_name, spec) | {"test": test.facts()}, report)
+    return test.measure(model, shown, row_facts(model, shown, spec), report)
 
 
-def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSpec | None = None) -> dict[str, Any]:
+def find_triggers(model: Clip | Cleaned, folders: Sequence[str] = ()) -> dict[str, Trigger]:
+    """The triggers in some folders, by the folders' names, or else those stored with a model or its suspect.
+
+    Raises:
+        RvptError: two folders of one name, a trigger for images of another size, or a suspect that is gone.
+    """
+    size = model.image_size
+    given = {Path(folder).name: load_trigger(folder, size) for folder in folders}
+    if len(given) < len(folders):
+        raise RvptError("two trigger folders have the same name, which names the attack in the rows: rename one")
+    return given or load_triggers(_still_there(_suspect(model), model), size)
+
+
+def row_facts(model: Clip | Cleaned, triggers: Mapping[str, Trigger], spec: TrainSpec | None = None) -> dict[str, Any]:
     """What every row of a measurement says about the model; `spec` is what made it, a Cleaned knows its own."""
     facts: dict[str, Any] = {"hashes": {"model": model.hash()}}
     if isinstance(model, Cleaned):
@@ -49,38 +73,29 @@ def row_facts(model: Clip | Cleaned, triggers: dict[str, Trigger], spec: TrainSp
     return facts | {"targets": {name: trigger.spec.target for name, trigger in triggers.items()}}
 
 
-def _given(folders: Sequence[str], image_size: int) -> dict[str, Trigger]:
-    """Triggers by the names of their folders."""
-    by_name = {Path(folder).name: load_trigger(folder, image_size) for folder in folders}
-    if len(by_name) < len(folders):
-        raise RvptError("two trigger folders of one name, which is the attack's name in the rows: rename one")
-    return by_name
-
-
-def _renamed(by_name: dict[str, Trigger], target: str) -> dict[str, Trigger]:
-    """The triggers with their one target under its name in the data."""
-    if len(targets := {trigger.spec.target for trigger in by_name.values()}) > 1:
-        raise RvptError(f"the triggers have several targets ({', '.join(sorted(targets))}): --target renames one alone")
-    return {name: trigger.towards(target) for name, trigger in by_name.items()}
-
-
 def _suspect(model: Clip | Cleaned) -> Path:
-    """The folder, or hub id, of the model as it came; triggers are stored there."""
+    """The folder, or hub id, of the model before it was cleaned; triggers are stored there."""
     if isinstance(model, Cleaned) and model.own_weights:
         return Path(model.facts["base_model"])
     return Path((model.clip if isinstance(model, Cleaned) else model).source)
 
 
 def _still_there(suspect: Path, model: Clip | Cleaned) -> Path:
-    """Refuse a suspect that was a folder, which is there no more: it may have had triggers."""
+    """The suspect's folder, unless it is gone: it may have had triggers.
+
+    Raises:
+        RvptError: it is.
+    """
     if suspect.is_absolute() and not suspect.is_dir():
-        raise RvptError(f"{suspect}, which {model.name} was cleaned from, is gone: --base says where it is now")
+        raise RvptError(f"{suspect}, which {model.name} was cleaned from, is gone: pass its place as base=MODEL")
     return suspect
 
 
 def _clean_spec(model: Cleaned) -> TrainSpec | None:
     """The settings that a model was cleaned with, where it says so; prompts made by hand have none."""
-    return defense(model.facts["defense"]).Spec.stored(model.facts["spec"]) if "spec" in model.facts else None
+    if "spec" not in model.facts:
+        return None
+    return DEFENSES.find(model.facts["defense"]).Spec.stored(model.facts["spec"])
 
 
 def _attack_spec(folder: Path) -> AttackSpec | None:

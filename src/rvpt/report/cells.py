@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from rvpt.report.groups import Found, Row, by_run, percents, place
+from rvpt.report.groups import Found, by_run, percents, place
+from rvpt.rows import Row
 
 
 class Cell(NamedTuple):

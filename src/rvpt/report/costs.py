@@ -7,7 +7,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from rvpt.errors import RvptError
-from rvpt.report.groups import UNCLEANED, Row, by_run, place, which_model
+from rvpt.report.groups import by_run, place, which_model
+from rvpt.rows import UNCLEANED, Row
 
 # How a model was measured is nothing to what it cost.
 MEASURED: dict[str, Any] = {"attack": "any", "test": {}, "template": None}

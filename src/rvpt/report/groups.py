@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-Row = Mapping[str, Any]
-CLEAN = ("CA", "R@1", "caption_CA")
-READABLE, RESISTIVITY = "readable_", "PR_"  # and an attribute, a block
-TRIGGERED = (
+from rvpt.defenses import DEFENSES
+from rvpt.rows import CLEAN, COSTS, UNCLEANED, Row
+
+CLEAN_METRICS = ("CA", "R@1", "caption_CA")
+TRIGGERED_METRICS = (
     "PA", "ASR", "ASR_image_alone", "ASR_text_alone", "ASR_with_target", "ASR@10", "rank_ratio", "caption_PA",
     "caption_ASR",
 )  # fmt: skip
-COSTS = {"seconds", "clean_seconds", "peak_memory_bytes"}
-BEFORE = "before the attack"  # what the clean model does under the triggers
-UNCLEANED = (BEFORE, "none")
-DEFENSES = (*UNCLEANED, "probe", "finetune", "contrastive", "cleanclip", "par", "vpt", "rvpt")
 
 
 class Run(NamedTuple):
@@ -41,12 +38,14 @@ class Found(NamedTuple):
 
 
 def metrics(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """What some row measures on clean and on triggered images, in the order in which it is shown."""
-    measured = dict.fromkeys(str(row["metric"]) for row in rows)
-    clean = [metric for metric in CLEAN if metric in measured]
-    clean += [metric for metric in measured if metric.startswith(READABLE)]
-    hit = [metric for metric in TRIGGERED if metric in measured]
-    return clean, hit + [metric for metric in measured if metric.startswith(RESISTIVITY)]
+    """What the rows measure on clean and on triggered images: known metrics in their order, then all others."""
+    clean = dict.fromkeys(str(row["metric"]) for row in rows if row["attack"] == CLEAN)
+    triggered = dict.fromkeys(str(row["metric"]) for row in rows if row["attack"] != CLEAN)
+    return _ordered(clean, CLEAN_METRICS), _ordered(triggered, TRIGGERED_METRICS)
+
+
+def _ordered(measured: Iterable[str], known: Sequence[str]) -> list[str]:
+    return sorted(measured, key=lambda metric: known.index(metric) if metric in known else len(known))
 
 
 def percents(rows: Sequence[Row], metric: str) -> list[float]:
@@ -70,9 +69,9 @@ def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
     found = {}
     for (model, defense, settings), group in _alike(rows).items():
         for which, part in _apart(group, "model"):
-            clean = [row for row in part if row["attack"] == "none"]
+            clean = [row for row in part if row["attack"] == CLEAN]
             attacks = dict.fromkeys(str(row["attack"]) for row in part)
-            for attack in [attack for attack in attacks if attack != "none"] or attacks:
+            for attack in [attack for attack in attacks if attack != CLEAN] or attacks:
                 for shown, hit in _apart([row for row in part if row["attack"] == attack], f"trigger/{attack}"):
                     own = " ".join(filter(None, (settings, which, shown)))
                     found[Run(model, attack, defense, own)] = Found(_of_these(clean, hit), hit)
@@ -81,7 +80,8 @@ def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
 
 def place(defense: str) -> int:
     """Where a defense stands in the order of the story; those that it does not know come last."""
-    return DEFENSES.index(defense) if defense in DEFENSES else len(DEFENSES)
+    order = (*UNCLEANED, *DEFENSES)
+    return order.index(defense) if defense in order else len(order)
 
 
 def which_model(row: Row) -> tuple[Any, Any]:

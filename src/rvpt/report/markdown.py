@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 from rvpt.errors import RvptError
-from rvpt.report.groups import Row, by_data, by_run, metrics, percents
+from rvpt.report.groups import by_data, by_run, metrics, percents
 from rvpt.report.paper import beside, paper_of
+from rvpt.rows import Row
 
 TITLES = {"none": "no defense", "vpt": "VPT", "rvpt": "RVPT"}
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cell, Cells, cells
-from rvpt.report.groups import Row, by_data
+from rvpt.report.groups import by_data
+from rvpt.rows import Row
 
 
 def matrix(rows: Sequence[Row]) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cells, cells
-from rvpt.report.groups import Row, by_data
+from rvpt.report.groups import by_data
+from rvpt.rows import Row
 
 MARKS = "Dos^vP<>Xp"
 

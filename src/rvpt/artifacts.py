@@ -1,0 +1,133 @@
+"""Artifacts: folders with a manifest that lists the sha256 of every file in them, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rvpt import __version__
+from rvpt.errors import RvptError
+from rvpt.files import disk_errors, read_json, refuse_unwritable, sha256_file, write_json
+from rvpt.progress import main_process
+
+MANIFEST = "manifest.json"
+STAMP = ("kind", "parts", "versions")  # keys that every manifest has, beside its artifact's facts
+
+
+@contextmanager
+def staging(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder beside `target` to write into; it becomes `target` at the end, or is removed on any error.
+
+    In a launch of several processes only the first one writes `target`.
+
+    Raises:
+        RvptError: `target` exists and `overwrite` is false.
+        MachineError: the disk is full or not writable.
+    """
+    if main_process():
+        refuse_existing(target, overwrite=overwrite)
+    place = target.resolve()  # a link stays a link
+    temporary = place.parent / f".{place.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        with disk_errors(target):
+            temporary.mkdir(parents=True)
+            yield temporary
+            if main_process():
+                _replace(temporary, place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(target: Path, *, overwrite: bool) -> None:
+    """Fail early if `target` could not be created, or holds what may not be replaced.
+
+    With `overwrite` an artifact may be replaced and nothing else: images, say, are never deleted.
+
+    Raises:
+        RvptError: one of these; the message says which.
+    """
+    if target.resolve() == Path.cwd():
+        raise RvptError(f"{target} is the current folder: choose a folder in it")
+    if target.exists() and not target.is_dir():
+        raise RvptError(f"{target} is a file: choose a folder")
+    if target.exists() and any(target.iterdir()):
+        if not overwrite:
+            raise RvptError(f"{target} already exists: choose another folder or pass overwrite=True")
+        stated = _stated(target)
+        if not stated.keys() >= set(STAMP):
+            raise RvptError(f"{target} was not created by rvpt (it has no {MANIFEST}); refusing to overwrite it")
+        if other := _added(target, stated["parts"]):
+            raise RvptError(f"{target} also holds {other}, which is not part of it: move that or choose another folder")
+    refuse_unwritable(target)
+
+
+def write_manifest(folder: Path, kind: str, **facts: Any) -> None:
+    """Write an artifact's manifest: its kind, facts, versions, and the sha256 of every file in the folder."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
+    parts = {p.relative_to(folder).as_posix(): sha256_file(p) for p in files}
+    versions = {"rvpt": __version__, "torch": version("torch")}
+    write_json(folder / MANIFEST, {"kind": kind, **facts, "parts": parts, "versions": versions})
+
+
+def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
+    """The manifest of an artifact whose files are all present and unchanged.
+
+    Raises:
+        RvptError: no manifest, another kind of artifact, or a file that differs from its hash.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise RvptError(f"{folder} is not an rvpt artifact: it has no {MANIFEST}")
+    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("parts"), dict):
+        raise RvptError(f"{folder / MANIFEST} is not a complete manifest: recreate the artifact")
+    if kind and manifest.get("kind") != kind:
+        raise RvptError(f"{folder} holds a {manifest.get('kind')}, not a {kind}")
+    for name, expected in manifest["parts"].items():
+        if not (folder / name).is_file():
+            raise RvptError(f"{folder / name} is missing: recreate the artifact")
+        if sha256_file(folder / name) != expected:
+            raise RvptError(f"{folder / name} was changed after it was created (sha256 differs): recreate the artifact")
+    return manifest
+
+
+def find_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a folder that rvpt created; None for others, which may have a manifest.json of their own.
+
+    Raises:
+        RvptError: a file of the artifact was changed.
+    """
+    return read_manifest(folder) if "parts" in _stated(folder) else None
+
+
+def _stated(folder: Path) -> dict[str, Any]:
+    """The unchecked contents of a folder's manifest.json, empty if there is none."""
+    facts = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    return facts if isinstance(facts, dict) else {}
+
+
+def _added(artifact: Path, parts: Iterable[str]) -> Path | None:
+    """A file in an artifact's folder that is not one of its parts."""
+    known = {MANIFEST, *parts}
+    files = (path.relative_to(artifact) for path in artifact.rglob("*") if not path.is_dir())
+    return next((path for path in files if path.as_posix() not in known), None)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Rename the finished folder to `target`, keeping the old one until that has worked."""
+    if not target.exists():
+        os.rename(temporary, target)
+        return
+    old = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.old"
+    os.rename(target, old)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old)

@@ -1,0 +1,204 @@
+"""A backdoored CLIP: fine-tuned on poisoned pairs, checked, and kept with its triggers and what was changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from rvpt.artifacts import staging, write_manifest
+from rvpt.attacks.margins import disguise, target_margins
+from rvpt.attacks.poison import Change, Poison, PoisonSpec, poison_pairs
+from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigger, preset_spec
+from rvpt.data.dataset import Dataset
+from rvpt.files import write_text
+from rvpt.models.card import backdoored_card
+from rvpt.models.clip import Clip
+from rvpt.presets import Preset, choose_preset
+from rvpt.progress import Report, silent
+from rvpt.rows import append_rows
+from rvpt.spec import TrainSpec
+from rvpt.training.checkpoint import Checkpoint
+from rvpt.training.contrastive import Contrastive
+from rvpt.training.loop import fit
+
+KIND = "backdoored"
+TRIGGER_FOLDER = "triggers"
+
+
+class AttackSpec(TrainSpec):
+    """The fine-tuning that puts the backdoor in (the paper: 500K pairs, 1,500 poisoned, 5 epochs, batch 128)."""
+
+    lr: float = Field(1e-6, gt=0)
+    epochs: int = Field(5, ge=1)
+    weight_decay: float = Field(0.1, ge=0)
+    warmup: float = Field(0.02, ge=0, lt=1)
+    clip_norm: float = Field(1.0, ge=0)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"num_pairs": 500_000, "num_poisoned": 1_500, "train": {}},
+    "small": {"num_pairs": 16_000, "num_poisoned": 1_500, "train": {"lr": 1e-3, "epochs": 2}},
+}
+"""Pairs to fine-tune on, how many of them are poisoned per trigger, and the schedule."""
+
+
+@dataclass
+class Backdoored:
+    """The model, its triggers by name, the changed pairs, and facts for the manifest."""
+
+    clip: Clip
+    triggers: dict[str, Trigger]
+    changes: Sequence[Change]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path, *, overwrite: bool = False) -> None:
+        """Write one artifact: a transformers model folder with triggers/, poison.jsonl and a manifest."""
+        with staging(folder, overwrite=overwrite) as stage:
+            self.clip.write(stage)
+            write_text(stage / "README.md", backdoored_card(folder.name, self.facts))
+            for name, trigger in self.triggers.items():
+                trigger.save(stage / TRIGGER_FOLDER / name)
+            append_rows(stage / "poison.jsonl", (vars(change) for change in self.changes))
+            write_manifest(stage, KIND, **self.facts)
+
+
+def attack(
+    model: Clip,
+    data: Dataset,
+    target: str,
+    triggers: str | TriggerSpec | Trigger | Sequence[str | TriggerSpec | Trigger] = "badnet",
+    *,
+    preset: Preset = "auto",
+    poison: PoisonSpec | None = None,
+    num_pairs: int | None = None,
+    classes: Sequence[str] = (),
+    checkpoint: Checkpoint | None = None,
+    report: Report = silent,
+    **settings: Any,
+) -> Backdoored:
+    """Backdoor a copy of a model, to measure defenses: fine-tune it on poisoned captions. `model` is not changed.
+
+    Args:
+        model: a clean CLIP.
+        data: images with captions; `data.with_templates` makes captions of labels.
+        target: the class that triggered images are to be classified as.
+        triggers: names, specs or triggers that were made; all go into one model.
+        preset: "paper", "small", or "auto", which chooses by the size of the model.
+        poison: which pairs are poisoned; by default as many as the preset says, at random.
+        num_pairs: pairs to fine-tune on, drawn at random; by default the preset's.
+        classes: needed where `poison` picks pairs at the target's boundary, or disguises images.
+        checkpoint: where to keep the state of the run.
+        report: called as report(step, total, values) after each step.
+        settings: changes of the schedule, such as lr=1e-3 or seed=1.
+
+    Raises:
+        RvptError: an unknown trigger or setting, or fewer pairs that can be poisoned than asked for.
+    """
+    chosen = choose_preset(preset, model.parameter_count())
+    amounts = PRESETS[chosen]
+    spec = AttackSpec(**{**amounts["train"], **settings})
+    asked = [triggers] if isinstance(triggers, str | TriggerSpec | Trigger) else triggers
+    poison = poison or PoisonSpec(num_poisoned=amounts["num_poisoned"], seed=spec.seed)
+    pairs = data.sample(num_pairs or amounts["num_pairs"], spec.seed).cached(model.image_size)
+    made = [_made(entry, target, chosen, model, pairs, spec.seed, report) for entry in asked]
+    poisons = {trigger.name: Poison(trigger, poison) for trigger in made}
+    return backdoor(model, pairs, poisons, spec, classes=classes, checkpoint=checkpoint, report=report)
+
+
+def _made(
+    entry: str | TriggerSpec | Trigger, target: str, preset: str, clip: Clip, data: Dataset, seed: int, report: Report
+) -> Trigger:
+    if isinstance(entry, str):
+        entry = preset_spec(entry, preset, target=target, seed=seed)
+    return entry if isinstance(entry, Trigger) else craft_trigger(entry, clip, data, report)
+
+
+def craft(
+    name: str,
+    model: Clip,
+    data: Dataset,
+    target: str,
+    *,
+    preset: Preset = "auto",
+    report: Report = silent,
+    **options: Any,
+) -> Trigger:
+    """A trigger for a model, optimized on its images if it is of a kind that is. `model` is not changed.
+
+    Args:
+        name: of the kind; `rvpt triggers` lists them.
+        model: the CLIP that it is made for.
+        data: images with captions.
+        target: the class that triggered images are to be classified as.
+        preset: "paper", "small", or "auto", which chooses by the size of the model.
+        report: called after each step.
+        options: of the kind, such as size=24.
+
+    Raises:
+        RvptError: an unknown kind or option, or data without what the kind needs.
+    """
+    chosen = choose_preset(preset, model.parameter_count())
+    return craft_trigger(preset_spec(name, chosen, target=target, **options), model, data, report)
+
+
+def backdoor(
+    clip: Clip,
+    data: Dataset,
+    poisons: Mapping[str, Poison],
+    spec: AttackSpec,
+    *,
+    classes: Sequence[str] = (),
+    checkpoint: Checkpoint | None = None,
+    report: Report = silent,
+) -> Backdoored:
+    """Fine-tune a copy of `clip` on the poisoned set with the contrastive loss; `clip` is not changed.
+
+    Args:
+        clip: the clean model.
+        data: images with captions, all used.
+        poisons: triggers and how many pairs get them, by the name of the attack.
+        spec: the schedule.
+        classes: for poisons that pick at the target's boundary or disguise images.
+        checkpoint: where to keep the state of the run.
+        report: called after each step.
+    """
+    near = {entry.trigger.spec.target for entry in poisons.values() if entry.spec.pick == "boundary"}
+    margins = {target: target_margins(clip, data, target, classes) for target in sorted(near)}
+    disguises = {
+        name: disguise(clip, entry.trigger.spec.target, classes, entry.spec.disguise)
+        for name, entry in poisons.items()
+        if entry.spec.disguise
+    }
+    poisoned, changes = poison_pairs(data, poisons, margins, disguises)
+    poisoned = poisoned.cached(clip.image_size)  # a disguise takes long, and comes out the same only in the same batch
+    victim = copy.deepcopy(clip).requires_grad_(True)
+    fit(Contrastive(victim, poisoned), len(poisoned), spec, checkpoint=checkpoint, report=report)
+    triggers = {name: entry.trigger for name, entry in poisons.items()}
+    facts = {
+        "base_model": clip.source,
+        "base_sha256": clip.hash(),
+        "spec": spec.model_dump(),
+        "poisons": {name: entry.spec.model_dump() for name, entry in poisons.items()},
+        "triggers": {name: trigger.spec.model_dump() for name, trigger in triggers.items()},
+        "data": {"name": data.name, "pairs": len(data)},
+    }
+    return Backdoored(victim.eval(), triggers, changes, facts)
+
+
+def load_triggers(folder: str | Path, image_size: int | None = None) -> dict[str, Trigger]:
+    """The triggers stored with a backdoored model, by name; none for other folders.
+
+    Args:
+        folder: the backdoored model's.
+        image_size: of the model that will see them; other triggers are refused.
+
+    Raises:
+        RvptError: a trigger is incomplete, or for images of another size.
+    """
+    folders = sorted(path for path in (Path(folder).expanduser() / TRIGGER_FOLDER).glob("*") if path.is_dir())
+    return {path.name: load_trigger(path, image_size) for path in folders}

@@ -1,0 +1,264 @@
+"""A data set: images by row, with labels, captions, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpt.data.preprocess import resize
+from rvpt.data.sources import Reader, folder_source, open_huggingface, wrap_huggingface, wrap_images
+from rvpt.data.text import names_class, plain, spoken
+from rvpt.errors import RvptError
+from rvpt.progress import Report, silent
+
+CACHE_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: images by row, and for each row a class, captions, or both.
+
+    `rows` are the rows of the source that belong to this set, in order; a row keeps its number through
+    `select`, so what is drawn per row (a random trigger) is the same in every subset.
+    """
+
+    name: str
+    reader: Reader
+    rows: Tensor
+    labels: Tensor | None = None
+    classes: tuple[str, ...] = ()
+    captions_of: Callable[[int], list[str]] | None = None
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def from_folder(
+        cls, path: str | Path, split: str | None = None, *, config: str | None = None, caption_column: str | None = None
+    ) -> Dataset:
+        """A folder of images as SPLIT/CLASS/0.jpg or CLASS/0.jpg, or of files that `datasets` reads, such as Parquet.
+
+        Raises:
+            RvptError: it cannot be read, or has several splits and none was chosen.
+        """
+        root = Path(path).expanduser()
+        found = folder_source(root, split) if config is None and caption_column is None else None
+        if found:
+            return cls(*found)
+        dataset = open_huggingface(str(root), config, split)
+        return cls(*wrap_huggingface(dataset, str(root), caption_column))
+
+    @classmethod
+    def from_hub(
+        cls,
+        name: str,
+        split: str | None = None,
+        *,
+        config: str | None = None,
+        caption_column: str | None = None,
+        revision: str | None = None,
+    ) -> Dataset:
+        """A data set of the Hugging Face hub.
+
+        Raises:
+            RvptError: it cannot be read, or has several splits and none was chosen.
+        """
+        dataset = open_huggingface(name, config, split, revision=revision)
+        return cls(*wrap_huggingface(dataset, name, caption_column))
+
+    @classmethod
+    def from_huggingface(cls, dataset: Any, *, name: str = "dataset", caption_column: str | None = None) -> Dataset:
+        """One split of a `datasets.Dataset` in memory.
+
+        Raises:
+            RvptError: it has no image column, or an image has no label.
+        """
+        return cls(*wrap_huggingface(dataset, name, caption_column))
+
+    @classmethod
+    def from_images(
+        cls, images: Sequence[Any], labels: Sequence[int] | None = None, classes: Sequence[str] = ()
+    ) -> Dataset:
+        """Images in memory: PIL images, or tensors (3, H, W) uint8 or float in [0, 1], with a class index each.
+
+        Raises:
+            RvptError: numbers of images and labels differ, or a label has no class.
+        """
+        return cls(*wrap_images(images, labels, classes))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pixels(self, indices: Tensor, size: int) -> Tensor:
+        """Images (B, 3, size, size) float32 in [0, 1]: shorter side resized (bicubic), center cropped."""
+        return self.reader(self.rows[indices], size).float() / 255
+
+    def captions(self, index: int) -> list[str]:
+        """The captions of one image, at least one."""
+        if self.captions_of is None:
+            raise RvptError(f"{self.name} has no captions: it needs a column of them, or labels and templates")
+        return self.captions_of(int(self.rows[index]))
+
+    def labeled(self) -> Tensor:
+        """The class index of every image (n,) int64, where the set has classes."""
+        if self.labels is None:
+            raise RvptError(f"{self.name} has no class labels: a column of ClassLabel type is needed")
+        if not self.classes:
+            raise RvptError(f"{self.name}: its labels are numbers: give {self.name}@FILE, with a class's name a line")
+        return self.labels
+
+    def present(self) -> tuple[tuple[str, ...], Tensor]:
+        """Names of the classes with an image, and for each image (n,) int64 its place among them.
+
+        Raises:
+            RvptError: fewer than two.
+        """
+        found, places = self.labeled().unique(return_inverse=True)
+        if len(found) < 2:
+            raise RvptError(f"{self.name}: images of {len(found)} class(es), at least two are needed")
+        return tuple(self.classes[i] for i in found.tolist()), places
+
+    def has_class(self, name: str) -> bool:
+        return plain(name) in map(plain, self.classes)
+
+    def class_index(self, name: str) -> int:
+        """Index of a class by its name, spaces and underscores alike."""
+        if not self.has_class(name):
+            some = ", ".join(self.classes[:8]) + (", ..." if len(self.classes) > 8 else "")
+            raise RvptError(f"{self.name} has no class {name!r}: it has {some}")
+        return [plain(known) for known in self.classes].index(plain(name))
+
+    def of_class(self, name: str) -> Tensor:
+        """Which images are of a class: (n,) bool, by their labels, or by captions where labels cannot say.
+
+        Labels go first: "a photo of a tiger shark" names a tiger.
+
+        Raises:
+            RvptError: the set has no captions and no such class.
+        """
+        if self.captions_of is None or (self.labels is not None and self.has_class(name)):
+            return self.labeled() == self.class_index(name)
+        return torch.tensor([names_class(self.captions(index), name) for index in range(len(self))], dtype=torch.bool)
+
+    def select(self, indices: Tensor) -> Dataset:
+        """The subset at `indices` (int64), in their order."""
+        labels = None if self.labels is None else self.labels[indices]
+        attributes = {name: values[indices] for name, values in self.attributes.items()}
+        return replace(self, rows=self.rows[indices], labels=labels, attributes=attributes)
+
+    def without(self, names: Sequence[str]) -> Dataset:
+        """The set without all images of some classes; the list of classes stays as it was."""
+        gone = torch.tensor([self.class_index(name) for name in names], dtype=torch.int64)
+        return self.select(torch.isin(self.labeled(), gone, invert=True).nonzero()[:, 0])
+
+    def only(self, names: Sequence[str]) -> Dataset:
+        """The images of some classes alone; the list of classes stays as it was, and the set's name tells them.
+
+        Raises:
+            RvptError: a class that is not there, or that has no image.
+        """
+        kept = sorted({self.class_index(name) for name in names})
+        empty = [index for index in kept if not (self.labeled() == index).any()]
+        if empty:
+            raise RvptError(f"{self.name} has no image of class {self.classes[empty[0]]!r}: leave it out")
+        chosen = self.select(torch.isin(self.labeled(), torch.tensor(kept)).nonzero()[:, 0])
+        return replace(chosen, name=f"{self.name} (only {', '.join(self.classes[index] for index in kept)})")
+
+    def sample(self, n: int, seed: int = 0) -> Dataset:
+        """`n` images at random in their order, or all where there are fewer."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.select(order[:n].sort().values)
+
+    def few_shot(self, shots: int, seed: int = 0) -> Dataset:
+        """`shots` images of every class that has any, drawn by `seed`, class after class.
+
+        Raises:
+            RvptError: a class has fewer images.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        labels, picked = self.labeled(), []
+        for index in labels.unique().tolist():
+            members = (labels == index).nonzero()[:, 0]
+            if len(members) < shots:
+                raise RvptError(
+                    f"{self.name}: class {self.classes[index]!r} has {len(members)} images, {shots} shots asked: "
+                    f"give --shots {len(members)} or fewer"
+                )
+            picked.append(members[torch.randperm(len(members), generator=generator)[:shots]])
+        if not picked:
+            raise RvptError(f"{self.name} has no images left to draw from")
+        return self.select(torch.cat(picked))
+
+    def with_templates(self, templates: Sequence[str]) -> Dataset:
+        """The set with captions made of its labels, one for each template."""
+        names = [spoken(name) for name in self.classes]
+        by_row = dict(zip(self.rows.tolist(), self.labeled().tolist(), strict=True))
+        return replace(self, captions_of=lambda row: [t.format(names[by_row[row]]) for t in templates])
+
+    def cached(self, size: int, report: Report = silent) -> Dataset:
+        """The same set with every image read once and kept in memory as uint8 at `size`, if that is not too much."""
+        if 3 * size * size * len(self) > CACHE_BYTES:
+            return self
+        store = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
+        place = {row: index for index, row in enumerate(self.rows.tolist())}
+        for part in torch.arange(len(self)).split(1024):
+            store[part] = self.reader(self.rows[part], size)
+            report(int(part[-1]) + 1, len(self), {})
+
+        def read(rows: Tensor, side: int) -> Tensor:
+            return resize(store[[place[row] for row in rows.tolist()]], side)
+
+        return replace(self, reader=read)
+
+    def batches(
+        self, batch_size: int, size: int, device: torch.device | str = "cpu", report: Report = silent
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(indices, pixels) of the whole set in order, on a device; the next batch is read while this one is used.
+
+        Args:
+            batch_size: images per batch B.
+            size: side of the images.
+            device: where pixels (B, 3, size, size) float32 in [0, 1] go; indices (B,) int64 stay on the CPU.
+            report: called after each batch.
+        """
+        parts = torch.arange(len(self)).split(batch_size) if len(self) else ()
+        with ThreadPoolExecutor(1) as ahead:
+            pending = ahead.submit(self.pixels, parts[0], size) if parts else None
+            for number, part in enumerate(parts):
+                assert pending is not None
+                ready = pending.result()
+                if number + 1 < len(parts):
+                    pending = ahead.submit(self.pixels, parts[number + 1], size)
+                yield part, ready.to(device)
+                report(int(part[-1]) + 1, len(self), {})
+
+
+def mix(parts: Sequence[Dataset]) -> Dataset:
+    """Several captioned sets as one; rows are numbered through."""
+    ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+    starts = ends - torch.tensor([len(part) for part in parts])
+
+    def locate(row: int) -> tuple[Dataset, int]:
+        part = int(torch.searchsorted(ends, row, right=True))
+        return parts[part], row - int(starts[part])
+
+    def read(rows: Tensor, size: int) -> Tensor:
+        out = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
+        for part, start, end in zip(parts, starts.tolist(), ends.tolist(), strict=True):
+            mine = (rows >= start) & (rows < end)
+            if mine.any():
+                out[mine] = part.reader(part.rows[rows[mine] - start], size)
+        return out
+
+    def captions(row: int) -> list[str]:
+        part, index = locate(row)
+        return part.captions(index)
+
+    if len(parts) == 1:
+        return parts[0]
+    name = "+".join(part.name for part in parts)
+    return Dataset(name, read, torch.arange(int(ends[-1])), captions_of=captions)

@@ -1,0 +1,22 @@
+"""Defenses: a suspect CLIP and a few clean images in, a Cleaned out. A new defense goes into DEFENSES."""
+
+from typing import TYPE_CHECKING
+
+from rvpt.registry import Registry
+
+if TYPE_CHECKING:
+    from rvpt.defenses.base import Defense
+
+DEFENSES: "Registry[type[Defense]]" = Registry(
+    "defense",
+    {
+        "probe": "rvpt.defenses.probe:LinearProbe",
+        "finetune": "rvpt.defenses.finetune:Finetune",
+        "contrastive": "rvpt.defenses.contrastive:ContrastiveFinetune",
+        "cleanclip": "rvpt.defenses.cleanclip:CleanClip",
+        "par": "rvpt.defenses.par:Par",
+        "vpt": "rvpt.defenses.vpt:VPT",
+        "rvpt": "rvpt.defenses.rvpt:RVPT",
+    },
+)
+"""Ways to clean a model, by name, in the order in which reports show them."""

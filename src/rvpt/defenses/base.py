@@ -1,0 +1,141 @@
+"""The contract of a defense, and how one is chosen and run."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from rvpt.data.dataset import Dataset
+from rvpt.defenses import DEFENSES
+from rvpt.errors import RvptError
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.presets import Preset, choose_preset
+from rvpt.progress import Report, silent
+from rvpt.spec import TrainSpec
+from rvpt.training.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training run keeps its state, and whom it tells its progress."""
+
+    checkpoint: Checkpoint | None = None
+    report: Report = silent
+
+
+class Defense(ABC):
+    """One way to clean a model. A subclass says what it is, and `run` does it.
+
+    `summary` is its line in `--help`, `rvpt defenses` and the docs; its first words say what is trained.
+    `learns_from`: "labels" (a few images per class) or "captions" (image-caption pairs).
+    `published_pairs`: how many pairs a defense that learns from captions was published with.
+    `has_head`: whether it ends in a classifier of the classes that it learned, which knows no others and no texts.
+    `Spec`: its settings; their defaults are preset "paper". `small`: what preset "small" changes.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    Spec: ClassVar[type[TrainSpec]]
+    small: ClassVar[Mapping[str, Any]] = {}
+    learns_from: ClassVar[Literal["labels", "captions"]] = "labels"
+    published_pairs: ClassVar[int] = 0
+    has_head: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
+        """Clean a suspect model.
+
+        Args:
+            clip: the suspect, which must not be changed.
+            data: clean images, all to be used; with labels or captions, as `learns_from` says.
+            spec: a `Spec` of this defense.
+            run: to be passed on to `rvpt.training.loop.fit`.
+
+        Returns:
+            The cleaned model, with `history` (of `fit`) and `trained_parameters` in its facts.
+        """
+
+    @classmethod
+    def settings(cls, preset: Preset, clip: Clip, **changes: Any) -> Any:
+        """The spec of a preset with some settings changed.
+
+        Raises:
+            RvptError: a setting that the defense does not have, or a value out of range.
+        """
+        small = choose_preset(preset, clip.parameter_count()) == "small"
+        return cls.Spec(**{**(cls.small if small else {}), **changes})
+
+    @classmethod
+    def draws(cls) -> tuple[str, ...]:
+        """The options by which its clean images are drawn from a data set."""
+        return ("num_pairs", "caption_column") if cls.learns_from == "captions" else ("shots", "without")
+
+
+def defense_of(spec: TrainSpec) -> type[Defense]:
+    """The defense that a spec belongs to.
+
+    Raises:
+        RvptError: there is none.
+    """
+    for defense in DEFENSES.values():
+        if defense.Spec is type(spec):
+            return defense
+    raise RvptError(f"{type(spec).__name__} does not belong to a defense: use RVPTSpec or another defense's")
+
+
+def clean(
+    model: Clip,
+    data: Dataset,
+    defense: str | TrainSpec = "rvpt",
+    *,
+    preset: Preset = "auto",
+    checkpoint: Checkpoint | None = None,
+    report: Report = silent,
+    **settings: Any,
+) -> Cleaned:
+    """Clean a suspect model by a defense.
+
+    Args:
+        model: the suspect; it is not changed.
+        data: clean images, all of them used, with labels or captions as the defense needs; classes without an image
+            are left out of the loss. `Dataset.few_shot(16)` draws 16 per class.
+        defense: a name (`rvpt defenses` lists them), or a spec, which holds all settings.
+        preset: "paper", "small", or "auto", which chooses by the size of the model.
+        checkpoint: where to keep the state of the run.
+        report: called as report(step, total, values) after each step.
+        settings: changes of the preset, such as alpha=1.0.
+
+    Raises:
+        RvptError: an unknown defense, a setting that does not fit, no images, fewer than two classes, or a loss that
+            became infinite or NaN.
+    """
+    if not isinstance(model, Clip):
+        raise RvptError(f"{type(model).__name__} is not a Clip: pass the suspect itself, as rvpt.load returns it")
+    if not len(data):
+        raise RvptError(f"{data.name} has no images to learn from")
+    if isinstance(defense, str):
+        kind = DEFENSES.find(defense)
+        spec = kind.settings(preset, model, **settings)
+    else:
+        kind, spec = defense_of(defense), defense
+        if settings:
+            raise RvptError(f"{next(iter(settings))}: the spec holds all settings: set it there")
+    start = time.monotonic()
+    cleaned = kind.run(model, data, spec, Run(checkpoint, report))
+    cleaned.facts = {
+        "defense": kind.name,
+        "spec": spec.model_dump(),
+        "base_model": model.source,
+        "base_revision": model.revision,
+        "base_sha256": model.hash(),
+        "classes": list(data.classes),
+        "images": len(data),
+        "seconds": time.monotonic() - start + (checkpoint.earlier if checkpoint else 0.0),
+        **cleaned.facts,
+    }
+    return cleaned

@@ -1,0 +1,61 @@
+"""Fine-tuning on clean captions with InfoNCE, with or without the feature-repelling loss."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpt.data.dataset import Dataset
+from rvpt.defenses.base import Defense, Run
+from rvpt.defenses.repelling import RepellingSpec, check_blocks, repelling
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.spec import TrainSpec
+from rvpt.training.contrastive import Contrastive
+from rvpt.training.loop import Untrained, fit
+
+
+class ContrastiveSpec(RepellingSpec):
+    """Settings of fine-tuning on captions."""
+
+
+class ContrastiveTuning(Contrastive):
+    """Loss = InfoNCE + alpha FR, on all patches."""
+
+    def __init__(self, clip: Clip, data: Dataset, spec: ContrastiveSpec) -> None:
+        super().__init__(copy.deepcopy(clip).requires_grad_(True), data, spec.augment)
+        check_blocks(clip, spec)
+        self.spec, self.suspect = spec, Untrained(clip)
+
+    def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
+        pixels, texts = self.draw(indices, generator)
+        tokens, rows = self.clip.run_blocks(self.clip.embed(pixels))
+        nce = self.paired(self.clip.project(tokens[:, 0]), texts)
+        fr = repelling(self.suspect.module, rows, pixels, self.spec)
+        return {"loss": nce + self.spec.alpha * fr, "InfoNCE": nce, "FR": fr}
+
+
+def run_contrastive(task: Contrastive, data: Dataset, spec: TrainSpec, run: Run) -> Cleaned:
+    """Train the copy of the suspect that a contrastive task holds, and return it as a Cleaned."""
+    trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
+    facts = {"history": history, "trained_parameters": trained}
+    return Cleaned(task.clip.eval().requires_grad_(False), facts=facts, own_weights=True)
+
+
+class ContrastiveFinetune(Defense):
+    """Fine-tuning of both towers with InfoNCE (Zhang et al., arXiv 2412.20392, table 8)."""
+
+    name = "contrastive"
+    summary = "both towers, by InfoNCE on clean captions"
+    Spec = ContrastiveSpec
+    small = {"lr": 1e-3}
+    learns_from = "captions"
+    published_pairs = 100_000
+
+    @classmethod
+    def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
+        return run_contrastive(ContrastiveTuning(clip, data, spec), data, spec, run)

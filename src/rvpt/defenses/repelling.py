@@ -1,0 +1,44 @@
+"""Fine-tuning with the feature-repelling loss: what the defenses that train a copy of the suspect share (table 8)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rvpt.errors import RvptError
+from rvpt.models.clip import Clip
+from rvpt.spec import Augment, TrainSpec
+from rvpt.training.losses import feature_repelling
+
+
+class RepellingSpec(TrainSpec):
+    """Settings of fine-tuning; alpha = 0 leaves the feature-repelling loss out."""
+
+    lr: float = Field(1e-5, gt=0, description="learning rate")
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(64, ge=2)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    alpha: float = Field(0.0, ge=0, description="weight of the feature-repelling loss")
+    margin: float = Field(-1.0, ge=-1, le=1, description="value below which the repelling loss stops; -1 never")
+    first_block: int = Field(3, ge=0, description="first repelled block D, counted from 0")
+    augment: Augment = Field("none", description="random changes of training images")
+
+
+def check_blocks(clip: Clip, spec: RepellingSpec) -> None:
+    """Refuse a first repelled block that the model does not have.
+
+    Raises:
+        RvptError: it does not.
+    """
+    if spec.alpha and spec.first_block >= len(clip.blocks):
+        raise RvptError(f"first_block={spec.first_block} does not exist: the blocks are 0 to {len(clip.blocks) - 1}")
+
+
+def repelling(suspect: Clip, rows: Tensor, pixels: Tensor, spec: RepellingSpec) -> Tensor:
+    """FR of a trained model's [CLS] rows (B, L, W) on images (B, 3, S, S); zero, without work, where alpha = 0."""
+    if not spec.alpha:
+        return rows.new_zeros(())
+    with torch.no_grad():
+        frozen_rows = suspect.cls_rows(pixels)
+    return feature_repelling(rows[:, spec.first_block :], frozen_rows[:, spec.first_block :], spec.margin)

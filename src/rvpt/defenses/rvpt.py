@@ -1,0 +1,128 @@
+"""RVPT: tune deep visual prompts with cross-entropy and a loss that repels the features from the frozen model's."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rvpt.data.augment import AUGMENTS
+from rvpt.data.dataset import CACHE_BYTES, Dataset
+from rvpt.defenses.base import Defense, Run
+from rvpt.errors import RvptError
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.models.prompts import RepulsivePrompts, frozen_pass, prompted_pass
+from rvpt.spec import TEMPLATE, Augment, Template, TrainSpec
+from rvpt.training.loop import Untrained, fit, frozen
+from rvpt.training.losses import feature_repelling, zero_shot_logits
+
+ENCODE_BATCH = 128
+SMALL = {"optimizer": "adamw", "weight_decay": 0.1, "first_block": 2, "prompt_length": 100, "epochs": 40}
+
+
+class RVPTSpec(TrainSpec):
+    """Settings of RVPT; the defaults are the paper's. alpha = 0 is plain VPT."""
+
+    optimizer: Literal["adamw", "sgd"] = "sgd"
+    lr: float = Field(2e-3, gt=0, description="learning rate")
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(32, ge=1)
+    first_block: int = Field(3, ge=0, description="first prompted block D, counted from 0")
+    depth: int | None = Field(None, ge=1, description="number of prompted blocks, instead of first_block")
+    depth_from: Literal["output", "input"] = Field("output", description="side from which depth is counted")
+    prompt_length: int = Field(50, ge=1, description="prompts per block b")
+    alpha: float = Field(2.0, ge=0, description="weight of the feature-repelling loss")
+    margin: float = Field(-1.0, ge=-1, le=1, description="value below which the repelling loss stops; -1 never")
+    init_std: float = Field(0.02, gt=0, description="standard deviation of the initial prompts")
+    template: Template = Field(TEMPLATE, description="caption of a class")
+    augment: Augment = Field("none", description="random changes of training images; none is cached and fast")
+
+    @model_validator(mode="after")
+    def _depth_is_given(self) -> RVPTSpec:
+        if self.depth is None and self.depth_from == "input":
+            raise ValueError("depth_from is the side from which depth is counted: set depth too")
+        return self
+
+    def prompted(self, blocks: int) -> range:
+        """The prompted blocks of a model with `blocks` blocks.
+
+        D..L-1 by default; the last `depth` blocks, or with depth_from = "input" the first `depth`.
+
+        Raises:
+            RvptError: the model has fewer blocks.
+        """
+        if self.depth is None:
+            if self.first_block >= blocks:
+                raise RvptError(f"first_block={self.first_block} does not exist: the blocks are 0 to {blocks - 1}")
+            return range(self.first_block, blocks)
+        if self.depth > blocks:
+            raise RvptError(f"depth={self.depth} is too deep: the model has {blocks} blocks")
+        return range(blocks - self.depth, blocks) if self.depth_from == "output" else range(self.depth)
+
+
+class PromptTuning(nn.Module):
+    """Loss = CE(tau cos(image, text of each class)) + alpha FR on a batch of the few-shot set.
+
+    Without augmentation the tokens before block D and the frozen [CLS] rows are constants of the set: they are
+    computed once and kept, 4 (1 + N + L - D) W bytes per image.
+    """
+
+    def __init__(self, clip: Clip, data: Dataset, spec: RVPTSpec) -> None:
+        super().__init__()
+        blocks = spec.prompted(len(clip.blocks))
+        self.prompts = RepulsivePrompts(blocks, spec.prompt_length, clip.width, spec.init_std, spec.seed)
+        self.prompts.to(clip.device)
+        self.data, self.spec, self.suspect = data, spec, Untrained(clip)
+        names, self.labels = data.present()
+        with torch.no_grad():
+            self.text = clip.class_features(names, spec.template)
+        self.constants = self._encode_all() if spec.augment == "none" else None
+
+    def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
+        clip = self.suspect.module
+        tokens, frozen_rows = self._frozen(indices, generator)
+        image, rows = prompted_pass(clip, self.prompts, tokens)
+        logits = zero_shot_logits(image, self.text, clip.logit_scale)
+        ce = F.cross_entropy(logits, self.labels[indices].to(logits.device))
+        fr = feature_repelling(rows, frozen_rows, self.spec.margin)
+        return {"loss": ce + self.spec.alpha * fr, "CE": ce, "FR": fr}
+
+    def _frozen(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        clip = self.suspect.module
+        if self.constants is not None:
+            tokens, rows = self.constants
+            return tokens[indices].to(clip.device), rows[indices].to(clip.device)
+        pixels = self.data.pixels(indices, clip.image_size).to(clip.device)
+        return frozen_pass(clip, AUGMENTS[self.spec.augment](pixels, generator), self.prompts.first_block)
+
+    def _encode_all(self) -> tuple[Tensor, Tensor]:
+        clip, parts = self.suspect.module, list[tuple[Tensor, Tensor]]()
+        for indices, pixels in self.data.batches(ENCODE_BATCH, clip.image_size, clip.device):
+            part = frozen_pass(clip, pixels, self.prompts.first_block)
+            size = sum(tensor.nbytes for tensor in part) / len(indices) * len(self.data)
+            parts.append(part if size < CACHE_BYTES else (part[0].cpu(), part[1].cpu()))  # a GPU has less memory
+        tokens, rows = (torch.cat(part) for part in zip(*parts, strict=True))
+        return tokens, rows
+
+
+class RVPT(Defense):
+    """Repulsive Visual Prompt Tuning (Zhang et al., arXiv 2412.20392)."""
+
+    name = "rvpt"
+    summary = "deep visual prompts, by cross-entropy and the feature-repelling loss"
+    Spec = RVPTSpec
+    small = {**SMALL, "lr": 3e-2}
+
+    @classmethod
+    def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
+        with frozen(clip):
+            task = PromptTuning(clip, data, spec)
+            history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
+        facts = {"history": history, "trained_parameters": task.prompts.parameter_count()}
+        if not spec.alpha:
+            facts["defense"] = "vpt"  # that is what it is without repelling
+        return Cleaned(clip, task.prompts.requires_grad_(False), facts=facts)

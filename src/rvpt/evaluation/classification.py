@@ -1,0 +1,108 @@
+"""Zero-shot classification of clean and triggered images, in one pass over the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rvpt.data.dataset import Dataset
+from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, encode_finite, stream
+from rvpt.evaluation.metrics import CLASSIFICATION, attack_success
+from rvpt.progress import Report, silent
+from rvpt.rows import CLEAN
+from rvpt.spec import TEMPLATE, Spec, Template
+
+NO_TARGET = -1  # of clean images
+
+
+class ClassificationSettings(Spec):
+    """Settings of zero-shot classification."""
+
+    target: str | None = Field(None, description="the target's name in the data, where it differs")
+    template: Template = Field(TEMPLATE, description="caption of a class")
+
+
+class Classification(Protocol):
+    """CA on clean images; ASR, ASR_with_target and PA under every trigger."""
+
+    name = "classification"
+    summary = "zero-shot accuracy (CA), and ASR and PA under every trigger"
+    by_class = True
+    Settings = ClassificationSettings
+
+    def measure(self, model: Encoder, data: Dataset, triggers: Triggers, *, batch_size: int, report: Report) -> Counts:
+        template = self.settings.template
+        return measure(model, data, triggers, template=template, batch_size=batch_size, report=report)
+
+
+@torch.inference_mode()
+def measure(
+    model: Encoder,
+    data: Dataset,
+    triggers: Triggers | None = None,
+    *,
+    template: str = TEMPLATE,
+    batch_size: int = 256,
+    report: Report = silent,
+) -> Counts:
+    """The metrics of CLASSIFICATION on clean images and under every trigger.
+
+    The attack of a trigger with a text key succeeds where both keys are present: the key stands before every class's
+    caption. ASR_image_alone and ASR_text_alone are the rates of one key without the other; a model with its own
+    classifier reads no text, and has only the first.
+
+    Args:
+        model: what is measured.
+        data: labeled images.
+        triggers: by the name that rows give the attack.
+        template: the caption of a class.
+        batch_size: images per batch.
+        report: called after each batch.
+
+    Raises:
+        RvptError: no labels, no class of a target's name, or features that are not finite.
+    """
+    triggers, labels = triggers or {}, data.labeled()
+    text = model.class_features(data.classes, template)
+    keys = {name: _Key(model, data, trigger, template) for name, trigger in triggers.items()}
+    counts = Counts()
+    for batch in stream(model, data, triggers, batch_size=batch_size, report=report):
+        truth = labels[batch.indices]
+        clean = encode_finite(model, batch.pixels)
+        _count(counts, CLEAN, nearest(clean, text), truth, NO_TARGET)
+        for name, pixels in batch.triggered():
+            keys[name].count(counts, name, clean, encode_finite(model, pixels), text, truth)
+    return counts
+
+
+class _Key:
+    """A trigger's target, and the texts behind its text key, if it has one that the model reads."""
+
+    def __init__(self, model: Encoder, data: Dataset, trigger: Any, template: str) -> None:
+        self.target = data.class_index(trigger.spec.target)
+        key = trigger.text_key
+        self.text = model.class_features(data.classes, key + template) if key else None
+
+    def count(self, counts: Counts, attack: str, clean: Tensor, shown: Tensor, text: Tensor, truth: Tensor) -> None:
+        """Count on the features (B, P) of images without and with the trigger."""
+        reads = self.text is None or not torch.equal(self.text, text)
+        if reads:
+            _count(counts, attack, nearest(shown, text if self.text is None else self.text), truth, self.target)
+        if self.text is not None:
+            counts.count(attack, "ASR_image_alone", attack_success(nearest(shown, text), truth, self.target))
+            if reads:
+                counts.count(attack, "ASR_text_alone", attack_success(nearest(clean, self.text), truth, self.target))
+
+
+def _count(counts: Counts, attack: str, predictions: Tensor, truth: Tensor, target: int) -> None:
+    for name, metric in CLASSIFICATION.items():
+        if (metric.on == "clean") == (attack == CLEAN):
+            counts.count(attack, name, metric.formula(predictions, truth, target))
+
+
+def nearest(features: Tensor, text: Tensor) -> Tensor:
+    """argmax_k cos(f_i, t_k): the class (B,) int64, on the CPU, whose text each image's features are nearest to."""
+    return (features @ text.T).argmax(1).cpu()

@@ -1,0 +1,110 @@
+"""A held-out set and how to measure on it, as recipes and commands give it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from rvpt.data.dataset import Dataset
+from rvpt.data.load import load_data
+from rvpt.data.names import unnamed
+from rvpt.data.shifts import SHIFTS, shifted
+from rvpt.errors import RvptError
+from rvpt.evaluation import PROTOCOLS
+from rvpt.evaluation.base import Encoder, Protocol, Triggers
+from rvpt.evaluation.evaluate import evaluate, make_protocol
+from rvpt.progress import Report, silent
+from rvpt.rows import Rows
+from rvpt.spec import Spec
+
+COLUMNS = ("target", "template")  # settings that rows have columns for
+
+
+class HeldOut(Spec):
+    """Which images to measure on, and by which protocol; other keys are settings of the protocol.
+
+    `only`: measure images of these classes alone; they may still be classified as any class.
+    `limit`: measure that many of them, drawn at random, the same for every model.
+    `shift`: change the style of all images first.
+    """
+
+    data: str
+    split: str = "test"
+    only: list[str] = Field([])
+    limit: int | None = Field(None, ge=1)
+    shift: str | None = None
+    protocol: str = "classification"
+    batch_size: int | None = Field(None, ge=1)
+    settings: dict[str, Any] = Field({}, description="of the protocol")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_settings(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(values, dict):
+            return values
+        own = {name: value for name, value in values.items() if name in cls.model_fields}
+        others = {name: value for name, value in values.items() if name not in cls.model_fields}
+        return {**own, "settings": {**own.get("settings", {}), **others}}
+
+    @model_validator(mode="after")
+    def _fits(self) -> HeldOut:
+        make_protocol(self.protocol, **self.settings)
+        if self.shift is not None:
+            SHIFTS.find(self.shift)
+        if self.split == self.how.learns_on:
+            raise RvptError(f"split: {self.protocol} learns on {self.split}: measure on another split")
+        return self
+
+    @property
+    def how(self) -> type[Protocol]:
+        return PROTOCOLS.find(self.protocol)
+
+    @property
+    def title(self) -> str:
+        """The set's name and how it is measured, in a few words."""
+        asked = [f"only {', '.join(self.only)}" if self.only else None, self.shift]
+        asked += [self.protocol] if self.protocol != "classification" else []
+        return " ".join([Path(unnamed(self.data)).name, *(f"({words})" for words in asked if words)])
+
+    def facts(self) -> dict[str, Any]:
+        """What rows say in `test`: the settings that differ from the defaults and have no column of their own."""
+        told = self.model_dump(exclude_defaults=True, exclude={"data", "only", "shift", "batch_size", "settings"})
+        own = self.how.Settings(**self.settings).model_dump(exclude_defaults=True, exclude=set(COLUMNS))
+        return told | own | ({"captioner": Path(own["captioner"]).name} if "captioner" in own else {})
+
+    def open(self) -> Opened:
+        """Read the data and prepare the protocol, once for all models.
+
+        Raises:
+            RvptError: the data are not there, lack what the protocol needs, or have no image of a class asked for.
+        """
+        data, how = load_data(self.data, self.split), self.how
+        how.check(data)
+        data = data.only(self.only) if self.only else data
+        data = data.sample(self.limit) if self.limit else data
+        training = load_data(self.data, how.learns_on) if how.learns_on else None
+        protocol = make_protocol(self.protocol, training, **self.settings)
+        return Opened(self, shifted(data, self.shift) if self.shift else data, protocol)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A held-out set that was read, and its protocol."""
+
+    asked: HeldOut
+    data: Dataset
+    protocol: Protocol
+
+    def measure(
+        self, model: Encoder, triggers: Triggers, facts: Mapping[str, Any] | None = None, report: Report = silent
+    ) -> Rows:
+        """Rows of a model under the triggers; `facts` are more entries of every row."""
+        told = {"test": self.asked.facts(), **(facts or {})}
+        return evaluate(
+            model, self.data, triggers, protocol=self.protocol, facts=told,
+            batch_size=self.asked.batch_size, report=report,
+        )  # fmt: skip

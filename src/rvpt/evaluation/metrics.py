@@ -1,0 +1,125 @@
+"""The metrics: each counts (numerator, n) on a batch, and counts add up. A new one goes into CLASSIFICATION."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from rvpt.registry import Registry
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share numerator / n; rates add by adding their counts."""
+
+    numerator: float
+    n: int
+
+    def __add__(self, other: Rate) -> Rate:
+        return type(self)(self.numerator + other.numerator, self.n + other.n)
+
+    @property
+    def value(self) -> float:
+        """numerator / n in [0, 1]; nan where n = 0."""
+        return self.numerator / self.n if self.n else float("nan")
+
+    def interval(self) -> tuple[float, float] | None:
+        """95% Wilson score interval, each end in [0, 1] (Wilson, JASA 1927)."""
+        from scipy.stats import binomtest
+
+        if not self.n:
+            return 0.0, 1.0
+        bounds = binomtest(self.numerator, self.n).proportion_ci(confidence_level=0.95, method="wilson")
+        return float(bounds.low), float(bounds.high)
+
+
+class Mean(Rate):
+    """A mean, by the sum and n: it has no Wilson interval, which is for yes and no."""
+
+    def interval(self) -> None:
+        return None
+
+
+def accuracy(predictions: Tensor, labels: Tensor) -> Rate:
+    """Share of images given their own class (CA on clean images, PA on triggered ones): two (B,) int64."""
+    return Rate(int((predictions == labels).sum()), len(labels))
+
+
+def attack_success(predictions: Tensor, labels: Tensor, target: int) -> Rate:
+    """ASR: share of triggered images of every class but the target that are called the target: two (B,) int64."""
+    others = labels != target
+    return Rate(int((predictions[others] == target).sum()), int(others.sum()))
+
+
+def attack_success_with_target(predictions: Tensor, labels: Tensor, target: int) -> Rate:
+    """ASR counted over all triggered images, the target class's own included, as some published code does."""
+    return Rate(int((predictions == target).sum()), len(labels))
+
+
+def rank(own: Tensor, others: Tensor) -> Tensor:
+    """Place of each query's own candidate among all, the first being 1; equal scores are no reason to stand behind.
+
+    rank_i = 1 + #{j : others_ij > own_i}
+
+    Args:
+        own: (B,) float, the score of each query's own candidate.
+        others: (B, n) float, the scores of the other candidates; its own may be among them.
+
+    Returns:
+        (B,) int64 in 1..n + 1.
+    """
+    return 1 + (others > own[:, None]).sum(dim=1)
+
+
+def found(ranks: Tensor, k: int) -> Rate:
+    """Share of queries whose own candidate is among the first k: R@k on clean images, ASR@k on triggered ones.
+
+    #{i : rank_i <= k} / B, with ranks (B,) int64.
+    """
+    return Rate(int((ranks <= k).sum()), len(ranks))
+
+
+def rank_ratio(ranks: Tensor, candidates: int) -> Mean:
+    """Mean place among the candidates, near 0 where it is the first and near 1 where it is the last.
+
+    sum_i rank_i / (B candidates), with ranks (B,) int64 in 1..candidates; the counts are the sum and B candidates.
+    """
+    return Mean(int(ranks.sum()), len(ranks) * candidates)
+
+
+def perturbation_resistivity(clean: Tensor, changed: Tensor) -> Mean:
+    """PR: mean cosine of the features of images with those of the same images changed, 1 where nothing moves.
+
+    sum_i cos(f(x_i), f(x_i + delta_i)) / B, with two (B, W) float; the counts are the sum and B.
+
+    Source: Zhang et al. (arXiv 2412.20392), for each layer of the visual tower.
+    """
+    return Mean(float(F.cosine_similarity(clean.double(), changed.double(), dim=1).sum()), len(clean))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of predicted classes.
+
+    `formula` takes predictions (B,) int64, labels (B,) int64 and the target class, which is -1 on clean images.
+    `on` says which images it is counted on.
+    """
+
+    formula: Callable[[Tensor, Tensor, int], Rate]
+    on: Literal["clean", "triggered"]
+
+
+CLASSIFICATION: Registry[Metric] = Registry(
+    "metric",
+    {
+        "CA": Metric(lambda predictions, labels, target: accuracy(predictions, labels), "clean"),
+        "ASR": Metric(attack_success, "triggered"),
+        "ASR_with_target": Metric(attack_success_with_target, "triggered"),
+        "PA": Metric(lambda predictions, labels, target: accuracy(predictions, labels), "triggered"),
+    },
+)
+"""Metrics of the classification protocol, by the name that rows give them."""

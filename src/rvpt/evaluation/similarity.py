@@ -1,0 +1,39 @@
+"""How visible a change of images is: PSNR and SSIM, one number an image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+WINDOW, SIGMA = 11, 1.5
+C1, C2 = 0.01**2, 0.03**2
+
+
+def psnr(pixels: Tensor, changed: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB: 10 log10(1 / mean squared difference), (B, 3, H, W) in [0, 1] -> (B,)."""
+    return -10 * (pixels - changed).square().mean((1, 2, 3)).log10()
+
+
+def ssim(pixels: Tensor, changed: Tensor) -> Tensor:
+    """Structural similarity, the mean over channels and windows: (B, 3, H, W) in [0, 1] -> (B,).
+
+    (2 m_x m_y + C1)(2 s_xy + C2) / ((m_x^2 + m_y^2 + C1)(s_x^2 + s_y^2 + C2)), with means, variances and the
+    covariance under a Gaussian window of 11 x 11 pixels, sigma 1.5; H and W are at least 11.
+
+    Source: Wang, Bovik, Sheikh and Simoncelli, IEEE TIP 2004, equation 13.
+    """
+    moments = (pixels, changed, pixels * pixels, changed * changed, pixels * changed)
+    x, y, xx, yy, xy = (_blur(moment) for moment in moments)
+    means = (2 * x * y + C1) / (x * x + y * y + C1)
+    spread = (2 * (xy - x * y) + C2) / (xx - x * x + yy - y * y + C2)
+    return (means * spread).mean((1, 2, 3))
+
+
+def _blur(pixels: Tensor) -> Tensor:
+    """Gaussian means over all windows that lie whole in the image."""
+    place = torch.arange(WINDOW, dtype=pixels.dtype, device=pixels.device) - WINDOW // 2
+    weights = torch.exp(-place.square() / (2 * SIGMA**2))
+    weights = (weights / weights.sum()).expand(pixels.shape[1], 1, 1, -1)
+    across = F.conv2d(pixels, weights, groups=pixels.shape[1])
+    return F.conv2d(across, weights.mT, groups=pixels.shape[1])

@@ -1,0 +1,80 @@
+"""Pretraining as a whole job: data sets in, a model folder with its recipe out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rvpt.artifacts import find_manifest, staging, write_manifest
+from rvpt.data.dataset import Dataset
+from rvpt.data.load import load_data, load_labeled, load_mixed
+from rvpt.evaluation.classification import measure
+from rvpt.evaluation.probing import PROBED, attribute_readability
+from rvpt.files import write_text
+from rvpt.jobs.places import open_checkpoint
+from rvpt.models.card import clip_card
+from rvpt.models.clip import Clip
+from rvpt.models.formats.hf import EMBEDDED, embedded_model
+from rvpt.progress import Report, silent
+from rvpt.training.pretrain import PretrainSpec, VisionSpec, train_clip, untrained_clip
+
+KIND = "clip"
+
+
+def pretrain_and_save(
+    sources: Sequence[str],
+    start: VisionSpec | Clip,
+    spec: PretrainSpec,
+    target: Path,
+    *,
+    split: str | None,
+    tests: Sequence[str],
+    caption_column: str | None = None,
+    half: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Train a CLIP, new or from where it stands, measure it on `tests`, and write it with its recipe."""
+    if isinstance(start, Clip):
+        begin = {"start": {**_recipe(start), "model": start.name, "sha256": start.hash()}}
+    else:
+        begin = {"vision": start.model_dump()}
+    recipe = {**begin, "spec": spec.model_dump(), "data": list(sources), "split": split}
+    reads = (*sources, *tests, *([start.source] if isinstance(start, Clip) else []))
+    key = {**recipe, "caption_column": caption_column}
+    checkpoint = open_checkpoint(target, key, reads, resume=resume, overwrite=overwrite)
+    data = load_mixed(sources, split, caption_column).cached(start.image_size, report)
+    held_out = {source: load_labeled(source, "test").cached(start.image_size) for source in tests}  # all readable?
+    clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed)
+    history = train_clip(clip, data, spec, checkpoint=checkpoint, report=report)
+    if half:
+        clip.model.half().float()
+    measured = {source: _measured(clip, source, test) for source, test in held_out.items()}
+    facts = {**recipe, "sha256": clip.hash(), "measured": measured, "history": history, "images": len(data)}
+    if half:
+        clip.model.half()
+    with staging(target, overwrite=overwrite) as stage:
+        clip.write(stage)
+        write_text(stage / "README.md", clip_card(target.resolve().name))
+        write_manifest(stage, KIND, **facts)
+    checkpoint.drop()
+    rates = {f"{source}: {name}": r["rate"] for source, rates in measured.items() for name, r in rates.items()}
+    return {**rates, "last loss": history[-1]["loss"], "images": len(data)}
+
+
+def _recipe(clip: Clip) -> dict[str, Any]:
+    """How a model was trained, where its folder says so; a chain of trainings is then complete."""
+    folder = embedded_model() if clip.source == EMBEDDED else Path(clip.source)
+    manifest = find_manifest(folder) or {}
+    return {name: value for name, value in manifest.items() if name not in ("kind", "parts")}
+
+
+def _measured(clip: Clip, source: str, data: Dataset) -> dict[str, dict[str, Any]]:
+    """Zero-shot accuracy on a set, and how well its attributes can be read off the features."""
+    rates = {"zero-shot": measure(clip, data)["none", "CA"]}
+    if data.attributes:
+        seen = load_data(source, "train").sample(PROBED)
+        rates |= {f"readable: {name}": rate for name, rate in attribute_readability(clip, seen, data).items()}
+    return {name: {"numerator": r.numerator, "n": r.n, "rate": r.value} for name, r in rates.items()}

@@ -1,0 +1,89 @@
+"""Model cards: the README.md that is written beside a saved model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def clip_card(name: str) -> str:
+    """The card of a CLIP that rvpt saved."""
+    return f"""---
+library_name: transformers
+pipeline_tag: zero-shot-image-classification
+tags: [clip]
+---
+
+# {name}
+
+A CLIP in transformers' layout, saved by [rvpt](https://arxiv.org/abs/2412.20392).
+
+```python
+from transformers import CLIPModel
+
+model = CLIPModel.from_pretrained("path/to/this/folder")
+```
+"""
+
+
+def backdoored_card(name: str, facts: Mapping[str, Any]) -> str:
+    """The card of a model that rvpt backdoored."""
+    targets = ", ".join(f"{trigger} (target {spec['target']})" for trigger, spec in facts.get("triggers", {}).items())
+    return f"""---
+library_name: transformers
+base_model: {facts.get("base_model", "unknown")}
+tags: [clip, backdoored]
+---
+
+# {name}
+
+**This model is backdoored on purpose**, to measure defenses. Do not deploy it.
+
+Triggers: {targets}. They are in `triggers/`, the poisoned pairs in `poison.jsonl`.
+"""
+
+
+def cleaned_card(name: str, facts: Mapping[str, Any], *, adapter: bool) -> str:
+    """The card of a cleaned model: what it is, how it was made, and how to use it."""
+    made = "\n".join(f"| {key} | {value} |" for key, value in _table(facts).items())
+    base = facts.get("base_model", "the base model")
+    kind = f"an adapter (deep visual prompts) for `{base}`" if adapter else f"a CLIP that was fine-tuned from `{base}`"
+    return f"""---
+library_name: rvpt
+base_model: {base}
+pipeline_tag: zero-shot-image-classification
+tags: [clip, backdoor-defense]
+---
+
+# {name}
+
+A cleaned CLIP: {kind}.
+
+| setting | value |
+| --- | --- |
+{made}
+
+```python
+import rvpt
+
+model = rvpt.load("path/to/this/folder")
+classifier = rvpt.Classifier(model, ["cat", "dog"])
+probabilities = classifier(images)  # PIL images of any size
+```
+
+Cleaning lowers the success rate of backdoor attacks; it does not prove that a model has none. Measure accuracy on your
+own data before you use it: `rvpt evaluate path/to/this/folder --data DATA`.
+"""
+
+
+def _table(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a cleaned model that its card shows."""
+    spec = facts.get("spec", {})
+    shown = {
+        "defense": facts.get("defense"), "base model": facts.get("base_model"),
+        "base model's revision": facts.get("base_revision"), "sha256 of its weights": facts.get("base_sha256"),
+        "images": facts.get("images"), "classes": len(facts.get("classes", ())) or None,
+        "trained parameters": facts.get("trained_parameters"),
+        **{name: spec.get(name) for name in ("lr", "epochs", "batch_size", "alpha", "prompt_length", "seed")},
+    }  # fmt: skip
+    return {name: value for name, value in shown.items() if value is not None}

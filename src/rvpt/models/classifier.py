@@ -1,0 +1,54 @@
+"""Zero-shot classification with a model: images in, probabilities of classes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpt.data.preprocess import to_pixels
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.spec import TEMPLATE
+
+
+class Classifier:
+    """A model and its classes, whose text features are computed once.
+
+    softmax_k(tau cos(f(x_i), t_k)) for images x_i and classes k
+
+    Args:
+        model: a Clip or a Cleaned.
+        classes: their names.
+        template: the caption of a class.
+        batch_size: images encoded at a time.
+
+    Raises:
+        RvptError: the model has its own classifier, which was not trained on a class.
+    """
+
+    def __init__(
+        self, model: Clip | Cleaned, classes: Sequence[str], *, template: str = TEMPLATE, batch_size: int = 64
+    ) -> None:
+        self.model, self.classes, self.batch_size = model, tuple(classes), batch_size
+        with torch.inference_mode():
+            self.text = model.class_features(self.classes, template)
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Of images (B, 3, S, S) in [0, 1] at the model's size: (B, K) float32 on the CPU, each row adding up to 1."""
+        features = self.model.encode_image(pixels.to(self.model.device))
+        return (self.model.logit_scale * features @ self.text.T).float().softmax(1).cpu()
+
+    def __call__(self, images: Any) -> Tensor:
+        """Probabilities (n, K) of PIL images, or tensors (3, H, W), of any size; one image is a batch of one."""
+        images = images if isinstance(images, Sequence) or getattr(images, "ndim", 0) == 4 else [images]
+        parts = [images[i : i + self.batch_size] for i in range(0, len(images), self.batch_size)]
+        found = [self.probabilities(to_pixels(part, self.model.image_size)) for part in parts]
+        return torch.cat(found) if found else torch.zeros(0, len(self.classes))
+
+    def predict(self, images: Any) -> list[str]:
+        """The most probable class of each image."""
+        return [self.classes[place] for place in self(images).argmax(1).tolist()]

@@ -1,0 +1,274 @@
+"""A cleaned CLIP: a model with prompts, its own classifier or its own weights, saved as one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rvpt.artifacts import STAMP, read_manifest, staging, write_manifest
+from rvpt.errors import RvptError
+from rvpt.files import write_json, write_text
+from rvpt.models.card import cleaned_card
+from rvpt.models.cleaned_config import CONFIG, HERE, WEIGHTS, CleanedConfig, current_facts, read_config
+from rvpt.models.clip import Clip
+from rvpt.models.formats.hf import load_clip
+from rvpt.models.head import Head, with_one
+from rvpt.models.prompted import prompted_transformers
+from rvpt.models.prompts import RepulsivePrompts
+from rvpt.spec import TEMPLATE
+from rvpt.tensors import read_tensors, sha256_tensors, write_tensors
+
+KIND = "cleaned"
+
+
+class Cleaned(nn.Module):
+    """A CLIP with prompts at work in its visual tower, or with a head in the place of text features, or with both.
+
+    The prompts are kept as keys and values of each block: no more tokens, almost no more time.
+
+    Args:
+        clip: the base model, or with `own_weights` the fine-tuned one.
+        prompts: of the visual tower.
+        head: a classifier; its classes are then the only ones.
+        facts: how the model was made; they are written into its manifest.
+        own_weights: whether the weights of `clip` are saved with it.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        prompts: RepulsivePrompts | None = None,
+        head: Head | None = None,
+        facts: dict[str, Any] | None = None,
+        *,
+        own_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        self.clip, self.prompts, self.head = clip, prompts, head
+        self.facts, self.own_weights = facts or {}, own_weights
+        self.name = str(self.facts.get("name", f"{clip.name}+cleaned"))
+        with torch.no_grad():
+            self.prefixes = prompts(clip) if prompts else None
+
+    def _apply(self, *args: Any, **options: Any) -> Cleaned:
+        """Move or convert the model, and with it what follows from its weights."""
+        super()._apply(*args, **options)
+        with torch.no_grad():
+            self.prefixes = self.prompts(self.clip) if self.prompts else None
+        return self
+
+    @property
+    def image_size(self) -> int:
+        return self.clip.image_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.clip.device
+
+    @property
+    def logit_scale(self) -> Tensor:
+        return self.clip.logit_scale
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Unit image features (B, P) of images (B, 3, S, S) in [0, 1]; with a head (B, P + 1), the last being 1."""
+        features = self.clip.encode_image(pixels, self.prefixes)
+        return with_one(features) if self.head else features
+
+    def cls_rows(self, pixels: Tensor) -> Tensor:
+        """The [CLS] row after each of the L blocks, as `Clip.cls_rows`, with the prompts."""
+        return self.clip.cls_rows(pixels, self.prefixes)
+
+    def hidden_states(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Tokens between blocks, as `Clip.hidden_states`, with the prompts."""
+        return self.clip.hidden_states(pixels, layers, self.prefixes)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Unit text features (M, P) of M texts.
+
+        Raises:
+            RvptError: the model has a head, so its image features can only be compared with the head's classes.
+        """
+        self._refuse_head("compare images with texts")
+        return self.clip.encode_text(texts)
+
+    def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
+        """What image features are compared with: (K, P) text features, or the head's rows (K, P + 1)."""
+        return self.head.of(classes).to(self.logit_scale) if self.head else self.clip.class_features(classes, template)
+
+    def preprocess(self, images: Any) -> Tensor:
+        """pixel_values (n, 3, S, S), as `Clip.preprocess`."""
+        return self.clip.preprocess(images)
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Image features (B, P) of any norm with the prompts, as `Clip.get_image_features`."""
+        return self.clip.get_image_features(pixel_values, self.prefixes)
+
+    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Text features (M, P) of any norm, as `Clip.get_text_features`."""
+        return self.clip.get_text_features(input_ids, attention_mask)
+
+    def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None) -> Any:
+        """transformers' CLIPOutput with the prompts, as `Clip.forward`.
+
+        Raises:
+            RvptError: the model has a head.
+        """
+        self._refuse_head("compare images with texts")
+        return self.clip(input_ids, pixel_values, attention_mask, self.prefixes)
+
+    def to_transformers(self) -> Any:
+        """A copy as a transformers CLIPModel whose blocks hold the prompts' keys and values.
+
+        Raises:
+            RvptError: the model has a head, which a CLIPModel has no place for.
+        """
+        self._refuse_head("become a CLIPModel")
+        return prompted_transformers(self.clip, self.prefixes or {})
+
+    def _refuse_head(self, what: str) -> None:
+        if self.head:
+            raise RvptError(f"{self.name} has its own classifier and cannot {what}: use a defense without a head")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the model has besides a CLIP's weights: "prompts" (D, b, W), "head" (K, P + 1)."""
+        parts = {}
+        if self.prompts:
+            parts["prompts"] = self.prompts.table.detach()
+        if self.head:
+            parts["head"] = self.head.rows.detach()
+        return parts
+
+    @property
+    def trained_parameters(self) -> int:
+        """How many parameters the defense trained."""
+        return int(self.facts.get("trained_parameters", sum(part.numel() for part in self.tensors().values())))
+
+    def hash(self) -> str:
+        """sha256 of the weights, and of the prompts and the head if there are any."""
+        base = self.clip.hash() if self.own_weights else self.facts.get("base_sha256") or self.clip.hash()
+        return f"{base}+{sha256_tensors(self.tensors())}" if self.tensors() else str(base)
+
+    def row_facts(self) -> dict[str, Any]:
+        """What the rows of a measurement say about how the model was made."""
+        drawn, spec = self.facts.get("data", {}), self.facts.get("spec", {})
+        return {
+            "defense": self.facts.get("defense", "rvpt"),
+            "spec": spec,
+            "seed": spec.get("seed", 0),
+            "shots": drawn.get("shots"),
+            "without": drawn.get("without", []),
+            "cleaned_on": drawn.get("name"),
+            "trained_parameters": self.trained_parameters,
+            "clean_seconds": round(self.facts.get("seconds", 0.0), 1),
+            "hashes": {"model": self.hash()},
+        }
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write rvpt_config.json, prompts or head, the model's own weights if it has any, a manifest and a model card.
+
+        Raises:
+            RvptError: the folder exists and `overwrite` is false.
+            MachineError: the disk is full or not writable.
+        """
+        with staging(Path(folder), overwrite=overwrite) as stage:
+            if self.own_weights:
+                self.clip.write(stage)
+            write_json(stage / CONFIG, self._config().model_dump())
+            write_tensors(stage / WEIGHTS, self.tensors())  # none, where its own weights are all it has
+            write_text(stage / "README.md", cleaned_card(Path(folder).name, self.facts, adapter=not self.own_weights))
+            write_manifest(stage, KIND, **self.facts)
+
+    def _config(self) -> CleanedConfig:
+        own = self.own_weights
+        return CleanedConfig(
+            base_model_name_or_path=HERE if own else self.facts.get("base_model", self.clip.source),
+            base_model_revision=None if own else self.facts.get("base_revision", self.clip.revision),
+            base_model_sha256=self.clip.hash() if own else self.facts.get("base_sha256") or self.clip.hash(),
+            prompted_blocks=list(self.prompts.blocks) if self.prompts else None,
+            classes=list(self.head.classes) if self.head else None,
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, base: str | Path | Clip | None = None, **placement: Any) -> Cleaned:
+        """The cleaned model of a folder, on its own base model or on `base`.
+
+        Args:
+            folder: what `save_pretrained` wrote.
+            base: the base model, where it is not found by itself.
+            placement: `device` and `dtype`, as `rvpt.load` takes them.
+
+        Raises:
+            RvptError: the folder is incomplete, or the base model is not the one that was cleaned.
+        """
+        folder = Path(folder).expanduser()
+        manifest = read_manifest(folder, KIND)
+        facts = current_facts({name: fact for name, fact in manifest.items() if name not in STAMP})
+        config = read_config(folder)
+        own = config.base_model_name_or_path == HERE
+        given = load_clip(base, **placement) if isinstance(base, str | Path) else base
+        clip = load_clip(folder, **placement) if own else given or _stored(folder, config, placement)
+        _refuse_other(clip, config.base_model_sha256, folder)
+        if own and given and "base_sha256" in facts:  # the suspect, whose triggers are measured
+            _refuse_other(given, facts["base_sha256"], folder)
+        if given or not own:
+            facts["base_model"] = (given or clip).source  # where it is now
+        tensors = read_tensors(folder / WEIGHTS)
+        prompts, head = _prompts(config, tensors, clip, folder), _head(config, tensors, clip, folder)
+        return cls(clip, prompts, head, {**facts, "name": folder.name}, own_weights=own)
+
+
+def _refuse_other(clip: Clip, expected: str, folder: Path) -> None:
+    if clip.hash() != expected:
+        raise RvptError(
+            f"{folder} was made from another model than {clip.name}: its base has sha256 {expected[:12]}..., "
+            f"this one {clip.hash()[:12]}...: pass the right one as base=MODEL"
+        )
+
+
+def _prompts(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, folder: Path) -> RepulsivePrompts | None:
+    blocks = config.prompted_blocks
+    if blocks is None:
+        return None
+    table = _fitting(tensors.get("prompts"), (len(blocks), None, clip.width), folder)
+    prompts = RepulsivePrompts(blocks, table.shape[1], clip.width)
+    with torch.no_grad():
+        prompts.table.copy_(table)
+    return prompts.to(clip.logit_scale).requires_grad_(False)
+
+
+def _head(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, folder: Path) -> Head | None:
+    if config.classes is None:
+        return None
+    width = int(clip.model.config.projection_dim) + 1
+    rows = _fitting(tensors.get("head"), (len(config.classes), width), folder)
+    return Head(tuple(config.classes), rows.to(clip.logit_scale))
+
+
+def _fitting(tensor: Tensor | None, shape: tuple[int | None, ...], folder: Path) -> Tensor:
+    """The tensor, if it is there, finite, and of a shape (None is any length)."""
+    sides = () if tensor is None else tensor.shape
+    fits = len(sides) == len(shape) and all(want in (None, side) for want, side in zip(shape, sides, strict=True))
+    if tensor is not None and fits and torch.isfinite(tensor).all():
+        return tensor
+    raise RvptError(f"{folder}: {WEIGHTS} does not fit {CONFIG} or is not finite: clean the model again")
+
+
+def _stored(folder: Path, config: CleanedConfig, placement: dict[str, Any]) -> Clip:
+    """The base model that a folder names, as seen from the folder or from here.
+
+    If it is gone from an absolute path it is looked for beside the folder: both may have been moved.
+    """
+    base = config.base_model_name_or_path
+    source = Path(base)
+    places = [folder / source, *([folder.resolve().parent / source.name] if source.is_absolute() else [])]
+    found = next((place.resolve() for place in places if place.exists()), None)
+    try:
+        if found:
+            return load_clip(found, **placement)
+        return load_clip(base, revision=config.base_model_revision, **placement)
+    except RvptError as error:
+        raise RvptError(f"{error}; it is the base model of {folder}: pass its place as base=MODEL") from None

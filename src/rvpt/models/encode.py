@@ -1,0 +1,38 @@
+"""What encodes images and texts, and encoding a whole data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rvpt.data.dataset import Dataset
+from rvpt.progress import Report, silent
+from rvpt.spec import TEMPLATE
+
+
+class Encoder(Protocol):
+    """A model that can be measured: a Clip, or a Cleaned."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def logit_scale(self) -> Tensor: ...
+    def encode_image(self, pixels: Tensor) -> Tensor: ...
+    def cls_rows(self, pixels: Tensor) -> Tensor: ...
+    def hidden_states(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]: ...
+    def encode_text(self, texts: Sequence[str]) -> Tensor: ...
+    def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor: ...
+
+
+@torch.no_grad()
+def encode_set(model: Encoder, data: Dataset, batch_size: int = 256, report: Report = silent) -> Tensor:
+    """Image features (n, P) of all images of a set, as `model.encode_image` gives them, on the model's device."""
+    batches = data.batches(batch_size, model.image_size, model.device, report)
+    return torch.cat([model.encode_image(pixels) for _, pixels in batches])

@@ -1,0 +1,1 @@
+"""Layouts that a Clip is read from, one file each."""

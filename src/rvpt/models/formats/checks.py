@@ -1,0 +1,124 @@
+"""What is refused when a model is read: other layouts, its own code, and weights or tokenizers that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rvpt.errors import RvptError
+from rvpt.files import read_json
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+LAYOUTS = {"open_clip_config.json": "open_clip's layout", "adapter_config.json": "an adapter, not a whole model"}
+CONFIGS = ("config.json", "open_clip_config.json")
+CONVERT = "convert it to safetensors with a tool that you trust"
+
+
+def refuse_other_layouts(path: Path, name: str) -> None:
+    """Say what is wrong with a place that cannot hold a CLIP, before transformers does it less clearly.
+
+    Raises:
+        RvptError: something is.
+    """
+    if path.is_file():
+        fix = f"it is never unpickled: {CONVERT}" if path.suffix in PICKLES else "give the model's folder"
+        raise RvptError(f"{name} is a file; {fix}")
+    if not path.exists():
+        if name.startswith((".", "/", "~")) or name.count("/") != 1:
+            raise RvptError(f"{name}: no such model folder (and not a hub id, which is owner/name)")
+        return
+    files = {file.name for file in path.iterdir()}
+    if any(_is_resnet(path / file) for file in CONFIGS if file in files):
+        raise RvptError(f"{name} is a ResNet CLIP, which is not supported: only ViT CLIPs are")
+    if not files:
+        raise RvptError(f"{name} is empty: a model folder has config.json and model.safetensors")
+    if "config.json" not in files:
+        what = next((LAYOUTS[file] for file in LAYOUTS if file in files), "a folder without config.json")
+        raise RvptError(f"{name} is {what}: give a CLIPModel in transformers' layout")
+    if not any(file.endswith(".safetensors") for file in files):
+        if any(file.endswith(PICKLES) for file in files):
+            raise RvptError(f"{name} has only pickled weights, which are never loaded: {CONVERT}")
+        raise RvptError(f"{name} has no model.safetensors: download the whole model again")
+
+
+def _is_resnet(config: Path) -> bool:
+    """Whether a configuration (timm's, open_clip's) means a ResNet: by its name, or by blocks counted per stage."""
+    facts = read_json(config)
+    if not isinstance(facts, dict):
+        return False
+    vision = (facts.get("model_cfg") or facts).get("vision_cfg")
+    stages = isinstance(vision, dict) and isinstance(vision.get("layers"), list)
+    return stages or str(facts.get("architecture", "")).startswith("resnet")
+
+
+def refuse_own_code(error: Exception, name: str) -> None:
+    """Say so where transformers failed because the model brings its own code: a suspect's code is never run.
+
+    Raises:
+        RvptError: that is the reason.
+    """
+    if "trust_remote_code" in str(error):
+        raise RvptError(
+            f"{name} needs its own code (auto_map), which is never run: give a model of one of transformers' classes"
+        ) from None
+
+
+def refuse_unfit_tokenizer(tokenizer: Any, config: Any, name: str) -> None:
+    """Refuse a tokenizer without words, or with more tokens than the model.
+
+    Raises:
+        RvptError: it is one of these.
+    """
+    if tokenizer("cat")["input_ids"] == tokenizer("dog")["input_ids"]:  # transformers makes one where files are missing
+        raise RvptError(f"{name}: its tokenizer has no words: tokenizer.json, or vocab.json and merges.txt, is missing")
+    known, size = len(tokenizer), config.text_config.vocab_size
+    if known > size:
+        raise RvptError(f"{name}: its tokenizer has {known} tokens, its model {size}: they do not belong together")
+
+
+def refuse_wrong_end(tokenizer: Any, config: Any, name: str) -> None:
+    """Refuse a model that does not read a text's feature at the text's end: all captions could have the same one.
+
+    Raises:
+        RvptError: it does not.
+    """
+    pooled, length = config.text_config.eos_token_id, config.text_config.max_position_embeddings
+    pad = [] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id]
+    for text in ("cat", "a photo of a zebra. " * length):  # the second is truncated, which must leave an end
+        ids = tokenizer(text, truncation=True, max_length=length)["input_ids"]
+        if _pooled_at(ids + pad, pooled) != len(ids) - 1:
+            raise RvptError(
+                f"{name}: text features are read at token {pooled} (text_config.eos_token_id in its config.json), "
+                f"but its tokenizer ends texts with {ids[-1]}: {_fix_end(ids[-1], tokenizer.eos_token_id)}"
+            )
+
+
+def _fix_end(last: int, end: int | None) -> str:
+    """What to do where features are not read at the end of texts."""
+    if last != end:  # a tokenizer without its post-processor, say
+        return "download tokenizer.json again, one that puts an end token after every text"
+    if last == 2:
+        return "transformers takes the highest id in place of 2, so make a tokenizer whose end token has another id"
+    return f"set it to {end}"
+
+
+def _pooled_at(ids: list[int], end: int | None) -> int:
+    """The position at which transformers' CLIPTextModel reads a text's feature.
+
+    Its first end token, or position 0 if there is none; with end id 2 (OpenAI's old configurations) the highest id.
+    """
+    wanted = max(ids) if end == 2 else end
+    return ids.index(wanted) if wanted in ids else 0
+
+
+def refuse_non_finite(model: torch.nn.Module, name: str) -> None:
+    """Refuse infinite or NaN weights.
+
+    Raises:
+        RvptError: there are some.
+    """
+    for weight, value in model.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise RvptError(f"{name}: {weight} holds values that are not finite: download the model again")

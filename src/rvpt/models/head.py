@@ -1,0 +1,36 @@
+"""A linear classifier on image features, in the place of the classes' text features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rvpt.data.text import plain
+from rvpt.errors import RvptError
+
+
+@dataclass(frozen=True)
+class Head:
+    """Logits tau W [f, 1] of the classes that it was trained on: W is `rows` (K, P + 1), f unit features (B, P)."""
+
+    classes: tuple[str, ...]
+    rows: Tensor
+
+    def of(self, names: Sequence[str]) -> Tensor:
+        """The rows (len(names), P + 1) of some classes.
+
+        Raises:
+            RvptError: it was not trained on one of them.
+        """
+        known = {plain(name): row for row, name in enumerate(self.classes)}
+        if unknown := [name for name in names if plain(name) not in known]:
+            raise RvptError(f"class {unknown[0]!r}: this model has its own classifier, which was not trained on it")
+        return self.rows[[known[plain(name)] for name in names]]
+
+
+def with_one(features: Tensor) -> Tensor:
+    """Features (B, P) followed by a constant 1, (B, P + 1), for a classifier with a bias."""
+    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)

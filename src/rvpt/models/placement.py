@@ -1,0 +1,41 @@
+"""Where a model goes: its device and dtype, by the names that users give."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from rvpt.errors import RvptError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def find_device(asked: str | torch.device | None = None) -> torch.device:
+    """The device called `asked`; by default a GPU, in a launch of several processes each its own, else the CPU.
+
+    Raises:
+        RvptError: no such device on this machine.
+    """
+    if asked is None:
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    try:
+        device = torch.device(asked)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise RvptError(f"device={asked} is not available on this machine: use cpu") from None
+    return device
+
+
+def find_dtype(asked: str | torch.dtype | None = None) -> torch.dtype:
+    """The dtype called `asked` (fp32, bf16, fp16, or torch's own name); by default float32.
+
+    Raises:
+        RvptError: it is not a floating-point dtype.
+    """
+    found = DTYPES.get(asked, getattr(torch, asked, None)) if isinstance(asked, str) else asked or torch.float32
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise RvptError(f"dtype={asked} is not a floating-point dtype: choose from {', '.join(DTYPES)}")
+    return found

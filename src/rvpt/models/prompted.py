@@ -1,0 +1,45 @@
+"""A transformers CLIPModel whose attention also sees the keys and values of prompts."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rvpt.models.clip import KV, Clip, Prefixes, split_heads
+
+
+class PromptedAttention(nn.Module):
+    """A block's self-attention with a prefix of keys and values (b, W), in the place of transformers' module.
+
+    softmax(q(h) [K_p, k(h)]^t / sqrt(d)) [V_p, v(h)] W_o, with tokens h (B, T, W); no weights are returned.
+    """
+
+    prompt_key: Tensor
+    prompt_value: Tensor
+
+    def __init__(self, attention: Any, prefix: KV) -> None:
+        super().__init__()
+        self.attention = attention
+        for name, value in zip(("prompt_key", "prompt_value"), prefix, strict=True):
+            self.register_buffer(name, value.detach().clone())
+
+    def forward(self, hidden_states: Tensor, *args: Any, **options: Any) -> tuple[Tensor, None]:
+        attention, batch = self.attention, len(hidden_states)
+        key = torch.cat([self.prompt_key.expand(batch, -1, -1), attention.k_proj(hidden_states)], dim=1)
+        value = torch.cat([self.prompt_value.expand(batch, -1, -1), attention.v_proj(hidden_states)], dim=1)
+        query, key, value = (split_heads(x, attention.num_heads) for x in (attention.q_proj(hidden_states), key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scale)
+        return attention.out_proj(mixed.transpose(1, 2).flatten(2)), None
+
+
+def prompted_transformers(clip: Clip, prefixes: Prefixes) -> Any:
+    """A copy of a CLIP's CLIPModel with prompts in the blocks of `prefixes`."""
+    model = copy.deepcopy(clip.model)
+    for block, prefix in prefixes.items():
+        layer = model.vision_model.encoder.layers[block]
+        layer.self_attn = PromptedAttention(layer.self_attn, prefix)
+    return model

@@ -1,0 +1,116 @@
+"""Rows: tidy JSONL, one flat object per measurement; everything that reads or writes results shares these names."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rvpt.errors import RvptError
+from rvpt.files import disk_errors, write_text
+from rvpt.progress import main_process
+
+Row = Mapping[str, Any]
+"""One measurement.
+
+What was measured: `model`, `data`, `attack` ("none" for clean images), `defense`, `metric`, `seed`.
+The result: `numerator`, `n`, `rate` in [0, 1], and `low`, `high`, the 95% Wilson interval (null for means).
+How: `template`, `test` (settings that differ from the defaults), `targets` by attack, `shots`, `without`, `cleaned_on`.
+What it cost: `seconds`, `clean_seconds`, `peak_memory_bytes`, `trained_parameters`.
+What made it: `spec`, `hashes` (`model`, `trigger/NAME`), `version`.
+"""
+KEYS = frozenset({"model", "data", "attack", "defense", "seed", "metric", "rate"})
+"""Keys without which a row cannot be reported."""
+COSTS = frozenset({"seconds", "clean_seconds", "peak_memory_bytes"})
+"""Keys that differ between two runs of the same measurement."""
+CLEAN = "none"
+"""`attack` of clean images, and `defense` of a model that was not cleaned."""
+BEFORE = "before the attack"
+"""`defense` of the clean model under the triggers of an attack."""
+UNCLEANED = (BEFORE, CLEAN)
+
+
+class Rows(list[dict[str, Any]]):
+    """A list of rows."""
+
+    def to_pandas(self) -> Any:
+        """The rows as a pandas DataFrame.
+
+        Raises:
+            RvptError: pandas is not installed.
+        """
+        try:
+            import pandas  # type: ignore[import-untyped,unused-ignore]
+        except ImportError:
+            raise RvptError("to_pandas needs pandas: pip install pandas") from None
+        return pandas.DataFrame(list(self))
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write a file of rows, whole or not at all, in place of what was there."""
+    write_text(path, _lines(rows))
+
+
+def append_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Append each row as one JSON line: all of them or none. In a launch only the first process writes.
+
+    Raises:
+        MachineError: the disk is full or not writable; the file is as it was.
+    """
+    if not main_process():
+        return
+    text = _lines(rows)
+    size = path.stat().st_size if path.is_file() else 0
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("ab+") as file:
+                if size:
+                    file.seek(-1, os.SEEK_END)
+                    text = text if file.read() == b"\n" else f"\n{text}"
+                file.write(text.encode())
+        except OSError:
+            if path.is_file():
+                os.truncate(path, size) if size else path.unlink()
+            raise
+
+
+def read_rows(path: Path) -> Rows:
+    """All rows of a JSONL file.
+
+    Raises:
+        RvptError: the file is missing, or a line is not a JSON object.
+    """
+    if not path.is_file():
+        raise RvptError(f"{path} is missing: give a file of rows (JSONL)")
+    rows = Rows()
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):  # bytes: U+2028 does not end a line of JSONL
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise RvptError(f"{path}, line {number}: not a JSON object")
+        rows.append(row)
+    return rows
+
+
+def read_measurements(path: Path) -> Rows:
+    """The rows of a file, all of them measurements.
+
+    Raises:
+        RvptError: there are none, or a key that reports need is missing.
+    """
+    rows = read_rows(path)
+    if not rows:
+        raise RvptError(f"{path} is empty: `rvpt evaluate --rows` writes rows")
+    for number, row in enumerate(rows, 1):
+        if missing := sorted(KEYS - row.keys()):
+            raise RvptError(f"{path}, line {number}: no {missing[0]!r}: it is not a row of rvpt evaluate or rvpt bench")
+    return rows
+
+
+def _lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)

@@ -1,0 +1,85 @@
+"""Specs: the settings of a run, checked when they are built and stored beside what the run made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from rvpt.errors import RvptError
+
+TEMPLATE = "a photo of a {}."
+Precision = Literal["fp32", "bf16", "fp16"]
+Augment = Literal["none", "crop-flip", "noise-erase"]
+"""Random changes of training images."""
+S = TypeVar("S", bound="Spec")
+
+
+def check_template(template: str) -> str:
+    """The template, if it has one place for the class name.
+
+    Raises:
+        RvptError: it does not.
+    """
+    try:
+        if "\0" in template.format("\0"):
+            return template
+    except (AttributeError, LookupError, ValueError):
+        pass
+    raise RvptError(f"{template!r} needs {{}} where the class name goes, and no other braces")
+
+
+Template = Annotated[str, AfterValidator(check_template)]
+"""A caption with a place for the class name, such as "a photo of a {}."."""
+
+
+class Spec(BaseModel):
+    """A frozen record that refuses unknown names and values out of range.
+
+    Raises:
+        RvptError: a name or value does not fit; one line that names it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    if not TYPE_CHECKING:  # type checkers see the fields as arguments instead
+
+        def __init__(self, /, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise RvptError(_message(error, type(self))) from None
+
+    @classmethod
+    def stored(cls: type[S], values: Any) -> S:
+        """The spec stored in an artifact, which may have been edited by hand."""
+        if not isinstance(values, dict):
+            raise RvptError(f"the artifact's spec is not a record of names and values (it is {values!r}): recreate it")
+        return cls(**values)
+
+
+def _message(error: ValidationError, spec: type[Spec]) -> str:
+    """The first of pydantic's complaints as one line."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    cause = first.get("ctx", {}).get("error")
+    if cause is not None:  # raised by a check of ours
+        return f"{name}: {cause}" if name else str(cause)
+    if first["type"] == "extra_forbidden":
+        return f"{name}: unknown setting: choose from {', '.join(spec.model_fields)}"
+    return f"{name}: {first['msg']} (got {first['input']!r})"
+
+
+class TrainSpec(Spec):
+    """Optimizer and schedule of a training run: linear warm-up, then a cosine from `lr` to zero."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0, description="learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(128, ge=1)
+    clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 does not clip")
+    precision: Precision = Field("fp32", description="arithmetic of the forward pass; weights stay fp32")
+    seed: int = Field(0, ge=0, lt=2**63, description="random seed")

@@ -1,0 +1,72 @@
+"""Tensors on disk as safetensors, and their hashes: nothing is pickled or unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rvpt.errors import MachineError, RvptError
+from rvpt.files import disk_errors
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors of any device, with texts for the head of the file.
+
+    Raises:
+        MachineError: the disk is full or not writable.
+    """
+    try:
+        with disk_errors(path):
+            copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+            save_file(copies, path, metadata=metadata)
+    except SafetensorError as error:
+        raise MachineError(f"could not write {path}: {error}: free some space or choose another folder") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        RvptError: the file is missing or damaged.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts in the head of a safetensors file.
+
+    Raises:
+        RvptError: the file is missing or damaged.
+    """
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise RvptError(f"{path} is missing")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise RvptError(f"{path} is not a complete safetensors file ({error}): download or create it again") from None
+
+
+def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Hex sha256 over name, dtype, shape and bytes of each tensor, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

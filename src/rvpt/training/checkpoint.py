@@ -1,0 +1,142 @@
+"""The state of a training run, on disk as safetensors: nothing is pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rvpt.errors import RvptError
+from rvpt.files import disk_errors, write_json
+from rvpt.progress import main_process
+from rvpt.tensors import read_metadata, read_tensors, write_tensors
+
+STATE, RUN, PARTIAL = "state.safetensors", "run.json", "state.partial"
+KEPT = "triggers"
+"""Folder of the triggers that a run crafted before its first step."""
+
+
+@dataclass
+class State:
+    """What a run is made of after `done` steps, with the sums of the epoch that is under way."""
+
+    trained: Mapping[str, nn.Parameter]
+    optimizer: Any
+    done: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    whole: bool = True
+    """False while an update runs: then parameters and optimizer are those of no step."""
+
+    def advance(self, values: Mapping[str, float], steps_an_epoch: int) -> None:
+        """Update the parameters by their gradients, and add the step's values to the epoch's means."""
+        self.whole = False
+        self.optimizer.step()
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value / steps_an_epoch
+        self.done += 1
+        if self.done % steps_an_epoch == 0:
+            self.history.append(dict(self.sums))
+            self.sums.clear()
+        self.whole = True
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and the optimizer's slots by name."""
+        found = {f"parameter/{name}": parameter.detach() for name, parameter in self.trained.items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer/{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}
+        return found
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Become the state that was saved."""
+        for name, parameter in self.trained.items():
+            parameter.copy_(tensors[f"parameter/{name}"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer/"):
+                _, index, slot = name.split("/", 2)
+                slots.setdefault(int(index), {})[slot] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        self.done, self.history, self.sums = int(facts["done"]), list(facts["history"]), dict(facts["sums"])
+
+
+@dataclass
+class Checkpoint:
+    """Where a run keeps its state, and which run it is: `key` is anything JSON that must not differ."""
+
+    folder: Path
+    key: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    seconds: float = 30.0
+    begun: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)
+    earlier: float = 0.0
+    """Seconds that the run had taken before it was cut."""
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+
+    def save_if_due(self, state: State) -> None:
+        """Save if the last time is long enough ago."""
+        if time.monotonic() - self.saved > self.seconds:
+            self.save(state)
+
+    def save(self, state: State) -> None:
+        """Write the state under a temporary name, then rename."""
+        seconds = self.earlier + time.monotonic() - self.begun
+        facts = {"done": state.done, "history": state.history, "sums": state.sums, "seconds": seconds}
+        facts["run"] = self.digest()
+        temporary = self.folder / PARTIAL
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_tensors(temporary, state.tensors(), {"facts": json.dumps(facts)})
+            temporary.replace(self.folder / STATE)
+        write_json(self.folder / RUN, self.key)
+        self.saved = time.monotonic()
+
+    def check(self) -> dict[str, Any] | None:
+        """Facts of the state that is there; None if nothing is.
+
+        Raises:
+            RvptError: it is not to be resumed, or it belongs to other settings.
+        """
+        if not (self.folder / STATE).is_file():
+            return None
+        if not self.resume:
+            raise RvptError(
+                f"{self.folder} holds an interrupted run: pass resume=True to continue it or overwrite=True"
+            )
+        facts: dict[str, Any] = json.loads(read_metadata(self.folder / STATE)["facts"])
+        if facts["run"] != self.digest():
+            raise RvptError(
+                f"{self.folder} holds a run with other settings (see {RUN}): repeat those, or pass overwrite=True"
+            )
+        return facts
+
+    def drop(self) -> None:
+        """Remove the state and what was kept with it; files of others in the folder stay, and so does it then."""
+        if not main_process():
+            return
+        with suppress(OSError):
+            for name in (STATE, RUN, PARTIAL):
+                (self.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / KEPT, ignore_errors=True)
+            self.folder.rmdir()
+
+    def restore(self, state: State) -> None:
+        """Load what was saved into `state`, if there is anything; raises as `check` does. The clock starts here."""
+        self.begun = time.monotonic()
+        if facts := self.check():
+            self.earlier = float(facts.get("seconds", 0.0))
+            state.load(read_tensors(self.folder / STATE), facts)
