@@ -50,7 +50,9 @@ class ImageData:
     def labelled(self) -> Tensor:
         """The class index of every picture (n,) int64, where the set has classes."""
         if self.labels is None:
-            raise RvptError(f"{self.name} has no class labels: a column of ClassLabel type is needed")
+            raise RvptError(
+                f"{self.name} has no class labels: a column of ClassLabel type or a folder for each class is needed"
+            )
         if not self.classes:
             raise RvptError(f"{self.name}: its labels are numbers: give {self.name}@FILE, with a class's name a line")
         return self.labels

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rvpt.data import ImageData, Reader, plain, resize
 from rvpt.errors import RvptError, first_line
+from rvpt.folders import ImageFolder, read_folder
 from rvpt.scenes import GLYPHS, Scenes
 from rvpt.store import unnamed
 
@@ -27,7 +28,7 @@ LONGEST = 50  # sides of a resized picture, before only its middle is resized
 
 
 def load_data(source: str, split: str = "test", *, caption_column: str | None = None) -> ImageData:
-    """The data set called `source`: "scenes", a folder (Parquet, or one subfolder a class), or a hub id.
+    """The data set called `source`: "scenes", a folder (Parquet, or SPLIT/CLASS/images), or a hub id.
 
     Behind a colon may stand which configuration of the set is meant, or how many scenes. Behind an @ may stand a file
     with other names for its classes, one a line, in the order of its labels.
@@ -42,6 +43,8 @@ def load_data(source: str, split: str = "test", *, caption_column: str | None = 
         return replace(data, classes=_class_names(Path(names), data))
     if source.split(":")[0] == "scenes":
         return _scenes(source, split)
+    if images := _own_folder(source, split):
+        return _folder_data(images, source, caption_column)
     dataset = _open(source, split)
     features, name = dataset.features, Path(source).resolve().name
     image = next((c for c, f in features.items() if type(f).__name__ == "Image"), None)
@@ -52,6 +55,25 @@ def load_data(source: str, split: str = "test", *, caption_column: str | None = 
     classes = tuple(getattr(features[label], "names", ())) if label else ()
     captions = _captions(dataset, source, caption_column)
     return ImageData(name, _reader(dataset, image, source), torch.arange(len(dataset)), labels, classes, captions)
+
+
+def _own_folder(source: str, split: str) -> ImageFolder | None:
+    """The images in class folders that `source` means; None for what `datasets` reads."""
+    folder, (_, config) = find_folder(source), _configured(source)
+    return read_folder(folder, split) if folder and not config else None
+
+
+def _folder_data(images: ImageFolder, source: str, caption_column: str | None) -> ImageData:
+    if caption_column is not None:
+        raise RvptError(f"{source} has no column {caption_column!r}: it has image, label")
+
+    def one(row: int, size: int) -> np.ndarray:
+        with Image.open(images.paths[row]) as image:
+            return to_array(image, size)
+
+    labels = None if images.labels is None else torch.tensor(images.labels, dtype=torch.int64)
+    reader = _parallel(one, images.paths.__getitem__, source)
+    return ImageData(Path(source).resolve().name, reader, torch.arange(len(images.paths)), labels, images.classes)
 
 
 def _label_column(features: Mapping[str, Any]) -> str | None:
@@ -113,7 +135,7 @@ def find_folder(source: str) -> Path | None:
     if not path.is_dir():
         raise RvptError(f"{source} is not a folder: give a data set's folder, a hub id, or 'scenes'")
     if not any(path.iterdir()):
-        raise RvptError(f"{source} is empty: it needs Parquet files, or one subfolder of pictures a class")
+        raise RvptError(f"{source} is empty: it needs Parquet files, or one subfolder of images a class")
     return path
 
 
@@ -128,6 +150,7 @@ def _configured(source: str) -> tuple[str, str | None]:
 def _open(source: str, split: str) -> Any:
     import datasets
 
+    datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False  # before 4, it asks whether to run a set's own code
     folder, (name, config) = find_folder(source), _configured(source)
     try:
         return datasets.load_dataset(str(folder or name), config, split=split)
@@ -171,18 +194,26 @@ def _reader(dataset: Any, column: str, source: str) -> Reader:
     images = dataset.select_columns([column])
     encoded = images.cast_column(column, ImageFeature(decode=False))
 
-    def one(row: int, size: int) -> np.ndarray:
+    def place(row: int) -> str:
+        return (encoded[row][column] or {}).get("path") or "no file of its own"
+
+    return _parallel(lambda row, size: to_array(images[row][column], size), place, source)
+
+
+def _parallel(one: Callable[[int, int], np.ndarray], place: Callable[[int], str], source: str) -> Reader:
+    """A reader of many rows made of one of a single row; `place` tells where a row that cannot be read comes from."""
+
+    def checked(row: int, size: int) -> np.ndarray:
         try:
-            return to_array(images[row][column], size)
+            return one(row, size)
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError or struct.error
-            place = (encoded[row][column] or {}).get("path") or "no file of its own"
             raise RvptError(
-                f"{source}: picture {row} ({place}) cannot be read ({first_line(error)}): mend or remove it"
+                f"{source}: picture {row} ({place(row)}) cannot be read ({first_line(error)}): mend or remove it"
             ) from None
 
     def read(rows: Tensor, size: int) -> Tensor:
         with ThreadPoolExecutor(DECODERS) as pool:
-            arrays = list(pool.map(lambda row: one(row, size), rows.tolist()))
+            arrays = list(pool.map(lambda row: checked(row, size), rows.tolist()))
         return torch.from_numpy(np.stack(arrays))
 
     return read

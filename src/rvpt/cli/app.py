@@ -43,7 +43,7 @@ app = typer.Typer(
 Data = Annotated[
     str,
     typer.Option(
-        help="Data set: a folder (Parquet, or one subfolder a class), a hub id, or 'scenes'; "
+        help="Data set: a folder (Parquet, or images as SPLIT/CLASS/0.jpg), a hub id, or 'scenes'; "
         "NAME@FILE takes its classes' names from a file, one a line."
     ),
 ]
