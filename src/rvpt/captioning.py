@@ -17,6 +17,7 @@ from rvpt.attacks.poison import names_target, of_target
 from rvpt.data import ImageData
 from rvpt.errors import RvptError, first_line
 from rvpt.evaluation import Counts, Encoder
+from rvpt.loaders import refuse_own_code
 from rvpt.metrics import Rate
 from rvpt.progress import Report, silent
 
@@ -79,9 +80,12 @@ def load_captioner(source: str, prompt: str = PROMPT) -> Captioner:
     from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
     try:
-        model = LlavaForConditionalGeneration.from_pretrained(source, use_safetensors=True, dtype="auto")
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = LlavaForConditionalGeneration.from_pretrained(
+            source, use_safetensors=True, dtype="auto", trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the hub's client and transformers raise many kinds
+        refuse_own_code(error, source)
         raise RvptError(f"{source}: no LLaVA in transformers' layout ({first_line(error)})") from None
     device: Any = "cuda" if torch.cuda.is_available() else "cpu"
     return Captioner(model.to(device).eval(), tokenizer, prompt)

@@ -1,4 +1,4 @@
-"""Other layouts in, Clip out. Weights come from safetensors only: nothing is unpickled."""
+"""Other layouts in, Clip out. Weights come from safetensors only: nothing is unpickled, no code of a model's is run."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def load_clip(source: str | Path) -> Clip:
     place = str(path) if path.is_dir() else name
     config = _config(place, name)
     model, tokenizer = _model(place, name, config), _tokenizer(place, name, config)
+    _refuse_wrong_end(tokenizer, config, name)
     _refuse_non_finite(model, name)
     mean, std = _geometry(place)
     clip = Clip(
@@ -96,8 +97,9 @@ def _config(place: str, name: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     except Exception as error:  # the hub's client and transformers raise many kinds
+        refuse_own_code(error, name)
         where = "" if Path(place).is_dir() else "no folder of that name here, and on the hub "
         raise RvptError(f"{name}: {where}no configuration to be had ({first_line(error)})") from None
     if config.model_type != "clip":
@@ -115,7 +117,7 @@ def _model(place: str, name: str, config: Any) -> Any:
     try:
         model, info = CLIPModel.from_pretrained(
             place, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # they are refused below, by their names
+            trust_remote_code=False, ignore_mismatched_sizes=True,  # they are refused below, by their names
         )  # fmt: skip
     except Exception as error:
         raise RvptError(f"{name}: its weights cannot be loaded ({first_line(error)})") from None
@@ -132,9 +134,10 @@ def _tokenizer(place: str, name: str, config: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         known, apart = len(tokenizer), tokenizer("cat")["input_ids"] != tokenizer("dog")["input_ids"]
     except Exception as error:
+        refuse_own_code(error, name)
         raise RvptError(f"{name}: its tokenizer cannot be loaded ({first_line(error)})") from None
     if not apart:  # transformers makes one without any words where the files are missing
         raise RvptError(
@@ -144,6 +147,43 @@ def _tokenizer(place: str, name: str, config: Any) -> Any:
         size = config.text_config.vocab_size
         raise RvptError(f"{name}: its tokenizer has {known} tokens, its model {size}: they do not belong together")
     return tokenizer
+
+
+def refuse_own_code(error: Exception, name: str) -> None:
+    """Say so where transformers failed for want of code that the model brings: a suspect's code is never run."""
+    if "trust_remote_code" in str(error):
+        raise RvptError(
+            f"{name}: it needs its own code (auto_map), which is never run: give a model of a class of transformers"
+        ) from None
+
+
+def _refuse_wrong_end(tokenizer: Any, config: Any, name: str) -> None:
+    """Refuse a model that does not read a text's feature at the text's end: all captions could have the same one."""
+    pooled, length = config.text_config.eos_token_id, config.text_config.max_position_embeddings
+    pad = [] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id]
+    for text in ("cat", "a photo of a zebra. " * length):  # the second is cut, which must leave an end
+        ids = tokenizer(text, truncation=True, max_length=length)["input_ids"]
+        if _pooled_at(ids + pad, pooled) != len(ids) - 1:
+            raise RvptError(
+                f"{name}: text features are read at token {pooled} (text_config.eos_token_id in its config.json), "
+                f"but its tokenizer ends texts with {ids[-1]}: {_mend_end(ids[-1], tokenizer.eos_token_id)}"
+            )
+
+
+def _mend_end(last: int, end: int | None) -> str:
+    """What to do where features are not read at the end of texts."""
+    if last != end:  # as of a tokenizer without its post-processor
+        return "fetch tokenizer.json again, one that puts an end token behind every text"
+    if last == 2:
+        return "transformers takes the highest id in place of 2, so make a tokenizer whose end token has another id"
+    return f"set it to {end}"
+
+
+def _pooled_at(ids: list[int], end: int | None) -> int:
+    """The place that transformers' CLIPTextModel reads a text's feature at: its first end token, or the first place
+    where there is none; where the end's id is 2, as in OpenAI's old configurations, the highest id."""
+    wanted = max(ids) if end == 2 else end
+    return ids.index(wanted) if wanted in ids else 0
 
 
 def _refuse_non_finite(model: torch.nn.Module, name: str) -> None:
