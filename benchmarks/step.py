@@ -3,14 +3,17 @@
 python benchmarks/step.py --models scenes,b32 --steps 5 --out rows.jsonl
 
 Naive is what tests/reference.py does: prompts as tokens, all blocks, and a second pass of the frozen model. Weights
-are random (time does not depend on them). Everything heavy runs in fresh processes, one for the clock (all variants
-in turn, round after round, medians) and one for the peak memory of each variant; this one stays small, since a child
-process starts with its parent's peak.
+are random (time does not depend on them). On the CPU everything heavy runs in fresh processes, one for the clock (all
+variants in turn, round after round, medians) and one for the peak memory of each variant; this one stays small, since a
+child process starts with its parent's peak. On CUDA the allocator's peak can be reset, so one process does it all.
+
+--what compile,graphs sets the fast step in eager mode beside torch.compile, without and with CUDA graphs.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import resource
 import sys
 import time
@@ -18,6 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -35,13 +39,14 @@ from transformers import CLIPConfig, CLIPModel
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import reference
 from rvpt.clip import Clip
-from rvpt.defenses.cleaned import Cleaned
+from rvpt.defences.cleaned import Cleaned
 from rvpt.losses import feature_repelling, zero_shot_logits
 from rvpt.prompts import RepulsivePrompts, frozen_pass, prompted_pass
 from rvpt.store import append_rows
 
 CLASSES, ALPHA, LR = 100, 2.0, 2e-3
-DTYPES = ("fp32", "bf16")
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+WARMUP = {"cpu": 1, "cuda": 10}  # rounds that do not count
 Run = Callable[[], None]
 """One call: a training step, or a batch encoded."""
 
@@ -89,7 +94,8 @@ class Setting:
 
     def precision(self) -> AbstractContextManager[Any]:
         """Mixed precision the way `rvpt.train` does it: float32 weights under autocast."""
-        return torch.autocast(self.device, torch.bfloat16) if self.dtype == "bf16" else nullcontext()
+        dtype = DTYPES[self.dtype]
+        return torch.autocast(self.device, dtype) if dtype else nullcontext()
 
 
 class Bench:
@@ -106,6 +112,7 @@ class Bench:
         self.prompts = RepulsivePrompts.for_model(self.clip, geometry.first_block, geometry.length)
         self.cleaned = Cleaned(self.clip, self.prompts)
         self.optimizer = torch.optim.SGD(self.prompts.parameters(), lr=LR, momentum=0.9)
+        self.scaler = torch.amp.GradScaler(device, enabled=setting.dtype == "fp16")  # else it does nothing
         side = geometry.vision["image_size"]
         self.pixels = torch.rand(setting.batch, 3, side, side, device=device)
         self.labels = torch.randint(CLASSES, (setting.batch,), device=device)
@@ -120,20 +127,25 @@ class Bench:
             image, rows, frozen_rows = outputs()
             logits = zero_shot_logits(image, self.text, self.clip.logit_scale)
             loss = F.cross_entropy(logits, self.labels) + ALPHA * feature_repelling(rows, frozen_rows)
-        loss.backward()
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad()
 
 
-def fast_step(bench: Bench) -> Run:
+def fast_step(bench: Bench, forward: Callable[..., tuple[Tensor, Tensor]] = prompted_pass) -> Run:
     """The pass that makes the constants is off the clock: there is one a run, where naive has one an epoch."""
     tokens, frozen_rows = frozen_pass(bench.clip, bench.pixels, bench.prompts.first_block)
     picked = torch.randperm(len(tokens)).to(tokens.device)
 
     def outputs() -> tuple[Tensor, Tensor, Tensor]:
-        return (*prompted_pass(bench.clip, bench.prompts, tokens[picked]), frozen_rows[picked])
+        return (*forward(bench.clip, bench.prompts, tokens[picked]), frozen_rows[picked])
 
     return lambda: bench.update(outputs)
+
+
+def compiled_step(bench: Bench, mode: str = "default") -> Run:
+    return fast_step(bench, torch.compile(prompted_pass, mode=mode))
 
 
 def naive_step(bench: Bench) -> Run:
@@ -159,11 +171,14 @@ VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
     "step": {"fast": fast_step, "naive": naive_step},
     "inference": {
         "undefended": inference(lambda x: x.clip.encode_image(x.pixels)),
-        "transformers": inference(lambda x: x.clip.model.get_image_features(reference.normalized(x.clip, x.pixels))),
+        "transformers": inference(lambda x: x.clip.model.get_image_features(reference.normalised(x.clip, x.pixels))),
         "cleaned": inference(lambda x: x.cleaned.encode_image(x.pixels)),
         "naive": inference(Bench.naive_pass),
     },
+    "compile": {"fast": fast_step, "compiled": compiled_step},
+    "graphs": {"fast": fast_step, "graphs": partial(compiled_step, mode="reduce-overhead")},
 }
+COMPILED = ("compile", "graphs")
 UNPROMPTED = ("undefended", "transformers")
 
 
@@ -195,9 +210,12 @@ def least_flops(geometry: Geometry, batch: int, what: str, *, prompted: bool) ->
     return batch * (forward + backward + logits) + (blocks - first) * 2 * 2 * b * square
 
 
-def count_flops(setting: Setting, what: str, variant: str) -> int:
+@lru_cache
+def count_flops(model: str, batch: int, what: str, variant: str) -> int:
     """FLOPs of one call, counted on shapes alone: the meta device has no fused attention to hide them."""
-    bench = Bench(Setting(setting.model, "meta", "fp32", setting.batch))
+    if what in COMPILED:  # the same work
+        return count_flops(model, batch, "step", "fast")
+    bench = Bench(Setting(model, "meta", "fp32", batch))
     run = VARIANTS[what][variant](bench)
     with FlopCounterMode(display=False) as counter:
         run()
@@ -209,18 +227,27 @@ def measure_time(setting: Setting, what: str, steps: int) -> tuple[dict[str, flo
     bench = Bench(setting)
     runs = {variant: make(bench) for variant, make in VARIANTS[what].items()}
     spent: dict[str, list[float]] = {variant: [] for variant in runs}
-    for _ in range(1 + steps):  # the first round warms up
+    for _ in range(WARMUP[setting.device] + steps):
         for variant, run in runs.items():
+            synchronize(setting.device)
             start = time.perf_counter()
             run()
-            if setting.device == "cuda":
-                torch.cuda.synchronize()
+            synchronize(setting.device)
             spent[variant].append(1000 * (time.perf_counter() - start))
-    return {variant: median(times[1:]) for variant, times in spent.items()}, torch.get_num_threads()
+    return {variant: median(times[-steps:]) for variant, times in spent.items()}, torch.get_num_threads()
+
+
+def synchronize(device: str) -> None:
+    """Wait for all work that the device was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def measure_memory(setting: Setting, what: str, variant: str) -> int:
     """Most bytes held from the start to the end of the second call."""
+    if setting.device == "cuda":
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
     run = VARIANTS[what][variant](Bench(setting))
     run()
     run()
@@ -230,26 +257,30 @@ def measure_memory(setting: Setting, what: str, variant: str) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's value, from a process of its own."""
+def apart(function: Callable[..., Any], setting: Setting, *arguments: Any) -> Any:
+    """The function's value; on the CPU from a process of its own."""
+    if setting.device == "cuda":
+        return function(setting, *arguments)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+        return pool.submit(function, setting, *arguments).result()
 
 
 def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
     """One flat row a variant."""
-    times, threads = fresh(measure_time, setting, what, steps)
+    times, threads = apart(measure_time, setting, what, steps)
     baseline = next(iter(times.values()))
     run = asdict(setting) | {"what": what, "steps": steps, "threads": threads, "torch": torch.__version__}
+    if setting.device == "cuda":
+        run["device_name"] = torch.cuda.get_device_name()
     return [
         run
         | {
             "variant": variant,
             "ms": ms,
-            "images_per_s": 1000 * setting.batch / ms,
+            "pictures_per_s": 1000 * setting.batch / ms,
             "ratio": ms / baseline,
-            "peak_memory_bytes": fresh(measure_memory, setting, what, variant),
-            "flops": count_flops(setting, what, variant),
+            "peak_memory_bytes": apart(measure_memory, setting, what, variant),
+            "flops": count_flops(setting.model, setting.batch, what, variant),
             "flops_least": least_flops(setting.geometry, setting.batch, what, prompted=variant not in UNPROMPTED),
         }
         for variant, ms in times.items()
@@ -259,13 +290,15 @@ def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> Table:
     """The rows for people; `least` is the share of the counted FLOPs that cannot be spared."""
     run = rows[0]
-    title = f"batch {run['batch']}, {run['device']}, {run['threads']} threads, torch {run['torch']}"
+    title = (
+        f"batch {run['batch']}, {run.get('device_name', run['device'])}, {run['threads']} threads, torch {run['torch']}"
+    )
     out = Table("model", "what", "variant", title=title, box=SIMPLE, padding=(0, 1, 0, 0))
-    for heading in ("ms", "images/s", "ratio", "MiB", "GFLOP", "least"):
+    for heading in ("ms", "pictures/s", "ratio", "MiB", "GFLOP", "least"):
         out.add_column(heading, justify="right")
     for row, following in zip(rows, [*rows[1:], {}], strict=True):
         numbers = (
-            f"{row['ms']:.1f}", f"{row['images_per_s']:.1f}", f"{row['ratio']:.2f}",
+            f"{row['ms']:.1f}", f"{row['pictures_per_s']:.1f}", f"{row['ratio']:.2f}",
             f"{row['peak_memory_bytes'] / 2**20:.0f}", f"{row['flops'] / 1e9:.1f}",
             f"{row['flops_least'] / row['flops']:.0%}",
         )  # fmt: skip
@@ -279,18 +312,25 @@ def main() -> None:
     parser.add_argument("--models", default="scenes,b32", help=f"some of {','.join(MODELS)}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--dtype", default="fp32", help=f"some of {','.join(DTYPES)}")
+    parser.add_argument("--what", default="step,inference", help=f"some of {','.join(VARIANTS)}")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=5, help="rounds; the median counts")
     parser.add_argument("--out", type=Path, help="JSON lines to append to")
     asked = parser.parse_args()
-    for names, known in ((asked.models, MODELS), (asked.dtype, DTYPES)):
+    for names, known in ((asked.models, MODELS), (asked.dtype, DTYPES), (asked.what, VARIANTS)):
         if unknown := [name for name in names.split(",") if name not in known]:
             parser.error(f"{unknown[0]!r}: there are {', '.join(known)}")
+    if "fp16" in asked.dtype.split(",") and asked.device == "cpu":
+        parser.error("fp16 needs a GPU, as in rvpt: take bf16")
     rows = []
     for model in asked.models.split(","):
         for dtype in asked.dtype.split(","):
-            for what in VARIANTS:
+            for what in asked.what.split(","):
                 new = measure(Setting(model, asked.device, dtype, asked.batch), what, asked.steps)
+                print(
+                    f"{model} {dtype} {what}: " + ", ".join(f"{row['variant']} {row['ms']:.1f} ms" for row in new),
+                    flush=True,
+                )
                 if asked.out:
                     append_rows(asked.out, new)
                 rows += new
