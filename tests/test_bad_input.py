@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 from commands import ATTACK, CLEAN, PRETRAIN, contents, images, refused, rvpt, works
 from helpers import memory_data
 from rvpt.attacks import make_trigger, trigger_spec
+from rvpt.captioning import load_captioner
 from rvpt.config import ContrastiveSpec, RVPTSpec
 from rvpt.defenses import Cleaned, clean, load_model
 from rvpt.errors import RvptError
@@ -249,6 +250,20 @@ def without(pattern):
     return lambda folder: [path.unlink() for path in folder.glob(pattern)]
 
 
+def ends_with(eos):
+    """A configuration that reads text features at another token."""
+
+    def damage(folder):
+        config = json.loads((folder / "config.json").read_text())
+        edit_json(folder / "config.json", text_config={**config["text_config"], "eos_token_id": eos})
+
+    return damage
+
+
+def endless(folder):
+    edit_json(folder / "tokenizer.json", post_processor=None)
+
+
 def moved(folder):
     folder.rename(folder.with_name("elsewhere"))
 
@@ -273,6 +288,10 @@ def moved(folder):
         (weights(other_projection), ["visual_projection.weight", "another shape"]),
         (without("tokenizer*"), ["tokenizer knows no words", "tokenizer.json"]),
         (with_words, ["tokenizer has 5", "do not belong together"]),
+        (ends_with(3), ["read at token 3 (text_config.eos_token_id", "ends texts with 1", "set it to 1"]),
+        (ends_with(None), ["read at token None", "set it to 1"]),
+        (ends_with(2), ["read at token 2", "set it to 1"]),
+        (endless, ["read at token 1", "fetch tokenizer.json again"]),
         (text("tokenizer.json", "{"), ["tokenizer cannot be loaded"]),
         (text("preprocessor_config.json", "{"), ["preprocessor_config.json"]),
         (text("preprocessor_config.json", "[]"), ["preprocessor_config.json", "three numbers"]),
@@ -285,6 +304,37 @@ def test_a_folder_that_is_no_clip(refuse, tiny, home, damage, words):
     (home / "suspect" / MANIFEST).unlink()
     damage(home / "suspect")
     has(refuse("clean", home / "suspect", "--out", "out", *CLEAN), "suspect", *words)
+
+
+@pytest.fixture
+def own_code(tiny, home, monkeypatch):
+    """A suspect whose folder brings code, of a kind of model that transformers does not know."""
+    shutil.copytree(tiny.clip, home / "suspect")
+    (home / "suspect" / MANIFEST).unlink()
+    (home / "suspect" / "own.py").write_text(f"open({str(home / 'ran')!r}, 'w')\nclass Own: pass\n")
+    edit_json(home / "suspect" / "config.json", model_type="some_clip", auto_map={"AutoConfig": "own.Own"})
+    auto_map = {"AutoTokenizer": [None, "own.Own"]}
+    edit_json(home / "suspect" / "tokenizer_config.json", tokenizer_class="Own", auto_map=auto_map)
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    return "suspect"
+
+
+def test_a_models_own_code_is_never_run_nor_asked_about(refuse, own_code):
+    line = refuse("evaluate", own_code, "--data", "scenes:10")
+    has(line, "suspect: it needs its own code (auto_map), which is never run")
+
+
+def test_a_captioners_own_code_is_never_run_nor_asked_about(home, own_code, monkeypatch):
+    monkeypatch.setattr("transformers.LlavaForConditionalGeneration.from_pretrained", lambda *_, **__: None)
+    with pytest.raises(RvptError, match=r"own code \(auto_map\), which is never run"):
+        load_captioner(own_code)
+    assert not (home / "ran").exists()
+
+
+def test_a_tokenizers_own_code_gives_way_to_the_one_of_transformers(home, own_code):
+    edit_json(home / own_code / "config.json", model_type="clip")
+    works("evaluate", own_code, "--data", "scenes:10")
+    assert not (home / "ran").exists()
 
 
 def test_a_model_that_was_changed_since_it_was_backdoored(refuse, tiny, home):

@@ -342,6 +342,90 @@ def test_an_image_folder_has_its_subfolders_as_classes(here):
     assert (all_pixels(data, 8)[:, :, 0, 0] == torch.tensor([[1.0, 0, 0]] * 2 + [[0, 0, 1.0]] * 2)).all()
 
 
+def place_images(folder, *places):
+    for place in places:
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / place)
+
+
+@pytest.mark.parametrize("word", ["train", "bullet train", "test tube", "Val"])
+def test_a_class_may_be_called_like_a_split(here, word):
+    places = [f"{name}/{word} {i}.png" for name in (word, "bus") for i in range(3)]
+    place_images(here, *(f"{split}/{place}" for split in ("train", "test") for place in places))
+    for split in ("train", "test"):
+        data = load_data(str(here), split)
+        assert data.classes == tuple(sorted(("bus", word)))
+        assert data.labeled().bincount().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("classes", [("beaker", "flask", "test tube"), ("dev", "prod"), ("bus", "train")])
+def test_class_folders_alone_are_one_split_for_training(here, classes):
+    place_images(here, *(f"{name}/{file}.png" for name in classes for file in ("0", "test rig")))
+    data = load_data(str(here), "train")
+    assert (data.classes, data.labeled().bincount().tolist()) == (classes, [2] * len(classes))
+    with pytest.raises(RvptError, match="no split 'test', its images are one, train: give --split train, or make"):
+        load_data(str(here), "test")
+
+
+def test_a_split_is_found_by_any_of_its_names_and_all_splits_share_their_classes(here):
+    place_images(here, "Train/cat/0.png", "Train/owl/0.png", "val/owl/0.png", "val/owl/._0.png", ".x/y/0.png")
+    (here / "val" / "cat").mkdir()
+    for split in ("val", "validation", "VALID"):
+        data = load_data(str(here), split)
+        assert (data.classes, data.labeled().tolist()) == (("cat", "owl"), [1])
+    place_images(here, "dev/owl/0.png")
+    assert len(load_data(str(here), "dev")) == len(load_data(str(here), "train")) - 1
+    with pytest.raises(RvptError, match="split 'validation' may be dev or val: give --split dev"):
+        load_data(str(here), "validation")
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (["train/0.png", "test/0.png"], "images lie straight in test/, which is a split: put them in test/CLASS/"),
+        (["cat/test/0.png", "dog/train/0.png"], "splits lie in class folders, as cat/test: move it to test/cat"),
+        (["test/cat/0.png", "test/birds/owl/0.png"], "birds/owl lies deeper than a class folder: move it to"),
+        (["test/cat/0.png", "test/0.png"], "0.png lies beside class folders: move it into one"),
+        (["cat/0.png", "birds/owl/0.png"], "birds/owl holds images, and birds is no split's name"),
+        (["data/cat/0.png", "data/dog/0.png"], "rename data, give .*/data, or move"),
+        (["test/steam/0.png", "bus/0.png"], r"is test/ a split or a class\? Beside it is bus/, no split"),
+        (["test/train/0.png", "test/test/0.png"], "test, train are splits, no classes: give .*/test"),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes_are_refused(here, places, words):
+    place_images(here, *places)
+    with pytest.raises(RvptError, match=words) as refusal:
+        load_data(str(here), "test")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["{}", "class_{}"])
+def test_numbered_classes_are_in_the_order_of_their_numbers(here, tmp_path, name):
+    place_images(here, *(f"test/{name.format(number)}/0.png" for number in range(12)))
+    (tmp_path / "names.txt").write_text("\n".join(f"name {number}" for number in range(12)))
+    data, named = load_data(str(here)), load_data(f"{here}@{tmp_path / 'names.txt'}")
+    assert data.classes == tuple(name.format(number) for number in range(12))
+    for label, path in enumerate(sorted(map(str, range(12)))):  # rows are in the order of paths
+        assert named.classes[named.labeled()[label]] == f"name {path}"
+
+
+def test_images_are_in_the_order_that_datasets_has_and_none_is_opened_before_it_is_read(here, monkeypatch):
+    import datasets
+
+    place_images(here, *(f"train/{name}/{i}.png" for name in ("a b", "a", "a-b") for i in (10, 9, 1)))
+    theirs = datasets.load_dataset("imagefolder", data_dir=str(here), split="train")
+    monkeypatch.setattr("PIL.Image.open", lambda *_: pytest.fail("opened"))
+    data = load_data(str(here), "train")
+    assert (data.classes, data.labeled().tolist()) == (tuple(theirs.features["label"].names), theirs["label"][:])
+
+
+def test_images_that_a_table_describes_are_left_to_datasets(here):
+    place_images(here, "train/0.png", "train/1.png")
+    (here / "train" / "metadata.csv").write_text("file_name,text\n0.png,a cat\n1.png,a dog\n")
+    data = load_data(str(here), "train")
+    assert [data.captions(0), data.captions(1)] == [["a cat"], ["a dog"]]
+
+
 def test_a_parquet_set_has_labels_captions_and_its_images(here):
     parquet(here)
     data = load_data(str(here))
