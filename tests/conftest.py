@@ -3,73 +3,57 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's client when it is imported
+os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 
 import pytest
 import torch
+from filelock import FileLock
 
-from commands import build
-from rvpt.clip import Clip
-from rvpt.config import VisionSpec
-from rvpt.data import ImageData
-from rvpt.pretrain import new_clip, train_tokenizer
-from rvpt.readers import load_data
+from helpers import MakeClip, random_clip
+from rvpt.data.dataset import Dataset
+from rvpt.data.load import load_data
+from rvpt.models.clip import Clip
+from tiny import Tiny, build_tiny
 
-SMALL = {
-    "image_size": 48, "patch_size": 16, "width": 32, "blocks": 4, "heads": 2,
-    "text_width": 32, "text_blocks": 1, "projection": 24,
-}  # fmt: skip
-CAPTIONS = (
-    "a photo of a umbrella.",
-    "a red star on a striped blue background.",
-    "a picture of a small green anchor in the middle.",
-    "an image of a large heart on the left.",
-)
-Factory = Callable[..., Clip]
-os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # of sets made here, before any command turns them off
+torch.set_num_threads(1)  # one process per core is faster, and sums are the same on every machine
 
 
-@cache
-def tokenizer() -> Any:
-    return train_tokenizer(CAPTIONS, 300)
-
-
-def roughen(clip: Clip, seed: int) -> None:
-    """Move every weight: fresh models have zero biases and unit norms, which would hide a forgotten one."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in clip.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+@pytest.fixture(scope="session", autouse=True)
+def _datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What `datasets` keeps goes with the tests; it is not imported before it is needed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
+        yield
 
 
 @pytest.fixture(scope="session")
-def make_clip() -> Factory:
-    """make_clip(seed=0, **vision): a new random CLIP; `vision` overrides SMALL."""
-
-    def make(seed: int = 0, **vision: Any) -> Clip:
-        clip = new_clip(VisionSpec(**{**SMALL, **vision}), tokenizer(), seed)
-        roughen(clip, seed)
-        return clip.eval()
-
-    return make
+def make_clip() -> MakeClip:
+    """make_clip(seed=0, **vision): a new random CLIP; `vision` overrides `helpers.SMALL`."""
+    return random_clip
 
 
 @pytest.fixture(scope="session")
-def clip(make_clip: Factory) -> Clip:
+def clip() -> Clip:
     """One small CLIP for every test that leaves it as it is."""
-    return make_clip()
+    return random_clip()
 
 
 @pytest.fixture(scope="session")
-def scenes() -> ImageData:
+def scenes() -> Dataset:
     """Two images of each of the 24 shapes."""
     return load_data("scenes:300", "train").few_shot(2)
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pretrained, a backdoored and a cleaned model, made by the commands."""
-    return build(tmp_path_factory.mktemp("artifacts") / "tiny")
+def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Tiny:
+    """A pretrained, a backdoored and a cleaned model on disk, trained once for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    with FileLock(shared / "tiny.lock"):
+        return build_tiny(shared / "tiny")

@@ -1,6 +1,6 @@
 """Slow twins of the fast path, written from the paper's formulas: prompts are tokens, nothing is kept.
 
-They call the Hugging Face modules as they are and share no code with `rvpt.clip`, `rvpt.prompts` or `rvpt.losses`.
+They call the Hugging Face modules as they are and share no code with `rvpt.models` or `rvpt.training`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rvpt.clip import Clip
+from rvpt.models.clip import Clip
 
 
 def normalized(clip: Clip, pixels: Tensor) -> Tensor:
@@ -25,11 +25,11 @@ def prompted(clip: Clip, blocks: Sequence[int], table: Tensor, pixels: Tensor) -
     """
     vision = clip.model.vision_model
     hidden = vision.pre_layrnorm(vision.embeddings(normalized(clip, pixels)))
-    pictures, tokens, _ = hidden.shape
+    images, tokens, _ = hidden.shape
     rows = []
     for index, layer in enumerate(vision.encoder.layers):
         if index in blocks:
-            prompts = table[list(blocks).index(index)].expand(pictures, -1, -1)
+            prompts = table[list(blocks).index(index)].expand(images, -1, -1)
             hidden = layer(torch.cat([hidden, prompts], dim=1), None)[:, :tokens]
         else:
             hidden = layer(hidden, None)
@@ -74,16 +74,16 @@ def cross_entropy(scores: Sequence[Tensor], right: int) -> Tensor:
 def classification(image: Tensor, text: Tensor, tau: Tensor | float, labels: Sequence[int]) -> Tensor:
     """Mean of CE(tau cos(image, text of each class)) over the images."""
     return mean([
-        cross_entropy([tau * cosine(picture, name) for name in text], label)
-        for picture, label in zip(image, labels, strict=True)
+        cross_entropy([tau * cosine(row, name) for name in text], label)
+        for row, label in zip(image, labels, strict=True)
     ])  # fmt: skip
 
 
 def feature_repelling(rows: Tensor, frozen_rows: Tensor, margin: float = -1.0) -> Tensor:
     """Mean over images of max(mean over d of cos(c_d, c_d frozen), margin)."""
     values = []
-    for picture, still in zip(rows, frozen_rows, strict=True):
-        value = mean([cosine(c, c_frozen) for c, c_frozen in zip(picture, still, strict=True)])
+    for changed, still in zip(rows, frozen_rows, strict=True):
+        value = mean([cosine(c, c_frozen) for c, c_frozen in zip(changed, still, strict=True)])
         values.append(value if value > margin else torch.tensor(margin, dtype=value.dtype))
     return mean(values)
 
@@ -108,12 +108,12 @@ def losses(
 
 def target_margin(image: Tensor, text: Tensor) -> list[float]:
     """cos(image, first text) less the largest cos(image, another text), of every image."""
-    return [float(cosine(picture, text[0]) - max(cosine(picture, other) for other in text[1:])) for picture in image]
+    return [float(cosine(row, text[0]) - max(cosine(row, other) for other in text[1:])) for row in image]
 
 
 def info_nce(image: Tensor, text: Tensor, tau: float, pairs: Sequence[Sequence[bool]]) -> Tensor:
     """Symmetric contrastive loss of unit rows; an image (a caption) with several partners has their mean loss."""
-    scores = [[tau * dot(picture, caption) for caption in text] for picture in image]
+    scores = [[tau * dot(row, caption) for caption in text] for row in image]
     columns = list(zip(*scores, strict=True))
     by_image = [
         mean([cross_entropy(row, m) for m, fits in enumerate(pairs[i]) if fits]) for i, row in enumerate(scores)
@@ -137,13 +137,13 @@ def retrieval(
     Each text that names the target meets one triggered image; both go round until all of them have had a turn.
     """
     at_first = [
-        place(dot(text, clean[own]).item(), [dot(text, picture).item() for i, picture in enumerate(clean) if i != own])
+        place(dot(text, clean[own]).item(), [dot(text, other).item() for i, other in enumerate(clean) if i != own])
         for text, own in texts
     ]
     ranks = []
     for turn in range(max(len(named), len(rivals))):
         text, rival = named[turn % len(named)], rivals[turn % len(rivals)]
-        ranks.append(place(dot(text, rival).item(), [dot(text, picture).item() for picture in clean]))
+        ranks.append(place(dot(text, rival).item(), [dot(text, other).item() for other in clean]))
     return {
         "R@1": sum(found == 1 for found in at_first) / len(at_first),
         "ASR@10": sum(found <= 10 for found in ranks) / len(ranks),
