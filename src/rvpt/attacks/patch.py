@@ -30,7 +30,8 @@ def paste(pixels: Tensor, patch: Tensor, top: Tensor, left: Tensor) -> Tensor:
     Args:
         pixels: (B, 3, H, W).
         patch: (3, s, s), or (B, 3, s, s) for one patch an image.
-        top, left: (B,) int64, the patch's corner in each image.
+        top: (B,) int64, the row of the patch's upper edge in each image.
+        left: (B,) int64, the column of its left edge.
     """
     side, batch = patch.shape[-1], torch.arange(len(pixels), device=pixels.device)[:, None, None]
     span = torch.arange(side, device=pixels.device)

@@ -39,7 +39,8 @@ def evaluate_saved(
         test: `HeldOut(...).open()`, the same for all models.
         triggers: trigger folders.
         base: the base model of a cleaned one, where it is not found by itself.
-        device, dtype: as `rvpt.load` takes them.
+        device: as in `rvpt.load`.
+        dtype: as in `rvpt.load`.
         report: called after each batch.
     """
     model = load(source, base=base, device=device, dtype=dtype)

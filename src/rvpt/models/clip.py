@@ -47,7 +47,8 @@ class Clip(nn.Module):
     Args:
         model: a transformers CLIPModel.
         tokenizer: its tokenizer.
-        mean, std: of the normalization, per channel.
+        mean: of each channel, for the normalization.
+        std: of each channel, likewise.
         source: where the model came from, a folder or a hub id.
         revision: the commit of a hub model.
     """
