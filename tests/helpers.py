@@ -101,6 +101,5 @@ def image_folder(folder: Path, split: str = "test", n: int = 2) -> Path:
 def contents(folder: Path) -> dict[str, bytes | None]:
     """All that is in a folder: the bytes of files, None for folders."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
     }

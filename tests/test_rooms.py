@@ -1,8 +1,11 @@
-"""The house: imports run downward only, and a plain import is light."""
+"""The rooms: imports run downward only, without cycles, as docs/architecture.md says; `import rvpt` is light."""
 
 import ast
+import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,84 +13,168 @@ import pytest
 import rvpt
 
 ROOT = Path(rvpt.__file__).parent
-ROOMS = [
-    {"rvpt", "errors", "config", "presets", "store", "progress"},
-    {"augment", "clip", "data", "draws", "loaders", "readers", "scenes", "shifts"},
-    {"prompts", "losses", "metrics", "similarity", "pgd"},
-    {"train", "checkpoint"},
-    {"pretrain", "attacks", "defenses", "evaluation", "insight", "retrieval", "captioning", "adversarial", "predict"},
-    {"report", "export", "jobs"},
-    {"demo", "bench"},
-    {"cli", "__main__"},
-]
-FLOOR = {name: floor for floor, names in enumerate(ROOMS) for name in names}
+ARCHITECTURE = Path(__file__).parent.parent / "docs" / "architecture.md"
+FLOORS = (
+    ("errors",),
+    ("registry", "progress", "presets"),
+    ("spec", "files"),
+    ("tensors", "artifacts", "rows"),
+    ("data",),
+    ("models",),
+    ("training",),
+    ("attacks", "defenses"),
+    ("evaluation",),
+    ("report",),
+    ("jobs",),
+    ("bench", "demo"),
+    ("cli",),
+)
+PLACE = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+PACKAGE = {"__init__": -1, "__main__": len(FLOORS)}  # the version, which all may read, and the way in from outside
 MODULES = sorted(ROOT.rglob("*.py"))
+LAZY = re.compile(r"(rvpt(?:\.\w+)+):\w+")  # an entry of a registry
 HEAVY = {"accelerate", "datasets", "matplotlib", "onnx", "onnxruntime", "open_clip", "ray", "scipy", "sklearn"}
 
 
+def dotted(path, root=ROOT):
+    """The name of a module, "rvpt.data.load" or "rvpt.data" for an __init__.py."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(("rvpt", *(part for part in parts if part != "__init__")))
+
+
+NAMES = {dotted(path) for path in MODULES}
+
+
 def room(module):
-    """The room of a module given by its dotted name; the package itself is on the ground floor."""
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 and parts[1] != "__init__" else "rvpt"
+    return parts[1] if len(parts) > 1 else "__init__"
 
 
-def imported(path):
-    """Dotted names of all modules of the package that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def floor(name):
+    return {**PLACE, **PACKAGE}[name]
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def statements(tree, *, when_imported):
+    """All nodes of a module, or only those that run when it is imported."""
+    for node in ast.iter_child_nodes(tree):
+        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or is_type_checking(node)
+        if not (when_imported and later):
+            yield node
+            yield from statements(node, when_imported=when_imported)
+
+
+def imports(path, *, when_imported=False):
+    """The modules of the package that a file imports; entries of registries count as imports in functions."""
+    for node in statements(ast.parse(path.read_text(encoding="utf-8")), when_imported=when_imported):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "rvpt")
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (name if node.module == "rvpt" else node.module for name in names)
+            if node.module.split(".")[0] == "rvpt":
+                inner = (f"{node.module}.{alias.name}" for alias in node.names)
+                yield from (name if name in NAMES else node.module for name in inner)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not when_imported:
+            yield from LAZY.findall(node.value)
 
 
-def uses(path):
-    """The rooms that a file imports from; `from rvpt import __version__` is the ground floor."""
-    ours = (name for name in imported(path) if name.split(".")[0] == "rvpt")
-    return {room(name) for name in ours if room(name) in FLOOR or is_module(name)}
+def test_every_module_has_a_place():
+    assert {room(dotted(path)) for path in MODULES if path.parent != ROOT} <= PLACE.keys()
+    assert {path.stem for path in ROOT.glob("*.py")} <= PLACE.keys() | PACKAGE.keys()
+    assert all((ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file() for name in PLACE)
 
 
-def is_module(name):
-    base = ROOT.joinpath(*name.split(".")[1:])
-    return base.is_dir() or base.with_suffix(".py").is_file()
+@pytest.mark.parametrize("path", [path for path in MODULES if path != ROOT / "__init__.py"], ids=dotted)
+def test_imports_run_downward_and_not_between_rooms_of_one_floor(path):
+    mine = "__main__" if path == ROOT / "__main__.py" else room(dotted(path))
+    wrong = {name for name in imports(path) if room(name) != mine and floor(room(name)) >= floor(mine)}
+    assert not wrong
 
 
-def own_room(path):
-    return room(".".join(("rvpt", *path.relative_to(ROOT).with_suffix("").parts)))
+def cycle(graph):
+    """The names of one cycle, or None."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return None
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_downward(path):
-    mine = own_room(path)
-    assert mine in FLOOR, f"{mine} has no room in DESIGN.md"
-    upward = {name for name in uses(path) if FLOOR.get(name, len(ROOMS)) > FLOOR[mine]}
-    assert not upward
+def test_modules_do_not_import_each_other_in_circles():
+    graph = {dotted(path): set(imports(path, when_imported=True)) - {dotted(path)} for path in MODULES}
+    assert cycle(graph) is None
 
 
-def test_the_walk_sees_imports_of_every_form(tmp_path):
+def test_the_walk_finds_imports_of_every_form(tmp_path):
     path = tmp_path / "module.py"
     path.write_text(
-        "import rvpt.train\nfrom rvpt import __version__, cli\nfrom rvpt.attacks.patch import Patch\nimport torch\n"
-        "def f():\n    from rvpt.report import table\n"
+        "import rvpt.training.loop\nfrom rvpt import __version__, cli\nfrom rvpt.attacks.patch import Patch\n"
+        "import torch\nclass A:\n    from rvpt.rows import Rows\n"
+        "if TYPE_CHECKING:\n    from rvpt.jobs import places\n"
+        "def f():\n    from rvpt.report import table\n    return 'rvpt.defenses.rvpt:RVPT'\n"
     )
-    assert uses(path) == {"train", "cli", "attacks", "report"}
+    at_once = {"rvpt.training.loop", "rvpt", "rvpt.cli", "rvpt.attacks.patch", "rvpt.rows"}
+    assert set(imports(path, when_imported=True)) == at_once
+    assert set(imports(path)) == at_once | {"rvpt.jobs.places", "rvpt.report", "rvpt.defenses.rvpt"}
+
+
+def test_a_cycle_would_be_found():
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) is not None
+    assert cycle({"a": {"b", "c"}, "b": {"c"}}) is None
+
+
+def test_the_docs_show_the_same_floors():
+    (block,) = re.findall(r"```text\nfloors \(bottom first\)\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL)
+    shown = [line.partition(":") for line in block.splitlines()]
+    assert [int(number) for number, _, _ in shown] == list(range(1, len(FLOORS) + 1))
+    assert [set(re.findall(r"\w+", rooms)) for _, _, rooms in shown] == [set(rooms) for rooms in FLOORS]
 
 
 def modules_after(code):
-    """Top-level modules that are loaded after running `code` in a new interpreter."""
-    script = f"import sys\ntry:\n    {code}\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-    script += "print('MODULES', *{name.partition('.')[0] for name in sys.modules})"
+    """Names of the modules that `code` loads in a new interpreter."""
+    script = f"import sys\nbefore = set(sys.modules)\ntry:\n    {code}\nexcept SystemExit as end:\n"
+    script += "    assert not end.code, end.code\nprint('MODULES', *set(sys.modules) - before)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(result.stdout.rsplit("MODULES", 1)[1].split())
+    return {name.partition(".")[0] for name in result.stdout.rsplit("MODULES", 1)[1].split()}
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    assert not modules_after("import rvpt") & {*HEAVY, "torch", "transformers", "numpy"}
+def test_importing_the_package_loads_nothing_but_the_standard_library():
+    assert modules_after("import rvpt") - sys.stdlib_module_names == {"rvpt"}
 
 
-def test_help_imports_nothing_heavy():
-    code = "import rvpt.cli; sys.argv = ['rvpt', '--help']; rvpt.cli.main()"
-    loaded = modules_after(code)
+def test_help_loads_nothing_heavy():
+    loaded = modules_after("import rvpt.cli; sys.argv = ['rvpt', '--help']; rvpt.cli.main()")
     assert not loaded & {*HEAVY, "torch", "transformers"}
     assert "typer" in loaded
+
+
+# Public names
+
+
+def declared():
+    """Public name -> the module that type checkers are told it is from."""
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = filter(is_type_checking, tree.body)
+    for node in block.body:
+        (alias,) = node.names
+        assert alias.asname == alias.name, "type checkers take names for public that are imported as themselves"
+        yield alias.name, node.module
+
+
+def test_type_checkers_see_all_public_names():
+    assert sorted(["__version__", *dict(declared())]) == sorted(rvpt.__all__)
+    assert (ROOT / "py.typed").is_file()
+
+
+@pytest.mark.parametrize(("name", "module"), list(declared()))
+def test_a_public_name_is_what_type_checkers_see(name, module):
+    assert getattr(rvpt, name) is getattr(import_module(module), name)
+    assert name in dir(rvpt)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'rvpt' has no attribute 'nothing'"):
+        rvpt.nothing  # noqa: B018
