@@ -1,4 +1,4 @@
-"""Artifacts: folders with a manifest that lists the sha256 of every file in them, written whole or not at all."""
+"""Artifacts: folders with a manifest that lists the sha256 of each of their parts, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rvpt.files import disk_errors, read_json, refuse_unwritable, sha256_file, w
 from rvpt.progress import main_process
 
 MANIFEST = "manifest.json"
+CARD = "README.md"  # not a part: people edit it, and so does the hub's web page
 STAMP = ("kind", "parts", "versions")  # keys that every manifest has, beside its artifact's facts
 
 
@@ -68,8 +69,8 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
 
 
 def write_manifest(folder: Path, kind: str, **facts: Any) -> None:
-    """Write an artifact's manifest: its kind, facts, versions, and the sha256 of every file in the folder."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
+    """Write an artifact's manifest: its kind, facts, versions, and the sha256 of every file in it but its model card."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p not in (folder / MANIFEST, folder / CARD))
     parts = {p.relative_to(folder).as_posix(): sha256_file(p) for p in files}
     versions = {"rvpt": __version__, "torch": version("torch")}
     write_json(folder / MANIFEST, {"kind": kind, **facts, "parts": parts, "versions": versions})
@@ -113,7 +114,7 @@ def _stated(folder: Path) -> dict[str, Any]:
 
 def _added(artifact: Path, parts: Iterable[str]) -> Path | None:
     """A file in an artifact's folder that is not one of its parts."""
-    known = {MANIFEST, *parts}
+    known = {MANIFEST, CARD, *parts}
     files = (path.relative_to(artifact) for path in artifact.rglob("*") if not path.is_dir())
     return next((path for path in files if path.as_posix() not in known), None)
 
