@@ -1,0 +1,156 @@
+"""MkDocs hook: a line `<!-- table: NAME -->` in a page becomes a table made from rvpt's registries.
+
+The docs follow the code that way: a new defense, trigger, protocol, metric or shift is in them without an edit here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+from pydantic_core import PydanticUndefined
+
+from rvpt.attacks import TRIGGERS
+from rvpt.attacks.backdoor import AttackSpec
+from rvpt.attacks.poison import PoisonSpec
+app = None
+from rvpt.data.shifts import SHIFTS
+from rvpt.defenses import DEFENSES
+from rvpt.evaluation import PROTOCOLS
+from rvpt.evaluation.metrics import CLASSIFICATION
+from rvpt.spec import Spec, TrainSpec
+from rvpt.training.pretrain import PRESETS, PretrainSpec, VisionSpec
+
+MARK = re.compile(r"^<!-- table: ([\w-]+) -->$", re.MULTILINE)
+COMMON = {"name", "target", "seed", "mode"}  # options of every trigger
+
+
+def on_page_markdown(markdown: str, **context: Any) -> str:
+    """Called by MkDocs for every page before it is rendered."""
+    return MARK.sub(lambda mark: TABLES[mark[1]](), markdown)
+
+
+def table(heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def code(value: Any) -> str:
+    return f"`{value:.4g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def first_sentence(documented: Any) -> str:
+    return (inspect.getdoc(documented) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def fields(spec: type[Spec], without: Iterable[str] = ()) -> dict[str, tuple[str, str]]:
+    """Name -> (default, description) of a spec's settings."""
+    return {
+        name: ("required" if field.default is PydanticUndefined else code(field.default), field.description or "")
+        for name, field in spec.model_fields.items()
+        if name not in without
+    }
+
+
+def settings(spec: type[Spec], small: Mapping[str, Any] | None = None) -> str:
+    """The settings of a spec, with what preset "small" changes."""
+    described = fields(TrainSpec) if issubclass(spec, TrainSpec) else {}
+    lines = [
+        [code(name), default, *([code(small[name]) if name in small else ""] if small is not None else []),
+         words or described.get(name, ("", ""))[1] or name.replace("_", " ")]
+        for name, (default, words) in fields(spec).items()
+    ]  # fmt: skip
+    presets = ["default"] if small is None else ['"paper" (default)', '"small"']
+    return table(["setting", *presets, "what it is"], lines)
+
+
+def defenses() -> str:
+    return table(
+        ["name", "what is trained", "learns from", "own classifier"],
+        ([code(name), d.summary, d.learns_from, "yes" if d.has_head else "no"] for name, d in DEFENSES.items()),
+    )
+
+
+def defense_settings() -> str:
+    parts = (f"### {name}\n\n{first_sentence(d)}\n\n{settings(d.Spec, d.small)}" for name, d in DEFENSES.items())
+    return "\n\n".join(parts)
+
+
+def triggers() -> str:
+    return table(
+        ["name", "what it is", "made for one model", "options (default)"],
+        ([code(name), first_sentence(t), "yes" if t.crafted else "no", _options(t.Spec)]
+         for name, t in TRIGGERS.items()),
+    )  # fmt: skip
+
+
+def _options(spec: type[Spec]) -> str:
+    return ", ".join(f"{code(name)} ({default})" for name, (default, _) in fields(spec, COMMON).items())
+
+
+def protocols() -> str:
+    return table(
+        ["name", "what it measures", "needs", "settings"],
+        ([code(name), p.summary, p.needs, ", ".join(map(code, p.Settings.model_fields)) or "none"]
+         for name, p in PROTOCOLS.items()),
+    )  # fmt: skip
+
+
+def metrics() -> str:
+    return table(["name", "counted on"], ([code(name), f"{m.on} images"] for name, m in CLASSIFICATION.items()))
+
+
+def shifts() -> str:
+    return table(["name", "what it does"], ([code(name), first_sentence(s)] for name, s in SHIFTS.items()))
+
+
+def pretraining() -> str:
+    lines = ([code(name), *(", ".join(f"{k}={v}" for k, v in preset[part].items()) or "the defaults below"
+                            for part in ("vision", "train"))] for name, preset in PRESETS.items())  # fmt: skip
+    return table(["preset", "geometry", "schedule"], lines)
+
+
+def commands() -> str:
+    """Every command with its help, arguments and options."""
+    group: Any = typer.main.get_command(app)
+    return "\n\n".join(_command(name, command) for name, command in group.commands.items() if not command.hidden)
+
+
+def _command(name: str, command: Any) -> str:
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    lines = ([_spelling(p), getattr(p, "help", None) or "", _default(p)] for p in shown)
+    words = inspect.cleandoc(command.help or "").replace("\b", "")
+    return f"## rvpt {name}\n\n{words}\n\n{table(['option', 'what it is', 'default'], lines)}"
+
+
+def _spelling(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return code(parameter.make_metavar(None) if parameter.metavar is None else parameter.metavar)
+    return ", ".join(map(code, [*parameter.opts, *parameter.secondary_opts]))
+
+
+def _default(parameter: Any) -> str:
+    value = parameter.default
+    if value is None or value is False or value in ((), []) or callable(value):
+        return "required" if parameter.required else ""
+    return code(value)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "defenses": defenses,
+    "defense-settings": defense_settings,
+    "triggers": triggers,
+    "protocols": protocols,
+    "metrics": metrics,
+    "shifts": shifts,
+    "attack-settings": lambda: settings(AttackSpec),
+    "poison-settings": lambda: settings(PoisonSpec),
+    "pretraining": pretraining,
+    "vision-settings": lambda: settings(VisionSpec),
+    "pretrain-settings": lambda: settings(PretrainSpec),
+    "commands": commands,
+}
