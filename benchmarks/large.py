@@ -1,12 +1,12 @@
-"""Cleaning at the size of ImageNet: 1,000 classes x 16 pictures, ViT-B/32, prompts trained by `rvpt.train.fit`.
+"""Time of cleaning at the size of ImageNet: 1,000 classes x 16 images, ViT-B/32, prompts trained by `fit`.
 
-python benchmarks/large.py --out rows.jsonl
+python benchmarks/large.py --output rows.jsonl
 
-Pictures are random numbers, made on the device when they are read: nothing is decoded, so this times the method alone.
-Weights are random too. A row a precision and a place of the constants (tokens before the first prompted block, and
-frozen [CLS] rows): on the device, on the host, or "off": not kept, since the pictures are augmented at every step.
-As many epochs are run as fit into --seconds (`epochs_measured`), one at least; `seconds` holds the whole run of
-`epochs`, scaled from these, and the encoding.
+Images are random numbers, made on the device when they are read. Nothing is decoded, so only the method is timed.
+Weights are random too. There is a row for each precision and each place where the constants (tokens before the first
+prompted block, and frozen [CLS] rows) are kept: the device, the host, or "off", where nothing is kept because images
+are augmented at every step. `epochs_measured` epochs are run, as many as fit into --seconds but at least one.
+`seconds` is the time of encoding plus that of all `epochs`, extrapolated.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from transformers import CLIPConfig, CLIPModel
 
-from rvpt.clip import Clip
-from rvpt.config import RVPTSpec
-from rvpt.data import ImageData
-from rvpt.defences import tuning
-from rvpt.evaluation import peak_memory
-from rvpt.pretrain import train_tokenizer
-from rvpt.store import append_rows
-from rvpt.train import fit, frozen
+from rvpt.data.dataset import Dataset
+from rvpt.defenses import rvpt as tuning
+from rvpt.evaluation.base import peak_memory
+from rvpt.models.clip import Clip
+from rvpt.rows import append_rows
+from rvpt.training.loop import fit, frozen
+from rvpt.training.pretrain import train_tokenizer
 
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
-MODELS: dict[str, dict[str, Any]] = {"b32": {}, "tiny": TINY}  # CLIPConfig is ViT-B/32 where nothing else is said
-CACHES = {"device": tuning.CACHE_BYTES, "host": 0, "off": tuning.CACHE_BYTES}  # bytes of constants a device may hold
-PRECISIONS = ("no", "bf16", "fp16")
+MODELS: dict[str, dict[str, Any]] = {"b32": {}, "tiny": TINY}  # the defaults of CLIPConfig are a ViT-B/32
+CACHES = {
+    "device": tuning.CACHE_BYTES,
+    "host": 0,
+    "off": tuning.CACHE_BYTES,
+}  # bytes of constants that are kept on the device
+PRECISIONS = ("fp32", "bf16", "fp16")
 WARMUP, PROFILED = 20, 20  # steps
 
 
@@ -51,7 +54,7 @@ class Setting:
 
 
 def new_clip(setting: Setting, names: list[str]) -> Clip:
-    """A CLIP with random weights, and a tokenizer that knows the names."""
+    """A CLIP with random weights, and a tokenizer trained on the class names."""
     tokenizer = train_tokenizer(names, 512)
     ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
     changes = MODELS[setting.model]
@@ -61,18 +64,18 @@ def new_clip(setting: Setting, names: list[str]) -> Clip:
         return Clip(CLIPModel(config), tokenizer).eval()
 
 
-def random_data(setting: Setting, names: list[str]) -> ImageData:
-    """Pictures of random numbers; those of a row are others each time that it is read."""
+def random_data(setting: Setting, names: list[str]) -> Dataset:
+    """Images of random numbers, drawn again each time that a row is read."""
 
     def read(rows: Tensor, size: int) -> Tensor:
         return torch.randint(256, (len(rows), 3, size, size), dtype=torch.uint8, device=setting.device)
 
     labels = torch.arange(setting.classes).repeat_interleave(setting.shots)
-    return ImageData("random", read, torch.arange(len(labels)), labels, tuple(names))
+    return Dataset("random", read, torch.arange(len(labels)), labels, tuple(names))
 
 
 def reset(device: str) -> None:
-    """Forget what the last run held."""
+    """Free the memory of the last run and reset the peak."""
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -80,7 +83,7 @@ def reset(device: str) -> None:
 
 
 def seconds_of(device: str, function: Any) -> tuple[float, Any]:
-    """How long a call takes, until the device has done all of it; and its value."""
+    """Seconds of a call, until the device has finished it, and its value."""
     start = time.perf_counter()
     value = function()
     if device == "cuda":
@@ -88,10 +91,10 @@ def seconds_of(device: str, function: Any) -> tuple[float, Any]:
     return time.perf_counter() - start, value
 
 
-def measure(setting: Setting, clip: Clip, data: ImageData, cache: str, precision: str) -> dict[str, Any]:
+def measure(setting: Setting, clip: Clip, data: Dataset, cache: str, precision: str) -> dict[str, Any]:
     """One flat row: encoding, then training."""
     tuning.CACHE_BYTES = CACHES[cache]
-    spec = RVPTSpec(epochs=1, precision=precision, augment="crop-flip" if cache == "off" else "none")
+    spec = tuning.RVPTSpec(epochs=1, precision=precision, augment="crop-flip" if cache == "off" else "none")
     reset(setting.device)
     encoding, task = seconds_of(setting.device, lambda: tuning.PromptTuning(clip, data, spec))
     encode_peak = peak_memory()
@@ -103,18 +106,18 @@ def measure(setting: Setting, clip: Clip, data: ImageData, cache: str, precision
     epochs = max(1, min(setting.epochs, int(setting.limit / rough)))
     training, history = seconds_of(setting.device, lambda: run(len(data), spec.model_copy(update={"epochs": epochs})))
     return {
-        "cache": cache, "precision": precision, "batch": spec.batch_size, "prompts": spec.length,
+        "cache": cache, "precision": precision, "batch": spec.batch_size, "prompts": spec.prompt_length,
         "encode_seconds": encoding, "epochs_measured": epochs, "epochs_seconds": training,
         "seconds": encoding + training / epochs * setting.epochs,
-        "pictures_per_s": epochs * len(data) / training,
+        "images_per_s": epochs * len(data) / training,
         "step_ms": 1000 * training / epochs / -(-len(data) // spec.batch_size),
         "encode_peak_bytes": encode_peak, "train_peak_bytes": peak_memory(), "loss": history[-1]["loss"],
     }  # fmt: skip
 
 
-def write_profile(path: Path, setting: Setting, clip: Clip, data: ImageData, precision: str) -> None:
-    """Where the time of some steps goes, constants on the device: operators by their own time, on host and device."""
-    spec = RVPTSpec(epochs=1, precision=precision)
+def write_profile(path: Path, setting: Setting, clip: Clip, data: Dataset, precision: str) -> None:
+    """Profile some steps with the constants on the device: operators by their own time on the host and the device."""
+    spec = tuning.RVPTSpec(epochs=1, precision=precision)
     some = data.select(torch.arange(min(len(data), PROFILED * spec.batch_size)))
     task = tuning.PromptTuning(clip, some, spec)
     fit(task, len(some), spec)
@@ -134,15 +137,17 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=60, help="of training a row, beyond which epochs are scaled")
-    parser.add_argument("--precision", default="no,bf16", help=f"some of {','.join(PRECISIONS)}")
-    parser.add_argument("--cache", default="device,host,off", help=f"some of {','.join(CACHES)}")
-    parser.add_argument("--out", type=Path, help="JSON lines to append to")
-    parser.add_argument("--profile", type=Path, help="text file for where the time of a step goes")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="limit of the training time of a row; further epochs are extrapolated"
+    )
+    parser.add_argument("--precision", default="fp32,bf16", help=f"a list of {','.join(PRECISIONS)}")
+    parser.add_argument("--cache", default="device,host,off", help=f"a list of {','.join(CACHES)}")
+    parser.add_argument("--output", type=Path, help="JSONL file to append to")
+    parser.add_argument("--profile", type=Path, help="text file to append a profile of some steps to")
     asked = parser.parse_args()
     for names, known in ((asked.precision, PRECISIONS), (asked.cache, CACHES)):
         if unknown := [name for name in names.split(",") if name not in known]:
-            parser.error(f"{unknown[0]!r}: there are {', '.join(known)}")
+            parser.error(f"unknown {unknown[0]!r}: choose from {', '.join(known)}")
     setting = Setting(asked.model, asked.device, asked.classes, asked.shots, asked.epochs, asked.seconds)
     names = [f"class {index}" for index in range(setting.classes)]
     clip, data = new_clip(setting, names), random_data(setting, names)
@@ -156,8 +161,8 @@ def main() -> None:
                     ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()),
                     flush=True,
                 )
-                if asked.out:
-                    append_rows(asked.out, [row])
+                if asked.output:
+                    append_rows(asked.output, [row])
             if asked.profile:
                 write_profile(asked.profile, setting, clip, data, precision)
 

@@ -1,13 +1,14 @@
-"""A training step and inference of the fast path beside the naive one: time, memory, and FLOPs against the least.
+"""Compare the fast path with the naive one: time, memory and FLOPs of a training step and of inference.
 
-python benchmarks/step.py --models scenes,b32 --steps 5 --out rows.jsonl
+python benchmarks/step.py --models scenes,b32 --steps 5 --output rows.jsonl
 
-Naive is what tests/reference.py does: prompts as tokens, all blocks, and a second pass of the frozen model. Weights
-are random (time does not depend on them). On the CPU everything heavy runs in fresh processes, one for the clock (all
-variants in turn, round after round, medians) and one for the peak memory of each variant; this one stays small, since a
-child process starts with its parent's peak. On CUDA the allocator's peak can be reset, so one process does it all.
+The naive path is that of tests/reference.py: prompts as tokens, all blocks, and a second pass of the frozen model.
+Weights are random, because time does not depend on them. On the CPU all heavy work runs in fresh processes: one for
+the times (all variants in turn, several rounds, medians), and one for the peak memory of each variant. The main process
+stays small, because a child process starts with its parent's peak. On CUDA the allocator's peak can be reset, so one
+process does everything.
 
---what compile,graphs sets the fast step in eager mode beside torch.compile, without and with CUDA graphs.
+--what compile,graphs compares the fast step in eager mode with torch.compile, without and with CUDA graphs.
 """
 
 from __future__ import annotations
@@ -38,22 +39,22 @@ from transformers import CLIPConfig, CLIPModel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import reference
-from rvpt.clip import Clip
-from rvpt.defences.cleaned import Cleaned
-from rvpt.losses import feature_repelling, zero_shot_logits
-from rvpt.prompts import RepulsivePrompts, frozen_pass, prompted_pass
-from rvpt.store import append_rows
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.models.prompts import RepulsivePrompts, frozen_pass, prompted_pass
+from rvpt.rows import append_rows
+from rvpt.training.losses import feature_repelling, zero_shot_logits
 
 CLASSES, ALPHA, LR = 100, 2.0, 2e-3
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-WARMUP = {"cpu": 1, "cuda": 10}  # rounds that do not count
+WARMUP = {"cpu": 1, "cuda": 10}  # rounds that are not counted
 Run = Callable[[], None]
-"""One call: a training step, or a batch encoded."""
+"""One call: a training step, or encoding a batch."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A visual tower as CLIPVisionConfig takes it, and where its prompts go."""
+    """Settings of a CLIPVisionConfig, and where its prompts go."""
 
     vision: dict[str, Any]
     projection: int
@@ -93,13 +94,13 @@ class Setting:
         return MODELS[self.model]
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Mixed precision the way `rvpt.train` does it: float32 weights under autocast."""
+        """Mixed precision as in `rvpt.training`: float32 weights under autocast."""
         dtype = DTYPES[self.dtype]
         return torch.autocast(self.device, dtype) if dtype else nullcontext()
 
 
 class Bench:
-    """One batch for one model, and what a step needs."""
+    """One batch, one model, and everything a step needs."""
 
     def __init__(self, setting: Setting) -> None:
         geometry, device = setting.geometry, setting.device
@@ -112,7 +113,7 @@ class Bench:
         self.prompts = RepulsivePrompts.for_model(self.clip, geometry.first_block, geometry.length)
         self.cleaned = Cleaned(self.clip, self.prompts)
         self.optimizer = torch.optim.SGD(self.prompts.parameters(), lr=LR, momentum=0.9)
-        self.scaler = torch.amp.GradScaler(device, enabled=setting.dtype == "fp16")  # else it does nothing
+        self.scaler = torch.amp.GradScaler(device, enabled=setting.dtype == "fp16")  # otherwise it does nothing
         side = geometry.vision["image_size"]
         self.pixels = torch.rand(setting.batch, 3, side, side, device=device)
         self.labels = torch.randint(CLASSES, (setting.batch,), device=device)
@@ -134,7 +135,7 @@ class Bench:
 
 
 def fast_step(bench: Bench, forward: Callable[..., tuple[Tensor, Tensor]] = prompted_pass) -> Run:
-    """The pass that makes the constants is off the clock: there is one a run, where naive has one an epoch."""
+    """The pass that computes the constants is not timed: a run has one, the naive path one per epoch."""
     tokens, frozen_rows = frozen_pass(bench.clip, bench.pixels, bench.prompts.first_block)
     picked = torch.randperm(len(tokens)).to(tokens.device)
 
@@ -166,12 +167,12 @@ def inference(encode: Callable[[Bench], Any]) -> Callable[[Bench], Run]:
     return make
 
 
-# The first of each is what the others' time is divided by.
+# The times of the others are divided by that of the first.
 VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
     "step": {"fast": fast_step, "naive": naive_step},
     "inference": {
         "undefended": inference(lambda x: x.clip.encode_image(x.pixels)),
-        "transformers": inference(lambda x: x.clip.model.get_image_features(reference.normalised(x.clip, x.pixels))),
+        "transformers": inference(lambda x: x.clip.model.get_image_features(reference.normalized(x.clip, x.pixels))),
         "cleaned": inference(lambda x: x.cleaned.encode_image(x.pixels)),
         "naive": inference(Bench.naive_pass),
     },
@@ -183,11 +184,12 @@ UNPROMPTED = ("undefended", "transformers")
 
 
 def least_flops(geometry: Geometry, batch: int, what: str, *, prompted: bool) -> int:
-    """FLOPs (two a multiply-add) that cannot be spared, attention and linear maps alone.
+    """FLOPs that cannot be avoided: two per multiply-add, attention and linear layers only.
 
-    A step: blocks D..L-1 forward on 1 + N tokens, and backward to the activations (as much again, twice in
-    attention). Block D's input is a constant: back through its MLP and output map, then to the prompts' K and V
-    alone. The last block: K and V of all tokens, the rest for [CLS]. The prompts' own K and V once a batch.
+    A step: blocks D..L-1 forward on 1 + N tokens, and backward to the activations (the same again, twice in
+    attention). Block D's input is a constant, so its backward pass goes through the MLP and the output layer and then
+    only to the prompts' K and V. The last block computes K and V of all tokens, the rest only for [CLS]. The
+    prompts' own K and V are computed once per batch.
     """
     v, b, first = geometry.vision, geometry.length if prompted else 0, geometry.first_block
     width, blocks, mlp = v["hidden_size"], v["num_hidden_layers"], 4 * v["hidden_size"] * v["intermediate_size"]
@@ -212,8 +214,8 @@ def least_flops(geometry: Geometry, batch: int, what: str, *, prompted: bool) ->
 
 @lru_cache
 def count_flops(model: str, batch: int, what: str, variant: str) -> int:
-    """FLOPs of one call, counted on shapes alone: the meta device has no fused attention to hide them."""
-    if what in COMPILED:  # the same work
+    """FLOPs of one call, counted on the meta device, which has no fused attention that would hide some."""
+    if what in COMPILED:  # they do the same work
         return count_flops(model, batch, "step", "fast")
     bench = Bench(Setting(model, "meta", "fp32", batch))
     run = VARIANTS[what][variant](bench)
@@ -223,7 +225,7 @@ def count_flops(model: str, batch: int, what: str, variant: str) -> int:
 
 
 def measure_time(setting: Setting, what: str, steps: int) -> tuple[dict[str, float], int]:
-    """Median milliseconds of each variant, and torch's threads."""
+    """Median milliseconds of each variant, and the number of torch's threads."""
     bench = Bench(setting)
     runs = {variant: make(bench) for variant, make in VARIANTS[what].items()}
     spent: dict[str, list[float]] = {variant: [] for variant in runs}
@@ -238,13 +240,13 @@ def measure_time(setting: Setting, what: str, steps: int) -> tuple[dict[str, flo
 
 
 def synchronize(device: str) -> None:
-    """Wait for all work that the device was given."""
+    """Wait until the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def measure_memory(setting: Setting, what: str, variant: str) -> int:
-    """Most bytes held from the start to the end of the second call."""
+    """Peak memory in bytes, from the start to the end of the second call."""
     if setting.device == "cuda":
         gc.collect()
         torch.cuda.reset_peak_memory_stats()
@@ -258,7 +260,7 @@ def measure_memory(setting: Setting, what: str, variant: str) -> int:
 
 
 def apart(function: Callable[..., Any], setting: Setting, *arguments: Any) -> Any:
-    """The function's value; on the CPU from a process of its own."""
+    """Call a function; on the CPU in a process of its own."""
     if setting.device == "cuda":
         return function(setting, *arguments)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -266,7 +268,7 @@ def apart(function: Callable[..., Any], setting: Setting, *arguments: Any) -> An
 
 
 def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
-    """One flat row a variant."""
+    """One flat row per variant."""
     times, threads = apart(measure_time, setting, what, steps)
     baseline = next(iter(times.values()))
     run = asdict(setting) | {"what": what, "steps": steps, "threads": threads, "torch": torch.__version__}
@@ -277,7 +279,7 @@ def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
         | {
             "variant": variant,
             "ms": ms,
-            "pictures_per_s": 1000 * setting.batch / ms,
+            "images_per_s": 1000 * setting.batch / ms,
             "ratio": ms / baseline,
             "peak_memory_bytes": apart(measure_memory, setting, what, variant),
             "flops": count_flops(setting.model, setting.batch, what, variant),
@@ -288,17 +290,17 @@ def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """The rows for people; `least` is the share of the counted FLOPs that cannot be spared."""
+    """The rows as a table; `least` is the share of the counted FLOPs that cannot be avoided."""
     run = rows[0]
     title = (
         f"batch {run['batch']}, {run.get('device_name', run['device'])}, {run['threads']} threads, torch {run['torch']}"
     )
     out = Table("model", "what", "variant", title=title, box=SIMPLE, padding=(0, 1, 0, 0))
-    for heading in ("ms", "pictures/s", "ratio", "MiB", "GFLOP", "least"):
+    for heading in ("ms", "images/s", "ratio", "MiB", "GFLOP", "least"):
         out.add_column(heading, justify="right")
     for row, following in zip(rows, [*rows[1:], {}], strict=True):
         numbers = (
-            f"{row['ms']:.1f}", f"{row['pictures_per_s']:.1f}", f"{row['ratio']:.2f}",
+            f"{row['ms']:.1f}", f"{row['images_per_s']:.1f}", f"{row['ratio']:.2f}",
             f"{row['peak_memory_bytes'] / 2**20:.0f}", f"{row['flops'] / 1e9:.1f}",
             f"{row['flops_least'] / row['flops']:.0%}",
         )  # fmt: skip
@@ -309,19 +311,19 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="scenes,b32", help=f"some of {','.join(MODELS)}")
+    parser.add_argument("--models", default="scenes,b32", help=f"a list of {','.join(MODELS)}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--dtype", default="fp32", help=f"some of {','.join(DTYPES)}")
-    parser.add_argument("--what", default="step,inference", help=f"some of {','.join(VARIANTS)}")
+    parser.add_argument("--dtype", default="fp32", help=f"a list of {','.join(DTYPES)}")
+    parser.add_argument("--what", default="step,inference", help=f"a list of {','.join(VARIANTS)}")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=5, help="rounds; the median counts")
-    parser.add_argument("--out", type=Path, help="JSON lines to append to")
+    parser.add_argument("--steps", type=int, default=5, help="rounds, of which the median is reported")
+    parser.add_argument("--output", type=Path, help="JSONL file to append to")
     asked = parser.parse_args()
     for names, known in ((asked.models, MODELS), (asked.dtype, DTYPES), (asked.what, VARIANTS)):
         if unknown := [name for name in names.split(",") if name not in known]:
-            parser.error(f"{unknown[0]!r}: there are {', '.join(known)}")
+            parser.error(f"unknown {unknown[0]!r}: choose from {', '.join(known)}")
     if "fp16" in asked.dtype.split(",") and asked.device == "cpu":
-        parser.error("fp16 needs a GPU, as in rvpt: take bf16")
+        parser.error("fp16 needs a GPU, as in rvpt: use bf16")
     rows = []
     for model in asked.models.split(","):
         for dtype in asked.dtype.split(","):
@@ -331,8 +333,8 @@ def main() -> None:
                     f"{model} {dtype} {what}: " + ", ".join(f"{row['variant']} {row['ms']:.1f} ms" for row in new),
                     flush=True,
                 )
-                if asked.out:
-                    append_rows(asked.out, new)
+                if asked.output:
+                    append_rows(asked.output, new)
                 rows += new
     Console(width=100).print(table(rows))
 
