@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers import contents
-from rvpt.artifacts import MANIFEST, find_manifest, read_manifest, refuse_existing, staging, write_manifest
+from rvpt.artifacts import CARD, MANIFEST, find_manifest, read_manifest, refuse_existing, staging, write_manifest
 from rvpt.errors import MachineError, RvptError
 from rvpt.files import read_json, write_json
 from rvpt.tensors import write_tensors
@@ -219,3 +219,11 @@ def test_a_folder_of_somebody_else_has_no_manifest_of_ours(tmp_path, text):
     if text:
         (tmp_path / MANIFEST).write_text(text)
     assert find_manifest(tmp_path) is None
+
+
+def test_a_model_card_may_be_edited_and_is_replaced_with_its_artifact(tmp_path):
+    make(tmp_path / "out", "old")
+    (tmp_path / "out" / CARD).write_text("# mine")
+    assert read_manifest(tmp_path / "out")["parts"].keys() == {"file"}
+    make(tmp_path / "out", overwrite=True)
+    assert names(tmp_path) == ["out", "out/file", "out/manifest.json"]

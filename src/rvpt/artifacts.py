@@ -69,7 +69,7 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
 
 
 def write_manifest(folder: Path, kind: str, **facts: Any) -> None:
-    """Write an artifact's manifest: its kind, facts, versions, and the sha256 of every file in it but its model card."""
+    """Write an artifact's manifest: its kind, facts, versions, and the sha256 of every file but its model card."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p not in (folder / MANIFEST, folder / CARD))
     parts = {p.relative_to(folder).as_posix(): sha256_file(p) for p in files}
     versions = {"rvpt": __version__, "torch": version("torch")}
