@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's client when it is imported
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"

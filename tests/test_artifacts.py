@@ -59,7 +59,7 @@ def test_the_old_folder_stays_when_it_cannot_be_swapped(tmp_path, monkeypatch):
         rename(source, target)
 
     monkeypatch.setattr("os.rename", failing)
-    with pytest.raises(MachineError, match="could not write .*out: broken"):
+    with pytest.raises(MachineError, match=r"could not write .*out: broken"):
         make(tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "file").read_text() == "old"
     assert names(tmp_path) == ["out", "out/file", "out/manifest.json"]

@@ -84,7 +84,7 @@ def test_a_place_where_no_file_can_be_written_is_refused(tmp_path):
     with pytest.raises(RvptError, match="is a folder: give a file"):
         refuse_unwritable_file(tmp_path)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(RvptError, match="rows.jsonl cannot be created: .*file is not a writable folder"):
+    with pytest.raises(RvptError, match=r"rows.jsonl cannot be created: .*file is not a writable folder"):
         refuse_unwritable_file(tmp_path / "file" / "rows.jsonl")
     refuse_unwritable_file(tmp_path / "new" / "rows.jsonl")
 

@@ -42,7 +42,7 @@ def test_an_entry_is_imported_once_when_it_is_used(lazy):
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known(lazy):
-    with pytest.raises(RvptError, match="^unknown thing 'never': choose from there, later$"):
+    with pytest.raises(RvptError, match=r"^unknown thing 'never': choose from there, later$"):
         lazy.find("never")
     with pytest.raises(KeyError):
         lazy["never"]

@@ -77,7 +77,7 @@ def test_a_spec_cannot_be_changed():
 
 @pytest.mark.parametrize("template", ["a photo", "", "{{}}", "{} {x}", "{} {}", "{} }", "{", "{0}{}", "{.x}{}"])
 def test_a_template_without_one_place_for_the_class_is_refused(template):
-    with pytest.raises(RvptError, match="needs {} where the class name goes") as caught:
+    with pytest.raises(RvptError, match=r"needs {} where the class name goes") as caught:
         Inner(template=template)
     assert repr(template) in str(caught.value)
 

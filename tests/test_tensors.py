@@ -49,7 +49,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr("rvpt.tensors.save_file", save_file)
-    with pytest.raises(MachineError, match="(?i)no space left"), staging(tmp_path / "out") as stage:
+    with pytest.raises(MachineError, match=r"(?i)no space left"), staging(tmp_path / "out") as stage:
         write_tensors(stage / "t.safetensors", {"a": torch.zeros(2)})
     assert contents(tmp_path) == {}
 

@@ -1,4 +1,4 @@
-"""The rendered world: reproducible, and labels, captions and images tell the same."""
+"""The synthetic dataset: reproducible, and labels, captions and images agree."""
 
 import re
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rvpt.scenes import (
+from rvpt.data.scenes import (
     ATTRIBUTES,
     CAPTIONS,
     COLORS,
@@ -25,7 +25,7 @@ from rvpt.scenes import (
 )
 
 WORLD = Scenes.draw(60, seed=5)
-PICTURES = WORLD.render(np.arange(60))
+IMAGES = WORLD.render(np.arange(60))
 MANY = Scenes.draw(6000, seed=1)
 
 
@@ -39,8 +39,6 @@ FIGURE = re.compile(
 )
 GROUND = re.compile(rf"\b(?:(?P<texture>{either(ATTRIBUTES['texture'])}) )?(?:(?P<background>{COLOR}) )?background\b")
 PLACE = re.compile(rf"(?P<place>{either(PLACES)})\b")
-
-
 SPOT = re.compile(rf" and a (?P<spot>(?:{COLOR}) square (?:{either(PLACES)}))\.$")
 LOOK = re.compile(r"^a (?P<look>noisy|clear|faded|vivid) photo")
 
@@ -56,6 +54,16 @@ def unworn(scenes):
     return replace(scenes, wear=np.zeros_like(scenes.wear))
 
 
+def coverage(scenes, indices):
+    """How much of each pixel the figures cover, float (B, 48, 48): white figures on plain black, rendered."""
+    looks = {"color": "white", "background": "black", "texture": "plain"}
+    same = {name: np.full(len(scenes), ATTRIBUTES[name].index(word)) for name, word in looks.items()}
+    jitter = np.where(np.arange(scenes.jitter.shape[1]) < 6, scenes.jitter, 20)  # 20: the colors as they are
+    plain = replace(unworn(scenes), attributes={**scenes.attributes, **same}, jitter=jitter)
+    black, white = COLORS["black"][0], COLORS["white"][0]
+    return (plain.render(indices)[:, 0].astype(float) - black) / (white - black)
+
+
 def words_of(scenes, index):
     return {name: ATTRIBUTES[name][values[index]] for name, values in scenes.attributes.items()}
 
@@ -67,7 +75,7 @@ def one_scene(seed, **attributes):
     return replace(drawn, attributes={**drawn.attributes, **changed})
 
 
-def image(**attributes):
+def plain_image(**attributes):
     plain = {"color": "white", "background": "black", "texture": "plain", "size": "medium", "place": PLACES[4]}
     return one_scene(3, **{**plain, **attributes}).render(np.array([0]))[0].astype(int)
 
@@ -82,27 +90,27 @@ def figure_pixels(pixels):
 
 def test_the_same_seed_gives_the_same_scenes():
     again = Scenes.draw(60, seed=5)
-    assert (again.render(np.arange(60)) == PICTURES).all()
+    assert (again.render(np.arange(60)) == IMAGES).all()
     assert [again.captions(i) for i in range(60)] == [WORLD.captions(i) for i in range(60)]
     assert all((again.attributes[name] == values).all() for name, values in WORLD.attributes.items())
 
 
 def test_another_seed_gives_other_scenes():
     other = Scenes.draw(60, seed=6)
-    same = (other.render(np.arange(60)) == PICTURES).all(axis=(1, 2, 3))
+    same = (other.render(np.arange(60)) == IMAGES).all(axis=(1, 2, 3))
     assert not same.any()
     assert [other.captions(i) for i in range(60)] != [WORLD.captions(i) for i in range(60)]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 59), min_size=1, max_size=12))
-def test_a_image_is_the_same_in_any_order_and_batch(indices):
-    assert (WORLD.render(np.array(indices)) == PICTURES[indices]).all()
+def test_an_image_is_the_same_in_any_order_and_batch(indices):
+    assert (WORLD.render(np.array(indices)) == IMAGES[indices]).all()
 
 
 def test_shapes_and_dtypes():
-    assert PICTURES.shape == (60, 3, SIZE, SIZE)
-    assert PICTURES.dtype == np.uint8
+    assert IMAGES.shape == (60, 3, SIZE, SIZE)
+    assert IMAGES.dtype == np.uint8
     assert WORLD.render(np.array([], dtype=np.int64)).shape == (0, 3, SIZE, SIZE)
     assert len(WORLD) == 60
     assert WORLD.attributes.keys() == ATTRIBUTES.keys()
@@ -133,7 +141,7 @@ def test_wear_fades_adds_grain_and_spots_and_spares_the_figure():
     assert difference.max() <= (1 - LEAST_CONTRAST) * 128 + 5 * MOST_GRAIN
     spots = np.where(np.arange(MANY.wear.shape[1]) < 4, 0, MANY.wear).astype(np.float32)
     changed = (replace(MANY, wear=spots).render(np.arange(300)) != clean).any(axis=1)
-    figure, _ = MANY._masks(np.arange(300))
+    figure = coverage(MANY, np.arange(300))
     assert changed.any(axis=(1, 2)).mean() == pytest.approx(1 - 0.5**SPOTS, abs=0.1)
     assert not changed[figure == 1].any()
     assert changed.sum(axis=(1, 2)).max() <= SPOTS * SPOT_SIDES[1] ** 2
@@ -159,7 +167,7 @@ def test_captions_name_their_own_scene_and_each_attribute_now_and_then():
 
 def test_a_spot_that_a_caption_names_is_there():
     spots = np.where(np.arange(MANY.wear.shape[1]) < 4, 0, MANY.wear).astype(np.float32)
-    pixels, (figure, _) = replace(MANY, wear=spots).render(np.arange(400)), MANY._masks(np.arange(400))
+    pixels, figure = replace(MANY, wear=spots).render(np.arange(400)), coverage(MANY, np.arange(400))
     told = [(i, spot["spot"]) for i in range(400) for text in MANY.captions(i) if (spot := SPOT.search(text))]
     assert len(told) > 200
     for index, text in told:
@@ -190,14 +198,14 @@ def test_an_attribute_may_be_named_without_another(name, other):
 def test_every_value_of_an_attribute_looks_different(name):
     taken = {"background": "white", "color": "black"}.get(name)
     values = [value for value in ATTRIBUTES[name] if value != taken]
-    images = [image(**{name: value}).tobytes() for value in values]
+    images = [plain_image(**{name: value}).tobytes() for value in values]
     assert len(set(images)) == len(values)
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("size", SIZES)
-def test_the_figure_lies_whole_in_its_place(place, size):
-    mask, *_ = figure_pixels(image(place=place, size=size, shape="heart"))
+def test_the_whole_figure_is_in_its_place(place, size):
+    mask, *_ = figure_pixels(plain_image(place=place, size=size, shape="heart"))
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     assert 0 < rows[0] <= rows[-1] < SIZE - 1
     assert 0 < columns[0] <= columns[-1] < SIZE - 1
@@ -208,13 +216,13 @@ def test_the_figure_lies_whole_in_its_place(place, size):
 
 
 def test_larger_figures_cover_more():
-    covered = [figure_pixels(image(size=size))[0].sum() for size in ("small", "medium", "large")]
+    covered = [figure_pixels(plain_image(size=size))[0].sum() for size in ("small", "medium", "large")]
     assert covered[0] < covered[1] < covered[2]
 
 
 @pytest.mark.parametrize("color", COLORS)
 def test_colors_are_those_named(color):
     other = "white" if color == "black" else "black"
-    _, ground, front = figure_pixels(image(color=color, background=other, shape="heart"))
+    _, ground, front = figure_pixels(plain_image(color=color, background=other, shape="heart"))
     assert np.abs(front - COLORS[color]).max() <= 21
     assert np.abs(ground - COLORS[other]).max() <= 21

@@ -186,7 +186,7 @@ class Dataset:
             if len(members) < shots:
                 raise RvptError(
                     f"{self.name}: class {self.classes[index]!r} has {len(members)} images, {shots} shots asked: "
-                    f"give --shots {len(members)} or fewer"
+                    f"pass shots={len(members)} or fewer"
                 )
             picked.append(members[torch.randperm(len(members), generator=generator)[:shots]])
         if not picked:

@@ -91,10 +91,10 @@ def wrap_images(images: Sequence[Any], labels: Sequence[int] | None, classes: Se
     """
     if labels is not None and len(labels) != len(images):
         raise RvptError(f"{len(images)} images and {len(labels)} labels: give one label per image")
-    if wrong := [label for label in labels or () if not 0 <= label < len(classes)]:
-        raise RvptError(f"label {wrong[0]} has no class: there are {len(classes)} classes, counted from 0")
+    indices = None if labels is None else torch.tensor([int(label) for label in labels], dtype=torch.int64)
+    if indices is not None and (wrong := indices[(indices < 0) | (indices >= len(classes))]).numel():
+        raise RvptError(f"label {int(wrong[0])} has no class: there are {len(classes)} classes, counted from 0")
     reader = _parallel(lambda row, size: to_array(to_image(images[row]), size), lambda row: "in memory", "images")
-    indices = None if labels is None else torch.tensor(list(labels), dtype=torch.int64)
     return Source("images", reader, torch.arange(len(images)), indices, tuple(classes))
 
 

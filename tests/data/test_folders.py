@@ -1,0 +1,187 @@
+"""Folders of images: which folders are splits and which are classes follows from where the images are."""
+
+import pytest
+import torch
+from PIL import Image
+
+from helpers import image_folder, random_image
+from rvpt import Dataset, load_data
+from rvpt.data.folders import sort_names
+from rvpt.errors import RvptError
+
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path / "set").mkdir()
+    return tmp_path / "set"
+
+
+def place_images(folder, *places):
+    for place in places:
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / place)
+
+
+def test_subfolders_are_classes(here):
+    data = Dataset.from_folder(image_folder(here, "train"), "train")
+    assert (data.name, data.classes, data.labeled().tolist()) == ("set", ("cat", "dog"), [0, 0, 1, 1])
+    colors = torch.tensor([[1.0, 0, 0]] * 2 + [[0, 0, 1.0]] * 2)
+    assert torch.equal(data.pixels(torch.arange(4), 8)[:, :, 0, 0], colors)
+
+
+def test_a_split_must_be_chosen_where_there_are_several(here):
+    image_folder(image_folder(here, "train"), "test", n=3)
+    with pytest.raises(RvptError, match=r"set has several splits \(test, train\): pass one, as in split=test$"):
+        Dataset.from_folder(here)
+    assert [len(Dataset.from_folder(here, split)) for split in ("train", "test")] == [4, 6]
+
+
+def test_the_only_split_need_not_be_chosen(here, tmp_path):
+    assert len(Dataset.from_folder(image_folder(here, "test"))) == 4
+    assert len(Dataset.from_folder(here / "test")) == 4  # class folders alone
+
+
+def test_a_home_folder_is_found(here, tmp_path, monkeypatch):
+    image_folder(here)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(Dataset.from_folder("~/set")) == len(load_data("~/set")) == 4
+
+
+@pytest.mark.parametrize("word", ["train", "bullet train", "test tube", "Val"])
+def test_a_class_may_be_called_like_a_split(here, word):
+    places = [f"{name}/{word} {i}.png" for name in (word, "bus") for i in range(3)]
+    place_images(here, *(f"{split}/{place}" for split in ("train", "test") for place in places))
+    for split in ("train", "test"):
+        data = load_data(str(here), split)
+        assert data.classes == tuple(sorted(("bus", word)))
+        assert data.labeled().bincount().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("classes", [("beaker", "flask", "test tube"), ("dev", "prod"), ("bus", "train")])
+def test_class_folders_alone_are_training_images(here, classes):
+    place_images(here, *(f"{name}/{file}.png" for name in classes for file in ("0", "test rig")))
+    for split in ("train", None):
+        data = load_data(str(here), split)
+        assert (data.classes, data.labeled().bincount().tolist()) == (classes, [2] * len(classes))
+    with pytest.raises(RvptError, match=r"no split 'test', only train: pass split=train, or create .*set/test"):
+        load_data(str(here), "test")
+
+
+def test_a_split_is_found_by_any_of_its_names_and_all_splits_share_their_classes(here):
+    place_images(here, "Train/cat/0.png", "Train/owl/0.png", "val/owl/0.png", "val/owl/._0.png", ".x/y/0.png")
+    (here / "val" / "cat").mkdir()
+    for split in ("val", "validation", "VALID"):
+        data = load_data(str(here), split)
+        assert (data.classes, data.labeled().tolist()) == (("cat", "owl"), [1])
+    place_images(here, "dev/owl/0.png")
+    assert len(load_data(str(here), "dev")) == len(load_data(str(here), "train")) - 1
+    with pytest.raises(RvptError, match="split 'validation' may be dev or val: pass one, as in split=dev"):
+        load_data(str(here), "validation")
+
+
+def test_an_unknown_split_is_refused_with_those_that_are_there(here):
+    image_folder(here, "train")
+    with pytest.raises(RvptError, match=r"set has no split 'validation': choose from train"):
+        load_data(str(here), "validation")
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (["train/0.png", "test/0.png"], "test/ is a split and holds images without class folders: move them to test/C"),
+        (["cat/test/0.png", "dog/train/0.png"], "class folders hold splits, as cat/test: move it to test/cat"),
+        (["test/cat/0.png", "test/birds/owl/0.png"], "birds/owl is deeper than a class folder: move it to"),
+        (["test/cat/0.png", "test/0.png"], "0.png is beside class folders: move it into one"),
+        (["cat/0.png", "birds/owl/0.png"], "birds/owl holds images, and birds is not the name of a split"),
+        (["data/cat/0.png", "data/dog/0.png"], "rename data, give .*/data, or move"),
+        (["test/steam/0.png", "bus/0.png"], r"test/ may be a split or a class: bus/ beside it is not a split, and"),
+        (["test/train/0.png", "test/test/0.png"], "test, train are splits, not classes: give .*/test"),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes_are_refused(here, places, words):
+    place_images(here, *places)
+    with pytest.raises(RvptError, match=words) as refusal:
+        load_data(str(here), "test")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["{}", "class_{}"])
+def test_numbered_classes_are_in_the_order_of_their_numbers(here, tmp_path, name):
+    place_images(here, *(f"test/{name.format(number)}/0.png" for number in range(12)))
+    (tmp_path / "names.txt").write_text("\n".join(f"name {number}" for number in range(12)))
+    data, named = load_data(str(here)), load_data(f"{here}@{tmp_path / 'names.txt'}")
+    assert data.classes == tuple(name.format(number) for number in range(12))
+    for label, path in enumerate(sorted(map(str, range(12)))):  # rows are in the order of paths
+        assert named.classes[named.labeled()[label]] == f"name {path}"
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        ({"10", "2", "1"}, "1 2 10"),
+        ({"n10", "n2"}, "n2 n10"),
+        ({"10", "2", "cat"}, "10 2 cat"),
+        ({"a10", "b2"}, "a10 b2"),
+        ({"a1b10", "a1b2"}, "a1b10 a1b2"),
+        (set(), ""),
+    ],
+)
+def test_only_names_that_differ_in_one_number_are_sorted_by_it(names, order):
+    assert sort_names(names) == tuple(order.split())
+
+
+def test_images_are_in_the_order_that_datasets_has_and_none_is_opened_before_it_is_read(here, monkeypatch):
+    import datasets
+
+    place_images(here, *(f"train/{name}/{i}.png" for name in ("a b", "a", "a-b") for i in (10, 9, 1)))
+    theirs = datasets.load_dataset("imagefolder", data_dir=str(here), split="train")
+    monkeypatch.setattr("PIL.Image.open", lambda *_: pytest.fail("opened"))
+    data = load_data(str(here), "train")
+    assert (data.classes, data.labeled().tolist()) == (tuple(theirs.features["label"].names), theirs["label"][:])
+
+
+def test_images_that_a_table_describes_are_left_to_datasets(here):
+    place_images(here, "train/0.png", "train/1.png")
+    (here / "train" / "metadata.csv").write_text("file_name,text\n0.png,a cat\n1.png,a dog\n")
+    data = load_data(str(here), "train")
+    assert [data.captions(0), data.captions(1)] == [["a cat"], ["a dog"]]
+
+
+def test_images_in_no_class_folder_have_no_labels(here):
+    place_images(here, "0.png", "1.png")
+    data = load_data(str(here), "train")
+    assert len(data) == 2
+    with pytest.raises(RvptError, match="set has no class labels"):
+        data.labeled()
+
+
+def damaged(path):
+    random_image(64, 64).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+@pytest.mark.parametrize(
+    "damage", [damaged, lambda path: path.write_text("no image"), lambda path: path.write_bytes(b"")]
+)
+def test_an_image_that_cannot_be_read_is_named(here, damage):
+    image_folder(here, "train")
+    damage(here / "train" / "cat" / "1.png")
+    data = load_data(str(here), "train")
+    assert data.pixels(torch.tensor([0, 2]), 8).shape == (2, 3, 8, 8)
+    with pytest.raises(
+        RvptError, match=r"set: image 1 \(.*cat/1\.png\) cannot be read .*: fix or remove it"
+    ) as refusal:
+        data.pixels(torch.arange(4), 8)
+    assert "\n" not in str(refusal.value)
+
+
+def test_images_of_every_kind_are_read(here):
+    folder = image_folder(here, "train") / "train" / "cat"
+    Image.new("RGB", (1, 1)).save(folder / "one.png")
+    Image.new("CMYK", (20, 9)).save(folder / "cmyk.JPG", "JPEG")
+    Image.new("RGBA", (9, 20)).save(folder / "see_through.webp")
+    Image.new("P", (9, 9)).save(folder / "palette.gif")
+    Image.new("I;16", (20, 20)).save(folder / "deep.tiff")
+    data = load_data(str(here), "train")
+    assert data.labeled().bincount().tolist() == [7, 2]
+    assert data.pixels(torch.arange(9), 8).shape == (9, 3, 8, 8)

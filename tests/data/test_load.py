@@ -1,0 +1,114 @@
+"""Data sets by name: scenes, folders, configurations and files of class names."""
+
+import pytest
+import torch
+
+from helpers import image_folder, random_image
+from rvpt import load_data
+from rvpt.data.load import load_captioned, load_labeled, load_mixed
+from rvpt.data.names import configured, find_folder, unnamed
+from rvpt.errors import RvptError
+
+
+def all_pixels(data):
+    return data.pixels(torch.arange(len(data)), 48)
+
+
+def test_scenes_come_in_splits_of_any_length():
+    data = load_data("scenes:6", "test")
+    assert len(data) == 6
+    assert torch.equal(all_pixels(data), all_pixels(load_data("scenes:6", "test")))
+    assert not torch.equal(all_pixels(data), all_pixels(load_data("scenes:6", "train")))
+    shapes = [data.classes[label] for label in data.labeled().tolist()]
+    assert all(shape in text for index, shape in enumerate(shapes) for text in data.captions(index))
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "words"),
+    [
+        ("scenes", None, "scenes has several splits: choose from pretrain, train, test"),
+        ("scenes:5", None, "scenes has several splits: choose from pretrain, train, test"),
+        ("scenes", "validation", "scenes has no split 'validation': choose from pretrain, train, test"),
+        ("scenes:many", "test", "scenes:many: a number of images goes after the colon, as in scenes:5000"),
+        ("scenes:0", "test", "a number of images goes after the colon"),
+        ("scenes:²", "test", "a number of images goes after the colon"),
+    ],
+)
+def test_scenes_that_do_not_exist_are_refused(source, split, words):
+    with pytest.raises(RvptError, match=words):
+        load_data(source, split)
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "./nowhere", "a/b/c"])
+def test_a_missing_folder_is_refused(source):
+    with pytest.raises(RvptError, match=f"{source} is not a folder: give a data set's folder, a hub id, or 'scenes'"):
+        load_data(source)
+
+
+def test_a_file_and_an_empty_folder_are_refused(tmp_path):
+    (tmp_path / "set").mkdir()
+    with pytest.raises(RvptError, match=r"set is empty: it needs Parquet files, or one subfolder of images per class"):
+        load_data(str(tmp_path / "set"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RvptError, match="file is not a folder"):
+        load_data(str(tmp_path / "file"))
+
+
+def test_classes_get_their_names_from_a_file(tmp_path):
+    names = [f"shape {index}" for index in range(24)]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n\n")
+    named = load_data(f"scenes:5@{tmp_path / 'names.txt'}", "test")
+    assert (named.classes, named.name) == (tuple(names), "scenes:5")
+    assert torch.equal(named.labeled(), load_data("scenes:5", "test").labeled())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("one\ntwo\n", "has 2 names, scenes:5 24 classes: give one name per line"),
+        ("crane\n" * 24, "two classes are called 'crane': give each its own name"),
+        (None, "cannot be read .*: give a text file with one class name per line"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(tmp_path, text, words):
+    if text:
+        (tmp_path / "names.txt").write_text(text)
+    with pytest.raises(RvptError, match=words):
+        load_data(f"scenes:5@{tmp_path / 'names.txt'}", "test")
+
+
+def test_names_after_a_byte_order_mark_and_in_a_folder_with_an_at(tmp_path):
+    at = image_folder(tmp_path / "a@b", "train")
+    (tmp_path / "names.txt").write_bytes("\ufeffred\nblue\n".encode())
+    assert load_data(str(at), "train").classes == ("cat", "dog")
+    assert load_data(f"{at}@{tmp_path / 'names.txt'}", "train").classes == ("red", "blue")
+
+
+def test_the_parts_of_a_name(tmp_path, monkeypatch):
+    (tmp_path / "a:b@c").mkdir()
+    (tmp_path / "a:b@c" / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert unnamed("owner/pets:small@names.txt") == "owner/pets:small"
+    assert configured("owner/pets:small") == ("owner/pets", "small")
+    assert unnamed("a:b@c") == "a:b@c"
+    assert configured("a:b@c") == ("a:b@c", None)
+    assert find_folder("owner/pets:small@names.txt") is None
+    assert find_folder("a:b@c@names.txt").resolve() == tmp_path / "a:b@c"
+
+
+def test_captions_are_made_of_labels_where_there_are_none(tmp_path):
+    data = load_captioned(str(image_folder(tmp_path / "set")), None, templates=["one {}."])
+    assert data.captions(0) == ["one cat."]
+    assert load_captioned("scenes:3", "train").captions(1) == load_data("scenes:3", "train").captions(1)
+    mixed = load_mixed([str(tmp_path / "set"), "scenes:3"], "test")
+    assert (mixed.name, len(mixed)) == ("set+scenes:3", 7)
+
+
+def test_data_with_neither_captions_nor_labels_are_refused(tmp_path):
+    random_image(8, 8).save(tmp_path / "0.png")
+    with pytest.raises(
+        RvptError, match="has neither captions nor class labels: name the column as caption_column=NAME"
+    ):
+        load_captioned(str(tmp_path), None)
+    with pytest.raises(RvptError, match="has no class labels"):
+        load_labeled(str(tmp_path), None)
