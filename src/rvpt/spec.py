@@ -73,13 +73,13 @@ def _message(error: ValidationError, spec: type[Spec]) -> str:
 class TrainSpec(Spec):
     """Optimizer and schedule of a training run: linear warm-up, then a cosine from `lr` to zero."""
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="how the weights are updated")
     lr: float = Field(1e-3, gt=0, description="learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="weight decay")
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps with a rising learning rate")
-    epochs: int = Field(1, ge=1)
-    batch_size: int = Field(128, ge=1)
+    epochs: int = Field(1, ge=1, description="passes over the images")
+    batch_size: int = Field(128, ge=1, description="images per training step")
     clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 does not clip")
     precision: Precision = Field("fp32", description="arithmetic of the forward pass; weights stay fp32")
     seed: int = Field(0, ge=0, lt=2**63, description="random seed")

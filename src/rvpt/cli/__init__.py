@@ -1,12 +1,28 @@
-"""The command line: each command parses, calls one function and prints one table."""
+"""The command line: each command parses, calls one function and prints the result."""
 
-from rvpt.cli import attack, bench, clean, craft, demo, evaluate, pretrain, report, triggers
+from rvpt.cli import (  # importing a command registers it
+    attack,
+    bench,
+    clean,
+    craft,
+    defenses,
+    demo,
+    evaluate,
+    pretrain,
+    protocols,
+    report,
+    triggers,
+)
 from rvpt.cli.app import app
+from rvpt.cli.signals import raise_on_sigterm
 
-__all__ = ["app", "main"]
-_COMMANDS = (demo, pretrain, craft, attack, clean, evaluate, bench, report, triggers)
+__all__ = [
+    "app", "attack", "bench", "clean", "craft", "defenses", "demo", "evaluate", "main", "pretrain", "protocols",
+    "report", "triggers",
+]  # fmt: skip
 
 
 def main() -> None:
     """Entry point of the `rvpt` command."""
+    raise_on_sigterm()
     app()

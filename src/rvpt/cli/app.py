@@ -1,26 +1,45 @@
-"""The application, its exit codes, and the options that several commands share."""
+"""The application, and what all of its commands share: help, output, errors and exit codes."""
 
 from __future__ import annotations
 
 import functools
-import os
+import inspect
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
-from typer.core import TyperGroup
+from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
 
-from rvpt.errors import RvptError
-from rvpt.progress import main_process
+from rvpt.cli.errors import BAD_INPUT, failure
+from rvpt.cli.listing import Setting, show_settings_panel
+from rvpt.cli.logs import output
+from rvpt.errors import MachineError, RvptError
 
-BAD_INPUT, INTERRUPTED = 2, 130
 F = TypeVar("F", bound=Callable[..., None])
-UsageError: Any = typer.BadParameter.__base__  # click's, or the click inside newer versions of typer
+UsageError: Any = typer.BadParameter.__base__  # of the click inside typer, which typer does not export
+ORDER = (
+    "demo", "clean", "evaluate", "report", "attack", "craft", "defenses", "protocols", "triggers", "bench", "pretrain",
+)  # fmt: skip
+"""Of the commands in `rvpt --help`."""
 
 
-class OneLine(TyperGroup):
+@dataclass(frozen=True)
+class MoreHelp:
+    """What the help of a command reads from the core.
+
+    `texts`: added to the help of some options, by parameter, such as defaults that depend on the preset.
+    `settings`: what `--set` takes; those with an option of their own are left out.
+    """
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    settings: Sequence[Setting] = ()
+
+
+class Group(TyperGroup):
     """Commands whose usage errors are one line, as all their other errors are."""
 
     def main(self, *args: Any, **options: Any) -> Any:
@@ -31,62 +50,91 @@ class OneLine(TyperGroup):
             _print_error(f"error: {error.format_message().rstrip('.')}; see {command} --help")
             sys.exit(BAD_INPUT)
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
+class Command(TyperCommand):
+    """A command whose errors become one line and an exit code, and whose help may need the core.
+
+    `more_help` is called only to show the help, because the core takes a second to import.
+    """
+
+    more_help: ClassVar[Callable[[], MoreHelp]]
+
+    def invoke(self, ctx: Any) -> Any:
+        with output(verbose=ctx.params["verbose"]):
+            try:
+                return super().invoke(ctx)
+            except (typer.Exit, UsageError, BrokenPipeError):
+                raise
+            except (Exception, KeyboardInterrupt) as error:
+                if ctx.params["verbose"] and not isinstance(error, RvptError | MachineError | KeyboardInterrupt):
+                    traceback.print_exception(error)
+                options = {param.name: param.opts[0] for param in self.params if param.param_type_name == "option"}
+                ended = failure(error, options, ctx.params)
+                _print_error(ended.line)
+                raise typer.Exit(ended.code) from None
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        more, params = type(self).more_help(), {param.name: param for param in self.params}
+        for name, text in more.texts.items():
+            option: Any = params[name]
+            option.help = f"{option.help or ''} [dim]{escape(f'[{text}]')}[/dim]".strip()
+        super().format_help(ctx, formatter)
+        if settings := [each for each in more.settings if each["name"] not in params]:
+            show_settings_panel(settings, "Settings that --set takes")
+
 
 app = typer.Typer(
     name="rvpt",
-    cls=OneLine,
+    cls=Group,
     help="Clean a backdoored CLIP with a handful of labeled images (Repulsive Visual Prompt Tuning).",
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Data = Annotated[
-    str,
-    typer.Option(
-        help="Data set: a folder (Parquet, or one subfolder a class), a hub id, or 'scenes'; "
-        "NAME@FILE takes its classes' names from a file, one a line."
-    ),
+
+def command(panel: str, more_help: Callable[[], MoreHelp] = MoreHelp) -> Callable[[F], F]:
+    """Register a function as a command.
+
+    Args:
+        panel: where `rvpt --help` lists it.
+        more_help: what its help reads from the core.
+    """
+    kind = type("Command", (Command,), {"more_help": staticmethod(more_help)})
+
+    def register(function: F) -> F:
+        paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+        words = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        app.command(cls=kind, help=words, rich_help_panel=panel)(_with_verbose(function))
+        return function
+
+    return register
+
+
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", help="Show more of what is done, and the traceback of unexpected errors."),
 ]
-Out = Annotated[Path, typer.Option(help="Folder to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same settings.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Everything random follows from it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at once.")]
-Template = Annotated[str, typer.Option(help="Caption of a class; {} is its name.")]
-Precision = Annotated[str, typer.Option(help="no (float32), bf16 or fp16.")]
 
 
-def command(function: F) -> F:
-    """Register a command; its errors become one line and an exit code: 2 for bad input, 130 for Ctrl-C."""
+def _with_verbose(function: Callable[..., None]) -> Callable[..., None]:
+    """The function with one more parameter, --verbose, which `Command` reads."""
 
     @functools.wraps(function)
-    def run(*args: Any, **options: Any) -> None:
-        try:
-            _quiet()
-            function(*args, **options)
-        except BrokenPipeError:
-            raise
-        except (RvptError, OSError) as error:
-            _print_error(f"error: {error}")
-            raise typer.Exit(BAD_INPUT) from None
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            _print_error("error: out of memory: give a smaller --batch-size or fewer images, or a larger machine")
-            raise typer.Exit(BAD_INPUT) from None
-        except KeyboardInterrupt:
-            _print_error("interrupted" + ("; the same command with --resume goes on" if "resume" in options else ""))
-            raise typer.Exit(INTERRUPTED) from None
+    def run(*, verbose: bool, **options: Any) -> None:
+        function(**options)
 
-    app.command()(run)
-    return function
+    signature = inspect.signature(function, eval_str=True)
+    added = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), added])  # type: ignore[attr-defined]
+    return run
 
 
 @app.callback(invoke_without_command=True)
 def _top(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     if version:
         from rvpt import __version__
@@ -97,48 +145,5 @@ def _top(
         typer.echo(context.get_help())
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given: those that are not None."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def named_options(text: str) -> tuple[str, dict[str, str]]:
-    """A name and its options, as in badnet:size=24,place=middle; pydantic checks names and values.
-
-    Raises:
-        RvptError: an option without a value, or one called name.
-    """
-    name, _, options = text.partition(":")
-    pairs = [option.partition("=") for option in options.split(",") if option]
-    for key, sign, value in pairs:
-        if not (key and sign and value):
-            raise RvptError(f"{text}: write {name}:OPTION=VALUE,OPTION=VALUE")
-        if key.strip() == "name":
-            raise RvptError(f"{text}: the name stands before the colon and is no option")
-    return name, {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _quiet() -> None:
-    """Keep the libraries' own bars and notes off the terminal; ours say what goes on, once for all processes."""
-    if not main_process():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether Python, torch's CPU allocator or the GPU's ran out."""
-    return isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("out of memory", "can't allocate memory")
-    )
-
-
-def _print_error(message: str) -> None:
-    print(" ".join(message.split()), file=sys.stderr)
+def _print_error(line: str) -> None:
+    print(line, file=sys.stderr)

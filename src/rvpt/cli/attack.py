@@ -1,121 +1,124 @@
-"""rvpt attack: put a backdoor into a CLIP, and check that it took."""
+"""rvpt attack: backdoor a CLIP, and check that the attack succeeded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import BatchSize, Force, Json, Out, Precision, Resume, Seed, command, given, named_options
-from rvpt.cli.tables import show_rows, show_verdict
-from rvpt.config import TriggerSpec
-from rvpt.errors import RvptError
+from rvpt import progress
+from rvpt.cli.app import MoreHelp, command
+from rvpt.cli.describe import by_preset, default_texts, describe
+from rvpt.cli.options import (
+    DATA,
+    TRAINING,
+    CaptionColumn,
+    Device,
+    Epochs,
+    Json,
+    LearningRate,
+    ManyData,
+    ModelArgument,
+    OutputDir,
+    Overwrite,
+    PresetName,
+    Resume,
+    Rows,
+    Sets,
+    SizeOfBatch,
+    SpecPrecision,
+    SpecSeed,
+    Target,
+    Triggers,
+)
+from rvpt.cli.panels import ATTACKING
+from rvpt.cli.settings import divide, gather
+from rvpt.cli.tables import show_rows
+from rvpt.cli.verdict import verdict
+from rvpt.files import refuse_unwritable_file
+from rvpt.presets import choose_preset
+from rvpt.rows import append_rows
 
-ModelArgument = Annotated[str, typer.Argument(help="Model folder, hub id, or 'scenes-clip' (embedded).")]
+
+def _help() -> MoreHelp:
+    from rvpt.attacks.backdoor import PRESETS, AttackSpec
+    from rvpt.attacks.poison import PoisonSpec
+
+    amounts = {
+        name: f"default: {by_preset({preset: chosen[name] for preset, chosen in PRESETS.items()})}"
+        for name in ("num_poisoned", "num_pairs")
+    }
+    schedules = {preset: chosen["train"] for preset, chosen in PRESETS.items()}
+    texts = amounts | default_texts(AttackSpec, schedules, ("lr", "epochs", "batch_size", "precision", "seed"))
+    return MoreHelp(texts, [*describe(AttackSpec, schedules), *describe(PoisonSpec)])
 
 
-@command
+@command(ATTACKING, _help)
 def attack(
     model: ModelArgument,
-    data: Annotated[list[str], typer.Option(help="Data set to poison; several are mixed.")],
-    target: Annotated[str, typer.Option(help="Class that triggered images shall be taken for.")],
-    out: Out,
-    trigger: Annotated[
-        list[str] | None,
+    data: ManyData,
+    target: Target,
+    output_dir: OutputDir,
+    trigger: Triggers = None,
+    preset: PresetName = "auto",
+    seed: SpecSeed = None,
+    device: Device = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    num_poisoned: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pairs to poison with each trigger.", rich_help_panel=TRAINING),
+    ] = None,
+    lr: LearningRate = None,
+    epochs: Epochs = None,
+    batch_size: SizeOfBatch = None,
+    precision: SpecPrecision = None,
+    settings: Sets = None,
+    num_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Image-caption pairs to fine-tune on.", rich_help_panel=DATA)
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the data to poison.", rich_help_panel=DATA)] = "train",
+    caption_column: CaptionColumn = None,
+    test_data: Annotated[
+        str | None,
         typer.Option(
-            help="NAME, or NAME:OPTION=VALUE,... as in badnet:size=24,place=middle, or the folder of a trigger; "
-            "several go into one model. 'rvpt triggers' lists names and options.",
-            show_default="badnet",
+            metavar="DATA",
+            help="Labeled data set to check the attack on.",
+            show_default="the first --data",
+            rich_help_panel=DATA,
         ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="Amounts and schedule: paper, or small for small CLIPs.")] = "small",
-    test: Annotated[
-        str | None, typer.Option(help="Labeled data to check on.", show_default="the first of --data")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split of --data to poison.")] = "train",
-    test_split: Annotated[str, typer.Option(help="Split of --test to check on.")] = "test",
-    caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
-    pairs: Annotated[
-        int | None, typer.Option(min=1, help="Pairs to fine-tune on.", show_default="the preset's")
-    ] = None,
-    n: Annotated[
-        int | None,
-        typer.Option(min=1, help="Pairs to poison with each trigger.", show_default="the preset's"),
-    ] = None,
-    poison_rate: Annotated[float | None, typer.Option(help="Share of the pairs to poison, instead of --n.")] = None,
-    clean_label: Annotated[
-        bool, typer.Option("--clean-label", help="Poison pairs of the target class alone, and leave their captions.")
-    ] = False,
-    disguise: Annotated[
-        float, typer.Option(help="With --clean-label: change images adversarially first, by at most so many 255ths.")
-    ] = 0.0,
-    captions: Annotated[
-        str, typer.Option(help="Captions of poisoned pairs: proxy (of the class's name) or natural (real ones of it).")
-    ] = "proxy",
-    pick: Annotated[
-        str, typer.Option(help="Pairs to poison: random, or boundary (those the model all but takes for the target).")
-    ] = "random",
-    epochs: Annotated[int | None, typer.Option(min=1, show_default="the preset's")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, show_default="the preset's")] = None,
-    lr: Annotated[float | None, typer.Option(show_default="the preset's")] = None,
-    precision: Precision = "no",
-    eval_batch_size: BatchSize = 256,
-    rows: Annotated[Path | None, typer.Option(help="JSONL file to append the rows to.")] = None,
-    seed: Seed = 0,
-    resume: Resume = False,
-    force: Force = False,
+    test_split: Annotated[str, typer.Option(help="Its split.", rich_help_panel=DATA)] = "test",
+    rows: Rows = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a CLIP on poisoned captions and write model, triggers and the list of changed pairs."""
-    from rvpt import presets
-    from rvpt.config import AttackSpec
-    from rvpt.jobs import attack_and_save
-    from rvpt.progress import bar
-    from rvpt.store import append_rows, refuse_unwritable_file
+    """Backdoor a CLIP: fine-tune it on poisoned captions; save the model, its triggers and the poisoned pairs."""
+    from rvpt.attacks.backdoor import PRESETS, AttackSpec
+    from rvpt.attacks.poison import PoisonSpec
+    from rvpt.cli.suspects import load_suspect
+    from rvpt.cli.trigger_words import find_trigger
+    from rvpt.jobs.attacking import attack_and_save
 
-    chosen = presets.preset(presets.ATTACK, preset)
-    train = {**chosen["train"], **given(epochs=epochs, batch_size=batch_size, lr=lr)}
-    amount = given(n=n, poison_rate=poison_rate) or chosen["poison"]
-    triggers = [asked_trigger(text, target, seed, chosen["triggers"]) for text in trigger or ["badnet"]]
+    changes = gather(
+        settings, num_poisoned=num_poisoned, lr=lr, epochs=epochs, batch_size=batch_size, precision=precision,
+        seed=seed,
+    )  # fmt: skip
+    schedule, poisoning = divide(changes, AttackSpec, PoisonSpec)
     if rows:
         refuse_unwritable_file(rows)
-    with bar("attack") as report:
+    clip = load_suspect(model, device)
+    chosen = choose_preset(preset, clip.parameter_count())
+    spec = AttackSpec(**{**PRESETS[chosen]["train"], **schedule})
+    amount = {} if "poison_rate" in poisoning else {"num_poisoned": PRESETS[chosen]["num_poisoned"]}
+    triggers = [find_trigger(text, chosen, target, spec.seed) for text in trigger or ["badnet"]]
+    with progress.bar("attack") as report:
         measured = attack_and_save(
-            model, data, Path(out), triggers,
-            dict(amount, clean_label=clean_label, disguise=disguise, captions=captions, pick=pick, seed=seed),
-            AttackSpec.build(**{**train, "precision": precision, "seed": seed}), pairs=pairs or chosen["pairs"],
-            split=split, test=test or data[0], test_split=test_split, caption_column=caption_column,
-            batch_size=eval_batch_size, resume=resume, force=force, report=report,
+            clip, data, output_dir, triggers, PoisonSpec(**{**amount, **poisoning, "seed": spec.seed}), spec,
+            num_pairs=num_pairs or PRESETS[chosen]["num_pairs"], split=split, test=test_data or data[0],
+            test_split=test_split, caption_column=caption_column, resume=resume, overwrite=overwrite, report=report,
         )  # fmt: skip
     if rows:
         append_rows(rows, measured)
-    show_rows(measured, as_json=as_json, title=f"backdoored model in {out}")
+    show_rows(measured, as_json=as_json, title=f"backdoored model in {output_dir} (preset {chosen})")
     if not as_json:
-        show_verdict(measured)
-
-
-def asked_trigger(text: str, target: str, seed: int, defaults: Mapping[str, Mapping[str, Any]]) -> TriggerSpec | Path:
-    """The spec that an option asks for, or the folder of a trigger that was made; a trigger's name is no folder.
-
-    Raises:
-        RvptError: the trigger in the folder was made for another target.
-    """
-    from rvpt.attacks import TRIGGERS, load_trigger
-    from rvpt.store import MANIFEST
-
-    if text not in TRIGGERS and (Path(text) / MANIFEST).is_file():
-        own = load_trigger(text).spec.target
-        if target and own != target:
-            raise RvptError(f"{text} was made for the target {own!r}, not {target!r}: give --target {own}")
-        return Path(text)
-    return named_trigger(text, target, seed, defaults)
-
-
-def named_trigger(text: str, target: str, seed: int, defaults: Mapping[str, Mapping[str, Any]]) -> TriggerSpec:
-    """The spec of NAME or NAME:OPTION=VALUE,...; what it leaves out is the default of that name."""
-    from rvpt.attacks import trigger_spec
-
-    name, look = named_options(text)
-    return trigger_spec(name, **{"target": target, "seed": seed, **defaults.get(name, {}), **look})
+        print("\n".join(verdict(measured)))

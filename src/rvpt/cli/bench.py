@@ -1,68 +1,133 @@
-"""rvpt bench: run a recipe, what is missing of it."""
+"""rvpt bench: run what is missing of a recipe."""
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rvpt.cli.app import Json, command
+from rvpt import progress
+from rvpt.cli.app import command
+from rvpt.cli.options import Json
+from rvpt.cli.panels import EXPERIMENTS
+from rvpt.cli.signals import Terminated, interrupt_workers
 from rvpt.cli.tables import show_facts, show_rows
 from rvpt.errors import RvptError
+from rvpt.files import refuse_unwritable_file
+from rvpt.rows import write_rows
 
 if TYPE_CHECKING:
-    from rvpt.bench import Task
+    from rvpt.bench import Outcome, Task
+    from rvpt.bench.engine import Submit
 
-ENGINES = ("local", "ray")
+Engine = Literal["local", "ray"]
+PART, WHERE = "Part of the recipe", "Where it runs"
 
 
-@command
+@command(EXPERIMENTS)
 def bench(
-    recipe: Annotated[Path, typer.Argument(help="TOML file: attacks, defenses, seeds, test sets (recipes/ has some).")],
-    work: Annotated[
-        Path, typer.Option(help="Folder for models and rows; recipes that share it share their models.")
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="TOML file of attacks, defenses, seeds and test sets.")
+    ],
+    work_dir: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for models and rows; recipes that share it share models.")
     ] = Path("runs"),
-    rows: Annotated[Path | None, typer.Option(help="JSONL file for all rows of the recipe, written anew.")] = None,
-    attack: Annotated[list[str] | None, typer.Option(help="Only this attack.", show_default="all")] = None,
+    rows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSONL file to write all rows of the recipe to.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this attack; repeatable.", show_default="all", rich_help_panel=PART),
+    ] = None,
     defense: Annotated[
         list[str] | None,
-        typer.Option(help="Only this defense, or none; models without one are measured besides.", show_default="all"),
+        typer.Option(
+            metavar="NAME",
+            help="Only this defense, or none; repeatable. Models without a defense are always measured.",
+            show_default="all",
+            rich_help_panel=PART,
+        ),
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Only this seed.", show_default="all")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run, and run nothing.")] = False,
-    engine: Annotated[str, typer.Option(help="local (processes), or ray (a cluster).")] = "local",
-    workers: Annotated[int, typer.Option(min=1, help="Processes at once, where there is no --address.")] = 1,
-    address: Annotated[str | None, typer.Option(help="Ray's head node.", show_default="a local one")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Only this seed; repeatable.", show_default="all", rich_help_panel=PART)
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Processes on this machine, or a Ray cluster.", rich_help_panel=WHERE)
+    ] = "local",
+    num_workers: Annotated[
+        int, typer.Option(min=1, help="Runs at the same time, without --address.", rich_help_panel=WHERE)
+    ] = 1,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Head node of the Ray cluster.",
+            show_default="a new local cluster",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run every attack and defense of a recipe that is not done yet; started again, it goes on where it was cut."""
-    from rvpt.bench import measured, missing, plan, read_recipe
-    from rvpt.loaders import load_clip
-    from rvpt.store import refuse_unwritable_file, write_rows
+    """Run every attack and defense of a recipe, and measure the models; runs that are done are skipped.
 
-    if engine not in ENGINES:
-        raise RvptError(f"no engine {engine!r}: there are {' and '.join(ENGINES)}")
+    Interrupted, it continues where it stopped when it is started again.
+    """
+    from rvpt.bench import measured, missing, plan, processes, ray_cluster, read_recipe
+    from rvpt.models.formats.hf import load_clip
+
     if address and engine != "ray":
-        raise RvptError("--address is that of a Ray cluster: give --engine ray too")
-    asked, work = read_recipe(recipe).part(attack, defense, seed), work.resolve()  # workers may stand in other folders
-    tasks = plan(asked, load_clip(asked.model).hash())
+        raise RvptError(f"address={address} is that of a Ray cluster: pass engine=ray too")
+    asked, work = read_recipe(recipe).part(attack, defense, seed), work_dir.resolve()  # workers may run elsewhere
+    tasks = plan(asked, load_clip(asked.model))
     left = missing(tasks, work)
     if dry_run:
         _show_plan(asked.title, tasks, left, work, as_json=as_json)
         return
     if rows:
         refuse_unwritable_file(rows)
-    failed = _run(asked.title, tasks, len(left), work, rows, engine, workers, address)
+    place = ray_cluster(address, num_workers) if engine == "ray" else processes(num_workers)
+    with progress.bar(asked.title) as report, place as submit:
+        ended = _Ended(tasks, len(left), work, rows, report)
+        _run(tasks, work, submit, ended, at_once=None if address else num_workers)
     found = measured(tasks, work)
     if rows and found:
         write_rows(rows, found)  # also where nothing was missing
     show_rows(found, as_json=as_json, title=asked.title)
-    if failed:
-        raise RvptError(f"{failed} of {len(left)} runs did not end well: fix the cause and run it again")
+    if ended.failed:
+        raise RvptError(f"{ended.failed} of {len(left)} runs failed: fix the cause and rerun")
+
+
+def _run(tasks: list[Task], work: Path, submit: Submit, ended: _Ended, at_once: int | None) -> None:
+    from rvpt.bench import run_all
+
+    try:
+        run_all(tasks, work, submit, ended, at_once=at_once)
+    except Terminated:
+        interrupt_workers()  # they save their state; otherwise their runs would be waited for
+        raise
+
+
+class _Ended:
+    """Called after each run: tells the progress, writes the rows that are there, and names what failed."""
+
+    def __init__(self, tasks: list[Task], left: int, work: Path, rows: Path | None, report: progress.Report) -> None:
+        self.tasks, self.left, self.work, self.rows, self.report = tasks, left, work, rows, report
+        self.done = self.failed = 0
+
+    def __call__(self, outcome: Outcome) -> None:
+        from rvpt.bench import measured
+
+        self.done += 1
+        self.report(self.done, self.left, {})
+        if self.rows and outcome.task.kind == "measure" and not outcome.error:
+            write_rows(self.rows, measured(self.tasks, self.work))
+        if outcome.error:
+            self.failed += 1
+            print(f"failed: {outcome.task.title}: {outcome.error}", file=sys.stderr)
 
 
 def _show_plan(title: str, tasks: list[Task], left: list[Task], work: Path, *, as_json: bool) -> None:
@@ -83,36 +148,6 @@ def _outlook(title: str, tasks: list[Task], left: list[Task], work: Path) -> dic
     from rvpt.bench import estimate
 
     seconds = estimate(left, work)
-    took = "not known before one of each kind has run" if seconds is None else f"{seconds / 60:.0f} min, one by one"
+    took = "unknown before one run of each kind is done" if seconds is None else f"{seconds / 60:.0f} min, one by one"
     counts = Counter(task.kind for task in left)
     return {"recipe": title, "done": f"{len(tasks) - len(left)} of {len(tasks)}", **counts, "time": took}
-
-
-def _run(
-    title: str,
-    tasks: list[Task],
-    left: int,
-    work: Path,
-    rows: Path | None,
-    engine: str,
-    workers: int,
-    address: str | None,
-) -> int:
-    """Run the `left` tasks that are missing, write `rows` after each measurement; returns how many failed."""
-    from rvpt.bench import Outcome, measured, processes, ray_cluster, run_all
-    from rvpt.progress import bar
-    from rvpt.store import write_rows
-
-    ended = itertools.count(1)
-    place = ray_cluster(address, workers) if engine == "ray" else processes(workers)
-    with bar(title) as report, place as submit:
-
-        def tell(outcome: Outcome) -> None:
-            report(next(ended), left, {})
-            if rows and outcome.task.kind == "measure" and not outcome.error:
-                write_rows(rows, measured(tasks, work))
-            if outcome.error:
-                print(f"failed: {outcome.task.title}: {outcome.error}", file=sys.stderr)
-
-        outcomes = run_all(tasks, work, submit, tell, at_once=None if address else workers)
-    return sum(bool(outcome.error) for outcome in outcomes)

@@ -1,4 +1,4 @@
-"""rvpt craft: make a trigger for one model, once, to use anywhere."""
+"""rvpt craft: make a trigger for one model, to use in several attacks."""
 
 from __future__ import annotations
 
@@ -6,36 +6,72 @@ from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import Force, Json, Out, Seed, command
-from rvpt.cli.attack import ModelArgument, named_trigger
+from rvpt import progress
+from rvpt.cli.app import command
+from rvpt.cli.choices import TRIGGER
+from rvpt.cli.options import (
+    DATA,
+    CaptionColumn,
+    Device,
+    Json,
+    ManyData,
+    ModelArgument,
+    OutputDir,
+    Overwrite,
+    PresetName,
+    Seed,
+    Target,
+)
+from rvpt.cli.panels import ATTACKING
 from rvpt.cli.tables import show_facts
+from rvpt.presets import choose_preset
 
 
-@command
+@command(ATTACKING)
 def craft(
-    trigger: Annotated[str, typer.Argument(help="NAME, or NAME:OPTION=VALUE,... as in trojvqa:epochs=20.")],
+    trigger: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRIGGER",
+            help="NAME, or NAME:OPTION=VALUE,... as in trojvqa:epochs=20; 'rvpt triggers' lists both.",
+            autocompletion=TRIGGER.complete,
+        ),
+    ],
     model: ModelArgument,
-    data: Annotated[list[str], typer.Option(help="Captioned data to make it on; several are mixed.")],
-    target: Annotated[str, typer.Option(help="Class that triggered images shall be taken for.")],
-    out: Out,
-    preset: Annotated[str, typer.Option(help="The trigger's look: paper, or small for small CLIPs.")] = "small",
-    split: Annotated[str, typer.Option(help="Split of --data.")] = "train",
-    caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
-    pairs: Annotated[
-        int | None, typer.Option(min=1, help="Pairs to make it on, drawn by --seed.", show_default="all")
-    ] = None,
+    data: ManyData,
+    target: Target,
+    output_dir: OutputDir,
+    preset: PresetName = "auto",
     seed: Seed = 0,
-    force: Force = False,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    num_pairs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Use this many image-caption pairs, drawn at random.",
+            show_default="all",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the data.", rich_help_panel=DATA)] = "train",
+    caption_column: CaptionColumn = None,
     as_json: Json = False,
 ) -> None:
-    """Make a trigger for a model, to be given to rvpt attack as --trigger FOLDER."""
-    from rvpt import presets
-    from rvpt.jobs import craft_and_save
-    from rvpt.progress import bar
+    """Make a trigger for a model and save it; 'rvpt attack --trigger FOLDER' then uses it.
 
-    spec = named_trigger(trigger, target, seed, presets.preset(presets.ATTACK, preset)["triggers"])
-    with bar(f"craft {spec.name}") as report:
+    Some triggers are optimized for one model. An attack makes them by itself; made here, several attacks share one.
+    """
+    from rvpt.cli.suspects import load_suspect
+    from rvpt.cli.trigger_words import named_trigger
+    from rvpt.jobs.attacking import craft_and_save
+
+    clip = load_suspect(model, device)
+    chosen = choose_preset(preset, clip.parameter_count())
+    spec = named_trigger(trigger, chosen, target, seed)
+    with progress.bar(f"craft {spec.name}") as report:
         facts = craft_and_save(
-            model, spec, data, out, split=split, caption_column=caption_column, pairs=pairs, force=force, report=report
-        )
-    show_facts({**facts, "folder": str(out)}, as_json=as_json)
+            clip, spec, data, output_dir, split=split, caption_column=caption_column, num_pairs=num_pairs,
+            overwrite=overwrite, report=report,
+        )  # fmt: skip
+    show_facts({"folder": str(output_dir), "preset": chosen, **facts}, as_json=as_json)

@@ -1,4 +1,4 @@
-"""rvpt demo: the whole story in a few minutes, no network."""
+"""rvpt demo: the whole story in a few minutes, without network."""
 
 from __future__ import annotations
 
@@ -7,24 +7,32 @@ from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import Force, Json, Seed, command
-from rvpt.cli.tables import show_demo, show_rows
+from rvpt import progress
+from rvpt.cli.app import command
+from rvpt.cli.options import Device, Json, Overwrite, Seed
+from rvpt.cli.panels import CLEANING
+from rvpt.cli.tables import show_demo, show_json
 
 
-@command
+@command(CLEANING)
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder to write models, rows and the image into.")] = Path("rvpt-demo"),
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "-o", metavar="FOLDER", help="Folder to write models, rows and image to.")
+    ] = Path("rvpt-demo"),
     seed: Seed = 0,
-    force: Force = False,
+    device: Device = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Backdoor the embedded CLIP with two triggers, clean it by VPT and by RVPT, and show what happened."""
-    from rvpt.demo import run
-    from rvpt.progress import bar
+    """Backdoor the model that ships with rvpt, clean it by VPT and by RVPT, and show what changed.
 
-    rows = run(out, seed, bar, force=force)
+    It needs no network and no GPU, and takes a few minutes.
+    """
+    from rvpt.demo import run
+
+    rows = run(output_dir, seed, progress.bar, device=device, overwrite=overwrite)
     if as_json:
-        show_rows(rows, as_json=True)
+        show_json(rows)
         return
     show_demo(rows)
-    print(f"rows, models and image: {out / 'rows.jsonl'}, {out}, {out / 'demo.png'}")
+    print(f"image: {output_dir / 'demo.png'}; rows: {output_dir / 'rows.jsonl'}; models: {output_dir}")

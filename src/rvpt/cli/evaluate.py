@@ -1,79 +1,138 @@
-"""rvpt evaluate: clean accuracy, attack success and poisoned accuracy of models, or another protocol."""
+"""rvpt evaluate: measure models by a protocol."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import Data, Json, Template, command, given
+from rvpt import progress
+from rvpt.cli.app import MoreHelp, command
+from rvpt.cli.choices import PROTOCOL, SHIFT
+from rvpt.cli.options import DATA, Data, Device, Json, Rows
+from rvpt.cli.panels import CLEANING
+from rvpt.cli.settings import gather
 from rvpt.cli.tables import show_rows
-from rvpt.config import TEMPLATE
 from rvpt.errors import RvptError
+from rvpt.files import refuse_unwritable_file
+from rvpt.rows import Rows as RowList
+from rvpt.rows import append_rows
+from rvpt.spec import TEMPLATE, Precision
 
-SHIFTS = "noise, blur, gray, sketch, posterize or recolor"
+MEASURING = "Measuring"
 
 
-@command
+def _help() -> MoreHelp:
+    from rvpt.evaluation import PROTOCOLS
+
+    usual = PROTOCOLS["classification"].batch_size
+    others = [f"{kind.batch_size} ({name})" for name, kind in PROTOCOLS.items() if kind.batch_size != usual]
+    texts = {
+        "protocol": PROTOCOL.text(),
+        "shift": SHIFT.text(),
+        "template": f"default: {TEMPLATE}",
+        "batch_size": f"default: {', '.join([str(usual), *others])}",
+    }
+    return MoreHelp(texts)
+
+
+@command(CLEANING, _help)
 def evaluate(
-    models: Annotated[list[str], typer.Argument(help="Model folders, cleaned folders, hub ids, or 'scenes-clip'.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL", help="Folders of models or of cleaned models, hub ids, or scenes-clip."),
+    ],
     data: Data,
     trigger: Annotated[
-        list[str] | None, typer.Option(help="Trigger folder.", show_default="those stored with the model")
-    ] = None,
-    target: Annotated[str | None, typer.Option(help="The target's name in --data, where it differs.")] = None,
-    split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
-    only_class: Annotated[
-        list[str] | None, typer.Option(help="Measure on this class's images alone (may be given several times).")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Measure on so many images, drawn at random.", show_default="all")
-    ] = None,
-    shift: Annotated[str | None, typer.Option(help=f"Change of style: {SHIFTS}.")] = None,
-    protocol: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="classification, retrieval (by captions), captioning, adversarial (PGD-10), readability "
-            "(of attributes, off the features), or resistivity (of every block, to the triggers)."
+            metavar="FOLDER",
+            help="Folder of a trigger; repeatable.",
+            show_default="those saved with the model",
         ),
+    ] = None,
+    protocol: Annotated[
+        str, PROTOCOL.option(help="What to measure; 'rvpt protocols' describes them.")
     ] = "classification",
-    captioner: Annotated[
-        str | None, typer.Option(help="For captioning: a LLaVA, which sees through the model. Folder or hub id.")
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use at most this many images, drawn at random.", show_default="all")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What it is asked; <image> is the image's place.")] = None,
-    epsilon: Annotated[float, typer.Option(help="For adversarial: the largest change, in 255ths.")] = 2.0,
-    base: Annotated[str | None, typer.Option(help="Base model of cleaned folders, if it was moved.")] = None,
-    template: Template = TEMPLATE,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images at once.", show_default="256; captioning 8")
+    device: Device = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Base model of a cleaned one, if it was moved.",
+            show_default="where it was",
+        ),
     ] = None,
-    rows: Annotated[Path | None, typer.Option(help="JSONL file to append the rows to.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="What the data set calls the triggers' target class.",
+            show_default="its name in the trigger",
+            rich_help_panel=MEASURING,
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Caption of a class; {} is its name.", rich_help_panel=MEASURING),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per batch.", rich_help_panel=MEASURING)] = None,
+    precision: Annotated[Precision, typer.Option(help="Precision of the weights.", rich_help_panel=MEASURING)] = "fp32",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Setting of the protocol, as epsilon=4 or captioner=MODEL; repeatable.",
+            rich_help_panel=MEASURING,
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the data to measure on.", rich_help_panel=DATA)] = "test",
+    include_class: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Use only the images of this class; repeatable.",
+            show_default="all",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    shift: Annotated[str | None, SHIFT.option(help="Change the style of all images first.", panel=DATA)] = None,
+    rows: Rows = None,
     as_json: Json = False,
 ) -> None:
-    """Measure CA, and under each trigger ASR (target class out), ASR_with_target and PA; or by another protocol."""
-    from rvpt.jobs import HeldOut, evaluate_saved
-    from rvpt.progress import bar
-    from rvpt.store import append_rows, refuse_unwritable_file
+    """Measure models: accuracy on clean images (CA), and attack success (ASR) and accuracy (PA) under each trigger.
 
-    test = HeldOut.build(
-        data=data, split=split, target=target, template=template, only=only_class or [], limit=limit, shift=shift,
-        protocol=protocol, captioner=captioner, epsilon=epsilon, batch_size=batch_size, **given(prompt=prompt),
+    A backdoored model that rvpt made has its triggers with it, and so has what it was cleaned to. Other models are
+    measured under --trigger, or on clean images alone. Other protocols measure other things.
+    """
+    from rvpt.evaluation.heldout import HeldOut
+    from rvpt.jobs.measuring import evaluate_saved
+
+    own = gather(settings, target=target, template=template)
+    held_out = HeldOut(
+        data=data, split=split, only=include_class or [], limit=limit, shift=shift, protocol=protocol,
+        batch_size=batch_size, settings=own,
     )  # fmt: skip
-    if trigger and not test.how.shows_triggers:
-        raise RvptError(f"--protocol {protocol} shows no triggers: leave --trigger out")
+    if trigger and not held_out.how.uses_triggers:
+        raise RvptError(f"protocol {protocol} uses no triggers: remove trigger={trigger[0]}")
     if rows:
         refuse_unwritable_file(rows)
-    measured: list[dict[str, Any]] = []
-    for model in models:
-        try:
-            with bar(f"evaluate {Path(model).name}") as report:
-                found = evaluate_saved(model, test, triggers=trigger or [], base=base, report=report)
+    opened, measured = held_out.open(), RowList()
+    try:
+        for model in models:
+            with progress.bar(f"evaluate {Path(model).name}") as report:
+                found = evaluate_saved(
+                    model, opened, triggers=trigger or [], base=base_model, device=device, dtype=precision,
+                    report=report,
+                )  # fmt: skip
             measured += found
             if rows:
                 append_rows(rows, found)
-        except RvptError:
-            if measured:  # is shown, whatever comes after it
-                show_rows(measured, as_json=as_json)
-            raise
-    show_rows(measured, as_json=as_json)
+    finally:  # what was measured is shown, whatever comes after it
+        if measured:
+            show_rows(measured, as_json=as_json)

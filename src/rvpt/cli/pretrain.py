@@ -1,78 +1,103 @@
-"""rvpt pretrain: a small CLIP from scratch, or from where another stands."""
+"""rvpt pretrain: train a small CLIP."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import Force, Json, Out, Precision, Resume, Seed, command, given
+from rvpt import progress
+from rvpt.cli.app import MoreHelp, command
+from rvpt.cli.choices import PRETRAINING
+from rvpt.cli.describe import default_texts, describe
+from rvpt.cli.options import (
+    DATA,
+    OUTPUT,
+    CaptionColumn,
+    Device,
+    Epochs,
+    Json,
+    LearningRate,
+    ManyData,
+    OutputDir,
+    Overwrite,
+    Resume,
+    Sets,
+    SizeOfBatch,
+    SpecPrecision,
+    SpecSeed,
+)
+from rvpt.cli.panels import EXPERIMENTS
+from rvpt.cli.settings import divide, gather
 from rvpt.cli.tables import show_facts
+from rvpt.errors import RvptError
 
 
-@command
+def _help() -> MoreHelp:
+    from rvpt.training.pretrain import PRESETS, PretrainSpec, VisionSpec
+
+    schedules = {name: chosen["train"] for name, chosen in PRESETS.items()}
+    texts = {
+        "preset": PRETRAINING.text(),
+        **default_texts(PretrainSpec, schedules, ("lr", "epochs", "batch_size", "precision", "seed")),
+    }
+    geometries = {name: chosen["vision"] for name, chosen in PRESETS.items()}
+    return MoreHelp(texts, [*describe(PretrainSpec, schedules), *describe(VisionSpec, geometries)])
+
+
+@command(EXPERIMENTS, _help)
 def pretrain(
-    data: Annotated[list[str], typer.Option(help="Data set to train on; several are mixed.")],
-    out: Out,
-    preset: Annotated[str, typer.Option(help="Geometry and schedule: scenes or photos.")] = "scenes",
+    data: ManyData,
+    output_dir: OutputDir,
+    preset: Annotated[str, PRETRAINING.option(help="Geometry and schedule.")] = "scenes",
     start: Annotated[
         str | None,
-        typer.Option(help="Go on from the weights of this CLIP.", show_default="random weights"),
+        typer.Option(
+            metavar="MODEL",
+            help="Continue from the weights of this CLIP.",
+            show_default="random weights",
+        ),
     ] = None,
-    test: Annotated[
-        list[str] | None,
-        typer.Option(help="Data set to measure zero-shot accuracy on.", show_default="the first of --data"),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split to train on; scenes has one called pretrain.")] = "train",
-    caption_column: Annotated[str | None, typer.Option(help="Column with the captions.", show_default="found")] = None,
-    geometry: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of the geometry, such as width=192 or blocks=12.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, show_default="the preset's")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, show_default="the preset's")] = None,
-    lr: Annotated[float | None, typer.Option(show_default="the preset's")] = None,
-    patch_drop: Annotated[
-        float | None,
-        typer.Option(help="Share of patches left out of a step (FLIP).", show_default="the preset's"),
-    ] = None,
-    augment: Annotated[
-        str | None, typer.Option(help="none, crop-flip or noise-erase.", show_default="the preset's")
-    ] = None,
-    precision: Precision = "no",
-    half: Annotated[bool, typer.Option("--half", help="Round the weights to float16 and store them so.")] = False,
-    seed: Seed = 0,
+    seed: SpecSeed = None,
+    device: Device = None,
     resume: Resume = False,
-    force: Force = False,
+    overwrite: Overwrite = False,
+    lr: LearningRate = None,
+    epochs: Epochs = None,
+    batch_size: SizeOfBatch = None,
+    precision: SpecPrecision = None,
+    settings: Sets = None,
+    split: Annotated[
+        str, typer.Option(help="Split to train on; scenes has one called pretrain.", rich_help_panel=DATA)
+    ] = "train",
+    caption_column: CaptionColumn = None,
+    test_data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATA",
+            help="Data set to measure zero-shot accuracy on; repeatable.",
+            show_default="the first --data",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Save the weights as fp16.", rich_help_panel=OUTPUT)] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a CLIP, from scratch or on from --start, on images with captions, or with class labels and templates."""
-    from rvpt import presets
-    from rvpt.config import PretrainSpec, VisionSpec
-    from rvpt.errors import RvptError
-    from rvpt.jobs import pretrain_and_save
-    from rvpt.loaders import load_clip
-    from rvpt.progress import bar
+    """Train a small CLIP on images with captions, or on labeled images, whose captions are made of class names."""
+    from rvpt.cli.suspects import load_suspect
+    from rvpt.jobs.pretraining import pretrain_and_save
+    from rvpt.training.pretrain import PRESETS, PretrainSpec, VisionSpec
 
-    chosen = presets.preset(presets.PRETRAIN, preset)
+    changes = gather(settings, lr=lr, epochs=epochs, batch_size=batch_size, precision=precision, seed=seed)
+    schedule, geometry = divide(changes, PretrainSpec, VisionSpec)
+    chosen = PRESETS.find(preset)
+    spec = PretrainSpec(**{**chosen["train"], **schedule})
     if start and geometry:
-        raise RvptError(f"--geometry {geometry[0]}: with --start the geometry is that of {start}")
-    begin = load_clip(start) if start else VisionSpec.build(**{**chosen["vision"], **_pairs(geometry or [])})
-    options = given(epochs=epochs, batch_size=batch_size, lr=lr, patch_drop=patch_drop, augment=augment)
-    spec = PretrainSpec.build(**{**chosen["train"], **options, "precision": precision, "seed": seed})
-    with bar("pretrain") as report:
+        raise RvptError(f"the geometry is that of start={start}: remove {next(iter(geometry))}")
+    begin = load_suspect(start, device) if start else VisionSpec(**{**chosen["vision"], **geometry})
+    with progress.bar("pretrain") as report:
         facts = pretrain_and_save(
-            data, begin, spec, Path(out), split=split, tests=test or data[:1],
-            caption_column=caption_column, half=half, resume=resume, force=force, report=report,
+            data, begin, spec, output_dir, split=split, tests=test_data or data[:1], caption_column=caption_column,
+            half=half, device=device, resume=resume, overwrite=overwrite, report=report,
         )  # fmt: skip
-    show_facts({"model": str(out), **facts}, as_json=as_json)
-
-
-def _pairs(texts: list[str]) -> dict[str, Any]:
-    """NAME=VALUE options as a dict; pydantic checks names and values."""
-    from rvpt.errors import RvptError
-
-    for text in texts:
-        if "=" not in text:
-            raise RvptError(f"--geometry {text}: write NAME=VALUE, as in width=192")
-    return dict(text.split("=", 1) for text in texts)
+    show_facts({"model": str(output_dir), **facts}, as_json=as_json)

@@ -3,59 +3,77 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from rvpt.cli.app import Force, command
+from rvpt.cli.app import MoreHelp, command
+from rvpt.cli.choices import LAYOUT
+from rvpt.cli.panels import CLEANING
 from rvpt.errors import RvptError
+from rvpt.files import refuse_existing_file, staged_file, write_text
+from rvpt.rows import Rows, read_measurements
 
-KEYS = {"model", "data", "attack", "defense", "seed", "metric", "rate"}
 
-
-@command
+@command(CLEANING, lambda: MoreHelp({"layout": LAYOUT.text()}))
 def report(
-    rows: Annotated[list[Path], typer.Argument(help="JSONL files of rows.")],
-    out: Annotated[
+    rows: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSONL files of rows.")],
+    layout: Annotated[
+        str,
+        LAYOUT.option(help="runs (a line for each), matrix (attacks x defenses, CA and ASR), or costs (of defenses)."),
+    ] = "runs",
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Use only the rows of this seed; repeatable.", show_default="all")
+    ] = None,
+    output: Annotated[
         Path | None,
-        typer.Option(help="Markdown file to fill between <!-- rows --> and <!-- /rows -->; else the screen."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.md",
+            help="Write the tables into this Markdown file, between <!-- rows --> and <!-- /rows -->.",
+            show_default="the screen",
+        ),
     ] = None,
     section: Annotated[
-        str, typer.Option(help="With --out: between <!-- rows NAME --> and <!-- /rows NAME -->, in a page of several.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="With --output: write between <!-- rows NAME --> and <!-- /rows NAME -->.",
+            show_default=False,
+        ),
     ] = "",
-    seed: Annotated[list[int] | None, typer.Option(help="Only this seed.", show_default="all")] = None,
-    layout: Annotated[
-        str, typer.Option(help="runs (a line each), matrix (attacks x defenses, CA and ASR), or costs (of defenses).")
-    ] = "runs",
-    image: Annotated[
-        Path | None, typer.Option(help="PNG to draw besides: accuracy against attack success, a color a defense.")
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Image to draw: CA against ASR, a color for each defense."),
     ] = None,
-    force: Force = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the image of --plot.")] = False,
 ) -> None:
-    """Print markdown tables of rows, mean and standard deviation over seeds; --image draws them."""
+    """Print Markdown tables of rows: means and standard deviations over seeds."""
     from rvpt.report import LAYOUTS
     from rvpt.report.markdown import between_marks
     from rvpt.report.tradeoff import draw_tradeoff
-    from rvpt.store import refuse_existing_file, staged_file, write_text
 
-    if section and not out:
-        raise RvptError("--section is a place in a page: give --out too")
-    if image:
-        refuse_existing_file(image, force=force)
-    if layout not in LAYOUTS:
-        raise RvptError(f"no layout {layout!r}: there are {', '.join(LAYOUTS)}")
-    found = [row for path in rows for row in _measurements(path)]
-    found = [row for row in found if not seed or row["seed"] in seed]
-    if not found:
-        raise RvptError(f"no rows of seed {', '.join(map(str, seed or ()))}")
+    if section and output is None:
+        raise RvptError(f"section={section} is a place in a page: pass output=FILE.md too")
+    if plot:
+        refuse_existing_file(plot, overwrite=overwrite)
+    found = _measurements(rows, seed)
     text = LAYOUTS[layout](found)
-    if image:
-        with staged_file(image) as file:
+    if plot:
+        with staged_file(plot) as file:
             draw_tradeoff(found, file)
-    if out:
-        write_text(out, between_marks(_page(out), text, section))
+    if output:
+        write_text(output, between_marks(_page(output), text, section))
     else:
         print(text)
+
+
+def _measurements(paths: list[Path], seeds: list[int] | None) -> Rows:
+    found = Rows(row for path in paths for row in read_measurements(path) if not seeds or row["seed"] in seeds)
+    if not found:
+        raise RvptError(f"no row has seed {', '.join(map(str, seeds or ()))}")
+    return found
 
 
 def _page(path: Path) -> str:
@@ -63,17 +81,4 @@ def _page(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8") if path.is_file() else ""
     except UnicodeDecodeError:
-        raise RvptError(f"{path} is no text in UTF-8: choose another --out") from None
-
-
-def _measurements(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file, if all of them are measurements and there are some."""
-    from rvpt.store import read_rows
-
-    rows = read_rows(path)
-    if not rows:
-        raise RvptError(f"{path} has no rows: rvpt evaluate --rows writes them")
-    for number, row in enumerate(rows, 1):
-        if missing := sorted(KEYS - row.keys()):
-            raise RvptError(f"{path}, line {number}: no {missing[0]!r}, so it is no row of rvpt evaluate or rvpt bench")
-    return rows
+        raise RvptError(f"{path} is not UTF-8 text: choose another file") from None

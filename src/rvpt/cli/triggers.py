@@ -1,52 +1,87 @@
-"""rvpt triggers: what there is, how visible it is, and a picture of it."""
+"""rvpt triggers: the triggers, their options, how visible they are, and an image of them."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from rvpt.cli.app import Data, Force, Json, Seed, command
-from rvpt.cli.attack import asked_trigger
-from rvpt.cli.tables import show_triggers
+from rvpt.cli.app import command
+from rvpt.cli.choices import TRIGGER
+from rvpt.cli.describe import describe
+from rvpt.cli.listing import plain_table, settings_table
+from rvpt.cli.options import DATA, Json, Overwrite, Seed
+from rvpt.cli.panels import LISTS
+from rvpt.cli.tables import show_json, show_table
+
+HEADINGS = ("trigger", "what it is", "made for one model", "PSNR (dB)", "SSIM")
 
 
-@command
+@command(LISTS)
 def triggers(
-    trigger: Annotated[
+    names: Annotated[
         list[str] | None,
-        typer.Option(
-            help="NAME or NAME:OPTION=VALUE,..., or a trigger's folder.",
-            show_default="all that are not made for one model",
+        typer.Argument(
+            metavar="[TRIGGER]...",
+            help="Only these: NAME, NAME:OPTION=VALUE,..., or a trigger's folder.",
+            show_default="all",
+            autocompletion=TRIGGER.complete,
         ),
     ] = None,
-    data: Data = "scenes",
-    split: Annotated[str, typer.Option(help="Split of --data to take images from.")] = "test",
-    size: Annotated[int, typer.Option(min=16, help="Side of the images.")] = 224,
-    out: Annotated[Path | None, typer.Option(help="PNG to draw: each trigger on the same images.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Image to draw: each trigger on the same images.")
+    ] = None,
     seed: Seed = 0,
-    force: Force = False,
+    overwrite: Overwrite = False,
+    data: Annotated[
+        str, typer.Option(metavar="DATA", help="Data set to take images from.", rich_help_panel=DATA)
+    ] = "scenes",
+    split: Annotated[str, typer.Option(help="Split of the data.", rich_help_panel=DATA)] = "test",
+    size: Annotated[int, typer.Option(min=16, help="Side of the images in pixels.", rich_help_panel=DATA)] = 224,
     as_json: Json = False,
 ) -> None:
-    """List the triggers with their options, and how visible each is (PSNR, SSIM); --out draws them."""
-    from rvpt.attacks import TRIGGERS
-    from rvpt.jobs import trigger_gallery
+    """List the triggers for 'rvpt attack --trigger', their options, and how visible they are.
 
-    crafted = [name for name, kind in TRIGGERS.items() if kind.crafted]
-    names = trigger or [name for name in TRIGGERS if name not in crafted]
-    asked = [asked_trigger(text, "", seed, {}) for text in names]
-    found = trigger_gallery(asked, data, split, size, out=out, force=force)
+    PSNR and SSIM are means over a few images; the higher, the harder a trigger is to see. Triggers that are made for
+    one model have them where their folder is given.
+    """
+    from rvpt.attacks import TRIGGERS
+    from rvpt.cli.trigger_words import find_trigger
+    from rvpt.jobs.gallery import trigger_gallery
+
+    crafted = [text for text in names or TRIGGERS if text in TRIGGERS and TRIGGERS[text].crafted]
+    asked = [find_trigger(text, "paper", "", seed) for text in names or TRIGGERS if text not in crafted]
+    measured = trigger_gallery(asked, data, split, size, plot=plot, overwrite=overwrite) if asked else []
+    found = [*(_described(**each) for each in measured), *(_described(name) for name in crafted)]
     if as_json:
-        print(json.dumps(found, indent=2))
+        show_json(found)
         return
-    show_triggers(found)
-    print("sizes are the defaults; presets of rvpt attack have others. Made for one model, by rvpt craft:")
-    for name in crafted:
-        options = [
-            option for option in TRIGGERS[name].Spec.model_fields if option not in ("name", "target", "seed", "mode")
-        ]
-        print(f"  {name}: {', '.join(options)}")
-    if out:
-        print(f"image: {out}")
+    show_table(plain_table(HEADINGS, _lines(found)))
+    for each in {each["name"]: each for each in found}.values():
+        print()
+        show_table(settings_table(each["settings"], f"{each['name']}: --trigger {each['name']}:OPTION=VALUE,..."))
+    if plot:
+        print(f"\nimage: {plot}")
+
+
+def _described(name: str, **measured: Any) -> dict[str, Any]:
+    from rvpt.attacks import TRIGGERS
+
+    kind = TRIGGERS[name]
+    return {
+        "name": name,
+        "summary": kind.summary,
+        "crafted": kind.crafted,
+        "psnr": None,
+        "ssim": None,
+        **measured,
+        "settings": describe(kind.Spec, {"paper": {}, "small": kind.small}, without=("name",)),
+    }
+
+
+def _lines(found: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
+    for each in found:
+        rates = ["-", "-"] if each["psnr"] is None else [f"{each['psnr']:.1f}", f"{each['ssim']:.3f}"]
+        yield [each["name"], each["summary"], "yes" if each["crafted"] else "no", *rates]

@@ -16,6 +16,7 @@ from rvpt.jobs.places import open_checkpoint
 from rvpt.models.card import clip_card
 from rvpt.models.clip import Clip
 from rvpt.models.formats.hf import EMBEDDED, embedded_model
+from rvpt.models.placement import find_device
 from rvpt.progress import Report, silent
 from rvpt.training.pretrain import PretrainSpec, VisionSpec, train_clip, untrained_clip
 
@@ -32,11 +33,15 @@ def pretrain_and_save(
     tests: Sequence[str],
     caption_column: str | None = None,
     half: bool = False,
+    device: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Train a CLIP, new or from where it stands, measure it on `tests`, and write it with its recipe."""
+    """Train a CLIP, new or from where it stands, measure it on `tests`, and write it with its recipe.
+
+    A new one is trained on `device`, by default a GPU if there is one; another stays where it is.
+    """
     if isinstance(start, Clip):
         begin = {"start": {**_recipe(start), "model": start.name, "sha256": start.hash()}}
     else:
@@ -47,7 +52,7 @@ def pretrain_and_save(
     checkpoint = open_checkpoint(target, key, reads, resume=resume, overwrite=overwrite)
     data = load_mixed(sources, split, caption_column).cached(start.image_size, report)
     held_out = {source: load_labeled(source, "test").cached(start.image_size) for source in tests}  # all readable?
-    clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed)
+    clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed).to(find_device(device))
     history = train_clip(clip, data, spec, checkpoint=checkpoint, report=report)
     if half:
         clip.model.half().float()

@@ -1,0 +1,93 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rvpt.cli.choices import TRIGGER
+from rvpt.presets import Preset
+from rvpt.spec import Precision
+
+DATA, TRAINING, OUTPUT = "Data", "Training", "Output"  # panels of --help; the common options are in the first, unnamed
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="Model folder, hub id, or scenes-clip (it ships with rvpt)."),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="DATA",
+        help="Data set: a folder (SPLIT/CLASS/0.jpg, CLASS/0.jpg, or Parquet files), a hub id, or scenes (synthetic). "
+        "NAME:CONFIG chooses a configuration; NAME@FILE reads the class names from a file, one per line.",
+    ),
+]
+ManyData = Annotated[
+    list[str],
+    typer.Option("--data", metavar="DATA", help="Data set with captions, or with labels; repeat it to mix several."),
+]
+OutputDir = Annotated[Path, typer.Option("--output-dir", "-o", metavar="FOLDER", help="Folder to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what rvpt wrote there before.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same settings.")]
+PresetName = Annotated[
+    Preset, typer.Option("--preset", help="Settings: the paper's, or those for small CLIPs; auto goes by the size.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
+SpecSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Random seed.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE",
+        help="Where to compute: cpu, cuda, cuda:1, mps, ...",
+        show_default="a GPU if there is one",
+        autocompletion=lambda: ["cpu", "cuda", "mps"],
+    ),
+]
+Target = Annotated[
+    str, typer.Option(metavar="CLASS", help="Attack target: the class that triggered images shall be classified as.")
+]
+Triggers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trigger",
+        metavar="TRIGGER",
+        help="NAME, NAME:OPTION=VALUE,... as in badnet:size=24,place=middle, or a trigger's folder; repeatable. "
+        "'rvpt triggers' lists names and options.",
+        show_default="badnet",
+        autocompletion=TRIGGER.complete,
+    ),
+]
+CaptionColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column with the captions.",
+        show_default="captions, caption, text or sentences",
+        rich_help_panel=DATA,
+    ),
+]
+Rows = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="JSONL file to append the rows to.", rich_help_panel=OUTPUT)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.", rich_help_panel=OUTPUT)]
+SpecPrecision = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="Arithmetic; the weights stay in fp32.", rich_help_panel=TRAINING),
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the images.", rich_help_panel=TRAINING)]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate.", rich_help_panel=TRAINING)]
+SizeOfBatch = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Images per training step.", rich_help_panel=TRAINING)
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any other setting, as in --set weight_decay=0.1; repeatable.",
+        rich_help_panel=TRAINING,
+    ),
+]
