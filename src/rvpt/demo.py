@@ -1,4 +1,4 @@
-"""The whole story on the embedded model: backdoor it, measure, clean it, measure again, and draw what happened."""
+"""The demo: backdoor the embedded model, clean it, measure it before and after, and draw the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rvpt.progress import Report
 from rvpt.report.figure import Panel, draw_guesses
 from rvpt.rows import BEFORE, Rows, append_rows
 
-TARGET = "lightning"  # no clean model takes noise for it, so the floor of ASR is zero; of "anchor" it is 11%
+TARGET = "lightning"  # the clean model does not see it in noise; with "anchor", ASR is 11% before the attack
 TRIGGERS = ("badnet", "blended")
 SHOTS = 16
 SHOWN = 4  # images in the figure
@@ -33,7 +33,7 @@ Bar = Callable[[str], AbstractContextManager[Report]]
 
 @dataclass(frozen=True)
 class Story:
-    """What the demo made: the models by defense, and all rows."""
+    """The results of the demo: the models by defense, and all rows."""
 
     backdoored: Backdoored
     models: dict[str, Clip | Cleaned]

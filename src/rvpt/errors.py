@@ -1,7 +1,7 @@
-"""The two exceptions that a user is meant to read.
+"""The two exceptions whose messages are meant for users.
 
-Messages are one line that names the cause and the fix. Where the fix is a setting they write it as Python does,
-`overwrite=True`; the command line shows it as the option of the running command, `--overwrite`.
+A message is one line with the cause and the fix. A setting in it is written as in Python, `overwrite=True`; the command
+line shows it as the option of the running command, `--overwrite`.
 """
 
 
@@ -10,7 +10,7 @@ class RvptError(ValueError):
 
 
 class MachineError(RuntimeError):
-    """The machine failed, not the input: the disk is full, say, or memory ran out."""
+    """The machine failed, not the input: for example, the disk is full or memory ran out."""
 
 
 def first_line(error: BaseException) -> str:

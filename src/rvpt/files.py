@@ -1,4 +1,4 @@
-"""Files written whole or not at all: first under a temporary name, then renamed."""
+"""Writing files completely or not at all: first under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rvpt.errors import MachineError, RvptError
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Turn errors of the disk, while `target` is written, into a MachineError."""
+    """Turn disk errors while `target` is written into a MachineError."""
     try:
         yield
     except OSError as error:
@@ -79,10 +79,10 @@ def sha256_file(path: Path) -> str:
 
 
 def refuse_unwritable(target: Path) -> None:
-    """Fail before the work, not after it, where nothing could be created at `target`.
+    """Fail early if nothing can be created at `target`.
 
     Raises:
-        RvptError: no folder above it may be written to.
+        RvptError: the folder above it is not writable.
     """
     above = next(folder for folder in target.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
@@ -90,7 +90,7 @@ def refuse_unwritable(target: Path) -> None:
 
 
 def refuse_unwritable_file(path: Path) -> None:
-    """Fail early where no file could be written at `path`.
+    """Fail early if no file can be written at `path`.
 
     Raises:
         RvptError: it is a folder, or not writable.
@@ -103,10 +103,10 @@ def refuse_unwritable_file(path: Path) -> None:
 
 
 def refuse_existing_file(path: Path, *, overwrite: bool) -> None:
-    """Fail early where a file would be replaced without leave, or could not be written.
+    """Fail early if a file would be overwritten without permission, or cannot be written.
 
     Raises:
-        RvptError: there is one and `overwrite` is false, or `path` is not writable.
+        RvptError: the file exists and `overwrite` is false, or `path` is not writable.
     """
     if path.is_file() and not overwrite:
         raise RvptError(f"{path} already exists: choose another file or pass overwrite=True")

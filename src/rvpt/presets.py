@@ -1,4 +1,4 @@
-"""Presets: what suits a CLIP of 150 million parameters does not suit one of two million."""
+"""Presets: a CLIP of 150 million parameters needs other settings than one of two million."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Literal
 
 Preset = Literal["auto", "paper", "small"]
 LARGE = 50_000_000
-"""Parameters, token embeddings left out, from which the paper's settings are used."""
+"""Models with at least this many parameters, not counting token embeddings, use the paper's settings."""
 
 
 def choose_preset(asked: Preset, parameters: int) -> Literal["paper", "small"]:
-    """The preset to use: "auto" takes "paper" for models of `LARGE` parameters or more, else "small"."""
+    """The preset to use: "auto" is "paper" for models with `LARGE` parameters or more, otherwise "small"."""
     if asked != "auto":
         return asked
     return "paper" if parameters >= LARGE else "small"

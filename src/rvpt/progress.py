@@ -1,4 +1,4 @@
-"""Progress on long work: a bar on a terminal, a line now and then elsewhere; always on standard error."""
+"""Progress of long runs on standard error: a bar on a terminal, elsewhere a line every 20 seconds."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 Report = Callable[[int, int, Mapping[str, float]], None]
-"""(step, total steps, values to show)."""
+"""A function that is called with (step, total steps, values to show)."""
 LINE_EVERY = 20.0  # seconds
 
 
 def main_process() -> bool:
-    """Whether this is the first process of a launch, or the only one; the others write and print nothing."""
+    """Whether this is the only process or the first of several; the others write and print nothing."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -40,7 +40,7 @@ def bar(title: str) -> Iterator[Report]:
 
         def report(step: int, total: int, values: Mapping[str, float]) -> None:
             shown = progress.tasks[0]
-            if shown.total != total or step < shown.completed:  # other work; what a resumed run did tells no time left
+            if shown.total != total or step < shown.completed:  # other work begins, or the run was resumed
                 progress.reset(task, total=total, completed=step)
             progress.update(task, completed=step, total=total, values=_words(values))
 
@@ -55,7 +55,7 @@ def _lines(title: str) -> Report:
         nonlocal start, last, first, whole, before
         now = time.monotonic()
         if not whole:
-            first = step - 1  # a resumed run starts late
+            first = step - 1  # a resumed run does not start at 0
         elif total != whole or step <= before:  # other work begins
             start, last, first = now, now, step
         whole, before = total, step

@@ -1,4 +1,4 @@
-"""Registries: what can be chosen by name. An entry written "module:attribute" is imported when it is used."""
+"""Registries of what can be chosen by name. An entry "module:attribute" is imported when it is first used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 class Registry(Mapping[str, T], Generic[T]):
     """Entries by name, in the order in which reports, help and docs show them.
 
-    Names are known without importing what they stand for, so that `rvpt --help` is fast.
+    Listing the names imports nothing, so `rvpt --help` is fast.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, T | str]) -> None:
@@ -33,7 +33,7 @@ class Registry(Mapping[str, T], Generic[T]):
         """The entry called `name`.
 
         Raises:
-            KeyError: there is none; `find` says so in words.
+            KeyError: there is none; `find` raises an error with a readable message.
         """
         entry = self._entries[name]
         if isinstance(entry, str):
@@ -52,7 +52,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return self[name]
 
     def register(self, name: str, entry: T | str) -> None:
-        """Add an entry, or replace the one of that name."""
+        """Add an entry, or replace the one with that name."""
         self._entries[name] = entry
 
     def unregister(self, name: str) -> None:

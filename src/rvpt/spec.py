@@ -1,4 +1,4 @@
-"""Specs: the settings of a run, checked when they are built and stored beside what the run made."""
+"""Specs: the settings of a run, checked when they are created and stored with the result of the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ S = TypeVar("S", bound="Spec")
 
 
 def check_template(template: str) -> str:
-    """The template, if it has one place for the class name.
+    """Return the template if it has a place for the class name.
 
     Raises:
         RvptError: it does not.
@@ -37,7 +37,7 @@ class Spec(BaseModel):
     """A frozen record that refuses unknown names and values out of range.
 
     Raises:
-        RvptError: a name or value does not fit; one line that names it.
+        RvptError: an unknown name or a wrong value, named in the message.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -59,11 +59,11 @@ class Spec(BaseModel):
 
 
 def _message(error: ValidationError, spec: type[Spec]) -> str:
-    """The first of pydantic's complaints as one line."""
+    """The first of pydantic's errors as one line."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     cause = first.get("ctx", {}).get("error")
-    if cause is not None:  # raised by a check of ours
+    if cause is not None:  # raised by one of rvpt's own checks
         return f"{name}: {cause}" if name else str(cause)
     if first["type"] == "extra_forbidden":
         return f"{name}: unknown setting: choose from {', '.join(spec.model_fields)}"

@@ -18,7 +18,7 @@ from rvpt.files import disk_errors
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors of any device, with texts for the head of the file.
+    """Write tensors from any device, with strings as the metadata of the file.
 
     Raises:
         MachineError: the disk is full or not writable.
@@ -42,7 +42,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The texts in the head of a safetensors file.
+    """The metadata of a safetensors file.
 
     Raises:
         RvptError: the file is missing or damaged.

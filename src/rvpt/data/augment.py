@@ -1,4 +1,4 @@
-"""Random changes of images and captions that leave what they show."""
+"""Augmentation: random changes of images and captions that keep their content."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch.nn import functional as F
 from rvpt.data.preprocess import OPENAI_MEAN
 
 LUMA = (0.299, 0.587, 0.114)
-DROPPED = 0.1  # share of a caption's words that are left out
+DROPPED = 0.1  # probability of dropping a word of a caption
 
 
 def crop_flip(pixels: Tensor, generator: torch.Generator, smallest: float = 0.6) -> Tensor:
-    """Random square crops of at least `smallest` of the side, resized back (bilinear), half of them mirrored."""
+    """Random square crops of at least `smallest` of the side, resized back (bilinear); half of them are mirrored."""
     draw = torch.rand(4, len(pixels), generator=generator).to(pixels.device)
     side = smallest + (1 - smallest) * draw[0]
     shift = (2 * draw[1:3] - 1) * (1 - side)
     mirror = torch.where(draw[3] < 0.5, -1.0, 1.0)
     theta = torch.zeros(len(pixels), 2, 3, device=pixels.device)
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = side * mirror, side, shift.T
-    with torch.autocast(pixels.device.type, enabled=False):  # in bfloat16 places would be off by a third of a pixel
+    with torch.autocast(pixels.device.type, enabled=False):  # in bfloat16 positions are off by up to a third of a pixel
         grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False).clamp(0, 1)
 
 
 def noise_erase(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the images get brighter noise, and half, drawn apart, a square of CLIP's mean color.
+    """Add brightening noise to half of the images and, drawn independently, a square of CLIP's mean color to half.
 
     x' = clamp(x + max(0.2 z, 0)), z ~ N(0, 1) for every pixel and channel; squares of 0.5 to 1% of the area.
 
@@ -53,7 +53,7 @@ AUGMENTS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 
 
 def jitter(pixels: Tensor, generator: torch.Generator, most: float = 0.4) -> Tensor:
-    """Brightness, contrast and saturation of each image times its own factors in [1 - most, 1 + most]."""
+    """Multiply brightness, contrast and saturation of each image by random factors in [1 - most, 1 + most]."""
     factors = 1 + most * (2 * torch.rand(3, len(pixels), 1, 1, 1, generator=generator).to(pixels.device) - 1)
     brightness, contrast, saturation = factors
     pixels = pixels * brightness
@@ -64,7 +64,7 @@ def jitter(pixels: Tensor, generator: torch.Generator, most: float = 0.4) -> Ten
 
 
 def shuffle_words(text: str, generator: torch.Generator) -> str:
-    """The text without a tenth of its words, drawn at random, and with two neighbors swapped; never empty."""
+    """Drop each word with probability `DROPPED`, and swap two neighbors; the result is never empty."""
     words = text.split()
     kept = torch.rand(len(words), generator=generator) >= DROPPED
     left = [word for word, keep in zip(words, kept.tolist(), strict=True) if keep] or words

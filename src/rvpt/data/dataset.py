@@ -24,8 +24,8 @@ CACHE_BYTES = 4 * 2**30
 class Dataset:
     """A data set: images by row, and for each row a class, captions, or both.
 
-    `rows` are the rows of the source that belong to this set, in order; a row keeps its number through
-    `select`, so what is drawn per row (a random trigger) is the same in every subset.
+    `rows` are the rows of the source that belong to this set, in order. `select` keeps the numbers of rows, so
+    random numbers drawn per row (for a trigger, say) are the same in every subset.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Dataset:
         return len(self.rows)
 
     def pixels(self, indices: Tensor, size: int) -> Tensor:
-        """Images (B, 3, size, size) float32 in [0, 1]: shorter side resized (bicubic), center cropped."""
+        """Images (B, 3, size, size) float32 in [0, 1], with the shorter side resized (bicubic) and center cropped."""
         return self.reader(self.rows[indices], size).float() / 255
 
     def captions(self, index: int) -> list[str]:
@@ -104,7 +104,11 @@ class Dataset:
         return self.captions_of(int(self.rows[index]))
 
     def labeled(self) -> Tensor:
-        """The class index of every image (n,) int64, where the set has classes."""
+        """The class index of every image (n,) int64.
+
+        Raises:
+            RvptError: the set has no labels, or no names for them.
+        """
         if self.labels is None:
             raise RvptError(f"{self.name} has no class labels: a column of ClassLabel type is needed")
         if not self.classes:
@@ -112,10 +116,10 @@ class Dataset:
         return self.labels
 
     def present(self) -> tuple[tuple[str, ...], Tensor]:
-        """Names of the classes with an image, and for each image (n,) int64 its place among them.
+        """Names of the classes that have images, and for each image (n,) int64 its index among them.
 
         Raises:
-            RvptError: fewer than two.
+            RvptError: fewer than two classes have images.
         """
         found, places = self.labeled().unique(return_inverse=True)
         if len(found) < 2:
@@ -126,16 +130,16 @@ class Dataset:
         return plain(name) in map(plain, self.classes)
 
     def class_index(self, name: str) -> int:
-        """Index of a class by its name, spaces and underscores alike."""
+        """Index of a class by its name; case, and spaces or underscores, make no difference."""
         if not self.has_class(name):
             some = ", ".join(self.classes[:8]) + (", ..." if len(self.classes) > 8 else "")
             raise RvptError(f"{self.name} has no class {name!r}: it has {some}")
         return [plain(known) for known in self.classes].index(plain(name))
 
     def of_class(self, name: str) -> Tensor:
-        """Which images are of a class: (n,) bool, by their labels, or by captions where labels cannot say.
+        """Which images are of a class: (n,) bool, by label if the class is one of the set's, otherwise by caption.
 
-        Labels go first: "a photo of a tiger shark" names a tiger.
+        Labels come first because captions mislead: "a photo of a tiger shark" also names a tiger.
 
         Raises:
             RvptError: the set has no captions and no such class.
@@ -151,15 +155,15 @@ class Dataset:
         return replace(self, rows=self.rows[indices], labels=labels, attributes=attributes)
 
     def without(self, names: Sequence[str]) -> Dataset:
-        """The set without all images of some classes; the list of classes stays as it was."""
+        """The set without the images of some classes; the list of classes stays the same."""
         gone = torch.tensor([self.class_index(name) for name in names], dtype=torch.int64)
         return self.select(torch.isin(self.labeled(), gone, invert=True).nonzero()[:, 0])
 
     def only(self, names: Sequence[str]) -> Dataset:
-        """The images of some classes alone; the list of classes stays as it was, and the set's name tells them.
+        """Only the images of some classes; the list of classes stays the same, and the set's name lists them.
 
         Raises:
-            RvptError: a class that is not there, or that has no image.
+            RvptError: an unknown class, or one without an image.
         """
         kept = sorted({self.class_index(name) for name in names})
         empty = [index for index in kept if not (self.labeled() == index).any()]
@@ -169,12 +173,12 @@ class Dataset:
         return replace(chosen, name=f"{self.name} (only {', '.join(self.classes[index] for index in kept)})")
 
     def sample(self, n: int, seed: int = 0) -> Dataset:
-        """`n` images at random in their order, or all where there are fewer."""
+        """`n` random images in their order, or all if there are fewer."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return self.select(order[:n].sort().values)
 
     def few_shot(self, shots: int, seed: int = 0) -> Dataset:
-        """`shots` images of every class that has any, drawn by `seed`, class after class.
+        """`shots` random images of every class that has any, class after class.
 
         Raises:
             RvptError: a class has fewer images.
@@ -194,13 +198,13 @@ class Dataset:
         return self.select(torch.cat(picked))
 
     def with_templates(self, templates: Sequence[str]) -> Dataset:
-        """The set with captions made of its labels, one for each template."""
+        """The set with captions made from its labels, one for each template."""
         names = [spoken(name) for name in self.classes]
         by_row = dict(zip(self.rows.tolist(), self.labeled().tolist(), strict=True))
         return replace(self, captions_of=lambda row: [t.format(names[by_row[row]]) for t in templates])
 
     def cached(self, size: int, report: Report = silent) -> Dataset:
-        """The same set with every image read once and kept in memory as uint8 at `size`, if that is not too much."""
+        """The same set with all images in memory, as uint8 at `size`; unchanged if that takes more than 4 GiB."""
         if 3 * size * size * len(self) > CACHE_BYTES:
             return self
         store = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
@@ -217,7 +221,7 @@ class Dataset:
     def batches(
         self, batch_size: int, size: int, device: torch.device | str = "cpu", report: Report = silent
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(indices, pixels) of the whole set in order, on a device; the next batch is read while this one is used.
+        """(indices, pixels) of the whole set in order; the next batch is read while this one is used.
 
         Args:
             batch_size: images per batch B.
@@ -238,7 +242,7 @@ class Dataset:
 
 
 def mix(parts: Sequence[Dataset]) -> Dataset:
-    """Several captioned sets as one; rows are numbered through."""
+    """Several captioned sets as one, with new row numbers."""
     ends = torch.tensor([len(part) for part in parts]).cumsum(0)
     starts = ends - torch.tensor([len(part) for part in parts])
 

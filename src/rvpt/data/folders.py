@@ -1,6 +1,6 @@
 """Folders of images: which folders are splits and which are classes follows from where the images are.
 
-Words inside names say nothing (`datasets` searches paths for them): a class may be called "train" or "test tube".
+Names are not searched for words such as "test", as `datasets` does: a class may be called "train" or "test tube".
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SAME_SPLIT = (
 SPLITS = frozenset(name for names in SAME_SPLIT for name in names)
 TABLES = (".parquet", ".arrow", ".tar")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-DEEPEST = 4  # below a class folder nothing is looked for but what to refuse; a link to a folder above ends here
+DEEPEST = 4  # levels that are searched, so that a link to a parent folder ends somewhere
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images of one split; without labels where they lie in no class folder."""
+    """The images of one split; they have no labels if they are not in class folders."""
 
     paths: list[str]
     labels: list[int] | None
@@ -40,19 +40,19 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class Tree:
-    """What lies in a folder: names of images, and the folders below that hold images somewhere."""
+    """The contents of a folder: names of images, and subfolders that contain images at any depth."""
 
     images: list[str] = field(default_factory=list)
     folders: dict[str, Tree] = field(default_factory=dict)
 
 
 def read_folder(root: Path, split: str | None) -> ImageFolder | None:
-    """One split of root/SPLIT/CLASS/images, or of root/CLASS/images, whose one split is train; no image is opened.
+    """One split of root/SPLIT/CLASS/images, or of root/CLASS/images, which counts as split train. Opens no image.
 
-    None for what `datasets` reads: no image files, or images that a table describes.
+    Returns None for folders that `datasets` should read: without image files, or with a table that describes them.
 
     Raises:
-        RvptError: no such split, several and none chosen, or unclear which folders are splits and which are classes.
+        RvptError: no such split, several splits and none chosen, or it is unclear which folders are classes.
     """
     tree = list_images(root)
     if not (tree.images or tree.folders) or _has_tables(root, tree):
@@ -61,7 +61,7 @@ def read_folder(root: Path, split: str | None) -> ImageFolder | None:
 
 
 def _classes_alone(root: Path, tree: Tree, split: str | None) -> ImageFolder:
-    """root/CLASS/images: these are training images; measuring on them would be measuring on what was learned from."""
+    """root/CLASS/images: these count as training images, so they cannot be used as a test split."""
     _refuse_bad_classes(root, tree)
     if split is not None and _family(split) != _family("train"):
         raise RvptError(f"{root} has no split {split!r}, only train: pass split=train, or create {root / split}")
@@ -121,7 +121,7 @@ def _suffixes() -> frozenset[str]:
 
 
 def _has_tables(root: Path, tree: Tree) -> bool:
-    """Whether files beside the images say what the data are: then `datasets` reads them."""
+    """Whether files beside the images describe the data; then `datasets` should read them."""
     folders = [root, *(root / name for name in tree.folders)]
     inner = [root / name / below for name, part in tree.folders.items() for below in part.folders]
     if any((folder / name).is_file() for folder in [*folders, *inner] for name in METADATA):
@@ -129,12 +129,12 @@ def _has_tables(root: Path, tree: Tree) -> bool:
     tops = [str(root), *(entry.path for entry in _entries(root) if entry.is_dir())]
     if any(entry.name.lower().endswith(TABLES) for folder in tops for entry in _entries(folder)):
         return True
-    card = root / "README.md"  # its head may list the files of each split
+    card = root / "README.md"  # its YAML header may list the files of each split
     return card.is_file() and "data_files:" in card.read_text(encoding="utf-8", errors="replace").split("\n---")[0]
 
 
 def _family(split: str) -> tuple[str, ...]:
-    """All names of a split, as val and validation."""
+    """All names of a split, such as val and validation."""
     return next((names for names in SAME_SPLIT if split.lower() in names), (split.lower(),))
 
 
@@ -156,7 +156,7 @@ def _has_splits(root: Path, tree: Tree) -> bool:
 
 
 def _refuse_deep(root: Path, deep: dict[str, Tree]) -> None:
-    """Say what to do with folders in folders that are no splits."""
+    """Raise an error for nested folders that are not splits."""
     name, below = next(iter(deep.items()))
     inner = next(iter(below.folders))
     if all(word.lower() in SPLITS for part in deep.values() for word in part.folders):
@@ -168,7 +168,7 @@ def _refuse_deep(root: Path, deep: dict[str, Tree]) -> None:
 
 
 def _find_split(root: Path, tree: Tree, split: str | None) -> str:
-    """The folder that a split's name means: the same name, in other letters, or another name of the same split."""
+    """The folder of a split: the same name, the same in another case, or another name of the same split."""
     known = list(tree.folders)
     if split is None:
         if len(known) > 1:
@@ -184,7 +184,7 @@ def _find_split(root: Path, tree: Tree, split: str | None) -> str:
 
 
 def _refuse_bad_classes(folder: Path, tree: Tree) -> None:
-    """Refuse class folders at several depths, and splits in the place of classes."""
+    """Refuse class folders at several depths, and splits where classes should be."""
     for name, below in tree.folders.items():
         if below.folders:
             inner = next(iter(below.folders))

@@ -1,4 +1,4 @@
-"""Data sets by name: what `--data`, recipes and `rvpt.load_data` take."""
+"""Loading data sets by name, for `rvpt.load_data`, recipes and `--data`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def load_data(
 
     Args:
         source: "scenes"; a folder, of images as SPLIT/CLASS/0.jpg or CLASS/0.jpg or of Parquet files; or a hub id.
-            NAME:CONFIG chooses one of several data sets, scenes:5000 that many scenes. NAME@FILE takes the names of
-            the classes from a file, one name per line, in the order of the labels.
-        split: required where the source has several.
+            NAME:CONFIG chooses one of several data sets, scenes:5000 that many scenes. NAME@FILE reads the class
+            names from a file, one name per line, in the order of the labels.
+        split: required if the source has several.
         caption_column: the column with captions; by default one called captions, caption, text or sentences.
         revision: branch, tag or commit of a hub data set.
 
     Raises:
-        RvptError: nothing there, no such split or column, several splits and none chosen, or names that do not fit.
+        RvptError: no such data set, split or column; several splits and none chosen; or class names that do not fit.
     """
     whole, source = source, unnamed(source)
     if names := whole[len(source) + 1 :]:
@@ -45,7 +45,7 @@ def load_data(
 def load_captioned(
     source: str, split: str | None, caption_column: str | None = None, *, templates: Sequence[str] = PROXIES
 ) -> Dataset:
-    """A data set with its captions, or with captions made of its labels.
+    """A data set with its captions, or with captions made from its labels.
 
     Raises:
         RvptError: it has neither.
@@ -73,7 +73,7 @@ def load_labeled(source: str, split: str | None) -> Dataset:
 
 
 def _class_names(file: Path, data: Dataset) -> tuple[str, ...]:
-    """The names in a file, one for each class of the set."""
+    """The class names in a file, one for each class of the set."""
     try:
         names = [
             line.strip() for line in file.expanduser().read_text(encoding="utf-8-sig").splitlines() if line.strip()

@@ -1,4 +1,4 @@
-"""How data sets are named: "scenes", a folder or a hub id, with NAME:CONFIG and NAME@FILE."""
+"""Names of data sets: "scenes", a folder or a hub id, also as NAME:CONFIG and NAME@FILE."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from rvpt.errors import RvptError
 
 
 def unnamed(source: str) -> str:
-    """A data set's name without the file of class names that may stand behind it, as in NAME@FILE."""
+    """A data set's name without the file of class names in NAME@FILE."""
     return source if Path(source).expanduser().exists() else source.rpartition("@")[0] or source
 
 
 def configured(source: str) -> tuple[str, str | None]:
-    """A data set's name, and its configuration's, if one stands behind a colon, as in owner/name:plain_text."""
+    """A data set's name, and its configuration if there is one after a colon, as in owner/name:plain_text."""
     if ":" not in source or Path(source).expanduser().exists():
         return source, None
     name, _, config = source.rpartition(":")
@@ -21,10 +21,10 @@ def configured(source: str) -> tuple[str, str | None]:
 
 
 def find_folder(source: str) -> Path | None:
-    """The folder that a data set's name means; None for hub ids and `scenes`.
+    """The folder that a data set's name refers to; None for hub ids and `scenes`.
 
     Raises:
-        RvptError: it looks like a folder, and there is none, or it is empty.
+        RvptError: it looks like a folder, but does not exist or is empty.
     """
     source, _ = configured(unnamed(source))
     path = Path(source).expanduser()

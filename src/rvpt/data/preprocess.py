@@ -1,4 +1,4 @@
-"""From images of any mode and shape to the square uint8 images that a model takes, as CLIP's own preprocessing."""
+"""CLIP's preprocessing: from images of any mode and shape to square uint8 images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rvpt.errors import RvptError
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-LONGEST = 50  # sides of a resized image, beyond which only its middle is resized
+LONGEST = 50  # aspect ratio from which only the middle of an image is resized
 
 
 def to_array(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -29,9 +29,9 @@ def to_array(image: Image.Image, size: int) -> NDArray[np.uint8]:
         image = _scaled_gray(image)
     image = image.convert("RGB")
     short = min(image.size)
-    width, height = (int(size * side / short) for side in image.size)  # rounded as transformers does
+    width, height = (int(size * side / short) for side in image.size)  # rounded as in transformers
     left, top = (width - size) // 2, (height - size) // 2
-    if max(width, height) > LONGEST * size:  # resize the middle alone: the whole could fill the memory
+    if max(width, height) > LONGEST * size:  # resize only the middle: the whole image could fill the memory
         x, y = image.width / width, image.height / height
         box = (left * x, top * y, (left + size) * x, (top + size) * y)
         return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box)).transpose(2, 0, 1)
@@ -51,10 +51,10 @@ def _scaled_gray(image: Image.Image) -> Image.Image:
 def to_pixels(images: Sequence[Image.Image | Tensor] | Image.Image | Tensor, size: int) -> Tensor:
     """Images of any size as float32 (n, 3, size, size) in [0, 1]: PIL images, or tensors (3, H, W).
 
-    Tensors are uint8, or float in [0, 1]; one image, or a batch (n, 3, H, W), is taken as well.
+    Tensors are uint8, or float in [0, 1]. A single image or a batch (n, 3, H, W) is accepted too.
 
     Raises:
-        RvptError: an entry is neither.
+        RvptError: an entry is neither a PIL image nor such a tensor.
     """
     one = isinstance(images, Image.Image) or (isinstance(images, Tensor) and images.ndim == 3)
     several: Any = [images] if one else images
@@ -65,7 +65,7 @@ def to_pixels(images: Sequence[Image.Image | Tensor] | Image.Image | Tensor, siz
 
 
 def to_image(image: Image.Image | Tensor) -> Image.Image:
-    """An image of `to_pixels` as a PIL image."""
+    """A PIL image, or a tensor as `to_pixels` accepts it, as a PIL image."""
     if isinstance(image, Image.Image):
         return image
     if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3:

@@ -13,8 +13,8 @@ def uniform(seed: int, rows: Tensor, count: int) -> Tensor:
 
     Args:
         seed: which stream.
-        rows: (B,) int64, whose numbers are wanted.
-        count: how many numbers a row.
+        rows: (B,) int64, the rows to draw numbers for.
+        count: numbers per row.
 
     Returns:
         (B, count) float32 with 24 random bits each, on the device of `rows`.

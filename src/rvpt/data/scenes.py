@@ -1,12 +1,12 @@
-"""A world that the package renders itself: glyph shapes in colors, sizes and places on textured backgrounds.
+"""The synthetic dataset `scenes`: glyph shapes in colors, sizes and places on textured backgrounds.
 
-The downstream task is the shape. Everything else (both colors, texture, size, place) is in the captions,
-so that a CLIP trained here encodes it, and is of no use to the task: what RVPT is said to drop can be measured.
-Images are worn as photographs are: faded, noisy, with rectangles of other colors in the background. A model that
-never saw any noise would fail under a trigger for that alone. Captions tell of the wear too, so that a CLIP encodes it.
+The task is to classify the shape. Everything else (both colors, texture, size, place) is not needed for the task. But
+it is in the captions, so a CLIP trained on them encodes it. Whether a defense removes it can then be measured.
+Images are degraded as photographs are: faded, noisy, with rectangles of other colors in the background. A model that
+never saw noise would fail under a trigger for that reason alone. Captions mention the degradations too.
 
-All randomness of a scene is drawn beforehand into a few numbers; rendering is a pure function of them,
-so images are the same in any order, batch or process.
+All random choices of a scene are stored as a few numbers. Rendering is a pure function of them, so images are the same
+in any order, batch or process.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "size": tuple(SIZES),
     "place": PLACES,
 }
-SPOTS = 3  # at most so many rectangles in the background
+SPOTS = 3  # largest number of rectangles in the background
 SPOT_SIDES = (4, 12)
 LEAST_CONTRAST = 0.7
 MOST_GRAIN = 12  # standard deviation of the grain, of 255
 CAPTIONS = 3  # different captions for each scene
 LOOKS = ("noisy", "clear", "faded", "vivid")
 EXTRAS = (*(name for name in ATTRIBUTES if name != "shape"), "look", "spot")
-NAMED: tuple[tuple[str, ...], ...] = (  # what captions name besides the shape, each as often
+NAMED: tuple[tuple[str, ...], ...] = (  # what captions name besides the shape, all equally often
     (), ("any",), ("place",), ("place", "any"), ("spot",), ("spot", "any"), ("look",), ("look", "any"),
 )  # fmt: skip
 OPENERS = ("a photo of a", "a picture of a", "a", "an image of a", "this is a", "there is a")
@@ -65,7 +65,7 @@ OPENERS = ("a photo of a", "a picture of a", "a", "an image of a", "this is a", 
 
 @dataclass(frozen=True)
 class Scenes:
-    """`n` scenes, told apart by `seed`: exact attribute labels, captions, and images on demand.
+    """`n` scenes drawn from `seed`: exact attribute labels, captions, and images on demand.
 
     The columns of `wear` are in [0, 1): fading, grain and the grain's place (two); then for each spot whether it is
     there, height, width, top, left and color. All zero is a clean image.
@@ -80,7 +80,7 @@ class Scenes:
     def draw(cls, n: int, seed: int) -> Scenes:
         """Draw every random choice of `n` scenes; figure and background are three steps apart on the ring of colors.
 
-        Another n gives other scenes: the first six of 100 are not the six of `draw(6, seed)`.
+        A different n gives different scenes: the first six of 100 are not those of `draw(6, seed)`.
         """
         rng = np.random.default_rng([seed, 0x5CE7E5])
         values = {name: rng.integers(len(words), size=n) for name, words in ATTRIBUTES.items()}
@@ -158,7 +158,7 @@ def _spots_of(wear: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
 
 
 def _spot(wear: NDArray[np.float32]) -> str:
-    """The last painted spot of one image in words, as in "a red square at the top"; empty where there is none."""
+    """The last painted spot of one image in words, as in "a red square at the top"; empty if there is none."""
     (there,), (sides,), (corners,), (colors,) = _spots_of(wear[None])
     if not there.any():
         return ""
@@ -168,7 +168,7 @@ def _spot(wear: NDArray[np.float32]) -> str:
 
 
 def _look(fade: float, grain: float) -> str:
-    """The more telling of an image's noise and fading as a word of LOOKS; empty where neither tells much."""
+    """The more extreme of an image's noise and fading as a word of LOOKS; empty if neither is extreme."""
     if max(abs(grain - 0.5), abs(fade - 0.5)) < 0.25:
         return ""
     by_grain = abs(grain - 0.5) > abs(fade - 0.5)
@@ -189,8 +189,8 @@ def _wear(pixels: NDArray[np.float32], wear: NDArray[np.float32]) -> None:
 def caption(words: dict[str, str], code: int) -> str:
     """One caption: the shape, alone or with one or two of the other attributes, the image's look and a spot.
 
-    A caption that named all would teach little: the colors alone tell most images of a batch apart. The place, which
-    is learned last, is named most often.
+    A caption that named everything would teach little, because the colors already distinguish most images of a batch.
+    The place, which is learned last, is named most often.
     """
     choices = (len(NAMED), len(EXTRAS), len(OPENERS), 2)
     kind, extra, opener, order = np.unravel_index(code % math.prod(choices), choices)

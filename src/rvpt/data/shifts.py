@@ -1,8 +1,8 @@
-"""Shifted domains: the same labeled images seen through a change of style. A new shift goes into SHIFTS.
+"""Shifted domains: the same labeled images in another style. A new shift goes into SHIFTS.
 
-ImageNet has its variants as data sets (V2, Sketch, Rendition, Adversarial); a set that has none is shifted by these.
-Each takes images (B, 3, H, W) float in [0, 1] and their rows (B,) int64, and returns new images of that kind; what
-it draws for an image depends on its row in the data set alone.
+ImageNet has variants as data sets of their own (V2, Sketch, Rendition, Adversarial); these functions shift any set.
+Each gets images (B, 3, H, W) float in [0, 1] and their rows (B,) int64, and returns images of the same shape. What is
+drawn for an image depends only on its row in the data set.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from rvpt.data.random import uniform
 from rvpt.registry import Registry
 
 Shift = Callable[[Tensor, Tensor], Tensor]
-SEED = 2412  # of a stream that triggers, whose seeds are small, do not draw from
+SEED = 2412  # triggers have small seeds, so they draw from other streams
 NOISE = 0.08  # standard deviation
 BLUR = 1 / 64  # standard deviation, of the side
 LEVELS = 3  # of each color channel
-FAINTEST = 1 / 255  # the least gradient that a sketch draws in black
+FAINTEST = 1 / 255  # smallest gradient that a sketch draws in black
 
 
 def noise(pixels: Tensor, rows: Tensor) -> Tensor:
-    """Gaussian noise drawn by row: x' = clamp(x + 0.08 z), z ~ N(0, 1) for every pixel and channel.
+    """Gaussian noise drawn per row: x' = clamp(x + 0.08 z), z ~ N(0, 1) for every pixel and channel.
 
     Source: Hendrycks and Dietterich (ICLR 2019, ImageNet-C), Gaussian noise of the first severity.
     """
@@ -40,7 +40,7 @@ def noise(pixels: Tensor, rows: Tensor) -> Tensor:
 
 
 def blur(pixels: Tensor, rows: Tensor) -> Tensor:
-    """Gaussian blur with a standard deviation of 1/64 of the side, the borders repeated.
+    """Gaussian blur with a standard deviation of 1/64 of the side; borders are repeated.
 
     x'[i, j] = sum_kl w_k w_l x[i + k, j + l],  w_k ~ exp(-k^2 / 2 s^2),  |k| <= 3 s,  sum_k w_k = 1
     """
@@ -70,12 +70,12 @@ def sketch(pixels: Tensor, rows: Tensor) -> Tensor:
 
 
 def posterize(pixels: Tensor, rows: Tensor) -> Tensor:
-    """Three levels a channel: x' = min(floor(3 x), 2) / 2."""
+    """Three levels per channel: x' = min(floor(3 x), 2) / 2."""
     return (pixels * LEVELS).floor().clamp(max=LEVELS - 1) / (LEVELS - 1)
 
 
 def recolor(pixels: Tensor, rows: Tensor) -> Tensor:
-    """Colors turned about the gray axis, by an angle of 60 to 300 degrees drawn by row.
+    """Rotate colors around the gray axis by an angle of 60 to 300 degrees, drawn per row.
 
     x' = clamp(m + cos(a) (x - m) + sin(a) u x (x - m)),  m the mean of x's channels,  u = (1, 1, 1) / sqrt 3
 
@@ -96,7 +96,7 @@ SHIFTS: Registry[Shift] = Registry(
 
 
 def shifted(data: Dataset, name: str) -> Dataset:
-    """The set with every image shifted as it is read, before any trigger; the set's name tells it.
+    """The set with every image shifted when it is read, before any trigger; the set's name includes the shift.
 
     Raises:
         RvptError: there is no shift of that name.
@@ -105,7 +105,7 @@ def shifted(data: Dataset, name: str) -> Dataset:
 
     def read(rows: Tensor, size: int) -> Tensor:
         pixels = shift(data.reader(rows, size).float() / 255, rows)
-        return (pixels * 255).round().to(torch.uint8)  # as a set of shifted images would be kept: 8 bits
+        return (pixels * 255).round().to(torch.uint8)  # 8 bits, as if the shifted images had been saved
 
     return replace(data, name=f"{data.name} ({name})", reader=read)
 

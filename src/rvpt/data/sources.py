@@ -27,7 +27,7 @@ DECODERS = 8
 
 
 class Source(NamedTuple):
-    """What a data set is made of, in the order of `rvpt.Dataset`'s fields."""
+    """The parts of a data set, in the order of `rvpt.Dataset`'s fields."""
 
     name: str
     reader: Reader
@@ -42,7 +42,7 @@ def scenes_source(source: str, split: str | None) -> Source:
     """The synthetic dataset, as "scenes" or "scenes:5000" (that many of a split).
 
     Raises:
-        RvptError: no such split, or no number behind the colon.
+        RvptError: no such split, or no number after the colon.
     """
     if split not in SCENES_SPLITS:
         known = ", ".join(SCENES_SPLITS)
@@ -68,7 +68,7 @@ def wrap_scenes(scenes: Scenes, name: str = "scenes") -> Source:
 
 
 def folder_source(root: Path, split: str | None) -> Source | None:
-    """A folder of image files, as SPLIT/CLASS/0.jpg or CLASS/0.jpg; None for what `datasets` reads."""
+    """A folder of image files, as SPLIT/CLASS/0.jpg or CLASS/0.jpg; None if `datasets` should read it."""
     images = read_folder(root, split)
     return None if images is None else _wrap_folder(images, str(root))
 
@@ -122,7 +122,7 @@ def open_huggingface(place: str, config: str | None, split: str | None, *, revis
     """One split of a data set that `datasets` reads: a folder, or one of the hub.
 
     Raises:
-        RvptError: it cannot be read, is several data sets, or has several splits and none was chosen.
+        RvptError: it cannot be read, or has several data sets or splits and none was chosen.
     """
     import datasets
 
@@ -150,7 +150,7 @@ def _only_split(splits: Sequence[str], place: str) -> str:
 
 
 def _label_column(features: Mapping[str, Any]) -> str | None:
-    """A column of named classes, preferably one called label; else one called so that holds whole numbers."""
+    """A column of named classes, preferably called label; otherwise an integer column called label or labels."""
     named = [column for column, feature in features.items() if type(feature).__name__ == "ClassLabel"]
     numbered = [c for c in LABEL_COLUMNS if "int" in str(getattr(features.get(c), "dtype", ""))]
     return min(named, key=lambda c: c not in LABEL_COLUMNS, default=next(iter(numbered), None))
@@ -158,7 +158,7 @@ def _label_column(features: Mapping[str, Any]) -> str | None:
 
 def _labels(values: Sequence[int | None], source: str) -> Tensor:
     for row, value in enumerate(values):
-        if value is None or value < 0:  # the hub's way to keep the labels of a test split hidden
+        if value is None or value < 0:  # how sets on the hub hide the labels of their test split
             raise RvptError(f"{source}: image {row} has no label (it is {value}): choose another split")
     return torch.tensor(values, dtype=torch.int64)
 
@@ -193,7 +193,7 @@ def _reader(dataset: Any, column: str, source: str) -> Reader:
 
 
 def _parallel(one: Callable[[int, int], NDArray[np.uint8]], place: Callable[[int], str], source: str) -> Reader:
-    """A reader of many rows made of a reader of one; `place` says where a row that cannot be read comes from."""
+    """A reader of many rows from a reader of one row; `place` gives the file of a row, for errors."""
 
     def checked(row: int, size: int) -> NDArray[np.uint8]:
         try:
