@@ -17,6 +17,7 @@ from rvpt.models.cleaned_config import CONFIG, HERE, WEIGHTS, CleanedConfig, cur
 from rvpt.models.clip import Clip
 from rvpt.models.formats.hf import load_clip
 from rvpt.models.head import Head, with_one
+from rvpt.models.placement import find_dtype
 from rvpt.models.prompted import prompted_transformers
 from rvpt.models.prompts import RepulsivePrompts
 from rvpt.spec import TEMPLATE
@@ -123,6 +124,9 @@ class Cleaned(nn.Module):
     def to_transformers(self) -> Any:
         """A copy as a transformers CLIPModel whose blocks hold the prompts' keys and values.
 
+        It is to be used in memory: its own `save_pretrained` writes what no plain CLIPModel can read. Save the
+        Cleaned instead.
+
         Raises:
             RvptError: the model has a head, which a CLIPModel has no place for.
         """
@@ -193,27 +197,37 @@ class Cleaned(nn.Module):
         )
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, base: str | Path | Clip | None = None, **placement: Any) -> Cleaned:
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        base: str | Path | Clip | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+    ) -> Cleaned:
         """The cleaned model of a folder, on its own base model or on `base`.
 
         Args:
             folder: what `save_pretrained` wrote.
-            base: the base model, where it is not found by itself.
-            placement: `device` and `dtype`, as `rvpt.load` takes them.
+            base: the base model, where it is not found by itself; a Clip stays where it is.
+            device: as `rvpt.load` takes it.
+            dtype: as `rvpt.load` takes it.
 
         Raises:
             RvptError: the folder is incomplete, or the base model is not the one that was cleaned.
         """
-        folder = Path(folder).expanduser()
+        folder, kind = Path(folder).expanduser(), find_dtype(dtype)
         manifest = read_manifest(folder, KIND)
         facts = current_facts({name: fact for name, fact in manifest.items() if name not in STAMP})
         config = read_config(folder)
         own = config.base_model_name_or_path == HERE
-        given = load_clip(base, **placement) if isinstance(base, str | Path) else base
-        clip = load_clip(folder, **placement) if own else given or _stored(folder, config, placement)
+        given = load_clip(base, device=device) if isinstance(base, str | Path) else base
+        clip = load_clip(folder, device=device) if own else given or _stored(folder, config, device)
         _refuse_other(clip, config.base_model_sha256, folder)
         if own and given and "base_sha256" in facts:  # the suspect, whose triggers are measured
             _refuse_other(given, facts["base_sha256"], folder)
+        if clip is not base:
+            clip.model.to(kind)  # after its hash was checked, which is that of the weights on disk
         if given or not own:
             facts["base_model"] = (given or clip).source  # where it is now
         tensors = read_tensors(folder / WEIGHTS)
@@ -257,7 +271,7 @@ def _fitting(tensor: Tensor | None, shape: tuple[int | None, ...], folder: Path)
     raise RvptError(f"{folder}: {WEIGHTS} does not fit {CONFIG} or is not finite: clean the model again")
 
 
-def _stored(folder: Path, config: CleanedConfig, placement: dict[str, Any]) -> Clip:
+def _stored(folder: Path, config: CleanedConfig, device: str | torch.device | None) -> Clip:
     """The base model that a folder names, as seen from the folder or from here.
 
     If it is gone from an absolute path it is looked for beside the folder: both may have been moved.
@@ -268,7 +282,7 @@ def _stored(folder: Path, config: CleanedConfig, placement: dict[str, Any]) -> C
     found = next((place.resolve() for place in places if place.exists()), None)
     try:
         if found:
-            return load_clip(found, **placement)
-        return load_clip(base, revision=config.base_model_revision, **placement)
+            return load_clip(found, device=device)
+        return load_clip(base, revision=config.base_model_revision, device=device)
     except RvptError as error:
         raise RvptError(f"{error}; it is the base model of {folder}: pass its place as base=MODEL") from None

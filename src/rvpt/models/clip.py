@@ -1,13 +1,9 @@
-"""A CLIP: a transformers CLIPModel, its tokenizer and its image geometry; and the one block forward.
-
-The block forward reads the weights of the Hugging Face modules and takes the keys and values of prompts as a
-prefix. Prompts need nothing else: their outputs are dropped, and so are their queries.
-"""
+"""A CLIP: a transformers CLIPModel, its tokenizer and its image geometry."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rvpt.artifacts import staging
+from rvpt.artifacts import staging, write_manifest
 from rvpt.data.preprocess import OPENAI_MEAN, OPENAI_STD, to_pixels
 from rvpt.data.text import spoken
 from rvpt.files import write_json, write_text
+from rvpt.models.blocks import Prefixes, block_forward
 from rvpt.models.card import clip_card
+from rvpt.models.quiet import quiet_transformers
 from rvpt.spec import TEMPLATE
 from rvpt.tensors import sha256_tensors
 
+KIND = "clip"
 PREPROCESSOR = "preprocessor_config.json"
 TEXT_BATCH = 256
-
-KV = tuple[Tensor, Tensor]
-"""Keys and values of one block's prompts, each (b, W)."""
-Prefixes = Mapping[int, KV]
-"""Block index -> keys and values; blocks that are absent have no prompts."""
 
 
 def model_name(source: str) -> str:
@@ -71,6 +65,13 @@ class Clip(nn.Module):
         self.source, self.revision = source, revision
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def _apply(self, *args: Any, **options: Any) -> Clip:
+        """Move or convert the model; images are normalized in float32 whatever its dtype."""
+        mean, std = self.mean, self.std
+        super()._apply(*args, **options)
+        self.mean, self.std = mean.to(self.mean.device), std.to(self.std.device)
+        return self
 
     @property
     def name(self) -> str:
@@ -187,8 +188,8 @@ class Clip(nn.Module):
         return sum(p.numel() for p in self.model.parameters()) - (0 if tokens else table.numel())
 
     def hash(self) -> str:
-        """sha256 of the weights, as they are in memory."""
-        return sha256_tensors(self.model.state_dict())
+        """sha256 of the weights in float32: what a model saved in a lower precision has once it is loaded."""
+        return sha256_tensors({name: value.float() for name, value in self.model.state_dict().items()})
 
     def preprocess(self, images: Any) -> Tensor:
         """pixel_values (n, 3, S, S) of PIL images, or of tensors (3, H, W) uint8 or float in [0, 1].
@@ -228,7 +229,9 @@ class Clip(nn.Module):
         return copy.deepcopy(self.model)
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write model, tokenizer, image geometry and a model card in transformers' layout, whole or not at all.
+        """Write model, tokenizer, image geometry, a model card and a manifest in transformers' layout.
+
+        The folder is written whole or not at all.
 
         Raises:
             RvptError: the folder exists and `overwrite` is false.
@@ -236,12 +239,14 @@ class Clip(nn.Module):
         """
         with staging(Path(folder), overwrite=overwrite) as stage:
             self.write(stage)
-            write_text(stage / "README.md", clip_card(self.name))
+            write_text(stage / "README.md", clip_card(Path(folder).resolve().name))
+            write_manifest(stage, KIND, sha256=self.hash(), source=self.source, revision=self.revision)
 
     def write(self, folder: Path) -> None:
         """Write model, tokenizer and image geometry into an existing folder."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with quiet_transformers():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
         geometry = {
             "image_processor_type": "CLIPImageProcessor",
             "size": {"shortest_edge": self.image_size},
@@ -252,44 +257,3 @@ class Clip(nn.Module):
             "do_convert_rgb": True, "resample": 3,
         }  # fmt: skip
         write_json(folder / PREPROCESSOR, geometry)
-
-
-def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_only: bool = False) -> Tensor:
-    """One pre-norm transformer block whose attention also sees a prefix of prompt keys and values.
-
-    h = LN1(x);  y = x + softmax(q(h) [K_p, k(h)]^t / sqrt(d)) [V_p, v(h)] W_o;  y + MLP(LN2(y))
-
-    Args:
-        layer: a CLIPEncoderLayer.
-        tokens: (B, T, W).
-        prefix: keys and values of the prompts, the same for every image.
-        cls_only: compute the first token's output alone.
-
-    Returns:
-        (B, T, W), or (B, 1, W) with `cls_only`.
-    """
-    attention = layer.self_attn
-    hidden = layer.layer_norm1(tokens)
-    asked = slice(0, 1) if cls_only else slice(None)
-    query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
-    if prefix is not None:
-        key, value = (
-            torch.cat([p.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
-            for p, x in zip(prefix, (key, value), strict=True)
-        )
-    query, key, value = (split_heads(x, attention.num_heads) for x in (query, key, value))
-    mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scale)
-    tokens = tokens[:, asked] + attention.out_proj(mixed.transpose(1, 2).flatten(2))
-    result: Tensor = tokens + layer.mlp(layer.layer_norm2(tokens))
-    return result
-
-
-def prompt_kv(layer: Any, prompts: Tensor) -> KV:
-    """Keys and values that prompts (b, W) have in a block: W_k LN1(p), W_v LN1(p)."""
-    hidden = layer.layer_norm1(prompts)
-    return layer.self_attn.k_proj(hidden), layer.self_attn.v_proj(hidden)
-
-
-def split_heads(tokens: Tensor, heads: int) -> Tensor:
-    """(B, T, W) -> (B, heads, T, W / heads)."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)

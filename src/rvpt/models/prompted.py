@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rvpt.models.clip import KV, Clip, Prefixes, split_heads
+from rvpt.models.blocks import KV, Prefixes, split_heads
+from rvpt.models.clip import Clip
 
 
 class PromptedAttention(nn.Module):

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rvpt.models.clip import KV, Clip, prompt_kv
+from rvpt.models.blocks import KV, prompt_kv
+from rvpt.models.clip import Clip
 
 
 class RepulsivePrompts(nn.Module):

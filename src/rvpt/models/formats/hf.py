@@ -21,6 +21,7 @@ from rvpt.models.formats.checks import (
     refuse_wrong_end,
 )
 from rvpt.models.placement import find_device, find_dtype
+from rvpt.models.quiet import quiet_transformers
 
 EMBEDDED = "scenes-clip"
 """Name of the model that ships with the package."""
@@ -44,20 +45,21 @@ def load_clip(
     Raises:
         RvptError: nothing there, not a ViT CLIP, only pickled weights, or weights that are not finite.
     """
-    name, where = str(source), find_device(device)
+    name, where, kind = str(source), find_device(device), find_dtype(dtype)
     path = embedded_model() if name == EMBEDDED else Path(source).expanduser()
     refuse_other_layouts(path, name)
     find_manifest(path)  # refuses a model of ours that was changed
     place, hub = (str(path), {}) if path.is_dir() else (name, {"revision": revision or "main"})
-    config = _config(place, name, hub)
-    model, tokenizer = _model(place, name, config, hub), _tokenizer(place, name, hub)
+    with quiet_transformers():
+        config = _config(place, name, hub)
+        model, tokenizer = _model(place, name, config, hub), _tokenizer(place, name, hub)
     refuse_unfit_tokenizer(tokenizer, config, name)
     refuse_wrong_end(tokenizer, config, name)
     refuse_non_finite(model, name)
     mean, std = _geometry(place, hub)
     known = name if name == EMBEDDED or hub else str(path.resolve())
     commit = getattr(config, "_commit_hash", None) or revision if hub else None
-    model = model.eval().to(find_dtype(dtype))  # mean and std stay in float32
+    model = model.eval().to(kind)
     return Clip(model, tokenizer, mean, std, source=known, revision=commit).to(where)
 
 
@@ -79,10 +81,7 @@ def _config(place: str, name: str, hub: dict[str, str]) -> Any:
 
 def _model(place: str, name: str, config: Any, hub: dict[str, str]) -> Any:
     from transformers import CLIPModel
-    from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
         model, info = CLIPModel.from_pretrained(
             place, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32,
@@ -90,9 +89,6 @@ def _model(place: str, name: str, config: Any, hub: dict[str, str]) -> Any:
         )  # fmt: skip
     except Exception as error:
         raise RvptError(f"{name}: could not load its weights ({first_line(error)})") from None
-    finally:
-        if shown:
-            logging.enable_progress_bar()
     if wrong := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
         raise RvptError(
             f"{name}: {len(wrong)} weights are missing or have another shape than config.json says, such as "

@@ -1,0 +1,60 @@
+"""The one forward pass of a transformer block.
+
+It reads the weights of the Hugging Face modules and takes the keys and values of prompts as a prefix. Prompts need
+nothing else: their outputs are dropped, and so are their queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+KV = tuple[Tensor, Tensor]
+"""Keys and values of one block's prompts, each (b, W)."""
+Prefixes = Mapping[int, KV]
+"""Block index -> keys and values; blocks that are absent have no prompts."""
+
+
+def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_only: bool = False) -> Tensor:
+    """One pre-norm transformer block whose attention also sees a prefix of prompt keys and values.
+
+    h = LN1(x);  y = x + softmax(q(h) [K_p, k(h)]^t / sqrt(d)) [V_p, v(h)] W_o;  y + MLP(LN2(y))
+
+    Args:
+        layer: a CLIPEncoderLayer.
+        tokens: (B, T, W).
+        prefix: keys and values of the prompts, the same for every image.
+        cls_only: compute the first token's output alone.
+
+    Returns:
+        (B, T, W), or (B, 1, W) with `cls_only`.
+    """
+    attention = layer.self_attn
+    hidden = layer.layer_norm1(tokens)
+    asked = slice(0, 1) if cls_only else slice(None)
+    query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
+    if prefix is not None:
+        key, value = (
+            torch.cat([p.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+            for p, x in zip(prefix, (key, value), strict=True)
+        )
+    query, key, value = (split_heads(x, attention.num_heads) for x in (query, key, value))
+    mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scale)
+    tokens = tokens[:, asked] + attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    result: Tensor = tokens + layer.mlp(layer.layer_norm2(tokens))
+    return result
+
+
+def prompt_kv(layer: Any, prompts: Tensor) -> KV:
+    """Keys and values that prompts (b, W) have in a block: W_k LN1(p), W_v LN1(p)."""
+    hidden = layer.layer_norm1(prompts)
+    return layer.self_attn.k_proj(hidden), layer.self_attn.v_proj(hidden)
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, T, W) -> (B, heads, T, W / heads)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
