@@ -1,4 +1,4 @@
-"""RVPT: tune deep visual prompts with cross-entropy and a loss that repels the features from the frozen model's."""
+"""RVPT: deep visual prompts, trained with cross-entropy and a loss that repels features from those of the suspect."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SMALL = {"optimizer": "adamw", "weight_decay": 0.1, "first_block": 2, "prompt_le
 class RVPTSpec(TrainSpec):
     """Settings of RVPT; the defaults are the paper's. alpha = 0 is plain VPT."""
 
-    optimizer: Literal["adamw", "sgd"] = "sgd"
+    optimizer: Literal["adamw", "sgd"] = Field("sgd", description="how the weights are updated")
     lr: float = Field(2e-3, gt=0, description="learning rate")
-    epochs: int = Field(50, ge=1)
-    batch_size: int = Field(32, ge=1)
+    epochs: int = Field(50, ge=1, description="passes over the images")
+    batch_size: int = Field(32, ge=1, description="images per training step")
     first_block: int = Field(3, ge=0, description="first prompted block D, counted from 0")
     depth: int | None = Field(None, ge=1, description="number of prompted blocks, instead of first_block")
     depth_from: Literal["output", "input"] = Field("output", description="side from which depth is counted")
@@ -39,12 +39,12 @@ class RVPTSpec(TrainSpec):
     margin: float = Field(-1.0, ge=-1, le=1, description="value below which the repelling loss stops; -1 never")
     init_std: float = Field(0.02, gt=0, description="standard deviation of the initial prompts")
     template: Template = Field(TEMPLATE, description="caption of a class")
-    augment: Augment = Field("none", description="random changes of training images; none is cached and fast")
+    augment: Augment = Field("none", description="random changes of training images; none is fastest")
 
     @model_validator(mode="after")
     def _depth_is_given(self) -> RVPTSpec:
         if self.depth is None and self.depth_from == "input":
-            raise ValueError("depth_from is the side from which depth is counted: set depth too")
+            raise ValueError("depth_from has no effect without depth: set depth too")
         return self
 
     def prompted(self, blocks: int) -> range:
@@ -67,8 +67,10 @@ class RVPTSpec(TrainSpec):
 class PromptTuning(nn.Module):
     """Loss = CE(tau cos(image, text of each class)) + alpha FR on a batch of the few-shot set.
 
-    Without augmentation the tokens before block D and the frozen [CLS] rows are constants of the set: they are
-    computed once and kept, 4 (1 + N + L - D) W bytes per image.
+    Without augmentation the tokens before block D and the frozen [CLS] rows never change: they are computed once and
+    kept, 4 (1 + N + L - D) W bytes per image.
+
+    Source: Zhang et al. (arXiv 2412.20392), section 4.
     """
 
     def __init__(self, clip: Clip, data: Dataset, spec: RVPTSpec) -> None:
@@ -100,13 +102,20 @@ class PromptTuning(nn.Module):
         return frozen_pass(clip, AUGMENTS[self.spec.augment](pixels, generator), self.prompts.first_block)
 
     def _encode_all(self) -> tuple[Tensor, Tensor]:
-        clip, parts = self.suspect.module, list[tuple[Tensor, Tensor]]()
+        clip, kept = self.suspect.module, list[Tensor]()
         for indices, pixels in self.data.batches(ENCODE_BATCH, clip.image_size, clip.device):
             part = frozen_pass(clip, pixels, self.prompts.first_block)
-            size = sum(tensor.nbytes for tensor in part) / len(indices) * len(self.data)
-            parts.append(part if size < CACHE_BYTES else (part[0].cpu(), part[1].cpu()))  # a GPU has less memory
-        tokens, rows = (torch.cat(part) for part in zip(*parts, strict=True))
+            kept = kept or [_empty_like(tensor, len(self.data)) for tensor in part]
+            for whole, tensor in zip(kept, part, strict=True):
+                whole[indices] = tensor.to(whole.device)
+        tokens, rows = kept
         return tokens, rows
+
+
+def _empty_like(part: Tensor, n: int) -> Tensor:
+    """Room for `n` rows like those of `part`, in main memory where a GPU may have too little."""
+    large = part[0].nbytes * n > CACHE_BYTES
+    return part.new_empty(n, *part.shape[1:], device="cpu" if large else part.device)
 
 
 class RVPT(Defense):
@@ -124,5 +133,5 @@ class RVPT(Defense):
             history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
         facts = {"history": history, "trained_parameters": task.prompts.parameter_count()}
         if not spec.alpha:
-            facts["defense"] = "vpt"  # that is what it is without repelling
+            facts["defense"] = "vpt"  # RVPT without repelling is VPT
         return Cleaned(clip, task.prompts.requires_grad_(False), facts=facts)
