@@ -1,4 +1,4 @@
-"""Evaluation: metrics, and the protocols by which a model is measured. A new protocol goes into PROTOCOLS."""
+"""Evaluation: metrics, and protocols to measure a model. A new protocol goes into PROTOCOLS."""
 
 from typing import TYPE_CHECKING
 

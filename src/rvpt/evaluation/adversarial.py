@@ -1,6 +1,6 @@
-"""Adversarial images: the accuracy under small changes made for each image and model by its gradients.
+"""Adversarial images: accuracy under small changes that are optimized for each image against the model.
 
-A cleaned model is not meant to resist them: it has no backdoor, which is a different property (the paper's table 12).
+A cleaned model is not meant to resist them: having no backdoor is a different property (the paper's table 12).
 """
 
 from __future__ import annotations

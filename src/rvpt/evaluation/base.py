@@ -1,4 +1,4 @@
-"""What every protocol shares: the models it can measure, the one loop over a data set, counts, and rows of counts."""
+"""What all protocols share: the loop over a data set, counts, and rows made from counts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Triggers = Mapping[str, Trigger]
 
 
 class Counts(dict[tuple[str, str], Rate]):
-    """(attack, metric) -> rate; the attack is "none" for clean images. Rates of batches add up."""
+    """(attack, metric) -> rate; the attack is "none" for clean images. The rates of batches are added."""
 
     def count(self, attack: str, metric: str, rate: Rate) -> None:
         """Add the rate of one batch."""
@@ -36,7 +36,7 @@ class Counts(dict[tuple[str, str], Rate]):
 
 
 class Batch:
-    """One batch of a data set: clean images, and the same images under each trigger, made when they are asked for."""
+    """One batch of a data set: clean images, and the same images with each trigger, which are created on demand."""
 
     def __init__(self, data: Dataset, indices: Tensor, pixels: Tensor, triggers: Triggers) -> None:
         self.indices, self.pixels, self.rows = indices, pixels, data.rows[indices]
@@ -51,13 +51,13 @@ class Batch:
 def stream(
     model: Encoder, data: Dataset, triggers: Triggers | None = None, *, batch_size: int = 256, report: Report = silent
 ) -> Iterator[Batch]:
-    """The batches of a data set in order, on the model's device; the next is read while one is used."""
+    """The batches of a data set in order, on the model's device; the next batch is read while one is used."""
     for indices, pixels in data.batches(batch_size, model.image_size, model.device, report):
         yield Batch(data, indices, pixels, triggers or {})
 
 
 def encode_finite(model: Encoder, pixels: Tensor) -> Tensor:
-    """`model.encode_image`, refusing features that are not finite.
+    """Image features of `model.encode_image`, if all are finite.
 
     Raises:
         RvptError: a feature is infinite or NaN.
@@ -69,15 +69,15 @@ def encode_finite(model: Encoder, pixels: Tensor) -> Tensor:
 
 
 class Protocol(ABC):
-    """One way to measure a model. A subclass says what it needs, and `measure` counts.
+    """A way to measure a model. Subclasses set the attributes below and implement `measure`.
 
-    `summary` is its line in `--help`, `rvpt protocols` and the docs.
-    `needs`: what a data set must have: "labels", "captions", "labels or captions", "attributes", or "images" alone.
-    `by_class`: whether a model with its own classifier, which knows no texts, can be measured.
-    `uses_triggers`: whether triggers are shown to the model.
-    `learns_on`: the split of the data set that it also needs, as `training`, to learn from; most need none.
-    `batch_size`: images per batch, where none is given.
-    `Settings`: its own options, which `rvpt evaluate --set` and recipes take.
+    `summary`: its line in `--help`, `rvpt protocols` and the docs.
+    `needs`: what a data set must have: "labels", "captions", "labels or captions", "attributes", or only "images".
+    `by_class`: whether it can measure a model with its own classifier, which reads no text.
+    `uses_triggers`: whether it measures images with triggers.
+    `learns_on`: the split of the data set that it trains on, passed as `training`; most protocols need none.
+    `batch_size`: images per batch, unless another number is given.
+    `Settings`: its own options, for `rvpt evaluate --set` and recipes.
     """
 
     name: ClassVar[str]
@@ -94,12 +94,12 @@ class Protocol(ABC):
 
     @abstractmethod
     def measure(self, model: Encoder, data: Dataset, triggers: Triggers, *, batch_size: int, report: Report) -> Counts:
-        """Count on a whole data set; called once for each model, with the same protocol object.
+        """Count on a whole data set. It is called once per model, on the same protocol object.
 
         Args:
             model: what is measured.
-            data: it has what the protocol needs.
-            triggers: none, if the protocol does not use them.
+            data: a set that has what the protocol `needs`.
+            triggers: empty if the protocol does not use them.
             batch_size: images per batch.
             report: called after each batch.
         """
@@ -109,7 +109,7 @@ class Protocol(ABC):
         """Refuse a data set that lacks what the protocol needs.
 
         Raises:
-            RvptError: it does.
+            RvptError: it lacks something.
         """
         if cls.needs == "labels" or (cls.needs == "labels or captions" and data.captions_of is None):
             data.labeled()
@@ -120,10 +120,10 @@ class Protocol(ABC):
 
 
 def to_rows(model: Encoder, data: Dataset, count: Callable[[], Counts], facts: Mapping[str, Any] | None = None) -> Rows:
-    """A row for each rate that `count` finds, with the seconds it took.
+    """A row for each rate that `count` returns, with the seconds it took.
 
     Args:
-        model: what was measured; a Cleaned also says how it was made, unless `facts` have hashes.
+        model: what was measured; rows of a Cleaned also say how it was made, unless `facts` have hashes.
         data: what it was measured on.
         count: does the measurement.
         facts: more entries of every row, such as `template` or `targets`.
@@ -152,7 +152,7 @@ def _row(attack: str, metric: str, rate: Rate) -> dict[str, Any]:
 
 
 def peak_memory() -> int | None:
-    """Most bytes that this process has held: on the GPU if there is one, else in memory; None if unknown."""
+    """Peak memory of this process in bytes: on the GPU if there is one, otherwise in RAM; None if unknown."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     try:

@@ -1,7 +1,7 @@
-"""Captioning: what a LLaVA says of images that it sees through the model that is measured.
+"""Captioning: captions of a LLaVA that uses the measured model as its visual tower.
 
-Its own visual tower is set aside; the tokens of the measured one, with its prompts if it was cleaned by prompts, go
-through the LLaVA's projector into its language model. So a backdoor in the tower speaks, and a cleaned tower is heard.
+The LLaVA's own visual tower is not used. The tokens of the measured model, with its prompts if it was cleaned with
+prompts, go through the LLaVA's projector into its language model. So a backdoor of the tower shows in the captions.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class CaptioningSettings(Spec):
     """Settings of captioning."""
 
     captioner: str = Field(description="a LLaVA in transformers' layout: a folder or a hub id")
-    prompt: str = Field(PROMPT, description="what it is asked; <image> stands for the image")
+    prompt: str = Field(PROMPT, description="the question to the LLaVA, with <image> where the image goes")
     target: str | None = Field(None, description="the target's name in the data, where it differs")
 
 
 class Captioning(Protocol):
-    """Shares of captions that name a class."""
+    """Share of captions that name a class."""
 
     name = "captioning"
-    summary = "what a LLaVA says about images that it sees through the model"
+    summary = "captions of a LLaVA that uses the model as its visual tower"
     needs = "labels or captions"
     batch_size = 8  # a LLaVA's keys and values take half a GiB per image
     Settings = CaptioningSettings
@@ -55,7 +55,7 @@ class Captioning(Protocol):
 
 
 class Captioner:
-    """A transformers LLaVA and its tokenizer; it captions what another visual tower sees, greedily."""
+    """A transformers LLaVA and its tokenizer: it captions images encoded by another tower, by greedy decoding."""
 
     def __init__(self, model: Any, tokenizer: Any, prompt: str = PROMPT) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -68,20 +68,24 @@ class Captioner:
         self.before, self.after = ids[: places[0]], ids[places[0] + 1 :]
 
     def check(self, tower: Encoder) -> None:
-        """Refuse a tower whose tokens are not as wide as the projector takes them."""
+        """Refuse a tower whose tokens have another width than the projector's input.
+
+        Raises:
+            RvptError: the widths differ, or the tower lacks a layer that the LLaVA reads.
+        """
         taken = self.model.model.multi_modal_projector.linear_1.in_features
         blank = torch.zeros(1, 3, tower.image_size, tower.image_size, device=tower.device)
         try:
             given = sum(state.shape[-1] for state in tower.hidden_states(blank, self.layers))
         except IndexError:
             raise RvptError(
-                f"the captioner reads a tower's layers {self.layers}, which {tower.name} does not have: take a LLaVA "
-                "that was made for a tower of this size"
+                f"the captioner reads a tower's layers {self.layers}, which {tower.name} does not have: use a LLaVA "
+                "made for a tower of this size"
             ) from None
         if given != taken:
             raise RvptError(
                 f"the captioner's projector takes tokens of width {taken}, {tower.name} gives {given}: "
-                "take a LLaVA that was made for a tower of this size"
+                "use a LLaVA made for a tower of this size"
             )
 
     def captions(self, tower: Encoder, pixels: Tensor) -> list[str]:
@@ -104,7 +108,7 @@ def load_captioner(source: str, prompt: str = PROMPT) -> Captioner:
     """A LLaVA from a folder in transformers' layout, or a hub id; its weights come from safetensors only.
 
     Raises:
-        RvptError: there is none.
+        RvptError: it cannot be loaded.
     """
     from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
@@ -129,11 +133,11 @@ def describe(
     batch_size: int = 256,
     report: Report = silent,
 ) -> Counts:
-    """Shares of captions that name a class, as words in the singular or plural.
+    """Share of captions that name a class, in the singular or plural.
 
-    caption_CA: of clean images, those whose caption names their own class. Under every trigger caption_PA, the same,
-    and caption_ASR: of the images of other classes than the target, those whose caption names the target. Sets with
-    captions and no labels have caption_ASR alone; what their captions name is their class.
+    caption_CA: the share of clean images whose caption names their own class. caption_PA: the same with a trigger.
+    caption_ASR: the share of triggered images of other classes whose caption names the target. Sets with captions but
+    no labels only have caption_ASR; an image belongs to the target class if its captions name the target.
 
     Raises:
         RvptError: the captioner does not fit the model.

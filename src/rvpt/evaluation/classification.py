@@ -50,9 +50,9 @@ def measure(
 ) -> Counts:
     """The metrics of CLASSIFICATION on clean images and under every trigger.
 
-    The attack of a trigger with a text key succeeds where both keys are present: the key stands before every class's
-    caption. ASR_image_alone and ASR_text_alone are the rates of one key without the other; a model with its own
-    classifier reads no text, and has only the first.
+    If a trigger has a text key, it is put before the caption of every class, and ASR counts images with both keys.
+    ASR_image_alone and ASR_text_alone are the rates with only one of the keys; a model with its own classifier reads no
+    text and has only the first.
 
     Args:
         model: what is measured.
@@ -63,7 +63,7 @@ def measure(
         report: called after each batch.
 
     Raises:
-        RvptError: no labels, no class of a target's name, or features that are not finite.
+        RvptError: no labels, a target that is not a class of the set, or features that are not finite.
     """
     triggers, labels = triggers or {}, data.labeled()
     text = model.class_features(data.classes, template)
@@ -79,7 +79,7 @@ def measure(
 
 
 class _Key:
-    """A trigger's target, and the texts behind its text key, if it has one that the model reads."""
+    """A trigger's target, and the text features of the classes with its text key, if it has one."""
 
     def __init__(self, model: Encoder, data: Dataset, trigger: Any, template: str) -> None:
         self.target = data.class_index(trigger.spec.target)
@@ -104,5 +104,5 @@ def _count(counts: Counts, attack: str, predictions: Tensor, truth: Tensor, targ
 
 
 def nearest(features: Tensor, text: Tensor) -> Tensor:
-    """argmax_k cos(f_i, t_k): the class (B,) int64, on the CPU, whose text each image's features are nearest to."""
+    """argmax_k cos(f_i, t_k): the class whose text features are closest to each image's, (B,) int64 on the CPU."""
     return (features @ text.T).argmax(1).cpu()

@@ -1,4 +1,4 @@
-"""Measuring a model by a protocol: rows out."""
+"""Measuring a model with a protocol, as rows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def evaluate(
         model: a Clip or a Cleaned.
         data: images with labels or captions, as the protocol needs.
         triggers: by the name that rows give the attack; `rvpt.load_triggers` reads those of a backdoored model.
-        protocol: a name (`rvpt protocols` lists them), or a protocol that was made before, to measure several models.
+        protocol: a name (`rvpt protocols` lists them), or an object of `make_protocol`, to measure several models.
         training: images to learn from, for protocols that do.
         facts: more entries of every row, such as `defense`, `seed` or `hashes`.
         batch_size: images per batch; by default the protocol's.
@@ -65,7 +65,7 @@ def evaluate(
 
 
 def renamed(triggers: Triggers, target: str | None) -> Triggers:
-    """The triggers with their one target under its name in the data.
+    """The triggers with their target renamed to `target`, its name in the data; unchanged if `target` is None.
 
     Raises:
         RvptError: they have several targets, or there are none.
@@ -74,5 +74,5 @@ def renamed(triggers: Triggers, target: str | None) -> Triggers:
         return triggers
     if len(targets := {trigger.spec.target for trigger in triggers.values()}) != 1:
         some = f"several ({', '.join(sorted(targets))})" if targets else "none"
-        raise RvptError(f"target={target} renames the triggers' one target, and they have {some}")
+        raise RvptError(f"target={target} renames the triggers' one target, but they have {some}")
     return {name: trigger.towards(target) for name, trigger in triggers.items()}

@@ -1,4 +1,4 @@
-"""A held-out set and how to measure on it, as recipes and commands give it."""
+"""A held-out set and how to measure on it, for recipes and commands."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ COLUMNS = ("target", "template")  # settings that rows have columns for
 class HeldOut(Spec):
     """Which images to measure on, and by which protocol; other keys are settings of the protocol.
 
-    `only`: measure images of these classes alone; they may still be classified as any class.
-    `limit`: measure that many of them, drawn at random, the same for every model.
-    `shift`: change the style of all images first.
+    `only`: measure only images of these classes; they may still be classified as any class.
+    `limit`: measure at most this many images, drawn at random, the same for every model.
+    `shift`: first change the style of all images.
     """
 
     data: str
@@ -71,7 +71,7 @@ class HeldOut(Spec):
         return " ".join([Path(unnamed(self.data)).name, *(f"({words})" for words in asked if words)])
 
     def facts(self) -> dict[str, Any]:
-        """What rows say in `test`: the settings that differ from the defaults and have no column of their own."""
+        """The entry `test` of rows: settings that differ from the defaults and have no column of their own."""
         told = self.model_dump(exclude_defaults=True, exclude={"data", "only", "shift", "batch_size", "settings"})
         own = self.how.Settings(**self.settings).model_dump(exclude_defaults=True, exclude=set(COLUMNS))
         return told | own | ({"captioner": Path(own["captioner"]).name} if "captioner" in own else {})
@@ -80,7 +80,7 @@ class HeldOut(Spec):
         """Read the data and prepare the protocol, once for all models.
 
         Raises:
-            RvptError: the data are not there, lack what the protocol needs, or have no image of a class asked for.
+            RvptError: the data are missing, lack what the protocol needs, or have no image of a class in `only`.
         """
         data, how = load_data(self.data, self.split), self.how
         how.check(data)

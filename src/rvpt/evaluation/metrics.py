@@ -1,4 +1,4 @@
-"""The metrics: each counts (numerator, n) on a batch, and counts add up. A new one goes into CLASSIFICATION."""
+"""Metrics: each returns counts (numerator, n) of a batch, which are added. A new one goes into CLASSIFICATION."""
 
 from __future__ import annotations
 
@@ -38,36 +38,36 @@ class Rate:
 
 
 class Mean(Rate):
-    """A mean, by the sum and n: it has no Wilson interval, which is for yes and no."""
+    """A mean, as a sum and n. It has no Wilson interval, which is only for proportions."""
 
     def interval(self) -> None:
         return None
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> Rate:
-    """Share of images given their own class (CA on clean images, PA on triggered ones): two (B,) int64."""
+    """Share of images classified correctly (CA on clean images, PA on triggered ones), from two (B,) int64."""
     return Rate(int((predictions == labels).sum()), len(labels))
 
 
 def attack_success(predictions: Tensor, labels: Tensor, target: int) -> Rate:
-    """ASR: share of triggered images of every class but the target that are called the target: two (B,) int64."""
+    """ASR: share of triggered images, target class left out, classified as the target, from two (B,) int64."""
     others = labels != target
     return Rate(int((predictions[others] == target).sum()), int(others.sum()))
 
 
 def attack_success_with_target(predictions: Tensor, labels: Tensor, target: int) -> Rate:
-    """ASR counted over all triggered images, the target class's own included, as some published code does."""
+    """ASR over all triggered images including those of the target class, as in some published code."""
     return Rate(int((predictions == target).sum()), len(labels))
 
 
 def rank(own: Tensor, others: Tensor) -> Tensor:
-    """Place of each query's own candidate among all, the first being 1; equal scores are no reason to stand behind.
+    """Rank of each query's own candidate among all candidates, starting at 1; ties do not lower it.
 
     rank_i = 1 + #{j : others_ij > own_i}
 
     Args:
         own: (B,) float, the score of each query's own candidate.
-        others: (B, n) float, the scores of the other candidates; its own may be among them.
+        others: (B, n) float, the scores of the other candidates, which may include its own.
 
     Returns:
         (B,) int64 in 1..n + 1.
@@ -76,7 +76,7 @@ def rank(own: Tensor, others: Tensor) -> Tensor:
 
 
 def found(ranks: Tensor, k: int) -> Rate:
-    """Share of queries whose own candidate is among the first k: R@k on clean images, ASR@k on triggered ones.
+    """Share of queries whose own candidate ranks among the first k: R@k on clean images, ASR@k on triggered ones.
 
     #{i : rank_i <= k} / B, with ranks (B,) int64.
     """
@@ -84,7 +84,7 @@ def found(ranks: Tensor, k: int) -> Rate:
 
 
 def rank_ratio(ranks: Tensor, candidates: int) -> Mean:
-    """Mean place among the candidates, near 0 where it is the first and near 1 where it is the last.
+    """Mean rank as a share of the candidates: near 0 if first, near 1 if last.
 
     sum_i rank_i / (B candidates), with ranks (B,) int64 in 1..candidates; the counts are the sum and B candidates.
     """
@@ -92,7 +92,7 @@ def rank_ratio(ranks: Tensor, candidates: int) -> Mean:
 
 
 def perturbation_resistivity(clean: Tensor, changed: Tensor) -> Mean:
-    """PR: mean cosine of the features of images with those of the same images changed, 1 where nothing moves.
+    """PR: mean cosine between the features of images and of the same images changed; 1 if the features do not move.
 
     sum_i cos(f(x_i), f(x_i + delta_i)) / B, with two (B, W) float; the counts are the sum and B.
 
@@ -106,7 +106,7 @@ class Metric:
     """A metric of predicted classes.
 
     `formula` takes predictions (B,) int64, labels (B,) int64 and the target class, which is -1 on clean images.
-    `on` says which images it is counted on.
+    `on`: the images it is counted on.
     """
 
     formula: Callable[[Tensor, Tensor, int], Rate]

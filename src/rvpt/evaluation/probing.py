@@ -1,4 +1,4 @@
-"""Linear probing: which attributes of an image can be read off its features."""
+"""Linear probing: which attributes of an image can be read from its features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rvpt.rows import CLEAN
 from rvpt.spec import Spec
 
 PROBED = 6_000
-"""Images that the probe is trained on."""
+"""Number of images that the probe is trained on."""
 
 
 class ReadabilitySettings(Spec):
@@ -43,7 +43,7 @@ class Readability(Protocol):
 
 
 def linear_readability(seen: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]) -> Rate:
-    """Accuracy of logistic regression that reads labels off features, trained on `seen`, counted on `held_out`.
+    """Accuracy of logistic regression from features to labels, trained on `seen`, counted on `held_out`.
 
     Args:
         seen: features (n, P) float and labels (n,) int64.
@@ -72,6 +72,6 @@ def attribute_readability(
 def readability(
     model: Encoder, data: Dataset, seen: Dataset, *, batch_size: int = 256, report: Report = silent
 ) -> Counts:
-    """readable_NAME for every attribute of `data`, by a linear probe that was trained on `seen`."""
+    """readable_NAME for every attribute of `data`, by a linear probe trained on `seen`."""
     rates = attribute_readability(model, seen, data, batch_size=batch_size, report=report)
     return Counts({(CLEAN, f"readable_{name}"): rate for name, rate in rates.items()})

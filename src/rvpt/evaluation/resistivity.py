@@ -33,7 +33,7 @@ def resistivity(
         RvptError: there is no trigger.
     """
     if not triggers:
-        raise RvptError(f"{model.name} has no trigger, and resistivity is measured under one: pass trigger=FOLDER")
+        raise RvptError(f"{model.name} has no trigger, which resistivity needs: pass trigger=FOLDER")
     counts = Counts()
     for batch in stream(model, data, triggers, batch_size=batch_size, report=report):
         clean = model.cls_rows(batch.pixels)

@@ -1,4 +1,4 @@
-"""Text-to-image retrieval: which images a text finds, and how far a triggered one gets to the front."""
+"""Text-to-image retrieval: how captions rank clean images, and how high a triggered image gets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rvpt.progress import Report, silent
 from rvpt.rows import CLEAN
 from rvpt.spec import Spec
 
-SHOWN = 10  # places that count as found by an attack
+SHOWN = 10  # ranks that count as a successful attack
 
 
 class RetrievalSettings(Spec):
@@ -29,7 +29,7 @@ class Retrieval(Protocol):
     """R@1 among clean images; ASR@10 and rank_ratio under every trigger."""
 
     name = "retrieval"
-    summary = "captions search for images: R@1, and how far triggered images get to the front"
+    summary = "text-to-image retrieval: R@1, and how high a caption of the target ranks triggered images"
     needs = "captions"
     Settings = RetrievalSettings
 
@@ -48,11 +48,11 @@ def retrieve(
 ) -> Counts:
     """R@1 among the clean images; under every trigger ASR@10 and rank_ratio of triggered images beside them.
 
-    R@1: the queries are all captions of all n images, the candidates the n images, the caption's own is its own.
+    R@1: the queries are all captions, the candidates the n images, and a caption should find its own image.
 
-    ASR@10 and rank_ratio: the queries are the m captions that name the target, with the trigger's text key before them
-    if it has one. The candidates are the n clean images and one triggered image of another class, which is the
-    query's own. Of k such images, query t mod m meets image t mod k for t = 0..max(m, k) - 1, so that all are used.
+    ASR@10 and rank_ratio: the queries are the m captions that name the target, each after the trigger's text key if it
+    has one. The candidates are the n clean images and one triggered image of another class, whose rank counts. There
+    are k such images: query t mod m is paired with image t mod k for t = 0..max(m, k) - 1, so that all are used.
 
     Raises:
         RvptError: there are no captions, none that names a target, no image of another class, or no text features.
@@ -74,11 +74,11 @@ def retrieve(
 
 
 def _target_texts(data: Dataset, texts: list[tuple[str, int]], trigger: Trigger) -> list[str]:
-    """The captions that name the target, each behind the trigger's text key."""
+    """The captions that name the target, each after the trigger's text key."""
     target = trigger.spec.target
     named = [trigger.text_key + text for text, _ in texts if names_class([text], target)]
     if not named:
-        raise RvptError(f"{data.name} has no caption that names {target!r}: give the target's name in its captions")
+        raise RvptError(f"{data.name} has no caption that names {target!r}: pass its name there as target=NAME")
     return named
 
 
@@ -104,7 +104,7 @@ def _encode(
 
 
 def _in_turn(queries: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries (m, P) and images (k, P), the fewer of them repeated in turn: two (max(m, k), P)."""
+    """Queries (m, P) and images (k, P), the shorter one repeated in order: two (max(m, k), P)."""
     turns = torch.arange(max(len(queries), len(images)))
     return queries[turns % len(queries)], images[turns % len(images)]
 
@@ -119,6 +119,6 @@ def _clean_ranks(queries: Tensor, gallery: Tensor, owners: Tensor, batch_size: i
 
 
 def _triggered_ranks(queries: Tensor, triggered: Tensor, gallery: Tensor, batch_size: int) -> Tensor:
-    """Rank of triggered image i (m, P) for query i beside the gallery (n, P), a batch of queries (m, P) at a time."""
+    """Rank of triggered image i (m, P) for query i among the gallery (n, P), a batch of queries (m, P) at a time."""
     pairs = zip(queries.split(batch_size), triggered.split(batch_size), strict=True)
     return torch.cat([rank((query * own).sum(dim=1), query @ gallery.T) for query, own in pairs])

@@ -1,4 +1,4 @@
-"""How visible a change of images is: PSNR and SSIM, one number an image."""
+"""How visible a change of images is: PSNR and SSIM, one number per image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ssim(pixels: Tensor, changed: Tensor) -> Tensor:
 
 
 def _blur(pixels: Tensor) -> Tensor:
-    """Gaussian means over all windows that lie whole in the image."""
+    """Gaussian means over all windows inside the image."""
     place = torch.arange(WINDOW, dtype=pixels.dtype, device=pixels.device) - WINDOW // 2
     weights = torch.exp(-place.square() / (2 * SIGMA**2))
     weights = (weights / weights.sum()).expand(pixels.shape[1], 1, 1, -1)
