@@ -67,6 +67,9 @@ def _message(error: ValidationError, spec: type[Spec]) -> str:
         return f"{name}: {cause}" if name else str(cause)
     if first["type"] == "extra_forbidden":
         return f"{name}: unknown setting: choose from {', '.join(spec.model_fields)}"
+    if first["type"] == "missing":
+        what = getattr(spec.model_fields.get(name), "description", None)
+        return f"{name} is required{f' ({what})' if what else ''}: pass it as {name}=..."
     return f"{name}: {first['msg']} (got {first['input']!r})"
 
 
