@@ -1,4 +1,4 @@
-"""Rows: tidy JSONL, one flat object per measurement; everything that reads or writes results shares these names."""
+"""Rows: tidy JSONL with one flat object per measurement, and the names of its keys."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ KEYS = frozenset({"model", "data", "attack", "defense", "seed", "metric", "rate"
 COSTS = frozenset({"seconds", "clean_seconds", "peak_memory_bytes"})
 """Keys that differ between two runs of the same measurement."""
 CLEAN = "none"
-"""`attack` of clean images, and `defense` of a model that was not cleaned."""
+"""The `attack` of clean images, and the `defense` of a model that was not cleaned."""
 BEFORE = "before the attack"
-"""`defense` of the clean model under the triggers of an attack."""
+"""The `defense` of the clean model, measured with the triggers of an attack."""
 UNCLEANED = (BEFORE, CLEAN)
 
 
@@ -49,7 +49,7 @@ class Rows(list[dict[str, Any]]):
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write a file of rows, whole or not at all, in place of what was there."""
+    """Write a file of rows, replacing an existing one, completely or not at all."""
     write_text(path, _lines(rows))
 
 
@@ -98,17 +98,17 @@ def read_rows(path: Path) -> Rows:
 
 
 def read_measurements(path: Path) -> Rows:
-    """The rows of a file, all of them measurements.
+    """The rows of a file, which must all be measurements.
 
     Raises:
-        RvptError: there are none, or a key that reports need is missing.
+        RvptError: there are no rows, or a row lacks a key that reports need.
     """
     rows = read_rows(path)
     if not rows:
         raise RvptError(f"{path} is empty: `rvpt evaluate --rows` writes rows")
     for number, row in enumerate(rows, 1):
         if missing := sorted(KEYS - row.keys()):
-            raise RvptError(f"{path}, line {number}: no {missing[0]!r}: it is not a row of rvpt evaluate or rvpt bench")
+            raise RvptError(f"{path}, line {number}: no {missing[0]!r}: not a row of rvpt evaluate or rvpt bench")
     return rows
 
 

@@ -16,12 +16,12 @@ from rvpt.bench.plan import Task
 from rvpt.errors import RvptError
 
 Submit = Callable[[Task, Path], "Future[float]"]
-RETRIES = 3  # how often Ray runs a task again whose worker died
+RETRIES = 3  # how often Ray retries a task whose worker died
 
 
 @contextmanager
 def processes(workers: int) -> Iterator[Submit]:
-    """Tasks in processes that share the cores and GPUs; if one is killed the run ends, and can go on later."""
+    """Tasks in processes that share the cores and GPUs. If a process is killed, the run stops and can be continued."""
     context = multiprocessing.get_context("spawn")
     shares: Any = context.Queue()
     for share in _shares(workers):
@@ -32,9 +32,9 @@ def processes(workers: int) -> Iterator[Submit]:
 
 @contextmanager
 def ray_cluster(address: str | None, workers: int) -> Iterator[Submit]:
-    """Tasks on a Ray cluster, or without an address on a new local one of so many workers.
+    """Tasks on a Ray cluster; without an address, on a new local cluster with `workers` workers.
 
-    All machines must see the work folder. A task whose worker died is run again.
+    All machines need access to the work folder. A task whose worker died is run again.
     """
     try:
         import ray
@@ -50,10 +50,10 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Submit]:
 
 
 def _shares(workers: int) -> list[tuple[int, str | None]]:
-    """For each worker how many threads it may use, and which GPU as CUDA_VISIBLE_DEVICES names it."""
+    """For each worker its number of threads, and its GPU as in CUDA_VISIBLE_DEVICES."""
     import torch
 
-    threads = max(1, torch.get_num_threads() // workers)  # those that OMP_NUM_THREADS and the affinity leave
+    threads = max(1, torch.get_num_threads() // workers)  # which OMP_NUM_THREADS and the CPU affinity limit
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
     return [(threads, gpus[worker % len(gpus)] if gpus else None) for worker in range(workers)]
@@ -62,7 +62,7 @@ def _shares(workers: int) -> list[tuple[int, str | None]]:
 def _take_share(shares: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threads, gpu = shares.get()
-    if gpu is not None:  # before anything asks for CUDA
+    if gpu is not None:  # before CUDA is initialized
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
 
@@ -70,7 +70,7 @@ def _take_share(shares: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """A bench that is killed takes its workers with it, whatever they are at."""
+    """End this worker as soon as the main process has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

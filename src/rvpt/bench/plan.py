@@ -1,4 +1,4 @@
-"""From a recipe to tasks: what is to be run, in an order in which each finds what it needs."""
+"""From a recipe to tasks, in an order in which each comes after those that it needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rvpt.rows import BEFORE, UNCLEANED
 
 @dataclass(frozen=True)
 class Task:
-    """One run: what kind, all that it depends on, the run whose model it starts from, those that craft its triggers."""
+    """One run: its kind and settings, the run whose model it starts from, and the runs that craft its triggers."""
 
     kind: str
     title: str
@@ -39,12 +39,12 @@ class Task:
 
     @property
     def key(self) -> str:
-        """The same for the same work, in any recipe; what is crafted for it follows from its settings."""
+        """A name that is the same for the same work in any recipe. Crafted triggers follow from the settings."""
         whole = json.dumps([self.kind, self.settings, self.start and self.start.key], sort_keys=True)
         return f"{self.kind}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
 
     def path(self, work: Path) -> Path:
-        """What the task writes."""
+        """The file or folder that the task writes."""
         if self.kind == "measure":
             return work / "rows" / f"{self.key}.jsonl"
         return work / ("triggers" if self.kind == "craft" else "models") / self.key
@@ -57,7 +57,7 @@ def plan(recipe: Recipe, clip: Clip) -> list[Task]:
     """All tasks of a recipe on its model, each once; settings are checked here, before anything runs.
 
     Raises:
-        RvptError: an entry names something unknown, such as a folder that is not there, or a setting does not fit.
+        RvptError: an entry names something unknown, such as a missing folder, or a setting does not fit.
     """
     for source in sorted(recipe.sources):
         find_folder(source)
@@ -98,7 +98,7 @@ def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: i
 
 
 def _crafts(attack: dict[str, Any]) -> Iterator[Task]:
-    """A task for each trigger of an attack that is made for the model; attacks that have one in common share it."""
+    """A task for each trigger that is optimized for the model; attacks with the same trigger share the task."""
     shared = {name: attack[name] for name in ("model", "sha256", "num_pairs")}
     shared |= {name: attack["data"][name] for name in ("data", "split", "caption_column")}
     for spec in attack["triggers"]:
@@ -122,7 +122,7 @@ def _clean(recipe: Recipe, entry: DefenseEntry, clip: Clip, seed: int) -> dict[s
 
 
 def _fit(tests: Sequence[HeldOut], recipe: Recipe, entry: DefenseEntry) -> Sequence[HeldOut]:
-    """The tests that a defense can be measured on: one with a head on the classes that it learned, and not by texts."""
+    """The tests for a defense; one with its own classifier only on the data it learned, and without texts."""
     if not DEFENSES.find(entry.name).has_head:
         return tests
     learned = entry.data or recipe.clean_data
@@ -132,9 +132,9 @@ def _fit(tests: Sequence[HeldOut], recipe: Recipe, entry: DefenseEntry) -> Seque
 def _measured(
     recipe: Recipe, tests: Sequence[HeldOut], made: Task, model: str, seed: int, label: str
 ) -> Iterator[Task]:
-    """A task for each test set; before the attack it is the clean model, under the triggers of the attack."""
+    """A task for each test. "before the attack" measures the clean model with the triggers of the attack."""
     before = recipe.model if label == BEFORE else None
     for test in tests:
-        asked = test.model_dump(exclude_defaults=True)  # an option that is added later leaves the keys as they are
+        asked = test.model_dump(exclude_defaults=True)  # so that a new option does not change existing keys
         settings = {"test": asked, "model": model, "label": label, "seed": seed, "before": before}
         yield Task("measure", f"{model}, seed {seed}, {label}, on {test.title}", settings, made)

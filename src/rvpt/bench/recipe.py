@@ -25,13 +25,13 @@ else:
 
 def _without_seed(settings: dict[str, Any]) -> dict[str, Any]:
     if "seed" in settings:
-        raise ValueError("runs take the recipe's seeds: remove seed")
+        raise ValueError("runs use the recipe's seeds: remove seed")
     return settings
 
 
 def _called_otherwise(defenses: dict[str, Any]) -> dict[str, Any]:
     if taken := [name for name in UNCLEANED if name in defenses]:
-        raise ValueError(f"{taken[0]!r} is what a model without a defense is called: choose another name")
+        raise ValueError(f"{taken[0]!r} is the name of a model without a defense: choose another name")
     return defenses
 
 
@@ -39,7 +39,7 @@ Settings = Annotated[dict[str, Any], AfterValidator(_without_seed)]
 
 
 class Captioned(Spec):
-    """Data sets to poison, mixed if they are several; `test` is a labeled one to check the attack on."""
+    """Data sets to poison, which are mixed; `test` is a labeled set to check the attack on."""
 
     data: list[str] = Field(min_length=1)
     split: str = "train"
@@ -57,9 +57,9 @@ class Clean(Spec):
 
 
 class AttackEntry(Spec):
-    """One backdoored model a seed: each trigger is a table with a name and its options.
+    """One backdoored model per seed: each trigger is a table with a name and its options.
 
-    `tests` are for a backdoor whose class not all of the recipe's have.
+    `tests` replaces the recipe's tests, for a target class that not all of their data sets have.
     """
 
     triggers: list[dict[str, Any]] = Field(min_length=1)
@@ -70,7 +70,7 @@ class AttackEntry(Spec):
 
 
 class DefenseEntry(Spec):
-    """One cleaned model for each backdoored one; `data` is what it learns from, where that is not the recipe's."""
+    """One cleaned model for each backdoored one; `data` replaces the recipe's clean data."""
 
     name: str
     data: Clean | None = None
@@ -83,8 +83,8 @@ class DefenseEntry(Spec):
 class Recipe(Spec):
     """What `rvpt bench` runs: every attack with every seed, each cleaned by every defense, each measured on every test.
 
-    The backdoored models are measured too. `pairs` and `train` are for attacks that do not say; what is said nowhere is
-    the preset's.
+    The backdoored models are measured too. `num_pairs` and `train` are defaults for the attacks; settings that are in
+    neither come from the preset.
     """
 
     title: str
@@ -114,7 +114,7 @@ class Recipe(Spec):
         defenses: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> Recipe:
-        """The recipe with some of its attacks, defenses and seeds alone; None leaves all, the defense "none" no other.
+        """The recipe with only some attacks, defenses and seeds. None keeps all; the defense "none" keeps no defense.
 
         Raises:
             RvptError: it has no such attack, defense or seed.
@@ -135,10 +135,11 @@ class Recipe(Spec):
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a TOML file; $NAME in it stands for the environment variable NAME.
 
-    `like = "other.toml"`, a file beside it, is where what the file does not say comes from.
+    With `like = "other.toml"`, keys that the file does not set come from that file beside it.
 
     Raises:
-        RvptError: no such file, no TOML, a chain of likes, a variable that is not set, or a setting that does not fit.
+        RvptError: the file is missing or not TOML, `like` names a recipe with `like`, an environment variable is not
+            set, or a setting does not fit.
     """
     values = _values(path)
     if "like" in values:

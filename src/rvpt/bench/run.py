@@ -1,4 +1,4 @@
-"""Running what is missing of a plan, each task as soon as its model is there."""
+"""Running the missing tasks of a plan, each as soon as its model and triggers exist."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rvpt.errors import RvptError, first_line
 from rvpt.rows import append_rows, read_rows
 
 TIMES = "times.jsonl"
-NEAREST_TO_ROWS = ("measure", "clean", "attack", "craft")  # what is begun is ended first, so that a cut bench has rows
+NEAREST_TO_ROWS = ("measure", "clean", "attack", "craft")  # later steps first, so that an interrupted bench has rows
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: seconds, or an error; a task that lacks its model or trigger was not started."""
+    """The result of a task: its seconds, or an error. Tasks that lack their model or trigger are not started."""
 
     task: Task
     seconds: float = 0.0
@@ -35,20 +35,20 @@ def missing(tasks: Sequence[Task], work: Path) -> list[Task]:
 def run_all(
     tasks: Sequence[Task], work: Path, submit: Submit, ended: Callable[[Outcome], None], *, at_once: int | None = None
 ) -> list[Outcome]:
-    """Run the missing tasks; one that fails is told and takes those that need what it makes with it, no others.
+    """Run the missing tasks. If one fails, only the tasks that need its result are not started.
 
     Args:
-        at_once: how many are submitted at a time, those nearest to rows first; None submits all that can start.
+        at_once: how many tasks are submitted at a time, later steps first; None submits all that can start.
 
     Raises:
-        RvptError: a worker was killed, which ends a pool of processes.
+        RvptError: a worker was killed, which stops all processes.
     """
     waiting, running, outcomes = missing(tasks, work), dict[Future[float], Task](), []
     while waiting or running:
         for task in _ready(waiting, work)[: None if at_once is None else at_once - len(running)]:
             running[_submitted(submit, task, work)] = task
             waiting.remove(task)
-        if not running:  # what is left waits for what failed
+        if not running:  # the rest needs a task that failed
             outcomes += [Outcome(task, error="not started: its model or trigger is missing") for task in waiting]
             break
         for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -59,7 +59,7 @@ def run_all(
 
 
 def _ready(waiting: Sequence[Task], work: Path) -> list[Task]:
-    """The tasks whose model and triggers are there, in the order in which they are begun."""
+    """The tasks whose model and triggers exist, in the order in which they are started."""
     ready = [task for task in waiting if all(needed.done(work) for needed in task.needs)]
     return sorted(ready, key=lambda task: NEAREST_TO_ROWS.index(task.kind))
 
@@ -69,7 +69,7 @@ def _submitted(submit: Submit, task: Task, work: Path) -> Future[float]:
         return submit(task, work)
     except BrokenExecutor:
         raise RvptError(
-            "a worker was killed (out of memory?): start it again, it goes on; fewer --workers need less memory"
+            "a worker was killed (out of memory?): run it again to continue, with fewer workers if memory is short"
         ) from None
 
 
@@ -81,7 +81,7 @@ def _outcome(task: Task, future: Future[float]) -> Outcome:
 
 
 def estimate(tasks: Sequence[Task], work: Path) -> float | None:
-    """Seconds that tasks will take, one after the other, from earlier ones of their kind; None if one is the first."""
+    """Seconds of all tasks in sequence, from earlier tasks of the same sort; None if there are none of some sort."""
     path = work / TIMES
     known: dict[str, list[float]] = {}
     for row in read_rows(path) if path.is_file() else []:

@@ -1,10 +1,10 @@
-"""Rows in, tables out; knows rows, not torch."""
+"""Reports: tables and figures made from rows, without torch."""
 
 from rvpt.report.costs import costs
 from rvpt.report.markdown import results
 from rvpt.report.matrix import matrix
 
 LAYOUTS = {"runs": results, "matrix": matrix, "costs": costs}
-"""Tables of rows by name: a line for each run, attacks x defenses, or what defenses cost."""
+"""Layouts of tables by name: one line per run, attacks x defenses, or the cost of defenses."""
 
 __all__ = ["LAYOUTS", "costs", "matrix", "results"]

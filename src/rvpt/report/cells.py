@@ -1,4 +1,4 @@
-"""CA and ASR of every defense against every attack: what the matrix prints and the image draws."""
+"""CA and ASR of every defense against every attack, for the matrix layout and the plot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rvpt.rows import Row
 
 
 class Cell(NamedTuple):
-    """Rates in percent, means over seeds, and the standard deviation of ASR where there are several."""
+    """Rates in percent, means over seeds; with several seeds also the standard deviation of ASR."""
 
     ca: float
     asr: float
@@ -19,18 +19,18 @@ class Cell(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """Defenses by title in the order of the story; for each model and attack the cells of those that have met it."""
+    """Titles of defenses in report order; for each model and attack the cells of the defenses measured on it."""
 
     titles: list[str]
     lines: dict[tuple[str, str], dict[str, Cell]]
 
     @property
     def met_by_all(self) -> list[dict[str, Cell]]:
-        """The lines of the attacks that every defense has met."""
+        """The lines of the attacks that every defense was measured on."""
         return [line for line in self.lines.values() if len(line) == len(self.titles)]
 
     def means(self) -> dict[str, Cell]:
-        """Each defense's means over the attacks that every defense has met; none, where there are no such attacks."""
+        """Each defense's means over the attacks that every defense was measured on; empty if there are none."""
         if not self.met_by_all:
             return {}
         columns = {title: [line[title] for line in self.met_by_all] for title in self.titles}
@@ -40,7 +40,7 @@ class Cells(NamedTuple):
 
 
 def cells(rows: Sequence[Row]) -> Cells:
-    """The cells of one data set's rows; runs that lack CA or ASR have none."""
+    """The cells of one data set's rows; runs without CA or ASR are left out."""
     places: dict[str, int] = {}
     lines: dict[tuple[str, str], dict[str, Cell]] = {}
     for run, found in by_run(rows).items():

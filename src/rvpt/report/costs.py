@@ -1,4 +1,4 @@
-"""What a defense costs: numbers trained, and seconds."""
+"""The cost of defenses: trained parameters and seconds."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rvpt.errors import RvptError
 from rvpt.report.groups import by_run, place, which_model
 from rvpt.rows import UNCLEANED, Row
 
-# How a model was measured is nothing to what it cost.
+# Set to the same value in all rows, because the cost does not depend on how a model was measured.
 MEASURED: dict[str, Any] = {"attack": "any", "test": {}, "template": None}
 
 
 def costs(rows: Sequence[Row]) -> str:
-    """A table of defenses: trained parameters, and mean ± standard deviation of the seconds that one cleaning took.
+    """A table of defenses: trained parameters, and mean ± standard deviation of the seconds of one cleaning.
 
-    Each cleaned model counts once, however often it was measured; defenses with other settings have lines of their own.
+    Each cleaned model counts once, however often it was measured. Defenses with different settings have separate lines.
 
     Raises:
         RvptError: no row is of a cleaned model.
@@ -26,7 +26,7 @@ def costs(rows: Sequence[Row]) -> str:
         (row["defense"], *which_model(row)): {**row, **MEASURED} for row in rows if row["defense"] not in UNCLEANED
     }
     if not cleanings:
-        raise RvptError("no row is of a cleaned model, so there is nothing that it cost")
+        raise RvptError("no row is of a cleaned model: there are no costs to report")
     lines: dict[tuple[int, str, int], list[float]] = {}
     for run, found in by_run(list(cleanings.values())).items():
         for row in found.hit:

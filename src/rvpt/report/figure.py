@@ -1,4 +1,4 @@
-"""Images of what happened, drawn with matplotlib."""
+"""The demo's picture: images and the models' top predictions, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GOOD, BAD, OTHER = "#2a7f4f", "#c0392b", "#8a8a8a"
 
 @dataclass(frozen=True)
 class Panel:
-    """One image (H, W, 3) in [0, 1] and the best guesses of each model, name and probability."""
+    """One image (H, W, 3) in [0, 1] and the top predictions of each model, with name and probability."""
 
     look: str
     truth: str
@@ -27,7 +27,7 @@ class Panel:
 
 
 def draw_guesses(panels: Sequence[Panel], path: Path) -> None:
-    """A grid of images, each above bars of the three best guesses of every model.
+    """A grid of images, each above bars of the top three predictions of every model.
 
     Green is the true class, red the attack's target.
     """
@@ -54,14 +54,14 @@ def _image(axes: Any, panel: Panel) -> None:
 
 
 def _bars(axes: Any, panel: Panel, models: Sequence[str]) -> None:
-    """Three bars for each model, the best guess on top."""
+    """Three bars for each model, the best prediction on top."""
     colors = {panel.truth: GOOD, panel.target: BAD}
     ticks = []
     for block, model in enumerate(models):
         for rank, (name, probability) in enumerate(panel.guesses[model]):
             place = -(4 * block + rank)
             axes.barh(place, probability, color=colors.get(name, OTHER), height=0.9)
-            inside = probability > 0.6  # a long bar leaves no room for words beside it
+            inside = probability > 0.6  # beside a long bar there is no room for text
             axes.text(
                 0.02 if inside else probability + 0.02, place, f"{name} {100 * probability:.0f}%", va="center",
                 fontsize=6, color="white" if inside else "black",

@@ -1,4 +1,4 @@
-"""Triggers to look at: the same images under each, and what each changes."""
+"""A picture of triggers: the same images with each of them, and what each changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-AMPLIFIED = 5  # how many times larger differences are drawn
+AMPLIFIED = 5  # factor by which differences are amplified
 
 Images = NDArray[np.float32]
 """(n, H, W, 3) in [0, 1]."""
@@ -26,7 +26,7 @@ class Look:
 
 
 def draw_gallery(images: Images, looks: Sequence[Look], path: Path) -> None:
-    """One row a trigger: each image with it, then the difference around gray, amplified."""
+    """One row per trigger: each image with it, then the amplified difference around gray."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

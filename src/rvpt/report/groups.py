@@ -1,4 +1,4 @@
-"""Rows by what was run: one group for each model, attack, defense and setting."""
+"""Groups of rows: one for each model, attack, defense and setting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRIGGERED_METRICS = (
 
 
 class Run(NamedTuple):
-    """A defense against an attack; `own` tells those settings of it that are not usual, or not all runs' measure."""
+    """A defense against an attack; `own` lists its settings that differ from those of most other runs."""
 
     model: str
     attack: str
@@ -31,14 +31,14 @@ class Run(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The rows of a run over its seeds: on clean images, and on triggered ones."""
+    """The rows of a run over all seeds: on clean images and on triggered images."""
 
     clean: list[Row]
     hit: list[Row]
 
 
 def metrics(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """What the rows measure on clean and on triggered images: known metrics in their order, then all others."""
+    """The metrics of rows on clean and on triggered images: known metrics in their order, then all others."""
     clean = dict.fromkeys(str(row["metric"]) for row in rows if row["attack"] == CLEAN)
     triggered = dict.fromkeys(str(row["metric"]) for row in rows if row["attack"] != CLEAN)
     return _ordered(clean, CLEAN_METRICS), _ordered(triggered, TRIGGERED_METRICS)
@@ -49,12 +49,12 @@ def _ordered(measured: Iterable[str], known: Sequence[str]) -> list[str]:
 
 
 def percents(rows: Sequence[Row], metric: str) -> list[float]:
-    """What some rows have of one metric, in percent."""
+    """The rates of one metric, in percent."""
     return [100 * row["rate"] for row in rows if row["metric"] == metric and row["rate"] is not None]
 
 
 def by_data(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each data set, those that stand in several files once."""
+    """The rows of each data set; a row that is in several files counts once."""
     found: dict[str, list[Row]] = {}
     for row in {_measurement(row): row for row in rows}.values():
         found.setdefault(str(row["data"]), []).append(row)
@@ -62,9 +62,10 @@ def by_data(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
-    """The rows of each run, by model and attack, defenses in the order of the story.
+    """The rows of each run, sorted by model and attack, with defenses in report order.
 
-    Runs of one defense with different settings are never pooled, nor are two models, or triggers, of one name and seed.
+    Runs of a defense with different settings are never pooled. Neither are different models, or triggers, with the
+    same name and seed.
     """
     found = {}
     for (model, defense, settings), group in _alike(rows).items():
@@ -79,7 +80,7 @@ def by_run(rows: Sequence[Row]) -> dict[Run, Found]:
 
 
 def place(defense: str) -> int:
-    """Where a defense stands in the order of the story; those that it does not know come last."""
+    """Position of a defense in reports; unknown ones come last."""
     order = (*UNCLEANED, *DEFENSES)
     return order.index(defense) if defense in order else len(order)
 
@@ -90,7 +91,7 @@ def which_model(row: Row) -> tuple[Any, Any]:
 
 
 def _alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    """Rows by model, defense and settings: those that most of its kind lack, or with which not all were measured."""
+    """Rows by model, defense and settings: those that most runs of the defense lack, or that differ between tests."""
     members: dict[str, list[Row]] = {}
     targets: dict[str, set[str]] = {}
     for row in rows:
@@ -102,20 +103,22 @@ def _alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
     for row in rows:
         model, defense = str(row["model"]), str(row["defense"])
         own = [entry for entry in _settings(row).items() if entry not in usual[defense]]
-        own += [("target", _target(row))] if len(targets[model]) > 1 else []  # where the attack's name leaves it open
+        own += (
+            [("target", _target(row))] if len(targets[model]) > 1 else []
+        )  # if the attack's name does not determine it
         own += [entry for entry in row.get("test", {}).items() if entry not in shared]
         groups.setdefault((model, defense, " ".join(f"{name}={value}" for name, value in own)), []).append(row)
     return groups
 
 
 def _of_these(clean: Sequence[Row], hit: Sequence[Row]) -> list[Row]:
-    """The rows on clean images of the models that were attacked: once each, however often they were measured."""
+    """The rows on clean images of the models in `hit`, each once, however often it was measured."""
     attacked = {which_model(row) for row in hit}
     return list({(*which_model(row), row["metric"]): row for row in clean if which_model(row) in attacked}.values())
 
 
 def _apart(group: Sequence[Row], what: str) -> list[tuple[str, list[Row]]]:
-    """Rows of one run, apart by the hash of their model or trigger where two of one seed are called alike."""
+    """Rows of one run, separated by the hash of their model or trigger if two of one seed have the same name."""
     by_hash: dict[str, list[Row]] = {}
     for row in group:
         by_hash.setdefault(str(row.get("hashes", {}).get(what)), []).append(row)
@@ -126,13 +129,13 @@ def _apart(group: Sequence[Row], what: str) -> list[tuple[str, list[Row]]]:
 
 
 def _measurement(row: Row) -> str:
-    """What was measured and came out, without what it took: the same for a row that stands in two files."""
+    """A row without its costs, as text: equal for the same measurement in two files."""
     return json.dumps({name: value for name, value in row.items() if name not in COSTS}, sort_keys=True)
 
 
 def _settings(row: Row) -> dict[str, Any]:
-    """What a row's run was set to, but for its seed."""
-    spec = {} if row["defense"] in UNCLEANED else row.get("spec", {})  # an attack's belongs to the model's name
+    """The settings of a row's run, except its seed."""
+    spec = {} if row["defense"] in UNCLEANED else row.get("spec", {})  # that of an attack is part of the model's name
     draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
     draw["cleaned_on"] = row.get("cleaned_on")
     draw["measured_with"] = row.get("template")
@@ -144,7 +147,7 @@ def _target(row: Row) -> str:
 
 
 def _usual(rows: Sequence[Row]) -> set[tuple[str, Any]]:
-    """The settings, with their values, that more than half of the different runs have; seeds make no difference."""
+    """The settings, with their values, of more than half of the runs that differ in more than the seed."""
     runs = {json.dumps([row["model"], own := _settings(row)], sort_keys=True): own for row in rows}
     counts = Counter(setting for each in runs.values() for setting in each.items())
     return {setting for setting, count in counts.items() if 2 * count > len(runs)}

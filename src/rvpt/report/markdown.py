@@ -47,21 +47,21 @@ def spread(rows: Sequence[Row], metric: str) -> str:
 
 
 def marks(section: str = "") -> tuple[str, str]:
-    """The comments that tables stand between, in a page with one such place, or in its section of that name."""
+    """The comments before and after the tables of a page, or of one of its sections."""
     name = f" {section}" if section else ""
     return f"<!-- rows{name} -->", f"<!-- /rows{name} -->"
 
 
 def between_marks(page: str, tables: str, section: str = "") -> str:
-    """The page with its part between the marks replaced by `tables`; without marks they go to its end.
+    """The page with the part between its marks replaced by `tables`; without marks they are appended.
 
     Raises:
-        RvptError: a mark is missing, stands twice, or stands before its other half.
+        RvptError: a mark is missing, repeated, or in the wrong order.
     """
     start, end = marks(section)
     if start not in page and end not in page:
         page = f"{page.rstrip()}\n\n{start}\n{end}\n".lstrip()
     before, *others = page.split(start)
     if len(others) != 1 or page.count(end) != 1 or end not in others[0]:
-        raise RvptError(f"the page needs {start} once and {end} once behind it, or neither: fix its marks")
+        raise RvptError(f"the page needs {start} once and {end} once after it, or neither: fix its marks")
     return f"{before}{start}\n{tables}{end}{others[0].split(end)[1]}"

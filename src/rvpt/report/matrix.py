@@ -1,4 +1,4 @@
-"""Attacks down, defenses across: who is best against what, at a glance."""
+"""The matrix layout: attacks down, defenses across."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rvpt.rows import Row
 
 
 def matrix(rows: Sequence[Row]) -> str:
-    """One table for each data set, in each cell CA and ASR in %, means over the seeds, ASR ± its standard deviation.
+    """One table per data set. A cell is CA, ASR in %, means over the seeds, ASR ± its standard deviation.
 
-    The last line is the mean over the attacks that every defense has met.
+    The last line is the mean over the attacks that every defense was measured on.
 
     Raises:
-        RvptError: no run has both.
+        RvptError: no run has both CA and ASR.
     """
     tables = {data: _table(found) for data, members in by_data(rows).items() if (found := cells(members)).lines}
     if not tables:
-        raise RvptError("no run has both CA and ASR: rvpt report --layout runs shows other metrics")
+        raise RvptError("no run has both CA and ASR: pass layout=runs for other metrics")
     return "\n".join(f"### {data}\n\n{table}" for data, table in tables.items())
 
 

@@ -1,4 +1,4 @@
-"""What the paper reports, to stand beside our numbers: ViT-B/32, Zhang et al. (arXiv 2412.20392)."""
+"""The paper's numbers for comparison: ViT-B/32, Zhang et al. (arXiv 2412.20392)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PAPER = {"caltech101": CALTECH101}
 
 
 def paper_of(data: str) -> dict[tuple[str, str], tuple[float, float]]:
-    """The paper's numbers on a data set, however its name is written; none for others."""
+    """The paper's numbers on a data set, however its name is written; empty for others."""
     return PAPER.get("".join(filter(str.isalnum, data.lower())), {})
 
 
 def beside(data: str, attack: str, defense: str) -> str:
-    """The paper's "CA, ASR" of a data set, attack and defense; empty where it has none."""
+    """The paper's "CA, ASR" of a data set, attack and defense; empty if it has none."""
     known = paper_of(data).get((attack, defense))
     return f"{known[0]:.1f}, {known[1]:.1f}" if known else ""

@@ -1,4 +1,4 @@
-"""Accuracy against attack success, a color for each defense: the best stand at the lower right."""
+"""Plot of accuracy against attack success, a color for each defense; the best are at the lower right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKS = "Dos^vP<>Xp"
 def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
     """One panel for each data set: a small mark for each defense and attack, a large one at each defense's mean.
 
-    Means are over seeds, and those of the large marks over the attacks that every defense has met.
+    Small marks are means over seeds; large marks also over the attacks that every defense was measured on.
 
     Raises:
         RvptError: no run has both CA and ASR.
@@ -27,7 +27,7 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
 
     panels = {data: found for data, members in by_data(rows).items() if (found := cells(members)).lines}
     if not panels:
-        raise RvptError("no run has both CA and ASR, which the image shows")
+        raise RvptError("no run has both CA and ASR, which the plot shows")
     titles = [title for found in panels.values() for title in found.titles]
     width, height = 5.5 + 0.075 * max(map(len, titles)), max(4.2, 0.21 * len(titles) / len(panels))
     figure = Figure(figsize=(width, height * len(panels)), layout="constrained")
