@@ -18,7 +18,7 @@ from rvpt.progress import main_process
 
 MANIFEST = "manifest.json"
 CARD = "README.md"  # not a part: people edit it, and so does the hub's web page
-STAMP = ("kind", "parts", "versions")  # keys that every manifest has, beside its artifact's facts
+STAMP = ("kind", "parts", "versions")  # keys of every manifest, besides the facts of its artifact
 
 
 @contextmanager
@@ -46,12 +46,12 @@ def staging(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def refuse_existing(target: Path, *, overwrite: bool) -> None:
-    """Fail early if `target` could not be created, or holds what may not be replaced.
+    """Fail early if `target` cannot be created, or must not be replaced.
 
-    With `overwrite` an artifact may be replaced and nothing else: images, say, are never deleted.
+    `overwrite` only allows replacing an artifact: other folders, of images for example, are never deleted.
 
     Raises:
-        RvptError: one of these; the message says which.
+        RvptError: it cannot, or must not; the message says why.
     """
     if target.resolve() == Path.cwd():
         raise RvptError(f"{target} is the current folder: choose a folder in it")
@@ -98,7 +98,7 @@ def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
 
 
 def find_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder that rvpt created; None for others, which may have a manifest.json of their own.
+    """The manifest of a folder that rvpt created; None for other folders, even if they have a manifest.json.
 
     Raises:
         RvptError: a file of the artifact was changed.

@@ -1,1 +1,1 @@
-"""Models: a CLIP, the prompts that clean it, and the cleaned model; how they are loaded and saved."""
+"""Models: a CLIP, prompts, and the cleaned model; loading and saving them."""

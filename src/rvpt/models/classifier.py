@@ -1,4 +1,4 @@
-"""Zero-shot classification with a model: images in, probabilities of classes out."""
+"""Zero-shot classification: from images to class probabilities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rvpt.spec import TEMPLATE
 
 
 class Classifier:
-    """A model and its classes, whose text features are computed once.
+    """A model and the classes to choose from, whose text features are computed once.
 
     softmax_k(tau cos(f(x_i), t_k)) for images x_i and classes k
 
@@ -26,7 +26,7 @@ class Classifier:
         batch_size: images encoded at a time.
 
     Raises:
-        RvptError: the model has its own classifier, which was not trained on a class.
+        RvptError: the model has its own classifier, which was not trained on one of the classes.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:
-        """Of images (B, 3, S, S) in [0, 1] at the model's size: (B, K) float32 on the CPU, each row adding up to 1."""
+        """Probabilities (B, K), float32 on the CPU, of images (B, 3, S, S) in [0, 1] at the model's size."""
         features = self.model.encode_image(pixels.to(self.model.device))
         return (self.model.logit_scale * features @ self.text.T).float().softmax(1).cpu()
 
     def __call__(self, images: Any) -> Tensor:
-        """Probabilities (n, K) of PIL images, or tensors (3, H, W), of any size; one image is a batch of one."""
+        """Probabilities (n, K) of PIL images, or tensors (3, H, W), of any size; a single image gives (1, K)."""
         images = images if isinstance(images, Sequence) or getattr(images, "ndim", 0) == 4 else [images]
         parts = [images[i : i + self.batch_size] for i in range(0, len(images), self.batch_size)]
         found = [self.probabilities(to_pixels(part, self.model.image_size)) for part in parts]

@@ -27,7 +27,7 @@ TEXT_BATCH = 256
 
 
 def model_name(source: str) -> str:
-    """The last part of where a model came from: a folder's name, or a hub id."""
+    """The name of a model by its source: a folder's name, or a hub id."""
     return Path(source).name if Path(source).is_absolute() or source.startswith(".") else source
 
 
@@ -75,7 +75,7 @@ class Clip(nn.Module):
 
     @property
     def name(self) -> str:
-        """What the model is called in rows."""
+        """The name of the model in rows."""
         return model_name(self.source)
 
     @property
@@ -112,7 +112,7 @@ class Clip(nn.Module):
         return self.embed_normalized(self.normalize(pixels))
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Images (B, 3, S, S) in [0, 1] as the pixel_values that transformers' CLIPModel takes."""
+        """Images (B, 3, S, S) in [0, 1] as the pixel_values of transformers' CLIPModel."""
         values: Tensor = (pixels.to(self.device) - self.mean) / self.std
         return values.to(self.model.dtype)
 
@@ -139,7 +139,7 @@ class Clip(nn.Module):
         return F.normalize(self.project_unnormalized(cls), dim=-1)
 
     def project_unnormalized(self, cls: Tensor) -> Tensor:
-        """Image features (B, P) of the last [CLS] row (B, W), of any norm."""
+        """Image features (B, P), not normalized, of the last [CLS] row (B, W)."""
         features: Tensor = self.model.visual_projection(self.vision.post_layernorm(cls))
         return features
 
@@ -153,8 +153,8 @@ class Clip(nn.Module):
         return self.run_blocks(self.embed(pixels), prefixes=prefixes)[1]
 
     def hidden_states(self, pixels: Tensor, layers: Sequence[int], prefixes: Prefixes | None = None) -> list[Tensor]:
-        """All tokens (B, 1 + N, W) at some of the L + 1 places between blocks, as transformers counts them: 0 is before
-        block 0, -1 behind the last."""
+        """All tokens (B, 1 + N, W) at some of the L + 1 positions between blocks, as in transformers: 0 is before block
+        0, -1 after the last."""
         places = [range(len(self.blocks) + 1)[layer] for layer in layers]
         states = [self.embed(pixels)]
         for index, block in enumerate(self.blocks[: max(places)]):
@@ -183,7 +183,7 @@ class Clip(nn.Module):
         return self.encode_text([template.format(spoken(name)) for name in classes])
 
     def parameter_count(self, *, tokens: bool = False) -> int:
-        """Parameters of both towers, the table of token embeddings left out (as in the paper's 0.27%) or with it."""
+        """Parameters of both towers, without token embeddings (as in the paper's 0.27%) or with them."""
         table = self.model.text_model.embeddings.token_embedding.weight
         return sum(p.numel() for p in self.model.parameters()) - (0 if tokens else table.numel())
 
@@ -199,12 +199,12 @@ class Clip(nn.Module):
         return self.normalize(to_pixels(images, self.image_size))
 
     def get_image_features(self, pixel_values: Tensor, prefixes: Prefixes | None = None) -> Tensor:
-        """Image features (B, P) of any norm, of pixel_values (B, 3, S, S) as `preprocess` makes them."""
+        """Image features (B, P), not normalized, of pixel_values (B, 3, S, S) from `preprocess`."""
         tokens, _ = self.run_blocks(self.embed_normalized(pixel_values.to(self.device)), prefixes=prefixes)
         return self.project_unnormalized(tokens[:, 0])
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Text features (M, P) of any norm, of token ids (M, T)."""
+        """Text features (M, P), not normalized, of token ids (M, T)."""
         pooled = self.model.text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
         features: Tensor = self.model.text_projection(pooled)
         return features

@@ -1,4 +1,4 @@
-"""What encodes images and texts, and encoding a whole data set."""
+"""The interface of models that encode images and texts, and encoding a whole data set."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ class Encoder(Protocol):
 
 @torch.no_grad()
 def encode_set(model: Encoder, data: Dataset, batch_size: int = 256, report: Report = silent) -> Tensor:
-    """Image features (n, P) of all images of a set, as `model.encode_image` gives them, on the model's device."""
+    """Image features (n, P) of all images of a set, from `model.encode_image`, on the model's device."""
     batches = data.batches(batch_size, model.image_size, model.device, report)
     return torch.cat([model.encode_image(pixels) for _, pixels in batches])

@@ -1,4 +1,4 @@
-"""A linear classifier on image features, in the place of the classes' text features."""
+"""A linear classifier on image features, which replaces the classes' text features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rvpt.errors import RvptError
 
 @dataclass(frozen=True)
 class Head:
-    """Logits tau W [f, 1] of the classes that it was trained on: W is `rows` (K, P + 1), f unit features (B, P)."""
+    """Logits tau W [f, 1] for the classes it was trained on: W is `rows` (K, P + 1), f unit features (B, P)."""
 
     classes: tuple[str, ...]
     rows: Tensor

@@ -20,17 +20,17 @@ def load(
     dtype: torch.dtype | str | None = None,
     revision: str | None = None,
 ) -> Clip | Cleaned:
-    """A Clip, or a Cleaned where the folder holds one.
+    """Load a Clip, or a Cleaned if the folder holds one.
 
     Args:
         path: a folder in transformers' layout, a cleaned model's folder, a hub id, or "scenes-clip" (embedded).
-        base: the base model of a cleaned one, where it is not found by itself.
+        base: the base model of a cleaned one, if it is not found automatically.
         device: where to put it; by default the GPU, if there is one.
         dtype: of the weights, such as torch.bfloat16 or "bf16"; by default float32.
         revision: branch, tag or commit of a hub model.
 
     Raises:
-        RvptError: nothing there, no ViT CLIP, only pickled weights, weights that are not finite, or a wrong base model.
+        RvptError: not found, not a ViT CLIP, only pickled weights, weights that are not finite, or a wrong base model.
     """
     folder = Path(path).expanduser()
     if folder.is_dir() and find_config(folder):

@@ -1,4 +1,4 @@
-"""Where a model goes: its device and dtype, by the names that users give."""
+"""The device and dtype of a model, by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def find_device(asked: str | torch.device | None = None) -> torch.device:
-    """The device called `asked`; by default a GPU, in a launch of several processes each its own, else the CPU.
+    """The device called `asked`; by default the GPU if there is one (in a launch, each process its own), or the CPU.
 
     Raises:
         RvptError: no such device on this machine.

@@ -14,7 +14,7 @@ from rvpt.models.clip import Clip
 
 
 class PromptedAttention(nn.Module):
-    """A block's self-attention with a prefix of keys and values (b, W), in the place of transformers' module.
+    """A block's self-attention with a prefix of keys and values (b, W), which replaces transformers' module.
 
     softmax(q(h) [K_p, k(h)]^t / sqrt(d)) [V_p, v(h)] W_o, with tokens h (B, T, W); no weights are returned.
     """

@@ -14,8 +14,8 @@ from rvpt.models.clip import Clip
 class RepulsivePrompts(nn.Module):
     """Prompts p_d in R^{b x W} for the blocks d of a visual tower, Gaussian with mean zero.
 
-    Block d sees [c_d, e_d, p_d]; what comes out at the prompts' places is dropped. So a prompt acts through
-    its keys and values alone, which are the same for every image.
+    Block d sees [c_d, e_d, p_d]; the outputs at the prompts' positions are dropped. So a prompt acts only through its
+    keys and values, which are the same for every image.
 
     ViT-B/32 with D = 3, b = 50: 9 * 50 * 768 = 345,600 parameters.
     """
@@ -38,7 +38,7 @@ class RepulsivePrompts(nn.Module):
         return self.blocks[0]
 
     def forward(self, clip: Clip) -> dict[int, KV]:
-        """Keys and values of the prompts in each block, as `Clip.run_blocks` takes them."""
+        """Keys and values of the prompts in each block, for `Clip.run_blocks`."""
         return {block: prompt_kv(clip.blocks[block], row) for block, row in zip(self.blocks, self.table, strict=True)}
 
     def parameter_count(self) -> int:
@@ -54,7 +54,7 @@ def prompted_pass(clip: Clip, prompts: RepulsivePrompts, tokens: Tensor) -> tupl
 
 @torch.no_grad()
 def frozen_pass(clip: Clip, pixels: Tensor, first_block: int) -> tuple[Tensor, Tensor]:
-    """What the prompts do not change: tokens (B, 1 + N, W) before block D, and the frozen model's [CLS] rows
+    """What does not depend on the prompts: tokens (B, 1 + N, W) before block D, and the frozen model's [CLS] rows
     (B, L - D, W) after each block from D on."""
     tokens, _ = clip.run_blocks(clip.embed(pixels), stop=first_block)
     return tokens, clip.run_blocks(tokens, start=first_block)[1]

@@ -1,4 +1,4 @@
-"""Keeping transformers' progress bars and notes off the terminal; what is wrong is raised as one line instead."""
+"""Keeping transformers' progress bars and warnings off the terminal; errors are raised instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """transformers shows errors alone inside; afterwards all is as it was."""
+    """Let transformers show only errors, and restore its settings afterwards."""
     from transformers.utils import logging
 
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()

@@ -27,7 +27,7 @@ KEPT = "triggers"
 
 @dataclass
 class State:
-    """What a run is made of after `done` steps, with the sums of the epoch that is under way."""
+    """The state of a run after `done` steps, with the sums of the current epoch."""
 
     trained: Mapping[str, nn.Parameter]
     optimizer: Any
@@ -35,7 +35,7 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
     whole: bool = True
-    """False while an update runs: then parameters and optimizer are those of no step."""
+    """False during an update, when parameters and optimizer are not those of any step."""
 
     def advance(self, values: Mapping[str, float], steps_an_epoch: int) -> None:
         """Update the parameters by their gradients, and add the step's values to the epoch's means."""
@@ -50,7 +50,7 @@ class State:
         self.whole = True
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters and the optimizer's slots by name."""
+        """Parameters and the optimizer's state by name."""
         found = {f"parameter/{name}": parameter.detach() for name, parameter in self.trained.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer/{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}
@@ -58,7 +58,7 @@ class State:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Become the state that was saved."""
+        """Restore a saved state."""
         for name, parameter in self.trained.items():
             parameter.copy_(tensors[f"parameter/{name}"])
         slots: dict[int, dict[str, Tensor]] = {}
@@ -73,7 +73,7 @@ class State:
 
 @dataclass
 class Checkpoint:
-    """Where a run keeps its state, and which run it is: `key` is anything JSON that must not differ."""
+    """Where a run keeps its state. `key` identifies the run: JSON that must be the same to resume it."""
 
     folder: Path
     key: Mapping[str, Any] = field(default_factory=dict)
@@ -82,13 +82,13 @@ class Checkpoint:
     begun: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
     earlier: float = 0.0
-    """Seconds that the run had taken before it was cut."""
+    """Seconds that the run took before it was interrupted."""
 
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
 
     def save_if_due(self, state: State) -> None:
-        """Save if the last time is long enough ago."""
+        """Save if the last save was more than `seconds` ago."""
         if time.monotonic() - self.saved > self.seconds:
             self.save(state)
 
@@ -106,10 +106,10 @@ class Checkpoint:
         self.saved = time.monotonic()
 
     def check(self) -> dict[str, Any] | None:
-        """Facts of the state that is there; None if nothing is.
+        """The facts of the saved state; None if there is none.
 
         Raises:
-            RvptError: it is not to be resumed, or it belongs to other settings.
+            RvptError: `resume` is false, or the state belongs to other settings.
         """
         if not (self.folder / STATE).is_file():
             return None
@@ -125,7 +125,7 @@ class Checkpoint:
         return facts
 
     def drop(self) -> None:
-        """Remove the state and what was kept with it; files of others in the folder stay, and so does it then."""
+        """Remove the state and the triggers kept with it. If the folder holds other files, it stays with them."""
         if not main_process():
             return
         with suppress(OSError):
@@ -135,7 +135,7 @@ class Checkpoint:
             self.folder.rmdir()
 
     def restore(self, state: State) -> None:
-        """Load what was saved into `state`, if there is anything; raises as `check` does. The clock starts here."""
+        """Load the saved state, if there is one, into `state`; raises as `check` does. Starts the clock of the run."""
         self.begun = time.monotonic()
         if facts := self.check():
             self.earlier = float(facts.get("seconds", 0.0))

@@ -16,7 +16,7 @@ LARGEST_SCALE = math.log(100.0)  # tau never exceeds 100, as in Radford et al. (
 
 
 class Contrastive(nn.Module):
-    """Loss of a batch of (image, one of its captions) pairs, on all or a part of the patches (FLIP)."""
+    """Loss of a batch of pairs, an image and one of its captions, on all or part of the patches (FLIP)."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Contrastive(nn.Module):
         return pixels, [(c := self.data.captions(i))[p % len(c)] for i, p in zip(indices.tolist(), picked, strict=True)]
 
     def paired(self, image: Tensor, texts: list[str]) -> Tensor:
-        """InfoNCE of image features (B, P) and a text each; tau is kept within its bounds."""
+        """InfoNCE of image features (B, P) and one text each; tau is clamped."""
         with torch.no_grad():
             self.clip.model.logit_scale.clamp_(max=LARGEST_SCALE)
         unique = {text: place for place, text in enumerate(dict.fromkeys(texts))}
@@ -55,7 +55,7 @@ class Contrastive(nn.Module):
 
 
 def drop_patches(tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Keep [CLS] and a random 1 - share of the patches, others for each image (Li et al., CVPR 2023, FLIP)."""
+    """Keep [CLS] and a random 1 - share of the patches of each image (Li et al., CVPR 2023, FLIP)."""
     patches = tokens.shape[1] - 1
     kept = max(1, round(patches * (1 - share)))
     order = torch.rand(len(tokens), patches, generator=generator).argsort(1)[:, :kept].to(tokens.device)

@@ -1,7 +1,7 @@
-"""One training loop for everything that is trained, on Accelerate.
+"""The training loop, on Accelerate; everything that is trained uses it.
 
-Whatever is random in a step depends on (seed, step) alone, so an interrupted run that continues from its checkpoint
-gives bit-identical results.
+The random numbers of a step depend only on (seed, step), so an interrupted run that continues from its checkpoint gives
+bit-identical results.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def count_steps(n: int, spec: TrainSpec) -> int:
 
 
 def make_optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
-    """The optimizer of `spec`; AdamW leaves vectors and scalars (biases, norms, tau) undecayed."""
+    """The optimizer of `spec`; AdamW does not decay vectors and scalars (biases, norms, tau)."""
     if spec.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
     groups = [
@@ -74,12 +74,12 @@ def fit(
 
     Args:
         task: called as `task(indices, generator, done)` with the share of the steps that is done; returns named
-            scalars, "loss" among them.
-        n: how many examples the indices choose from.
-        checkpoint: where to keep the state; the run resumes from it if it says so.
+            scalars, including "loss".
+        n: number of examples.
+        checkpoint: where to keep the state; the run resumes from it if it has a state and `resume`.
 
     Returns:
-        The mean of every named scalar, one dict an epoch.
+        The mean of every named scalar, one dict per epoch.
 
     Raises:
         RvptError: the loss is not finite, or the checkpoint belongs to another run.
@@ -100,7 +100,7 @@ def fit(
             if keeper:
                 keeper.save_if_due(state)
     except KeyboardInterrupt:
-        if keeper and state.whole:  # an update that was cut half-way must not be kept
+        if keeper and state.whole:  # never save in the middle of an update
             keeper.save(state)
         raise
     accelerator.wait_for_everyone()
@@ -110,7 +110,7 @@ def fit(
 
 
 class OnHost(nn.Module):
-    """A task whose indices stay on the CPU, where the data are: DDP would move them to its GPU."""
+    """A task whose indices stay on the CPU, where the data are; DDP would move them to its GPU."""
 
     def __init__(self, task: nn.Module) -> None:
         super().__init__()
@@ -132,12 +132,12 @@ def _accelerator(precision: str, device: torch.device) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 
-    # A process may train several things, in other precisions and on other devices; a launched one keeps its group.
+    # A process may train several times, with different precisions and devices; in a launch it keeps its process group.
     grouped = torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=not grouped)
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
     if torch.distributed.is_initialized() and not grouped:
-        # Before the interpreter ends: gloo's threads may still hold tensors then, and abort.
+        # Before the interpreter exits, when gloo's threads may still hold tensors and would abort.
         atexit.register(PartialState().destroy_process_group)
     return accelerator
 
@@ -147,7 +147,7 @@ def _gradients(
 ) -> dict[str, float]:
     """Gradients and values of the whole batch, of which each process computes a share.
 
-    Losses that compare the images of a batch with each other (InfoNCE) compare those of a share.
+    Losses that compare the images of a batch with each other (InfoNCE) only compare those of a share.
     """
     mine, share = _share(batch, accelerator.process_index, accelerator.num_processes)
     values = task(mine, torch.Generator().manual_seed(step_seed(spec.seed, step)), step / total)
@@ -164,15 +164,15 @@ def _gradients(
 
 
 def _share(batch: Tensor, process: int, processes: int) -> tuple[Tensor, float]:
-    """The part of a batch for one of several processes, and its weight: the weighted means' mean is the batch's."""
-    if len(batch) < processes:  # too few for all: each computes the same
+    """One process's share of a batch, and its weight: the mean of the weighted means is that of the batch."""
+    if len(batch) < processes:  # too few for all: each process computes the same
         return batch, 1.0
     mine = batch[process::processes]
     return mine, len(mine) * processes / len(batch)
 
 
 class Untrained(Generic[M]):
-    """Holds a module inside another one without making it a part of it: no parameters, no state, no moves."""
+    """Holds a module inside another one, which neither trains, saves nor moves it."""
 
     def __init__(self, module: M) -> None:
         self.module = module
@@ -180,7 +180,7 @@ class Untrained(Generic[M]):
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of `module` requires gradients inside; afterwards all is as it was."""
+    """Turn off gradients of all parameters of `module`, and restore them afterwards."""
     asked = [p for p in module.parameters() if p.requires_grad]
     module.requires_grad_(False)
     try:

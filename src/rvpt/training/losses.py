@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def feature_repelling(cls: Tensor, frozen_cls: Tensor, margin: float = -1.0) -> Tensor:
-    """Similarity of the prompted model's [CLS] rows to the frozen model's, to be made small.
+    """Similarity of the prompted model's [CLS] rows to the frozen model's, to be minimized.
 
     FR_i = mean_d cos(c_d, c_d frozen);  loss = mean_i max(FR_i, margin)
 
@@ -43,7 +43,7 @@ def info_nce(
         text_features: (M, P) unit rows.
         logit_scale: tau.
         pairs: (B, M) bool, true where the caption fits the image; default is the identity. Equal captions
-            in a batch are one positive more, not a negative (Yang et al., CVPR 2022, UniCL).
+            in a batch are additional positives, not negatives (Yang et al., CVPR 2022, UniCL).
 
     Source: Radford et al. (ICML 2021), figure 3.
     """
@@ -72,7 +72,7 @@ def self_supervision(features: Tensor, augmented: Tensor, logit_scale: Tensor | 
 
 
 def perturbation(features: Tensor, suspect: Tensor, threshold: float = 2.15) -> Tensor:
-    """How far features are from the suspect model's, to be made large up to a threshold.
+    """Squared distance of features from the suspect model's, to be maximized up to a threshold.
 
     min(mean_i |f_i - s_i|^2, threshold)
 

@@ -1,4 +1,4 @@
-"""What is refused when a model is read: other layouts, its own code, and weights or tokenizers that do not fit."""
+"""Checks of a model to load: its layout, its own code, its weights and its tokenizer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CONVERT = "convert it to safetensors with a tool that you trust"
 
 
 def refuse_other_layouts(path: Path, name: str) -> None:
-    """Say what is wrong with a place that cannot hold a CLIP, before transformers does it less clearly.
+    """Refuse a path that does not hold a CLIP, with a clearer message than transformers'.
 
     Raises:
-        RvptError: something is.
+        RvptError: it does not.
     """
     if path.is_file():
         fix = f"it is never unpickled: {CONVERT}" if path.suffix in PICKLES else "give the model's folder"
@@ -54,10 +54,10 @@ def _is_resnet(config: Path) -> bool:
 
 
 def refuse_own_code(error: Exception, name: str) -> None:
-    """Say so where transformers failed because the model brings its own code: a suspect's code is never run.
+    """Raise a clear error if transformers failed because the model needs its own code, which is never run.
 
     Raises:
-        RvptError: that is the reason.
+        RvptError: that is why it failed.
     """
     if "trust_remote_code" in str(error):
         raise RvptError(
@@ -66,12 +66,12 @@ def refuse_own_code(error: Exception, name: str) -> None:
 
 
 def refuse_unfit_tokenizer(tokenizer: Any, config: Any, name: str) -> None:
-    """Refuse a tokenizer without words, or with more tokens than the model.
+    """Refuse a tokenizer without a vocabulary, or with more tokens than the model.
 
     Raises:
         RvptError: it is one of these.
     """
-    if tokenizer("cat")["input_ids"] == tokenizer("dog")["input_ids"]:  # transformers makes one where files are missing
+    if tokenizer("cat")["input_ids"] == tokenizer("dog")["input_ids"]:  # as transformers creates it from missing files
         raise RvptError(f"{name}: its tokenizer has no words: tokenizer.json, or vocab.json and merges.txt, is missing")
     known, size = len(tokenizer), config.text_config.vocab_size
     if known > size:
@@ -79,14 +79,14 @@ def refuse_unfit_tokenizer(tokenizer: Any, config: Any, name: str) -> None:
 
 
 def refuse_wrong_end(tokenizer: Any, config: Any, name: str) -> None:
-    """Refuse a model that does not read a text's feature at the text's end: all captions could have the same one.
+    """Refuse a model that does not read a text's feature at its end token: all texts could have the same feature.
 
     Raises:
         RvptError: it does not.
     """
     pooled, length = config.text_config.eos_token_id, config.text_config.max_position_embeddings
     pad = [] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id]
-    for text in ("cat", "a photo of a zebra. " * length):  # the second is truncated, which must leave an end
+    for text in ("cat", "a photo of a zebra. " * length):  # the second is truncated, and must still have an end
         ids = tokenizer(text, truncation=True, max_length=length)["input_ids"]
         if _pooled_at(ids + pad, pooled) != len(ids) - 1:
             raise RvptError(
@@ -96,8 +96,8 @@ def refuse_wrong_end(tokenizer: Any, config: Any, name: str) -> None:
 
 
 def _fix_end(last: int, end: int | None) -> str:
-    """What to do where features are not read at the end of texts."""
-    if last != end:  # a tokenizer without its post-processor, say
+    """How to fix a model that does not read text features at the end token."""
+    if last != end:  # for example, a tokenizer without its post-processor
         return "download tokenizer.json again, one that puts an end token after every text"
     if last == 2:
         return "transformers takes the highest id in place of 2, so make a tokenizer whose end token has another id"
@@ -117,7 +117,7 @@ def refuse_non_finite(model: torch.nn.Module, name: str) -> None:
     """Refuse infinite or NaN weights.
 
     Raises:
-        RvptError: there are some.
+        RvptError: there is one.
     """
     for weight, value in model.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
