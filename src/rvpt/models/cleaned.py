@@ -247,6 +247,8 @@ def _prompts(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, fold
     blocks = config.prompted_blocks
     if blocks is None:
         return None
+    if sorted(set(blocks) & set(range(len(clip.blocks)))) != blocks:
+        raise RvptError(f"{folder}: prompted_blocks in {CONFIG} must be some of 0 to {len(clip.blocks) - 1}, in order")
     table = _fitting(tensors.get("prompts"), (len(blocks), None, clip.width), folder)
     prompts = RepulsivePrompts(blocks, table.shape[1], clip.width)
     with torch.no_grad():

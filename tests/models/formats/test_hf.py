@@ -1,20 +1,17 @@
-"""Layouts that CLIPs really come in, with random weights: each loads, and gives what transformers gives."""
+"""transformers' layout as real CLIPs have it, with random weights: each loads, and gives what transformers gives."""
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPTokenizer
 
 import rvpt
-from commands import PRETRAIN, works
 from helpers import random_pixels
-from rvpt.clip import OPENAI_MEAN, OPENAI_STD
-from rvpt.loaders import load_clip
-from rvpt.readers import to_array
-from rvpt.store import read_manifest, write_json
+from rvpt.data.preprocess import OPENAI_MEAN, OPENAI_STD
+from rvpt.errors import RvptError
+from rvpt.files import read_json, write_json
+from rvpt.models.formats.hf import load_clip
 
 SIDE = 32
 PIXELS = random_pixels(4, SIDE)
@@ -31,7 +28,7 @@ def openai_tokenizer():
     return CLIPTokenizer(vocab={word: place for place, word in enumerate(words)}, merges=merges)
 
 
-def write_model(folder, eos=None, **saving):
+def write_model(folder, eos=None, seed=0, **saving):
     """A random CLIPModel as transformers saves it, in the layout of openai/clip-vit-base-patch32."""
     tokenizer = openai_tokenizer()
     tower = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_act": "quick_gelu"}
@@ -40,7 +37,7 @@ def write_model(folder, eos=None, **saving):
         "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id if eos is None else eos,
     }  # fmt: skip
     vision = {"hidden_size": 32, "intermediate_size": 128, "image_size": SIDE, "patch_size": 8}
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = CLIPModel(CLIPConfig(text_config={**tower, **text}, vision_config={**tower, **vision}, projection_dim=16))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -73,7 +70,7 @@ def same(clip, folder, pixels=PIXELS, **geometry):
 
 
 @pytest.mark.parametrize("eos", [None, 2], ids=["eos as it is", "eos 2, as in OpenAI's configurations"])
-def test_a_model_of_transformers(tmp_path, eos):
+def test_a_model_of_transformers_is_read(tmp_path, eos):
     folder = write_model(tmp_path / "model", eos)
     clip = load_clip(folder)
     assert same(clip, folder)
@@ -81,13 +78,13 @@ def test_a_model_of_transformers(tmp_path, eos):
     assert not clip.model.training
 
 
-def test_a_model_in_several_files(tmp_path):
+def test_a_model_in_several_files_is_read(tmp_path):
     folder = write_model(tmp_path / "shards", max_shard_size="50KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
     assert load_clip(folder).hash() == load_clip(write_model(tmp_path / "whole")).hash()
 
 
-def test_the_words_of_a_vocabulary_and_merges_alone(tmp_path):
+def test_a_vocabulary_and_merges_are_enough_for_a_tokenizer(tmp_path):
     folder = write_model(tmp_path / "model")
     facts = json.loads((folder / "tokenizer.json").read_text())["model"]
     write_json(folder / "vocab.json", facts["vocab"])
@@ -113,76 +110,59 @@ def test_mean_and_standard_deviation_are_the_models_own(tmp_path):
     assert not same(clip, folder)
 
 
-def test_mean_and_standard_deviation_are_found_with_the_tokenizers_settings(tmp_path):
+def test_mean_and_standard_deviation_are_found_in_a_processors_settings(tmp_path):
     folder = write_model(tmp_path / "model")
     (folder / "preprocessor_config.json").unlink(missing_ok=True)
     write_json(folder / "processor_config.json", {"image_processor": HALVES, "processor_class": "CLIPProcessor"})
     assert same(load_clip(folder), folder, mean=HALVES["image_mean"], std=HALVES["image_std"])
 
 
-def test_a_model_of_the_hub_comes_with_its_own_mean_and_standard_deviation(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+FIRST, SECOND = "1" * 40, "2" * 40
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub's cache with two commits of owner/tiny-clip, which differ in their weights; main is the second."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     repository = tmp_path / "models--owner--tiny-clip"
-    folder = write_model(repository / "snapshots" / ("0" * 40))
-    write_json(folder / "preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor", **HALVES})
+    for seed, commit in enumerate((FIRST, SECOND)):
+        folder = write_model(repository / "snapshots" / commit, seed=seed)
+        write_json(folder / "preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor", **HALVES})
     (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "refs" / "main").write_text(SECOND)
+    (repository / "refs" / "v1").write_text(FIRST)
+    return repository / "snapshots"
+
+
+def test_a_model_of_the_hub_comes_with_its_own_mean_and_standard_deviation(hub):
     clip = load_clip("owner/tiny-clip")
-    assert clip.name == "owner/tiny-clip"
-    assert same(clip, folder, mean=HALVES["image_mean"], std=HALVES["image_std"])
+    assert clip.name == clip.source == "owner/tiny-clip"
+    assert same(clip, hub / SECOND, mean=HALVES["image_mean"], std=HALVES["image_std"])
 
 
-def test_what_was_pretrained_is_a_model_of_transformers(tiny):
-    clip = load_clip(tiny.clip)
-    assert same(clip, tiny.clip, random_pixels(3, 48))
-    ids = AutoTokenizer.from_pretrained(tiny.clip)(TEXTS, padding=True, return_tensors="pt")["input_ids"]
-    assert torch.equal(clip.tokenize(TEXTS), ids)
+@pytest.mark.parametrize(
+    ("revision", "commit"), [(None, SECOND), ("main", SECOND), ("v1", FIRST), (FIRST, FIRST)], ids=str
+)
+def test_the_commit_of_a_hub_model_is_recorded(hub, revision, commit):
+    clip = rvpt.load("owner/tiny-clip", revision=revision)
+    assert clip.revision == commit
+    assert clip.hash() == load_clip(hub / commit).hash()
 
 
-def test_transformers_prepares_images_for_what_was_pretrained_as_we_do(tiny):
-    clip = load_clip(tiny.clip)
-    image = Image.fromarray((random_pixels(1, 64)[0, :, :60].permute(1, 2, 0) * 255).to(torch.uint8).numpy())
-    theirs = AutoImageProcessor.from_pretrained(tiny.clip)(image, return_tensors="pt")["pixel_values"][0]
-    mine = (torch.from_numpy(np.ascontiguousarray(to_array(image, 48))) / 255 - clip.mean) / clip.std
-    assert (mine - theirs).abs().max() < 0.05
+def test_a_cleaned_hub_model_is_loaded_at_the_commit_that_was_cleaned(hub, tmp_path):
+    suspect = rvpt.load("owner/tiny-clip", revision="v1")
+    cleaned = rvpt.Cleaned(suspect, rvpt.RepulsivePrompts.for_model(suspect, first_block=1, length=2))
+    cleaned.save_pretrained(tmp_path / "cleaned")
+    config = read_json(tmp_path / "cleaned" / "rvpt_config.json")
+    assert (config["base_model_name_or_path"], config["base_model_revision"]) == ("owner/tiny-clip", FIRST)
+    loaded = rvpt.load(tmp_path / "cleaned")  # main has moved on
+    assert (loaded.clip.revision, loaded.hash()) == (FIRST, cleaned.hash())
 
 
-def test_half_precision_on_disk_is_float32_in_memory(tmp_path):
-    works("pretrain", "--out", tmp_path / "half", *PRETRAIN, "--half")
-    stored = CLIPModel.from_pretrained(tmp_path / "half", dtype="auto")
-    assert {p.dtype for p in stored.parameters()} == {torch.float16}
-    clip = load_clip(tmp_path / "half")
-    assert {p.dtype for p in clip.parameters()} == {torch.float32}
-    assert all(torch.equal(p.half(), q) for p, q in zip(clip.parameters(), stored.parameters(), strict=True))
-    assert clip.hash() == read_manifest(tmp_path / "half")["sha256"]
+def test_a_revision_that_is_not_there_is_refused(hub):
+    with pytest.raises(RvptError, match="owner/tiny-clip: not a folder here, and on the hub could not load its config"):
+        rvpt.load("owner/tiny-clip", revision="v9")
 
 
-def test_the_hash_stays_over_saving_and_sees_every_weight(tiny, tmp_path):
-    clip = load_clip(tiny.clip)
-    assert clip.hash() == read_manifest(tiny.clip, "clip")["sha256"]
-    clip.save_pretrained(tmp_path / "again")
-    again = load_clip(tmp_path / "again")
-    assert again.hash() == clip.hash()
-    assert torch.equal(again.mean, clip.mean)
-    for parameter in again.parameters():
-        kept = parameter.detach().clone()
-        parameter.data.flatten()[-1] += 1
-        assert again.hash() != clip.hash()
-        parameter.data.copy_(kept)
-    assert again.hash() == clip.hash()
-
-
-def test_a_model_cleaned_in_python_is_found_again_from_anywhere(tmp_path, clip, scenes, monkeypatch):
-    (tmp_path / "suspect").mkdir()
-    clip.save_pretrained(tmp_path / "suspect")
-    monkeypatch.chdir(tmp_path)
-    cleaned = rvpt.clean(rvpt.load("suspect"), scenes, rvpt.RVPTSpec(first_block=1, length=2, epochs=1))
-    cleaned.save_pretrained("cleaned")
-    (tmp_path / "elsewhere").mkdir()
-    for name in ("suspect", "cleaned"):  # they are moved together
-        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    pixels = scenes.pixels(scenes.rows[:2] * 0, clip.image_size)
-    assert rvpt.load("../elsewhere/cleaned").encode_image(pixels).equal(cleaned.encode_image(pixels))
+def test_a_folder_has_no_revision(tmp_path):
+    assert load_clip(write_model(tmp_path / "model")).revision is None

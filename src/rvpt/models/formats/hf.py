@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from rvpt.models.quiet import quiet_transformers
 
 EMBEDDED = "scenes-clip"
 """Name of the model that ships with the package."""
-PROCESSOR = "processor_config.json"  # where transformers 5 keeps it, one level down, with the tokenizer's
+COMMIT = re.compile("[0-9a-f]{40}")
+PROCESSOR = "processor_config.json"  # transformers 5 keeps it here, one level down
 
 
 def embedded_model() -> Path:
@@ -40,17 +42,18 @@ def load_clip(
     dtype: torch.dtype | str | None = None,
     revision: str | None = None,
 ) -> Clip:
-    """A Clip from a folder in transformers' layout, a hub id, or the embedded model's name; arguments as `rvpt.load`.
+    """A Clip from a folder in transformers' layout, a hub id or the embedded model's name; arguments as in `rvpt.load`.
 
     Raises:
-        RvptError: nothing there, not a ViT CLIP, only pickled weights, or weights that are not finite.
+        RvptError: not found, not a ViT CLIP, only pickled weights, or weights that are not finite.
     """
     name, where, kind = str(source), find_device(device), find_dtype(dtype)
     path = embedded_model() if name == EMBEDDED else Path(source).expanduser()
     refuse_other_layouts(path, name)
-    find_manifest(path)  # refuses a model of ours that was changed
-    place, hub = (str(path), {}) if path.is_dir() else (name, {"revision": revision or "main"})
+    find_manifest(path)  # refuses a model saved by rvpt that was changed
     with quiet_transformers():
+        commit = None if path.is_dir() else _find_commit(name, revision)
+        place, hub = (str(path), {}) if path.is_dir() else (name, {"revision": commit or revision or "main"})
         config = _config(place, name, hub)
         model, tokenizer = _model(place, name, config, hub), _tokenizer(place, name, hub)
     refuse_unfit_tokenizer(tokenizer, config, name)
@@ -58,9 +61,20 @@ def load_clip(
     refuse_non_finite(model, name)
     mean, std = _geometry(place, hub)
     known = name if name == EMBEDDED or hub else str(path.resolve())
-    commit = getattr(config, "_commit_hash", None) or revision if hub else None
-    model = model.eval().to(kind)
-    return Clip(model, tokenizer, mean, std, source=known, revision=commit).to(where)
+    told = commit or revision if hub else None
+    return Clip(model.eval().to(kind), tokenizer, mean, std, source=known, revision=told).to(where)
+
+
+def _find_commit(name: str, revision: str | None) -> str | None:
+    """The commit that a branch or tag of a hub model stands for, so that all files are of the same; None if unknown."""
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(name, "config.json", revision=revision or "main")
+    except (OSError, ValueError):  # loading the configuration says why
+        return None
+    commit = Path(found).parent.name
+    return commit if COMMIT.fullmatch(commit) else None
 
 
 def _config(place: str, name: str, hub: dict[str, str]) -> Any:
@@ -110,7 +124,7 @@ def _tokenizer(place: str, name: str, hub: dict[str, str]) -> Any:
 
 
 def _geometry(place: str, hub: dict[str, str]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation with which the model's images are normalized."""
+    """Mean and standard deviation of the model's image normalization."""
     from transformers.utils import cached_file
 
     files = [
