@@ -47,7 +47,8 @@ class Group(TyperGroup):
             sys.exit(super().main(*args, **{**options, "standalone_mode": False}))
         except UsageError as error:
             command = error.ctx.command_path if error.ctx else "rvpt"
-            _print_error(f"error: {error.format_message().rstrip('.')}; see {command} --help")
+            message = error.format_message().replace("Value error, ", "").rstrip(".")  # the former is pydantic's
+            _print_error(f"error: {message}; see {command} --help")
             sys.exit(BAD_INPUT)
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from rvpt.spec import Spec
 
+HUGE = 2**60  # bounds that nobody reaches are not worth a word
 BOUNDS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
 Presets = Mapping[str, Mapping[str, Any]]
 """What each preset changes of a spec's defaults."""
@@ -61,10 +62,10 @@ def values(field: FieldInfo) -> str:
     if literals := _literals(field.annotation):
         return ", ".join(map(str, literals))
     bounds = [
-        f"{sign} {number(getattr(each, name))}"
+        f"{sign} {number(bound)}"
         for name, sign in BOUNDS
         for each in field.metadata
-        if getattr(each, name, None) is not None
+        if (bound := getattr(each, name, None)) is not None and bound < HUGE
     ]
     return " ".join([_type(field.annotation), ", ".join(bounds)]).strip()
 

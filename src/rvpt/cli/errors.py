@@ -20,7 +20,7 @@ ALIASES = {
     "without": "exclude_class",
 }
 """Settings that Python calls otherwise than the command line."""
-SETTING = re.compile(r"""(?<![\w/.:,=-])([a-z][a-z_]*)=(\[[^\]]*\]|'[^']*'|"[^"]*"|[^\s,;:)]+)""")
+SETTING = re.compile(r"""(?<![\w/.:,=-])(?<!--set )([a-z][a-z_]*)=(\[[^\]]*\]|'[^']*'|"[^"]*"|[^\s,;:)]+)""")
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, and of torch's allocator for the CPU
 
 

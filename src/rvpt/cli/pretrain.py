@@ -93,7 +93,8 @@ def pretrain(
     chosen = PRESETS.find(preset)
     spec = PretrainSpec(**{**chosen["train"], **schedule})
     if start and geometry:
-        raise RvptError(f"the geometry is that of start={start}: remove {next(iter(geometry))}")
+        name, value = next(iter(geometry.items()))
+        raise RvptError(f"the geometry is that of start={start}: remove {name}={value}")
     begin = load_suspect(start, device) if start else VisionSpec(**{**chosen["vision"], **geometry})
     with progress.bar("pretrain") as report:
         facts = pretrain_and_save(

@@ -30,7 +30,7 @@ def gather(texts: Sequence[str] | None, **options: Any) -> Settings:
         if not (key and sign):
             raise RvptError(f"--set {text}: write KEY=VALUE, as in --set weight_decay=0.1")
         if key in found:
-            raise RvptError(f"{key} is given twice: remove --set {text}")
+            raise RvptError(f"{key} is given twice: give it once, as an option or by --set")
         found[key] = parse(value.strip())
     return found
 

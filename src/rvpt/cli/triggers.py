@@ -62,8 +62,9 @@ def triggers(
     for each in {each["name"]: each for each in found}.values():
         print()
         show_table(settings_table(each["settings"], f"{each['name']}: --trigger {each['name']}:OPTION=VALUE,..."))
+    print("\nAll have the options target and seed too; by default they are those of the command.")
     if plot:
-        print(f"\nimage: {plot}")
+        print(f"image: {plot}")
 
 
 def _described(name: str, **measured: Any) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def _described(name: str, **measured: Any) -> dict[str, Any]:
         "psnr": None,
         "ssim": None,
         **measured,
-        "settings": describe(kind.Spec, {"paper": {}, "small": kind.small}, without=("name",)),
+        "settings": describe(kind.Spec, {"paper": {}, "small": kind.small}, without=("name", "target", "seed")),
     }
 
 
