@@ -27,14 +27,14 @@ KIND = "cleaned"
 
 
 class Cleaned(nn.Module):
-    """A CLIP with prompts at work in its visual tower, or with a head in the place of text features, or with both.
+    """A CLIP with prompts in its visual tower, with a classifier (head) instead of text features, or with both.
 
-    The prompts are kept as keys and values of each block: no more tokens, almost no more time.
+    Prompts are stored as keys and values of each block: they add no tokens and almost no time.
 
     Args:
         clip: the base model, or with `own_weights` the fine-tuned one.
         prompts: of the visual tower.
-        head: a classifier; its classes are then the only ones.
+        head: a classifier; the model is then limited to its classes.
         facts: how the model was made; they are written into its manifest.
         own_weights: whether the weights of `clip` are saved with it.
     """
@@ -56,7 +56,7 @@ class Cleaned(nn.Module):
             self.prefixes = prompts(clip) if prompts else None
 
     def _apply(self, *args: Any, **options: Any) -> Cleaned:
-        """Move or convert the model, and with it what follows from its weights."""
+        """Move or convert the model, and compute the prompts' keys and values again."""
         super()._apply(*args, **options)
         with torch.no_grad():
             self.prefixes = self.prompts(self.clip) if self.prompts else None
@@ -97,7 +97,7 @@ class Cleaned(nn.Module):
         return self.clip.encode_text(texts)
 
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
-        """What image features are compared with: (K, P) text features, or the head's rows (K, P + 1)."""
+        """Features to compare image features with: (K, P) of texts, or the head's rows (K, P + 1)."""
         return self.head.of(classes).to(self.logit_scale) if self.head else self.clip.class_features(classes, template)
 
     def preprocess(self, images: Any) -> Tensor:
@@ -105,11 +105,11 @@ class Cleaned(nn.Module):
         return self.clip.preprocess(images)
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Image features (B, P) of any norm with the prompts, as `Clip.get_image_features`."""
+        """Image features (B, P), not normalized, with the prompts, as `Clip.get_image_features`."""
         return self.clip.get_image_features(pixel_values, self.prefixes)
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Text features (M, P) of any norm, as `Clip.get_text_features`."""
+        """Text features (M, P), not normalized, as `Clip.get_text_features`."""
         return self.clip.get_text_features(input_ids, attention_mask)
 
     def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None) -> Any:
@@ -128,7 +128,7 @@ class Cleaned(nn.Module):
         Cleaned instead.
 
         Raises:
-            RvptError: the model has a head, which a CLIPModel has no place for.
+            RvptError: the model has a head, which a CLIPModel cannot hold.
         """
         self._refuse_head("become a CLIPModel")
         return prompted_transformers(self.clip, self.prefixes or {})
@@ -138,7 +138,7 @@ class Cleaned(nn.Module):
             raise RvptError(f"{self.name} has its own classifier and cannot {what}: use a defense without a head")
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the model has besides a CLIP's weights: "prompts" (D, b, W), "head" (K, P + 1)."""
+        """The tensors besides a CLIP's weights: "prompts" (D, b, W), "head" (K, P + 1)."""
         parts = {}
         if self.prompts:
             parts["prompts"] = self.prompts.table.detach()
@@ -157,7 +157,7 @@ class Cleaned(nn.Module):
         return f"{base}+{sha256_tensors(self.tensors())}" if self.tensors() else str(base)
 
     def row_facts(self) -> dict[str, Any]:
-        """What the rows of a measurement say about how the model was made."""
+        """How the model was made, for the rows of a measurement."""
         drawn, spec = self.facts.get("data", {}), self.facts.get("spec", {})
         return {
             "defense": self.facts.get("defense", "rvpt"),
@@ -182,7 +182,7 @@ class Cleaned(nn.Module):
             if self.own_weights:
                 self.clip.write(stage)
             write_json(stage / CONFIG, self._config().model_dump())
-            write_tensors(stage / WEIGHTS, self.tensors())  # none, where its own weights are all it has
+            write_tensors(stage / WEIGHTS, self.tensors())  # empty, if it has only its own weights
             write_text(stage / "README.md", cleaned_card(Path(folder).name, self.facts, adapter=not self.own_weights))
             write_manifest(stage, KIND, **self.facts)
 
@@ -224,7 +224,7 @@ class Cleaned(nn.Module):
         given = load_clip(base, device=device) if isinstance(base, str | Path) else base
         clip = load_clip(folder, device=device) if own else given or _stored(folder, config, device)
         _refuse_other(clip, config.base_model_sha256, folder)
-        if own and given and "base_sha256" in facts:  # the suspect, whose triggers are measured
+        if own and given and "base_sha256" in facts:  # the suspect, which has the triggers to measure
             _refuse_other(given, facts["base_sha256"], folder)
         if clip is not base:
             clip.model.to(kind)  # after its hash was checked, which is that of the weights on disk
@@ -265,7 +265,7 @@ def _head(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, folder:
 
 
 def _fitting(tensor: Tensor | None, shape: tuple[int | None, ...], folder: Path) -> Tensor:
-    """The tensor, if it is there, finite, and of a shape (None is any length)."""
+    """The tensor, if it exists, is finite, and has the given shape (None is any length)."""
     sides = () if tensor is None else tensor.shape
     fits = len(sides) == len(shape) and all(want in (None, side) for want, side in zip(shape, sides, strict=True))
     if tensor is not None and fits and torch.isfinite(tensor).all():
@@ -274,9 +274,9 @@ def _fitting(tensor: Tensor | None, shape: tuple[int | None, ...], folder: Path)
 
 
 def _stored(folder: Path, config: CleanedConfig, device: str | torch.device | None) -> Clip:
-    """The base model that a folder names, as seen from the folder or from here.
+    """The base model that a folder names: a path, relative to the folder or to the current one, or a hub id.
 
-    If it is gone from an absolute path it is looked for beside the folder: both may have been moved.
+    If an absolute path does not exist, it is searched beside the folder, because both may have been moved.
     """
     base = config.base_model_name_or_path
     source = Path(base)

@@ -1,4 +1,4 @@
-"""rvpt_config.json: what belongs to a cleaned model besides its tensors."""
+"""rvpt_config.json: the configuration of a cleaned model."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from rvpt.files import read_json
 from rvpt.spec import Spec
 
 CONFIG, WEIGHTS = "rvpt_config.json", "adapter_model.safetensors"
-EARLIER = ("adapter_config.json", "cleaned_config.json")  # names and keys of folders that were written before 0.1.0
+EARLIER = ("adapter_config.json", "cleaned_config.json")  # names of the file, and its keys, before 0.1.0
 EARLIER_KEYS = {
     "base_model": "base_model_name_or_path", "base_sha256": "base_model_sha256", "blocks": "prompted_blocks",
 }  # fmt: skip
 EARLIER_FACTS = {"defence": "defense", "pictures": "images"}
 HERE = "."
-"""The base model of a folder that holds its own weights."""
+"""The base model in the configuration of a folder with weights of its own."""
 logger = logging.getLogger("rvpt")
 
 
 class CleanedConfig(Spec):
-    """Which model was cleaned, which blocks have prompts, and which classes a head knows."""
+    """Which model was cleaned, which blocks have prompts, and which classes the head has."""
 
     base_model_name_or_path: str
     base_model_revision: str | None = None
@@ -31,9 +31,9 @@ class CleanedConfig(Spec):
 
 
 def find_config(folder: Path) -> Path | None:
-    """The configuration file of a cleaned model's folder; None where it is not one.
+    """The configuration file of a cleaned model's folder; None for other folders.
 
-    An adapter_config.json is PEFT's where it says so.
+    An adapter_config.json with "peft_type" is PEFT's.
     """
     for name in (CONFIG, *EARLIER):
         if (folder / name).is_file() and not _is_peft(folder / name):
@@ -51,7 +51,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def current_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a manifest under their present names."""
+    """The facts of a manifest, with names of earlier versions replaced."""
     facts = {EARLIER_FACTS.get(name, name): fact for name, fact in facts.items()}
     if "length" in (spec := facts.get("spec", {})):
         spec = {"prompt_length" if name == "length" else name: value for name, value in spec.items()}
