@@ -209,9 +209,9 @@ class Cleaned(nn.Module):
 
         Args:
             folder: what `save_pretrained` wrote.
-            base: the base model, where it is not found by itself; a Clip stays where it is.
-            device: as `rvpt.load` takes it.
-            dtype: as `rvpt.load` takes it.
+            base: the base model, if it is not found automatically; a Clip keeps its device.
+            device: as in `rvpt.load`.
+            dtype: as in `rvpt.load`.
 
         Raises:
             RvptError: the folder is incomplete, or the base model is not the one that was cleaned.
