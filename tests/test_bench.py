@@ -300,7 +300,7 @@ def test_rows_stay_where_nothing_could_be_measured(tiny, tmp_path):
         ('[defenses.none]\nname = "vpt"\n', "'none' is what a model without a defense is called"),
         ('[defenses.p]\nname = "probe"\nwithout = ["sun"]\n', "probe knows no class that it did not learn"),
         ("[attacks.x]\n", "attacks.x.triggers: Field required"),
-        ("[attacks", "is no recipe"),
+        ("[attacks", "is not a recipe"),
     ],
 )
 def test_a_wrong_recipe_is_refused_before_anything_runs(tiny, tmp_path, extra, error):
@@ -354,15 +354,15 @@ def test_a_recipe_may_say_what_it_has_otherwise_than_another(tiny, tmp_path):
         exclude={"title", "train", "defenses"}
     )
     for other, error in (
-        ("gone.toml", "gone.toml is no recipe"),
-        ("like.toml", "is like a recipe that is like another"),
+        ("gone.toml", "gone.toml is not a recipe"),
+        ("like.toml", "has a `like` of its own"),
     ):
         like.write_text(f'like = "{other}"\n')
         assert error in refused("bench", like)
 
 
 def test_a_recipe_that_is_not_there_and_an_engine_that_there_is_not(tiny, tmp_path):
-    assert "gone.toml is no recipe" in refused("bench", "gone.toml")
+    assert "gone.toml is not a recipe" in refused("bench", "gone.toml")
     assert "no engine 'cloud'" in refused("bench", recipe(tiny, tmp_path), "--engine", "cloud")
 
 

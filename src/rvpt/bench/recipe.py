@@ -145,7 +145,9 @@ def read_recipe(path: Path) -> Recipe:
     if "like" in values:
         other = _values(path.parent / str(values.pop("like")))
         if "like" in other:
-            raise RvptError(f"{path} is like a recipe that is like another: name that one")
+            raise RvptError(
+                f"{path}: the recipe named by `like` has a `like` of its own: name that other recipe instead"
+            )
         values = other | values
     try:
         return Recipe(**values)
@@ -158,7 +160,7 @@ def _values(path: Path) -> dict[str, Any]:
         text = os.path.expandvars(path.read_text(encoding="utf-8"))
         values = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RvptError(f"{path} is no recipe: {error}") from None
+        raise RvptError(f"{path} is not a recipe: {error}") from None
     if unset := re.search(r"^[^#\n]*\$\{?([A-Za-z_]\w*)", text, re.MULTILINE):
         raise RvptError(
             f"{path} needs the environment variable {unset[1]}: set it, as in {unset[1]}=... rvpt bench ..."

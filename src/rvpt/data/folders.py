@@ -96,7 +96,7 @@ def list_images(folder: Path | str, depth: int = DEEPEST) -> Tree:
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """What lies in a folder and is not hidden, by name."""
+    """The entries of a folder that are not hidden, by name."""
     try:
         with os.scandir(folder) as entries:
             return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
@@ -105,8 +105,7 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
 
 
 def sort_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Class names in order: as numbers where they differ in one number alone (2 before 10), as a file of names has
-    them; else as text."""
+    """Class names in order: by number if they only differ in one number (2 before 10), otherwise as text."""
     found = sorted(names)
     parts = [re.fullmatch(r"([^0-9]*)([0-9]+)([^0-9]*)", name) for name in found]
     if all(parts) and len({(part[1], part[3]) for part in parts if part}) == 1:

@@ -1,7 +1,7 @@
-"""The one forward pass of a transformer block.
+"""The forward pass of a transformer block; no other code runs a block.
 
-It reads the weights of the Hugging Face modules and takes the keys and values of prompts as a prefix. Prompts need
-nothing else: their outputs are dropped, and so are their queries.
+It uses the weights of the Hugging Face modules and prepends the keys and values of prompts. Nothing else of a prompt is
+needed: its output is dropped, so its query is not computed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 KV = tuple[Tensor, Tensor]
 """Keys and values of one block's prompts, each (b, W)."""
 Prefixes = Mapping[int, KV]
-"""Block index -> keys and values; blocks that are absent have no prompts."""
+"""Block index -> keys and values; other blocks have no prompts."""
 
 
 def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_only: bool = False) -> Tensor:
@@ -28,7 +28,7 @@ def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_o
         layer: a CLIPEncoderLayer.
         tokens: (B, T, W).
         prefix: keys and values of the prompts, the same for every image.
-        cls_only: compute the first token's output alone.
+        cls_only: compute only the first token's output.
 
     Returns:
         (B, T, W), or (B, 1, W) with `cls_only`.
