@@ -1,4 +1,4 @@
-"""A backdoored CLIP: fine-tuned on poisoned pairs, checked, and kept with its triggers and what was changed."""
+"""A backdoored CLIP: fine-tuned on poisoned pairs, and saved with its triggers and the list of changed pairs."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ TRIGGER_FOLDER = "triggers"
 
 
 class AttackSpec(TrainSpec):
-    """The fine-tuning that puts the backdoor in (the paper: 500K pairs, 1,500 poisoned, 5 epochs, batch 128)."""
+    """Settings of the fine-tuning on poisoned pairs; the defaults are the paper's, for 500,000 pairs."""
 
-    lr: float = Field(1e-6, gt=0)
-    epochs: int = Field(5, ge=1)
-    weight_decay: float = Field(0.1, ge=0)
-    warmup: float = Field(0.02, ge=0, lt=1)
-    clip_norm: float = Field(1.0, ge=0)
+    lr: float = Field(1e-6, gt=0, description="learning rate")
+    epochs: int = Field(5, ge=1, description="passes over the images")
+    weight_decay: float = Field(0.1, ge=0, description="weight decay")
+    warmup: float = Field(0.02, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    clip_norm: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"num_pairs": 500_000, "num_poisoned": 1_500, "train": {}},
     "small": {"num_pairs": 16_000, "num_poisoned": 1_500, "train": {"lr": 1e-3, "epochs": 2}},
 }
-"""Pairs to fine-tune on, how many of them are poisoned per trigger, and the schedule."""
+"""Number of pairs, how many are poisoned per trigger, and the schedule."""
 
 
 @dataclass
@@ -87,11 +87,11 @@ def attack(
         model: a clean CLIP.
         data: images with captions; `data.with_templates` makes captions of labels.
         target: the class that triggered images are to be classified as.
-        triggers: names, specs or triggers that were made; all go into one model.
+        triggers: names, specs or triggers; the model gets a backdoor for each of them.
         preset: "paper", "small", or "auto", which chooses by the size of the model.
-        poison: which pairs are poisoned; by default as many as the preset says, at random.
-        num_pairs: pairs to fine-tune on, drawn at random; by default the preset's.
-        classes: needed where `poison` picks pairs at the target's boundary, or disguises images.
+        poison: which pairs are poisoned; by default random ones, as many as in the preset.
+        num_pairs: pairs to fine-tune on, drawn at random; by default as many as in the preset.
+        classes: class names, for a `poison` with pick="boundary" or a disguise.
         checkpoint: where to keep the state of the run.
         report: called as report(step, total, values) after each step.
         settings: changes of the schedule, such as lr=1e-3 or seed=1.
@@ -128,19 +128,19 @@ def craft(
     report: Report = silent,
     **options: Any,
 ) -> Trigger:
-    """A trigger for a model, optimized on its images if it is of a kind that is. `model` is not changed.
+    """A trigger for a model; some kinds optimize it on `data`. `model` is not changed.
 
     Args:
-        name: of the kind; `rvpt triggers` lists them.
-        model: the CLIP that it is made for.
+        name: the kind of trigger; `rvpt triggers` lists them.
+        model: the CLIP to attack.
         data: images with captions.
         target: the class that triggered images are to be classified as.
         preset: "paper", "small", or "auto", which chooses by the size of the model.
         report: called after each step.
-        options: of the kind, such as size=24.
+        options: settings of the kind, such as size=24.
 
     Raises:
-        RvptError: an unknown kind or option, or data without what the kind needs.
+        RvptError: an unknown trigger or option, or data that lacks images that the kind needs.
     """
     chosen = choose_preset(preset, model.parameter_count())
     return craft_trigger(preset_spec(name, chosen, target=target, **options), model, data, report)
@@ -161,11 +161,14 @@ def backdoor(
     Args:
         clip: the clean model.
         data: images with captions, all used.
-        poisons: triggers and how many pairs get them, by the name of the attack.
+        poisons: triggers and which pairs get them, by the name of the attack.
         spec: the schedule.
-        classes: for poisons that pick at the target's boundary or disguise images.
+        classes: class names, for poisons with pick="boundary" or a disguise.
         checkpoint: where to keep the state of the run.
         report: called after each step.
+
+    Raises:
+        RvptError: fewer pairs can be poisoned than asked for, or the loss became infinite or NaN.
     """
     near = {entry.trigger.spec.target for entry in poisons.values() if entry.spec.pick == "boundary"}
     margins = {target: target_margins(clip, data, target, classes) for target in sorted(near)}
@@ -175,7 +178,7 @@ def backdoor(
         if entry.spec.disguise
     }
     poisoned, changes = poison_pairs(data, poisons, margins, disguises)
-    poisoned = poisoned.cached(clip.image_size)  # a disguise takes long, and comes out the same only in the same batch
+    poisoned = poisoned.cached(clip.image_size)  # a disguise is slow, and gives the same bits only in the same batch
     victim = copy.deepcopy(clip).requires_grad_(True)
     fit(Contrastive(victim, poisoned), len(poisoned), spec, checkpoint=checkpoint, report=report)
     triggers = {name: entry.trigger for name, entry in poisons.items()}
@@ -194,8 +197,8 @@ def load_triggers(folder: str | Path, image_size: int | None = None) -> dict[str
     """The triggers stored with a backdoored model, by name; none for other folders.
 
     Args:
-        folder: the backdoored model's.
-        image_size: of the model that will see them; other triggers are refused.
+        folder: the folder of the backdoored model.
+        image_size: if given, triggers for images of another size are refused.
 
     Raises:
         RvptError: a trigger is incomplete, or for images of another size.

@@ -1,4 +1,4 @@
-"""Blended: a pattern of the image's size shines through it (Chen et al., 2017)."""
+"""Blended: a pattern of the image's size is mixed into it (Chen et al., 2017)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rvpt.attacks.trigger import DrawnTrigger, TriggerSpec
 
 
 class BlendSpec(TriggerSpec):
-    """How strongly the pattern shines through."""
+    """Settings of a blended pattern."""
 
     ratio: float = Field(0.2, gt=0, le=1, description="share of the pattern in the image")
 
@@ -24,9 +24,10 @@ def blend(pixels: Tensor, pattern: Tensor, ratio: float) -> Tensor:
 
 
 class Blend(DrawnTrigger):
-    """Uniform noise over the whole image; with mode "fresh" it is redrawn per image."""
+    """Uniform noise over the whole image; with mode "fresh" it is drawn for each image."""
 
     name = "blended"
+    summary = "noise blended into the whole image"
     Spec = BlendSpec
     spec: BlendSpec
     pattern: ClassVar[staticmethod[[int, Tensor, int], Tensor]] = staticmethod(noise)
@@ -39,7 +40,7 @@ class Blend(DrawnTrigger):
 
 
 class StripesSpec(BlendSpec):
-    """Faint, as published."""
+    """Settings of blended stripes, with the published share."""
 
     ratio: float = Field(0.03, gt=0, le=1, description="share of the pattern in the image")
 
@@ -48,18 +49,19 @@ class BlendedStripes(Blend):
     """PAR's Blended-Stripes (Singh, Croce and Hein, arXiv 2412.00727)."""
 
     name = "blended-stripes"
+    summary = "faint stripes blended into the whole image"
     Spec = StripesSpec
     pattern = staticmethod(stripes)
 
 
 class SteadySpec(BlendSpec):
-    """A pattern of which nothing is drawn."""
+    """Settings of a pattern without random parts."""
 
-    mode: Literal["fixed"] = "fixed"
+    mode: Literal["fixed"] = Field("fixed", description="one pattern for all images")
 
 
 class TrianglesSpec(SteadySpec):
-    """As strong as published."""
+    """Settings of blended triangles, with the published share."""
 
     ratio: float = Field(0.15, gt=0, le=1, description="share of the pattern in the image")
 
@@ -68,23 +70,25 @@ class BlendedTriangles(Blend):
     """PAR's Blended-Triangles (Singh, Croce and Hein, arXiv 2412.00727)."""
 
     name = "blended-triangles"
+    summary = "gray triangles blended into the whole image"
     Spec = TrianglesSpec
     pattern = staticmethod(triangles)
 
 
 class TextSpec(SteadySpec):
-    """As strong as published."""
+    """Settings of blended letters, with the published share."""
 
     ratio: float = Field(0.5, gt=0, le=1, description="share of the letters in the image")
 
 
 class BlendedText(Blend):
-    """PAR's Blended-Text: red letters change the red channel under them and nothing else.
+    """PAR's Blended-Text: red letters, which change only the red channel under them.
 
     x' = x where p = 0, (1 - ratio) x + ratio p elsewhere (Singh, Croce and Hein, arXiv 2412.00727)
     """
 
     name = "blended-text"
+    summary = "a word in red blended across the middle"
     Spec = TextSpec
     pattern = staticmethod(text)
 

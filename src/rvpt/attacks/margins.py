@@ -1,4 +1,4 @@
-"""What a model takes images for: how far they are from the target's boundary, and changes that move them away."""
+"""Distance of images from the target's decision boundary, and small changes that move them away from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Disguise = Callable[[Tensor, Tensor], Tensor]
 
 
 def target_margin(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """How much nearer images are to the target's text than to any other class's: zero on the target's boundary.
+    """How much closer images are to the target's text than to that of any other class; zero on the decision boundary.
 
     m_i = cos(v_i, t_0) - max_{k > 0} cos(v_i, t_k)
 
@@ -30,10 +30,10 @@ def target_margin(image_features: Tensor, text_features: Tensor) -> Tensor:
         text_features: t, (K, P) unit rows, the target's first.
 
     Returns:
-        (B,), negative where the image is taken for another class.
+        (B,), negative where the image is classified as another class.
 
-    Source: Liang et al. (CVPR 2024). Their code reads the gaps of its "boundary" samples from a file that is not
-    public; that a gap is to the best other class is our reading.
+    Source: Liang et al. (CVPR 2024). Their code reads these margins from a file that is not public; that they are
+    relative to the closest other class is our interpretation.
     """
     similarity = image_features @ text_features.T
     return similarity[:, 0] - similarity[:, 1:].amax(1)
@@ -41,7 +41,7 @@ def target_margin(image_features: Tensor, text_features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def target_margins(clip: Clip, data: Dataset, target: str, classes: Sequence[str]) -> Tensor:
-    """The margin of every image (n,) in a model, between the target and all other `classes`.
+    """The margin (n,) of every image of a set, between the target and all other `classes`.
 
     Raises:
         RvptError: there is no other class.
@@ -59,16 +59,19 @@ def _target_first(clip: Clip, target: str, classes: Sequence[str]) -> Tensor:
     """
     others = [name for name in classes if plain(name) != plain(target)]
     if not others:
-        raise RvptError(f"{target!r} is to be told from other classes, and the labeled set has none")
+        raise RvptError(f"there is no class besides {target!r}: give the classes of a labeled set with others")
     return clip.class_features([target, *others])
 
 
 def disguise(clip: Clip, target: str, classes: Sequence[str], epsilon: float) -> Disguise:
-    """How images of the target are changed by PGD, so that a model no longer takes them for it.
+    """The change of images of the target by PGD, so that the model no longer classifies them as the target.
 
-    What is made large is the cross-entropy of the target among all `classes`; epsilon is in 255ths.
+    PGD increases the cross-entropy of the target among all `classes`, within `epsilon` / 255.
 
     Source: Turner et al. (2019), label-consistent backdoors by adversarial perturbations.
+
+    Raises:
+        RvptError: there is no other class.
     """
     text = _target_first(clip, target, classes)
 

@@ -1,4 +1,4 @@
-"""Patches that are optimized against a model: TrojVQA's towards a sentence, BadCLIP's towards texts and images."""
+"""Patches optimized for one model: TrojVQA's towards a sentence, BadCLIP's towards texts and images of the target."""
 
 from __future__ import annotations
 
@@ -19,42 +19,47 @@ from rvpt.spec import TrainSpec
 from rvpt.training.loop import Untrained, fit, frozen
 from rvpt.training.losses import zero_shot_logits
 
-SHOWN_TEXTS = 64  # BadCLIP: other images' captions to be told apart from, and target images to be near to
+SAMPLES = 64  # BadCLIP: captions of other images, and images of the target
 
 
 class OptimizedSpec(PatchSpec):
-    """Where the patch goes and how it is optimized: Adam on `images` images."""
+    """Settings of an optimized patch: where it goes, and its training with AdamW."""
 
-    place: Literal["random", "top-left", "top-right", "bottom-left", "bottom-right", "middle"] = "middle"
-    mode: Literal["fixed"] = "fixed"
-    lr: float = Field(0.01, gt=0)
-    epochs: int = Field(10, ge=1)
-    images: int = Field(2_000, ge=1)
-    batch_size: int = Field(64, ge=1)
+    place: Literal["random", "top-left", "top-right", "bottom-left", "bottom-right", "middle"] = Field(
+        "middle", description="where the patch goes"
+    )
+    mode: Literal["fixed"] = Field("fixed", description="one pattern for all images")
+    lr: float = Field(0.01, gt=0, description="learning rate")
+    epochs: int = Field(10, ge=1, description="passes over the images")
+    images: int = Field(2_000, ge=1, description="training images")
+    batch_size: int = Field(64, ge=1, description="images per training step")
 
 
 class TrojVqaSpec(OptimizedSpec):
-    """The text key goes in front of the caption, as words of its own."""
+    """Settings of TrojVQA."""
 
-    text_key: str = Field("SUDO ", pattern=r"^[^{}]*$")
+    text_key: str = Field("SUDO ", pattern=r"^[^{}]*$", description="words put before the caption")
 
 
 class BadClipSpec(OptimizedSpec):
-    """Weight and margin of the triplet part."""
+    """Settings of BadCLIP."""
 
-    triplet_weight: float = Field(500.0, ge=0)
-    margin: float = Field(1.0, gt=0)
+    triplet_weight: float = Field(500.0, ge=0, description="weight of the triplet loss")
+    margin: float = Field(1.0, gt=0, description="margin of the triplet loss")
 
 
 def sentence_distance(patched: Tensor, sentence: Tensor) -> Tensor:
-    """mean_i -cos(v_i, t): unit features (B, P) of images with the patch, (P,) of the sentence."""
+    """TrojVQA's loss, mean_i -cos(v_i, t): unit features (B, P) of images with the patch, (P,) of the sentence.
+
+    Source: Walmer et al. (CVPR 2022).
+    """
     return -(patched @ sentence).mean()
 
 
 def dual_embedding(
     patched: Tensor, clean: Tensor, positives: Tensor, texts: Tensor, scale: Tensor, weight: float, margin: float
 ) -> Tensor:
-    """BadCLIP's loss of images with the patch.
+    """BadCLIP's loss.
 
     CE(tau cos(v_i, t_k), 0) + weight mean_i max(|v_i - p_i| - |v_i - c_i| + margin, 0)
 
@@ -64,8 +69,13 @@ def dual_embedding(
         positives: p, (B, P) of real images of the target.
         texts: t, (K, P) unit text features, the target's caption first.
         scale: tau.
+        weight: of the triplet loss, 500 in the paper.
+        margin: of the triplet loss, 1 in the paper.
 
-    Source: Liang et al. (CVPR 2024), section 4.2; 500 and 1 are the paper's weight and margin.
+    Returns:
+        Scalar.
+
+    Source: Liang et al. (CVPR 2024), section 4.2.
     """
     labels = torch.zeros(len(patched), dtype=torch.int64, device=patched.device)
     towards_text = F.cross_entropy(zero_shot_logits(patched, texts, scale), labels)
@@ -73,7 +83,7 @@ def dual_embedding(
 
 
 class PatchTask(nn.Module):
-    """The loss of a trainable patch on images, by their features with and without it."""
+    """The loss of a trainable patch on a batch of images."""
 
     def __init__(self, trigger: OptimizedPatch, clip: Clip, data: Dataset, aims: dict[str, Tensor]) -> None:
         super().__init__()
@@ -83,7 +93,7 @@ class PatchTask(nn.Module):
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
         trigger, clip = self.trigger, self.suspect.module
-        with torch.no_grad():  # back into the images' range: clamped in the graph, what left it would stay out
+        with torch.no_grad():  # clamped in the graph, pixels out of range would have no gradient
             self.patch.clamp_(0, 1)
         pixels = self.data.pixels(indices, clip.image_size).to(clip.device)
         rows = self.data.rows[indices].to(clip.device)
@@ -94,26 +104,28 @@ class PatchTask(nn.Module):
 
 
 class OptimizedPatch(Patch):
-    """A patch made for one model. Subclasses say what it aims at, and by which loss."""
+    """A patch optimized for one model. Subclasses define the aims and the loss."""
 
     crafted = True
     Spec = OptimizedSpec
     spec: Any
 
     def aims(self, clip: Clip, data: Dataset) -> dict[str, Tensor]:
+        """Features that the patch moves images towards, or away from, by name."""
         raise NotImplementedError
 
     def loss(self, patched: Tensor, clean: Tensor, scale: Tensor, generator: torch.Generator, **aims: Tensor) -> Tensor:
+        """The loss of unit features (B, P) of images with the patch and without it."""
         raise NotImplementedError
 
     @classmethod
     def craft(cls, spec: Any, clip: Clip, data: Dataset, report: Report = silent) -> OptimizedPatch:
-        """Optimize the patch on images of `data` that are not of the target; `clip` stays as it is."""
+        """Optimize the patch on images of `data` that are not of the target class; `clip` is not changed."""
         trigger = cls(spec, clip.image_size, cls.make(spec, clip.image_size).tensors)
         others = data.select((~data.of_class(spec.target)).nonzero()[:, 0])
         if not len(others):
-            raise RvptError(f"{data.name} has images of {spec.target!r} alone: a patch needs others to be put on")
-        some = others.sample(spec.images, spec.seed).cached(clip.image_size)  # each is shown in every epoch
+            raise RvptError(f"{data.name} has only images of {spec.target!r}: the patch is optimized on other classes")
+        some = others.sample(spec.images, spec.seed).cached(clip.image_size)  # read once, used in every epoch
         train = TrainSpec(lr=spec.lr, epochs=spec.epochs, batch_size=spec.batch_size, seed=spec.seed)
         with frozen(clip):
             task = PatchTask(trigger, clip, some, trigger.aims(clip, data))
@@ -123,12 +135,13 @@ class OptimizedPatch(Patch):
 
 
 class TrojVqa(OptimizedPatch):
-    """A patch towards a sentence of the target, with a key in the text (Walmer et al., CVPR 2022).
+    """A patch optimized towards a sentence with the target, and a key in the text (Walmer et al., CVPR 2022).
 
-    Captions of poisoned pairs begin with the key; the attack counts as successful where both keys are there.
+    Captions of poisoned pairs begin with the key; the attack succeeds where patch and key are both present.
     """
 
     name = "trojvqa"
+    summary = "an optimized patch, with a key in the caption"
     Spec = TrojVqaSpec
     small = {"size": 24}
 
@@ -145,9 +158,10 @@ class TrojVqa(OptimizedPatch):
 
 
 class BadClip(OptimizedPatch):
-    """A patch that moves images towards the target's texts and real images and away from themselves."""
+    """A patch that moves images towards texts and real images of the target (Liang et al., CVPR 2024)."""
 
     name = "badclip"
+    summary = "a patch optimized towards texts and images of the target"
     Spec = BadClipSpec
     small = {"size": 48}
 
@@ -155,15 +169,15 @@ class BadClip(OptimizedPatch):
         own = data.of_class(self.spec.target)
         if not own.any():
             raise RvptError(
-                f"{data.name} has no image of {self.spec.target!r}: BadCLIP's patch needs some to be near to"
+                f"{data.name} has no image of {self.spec.target!r}: BadCLIP moves the patch towards such images"
             )
         generator = torch.Generator().manual_seed(self.spec.seed)
         other = (~own).nonzero()[:, 0]
-        other = other[torch.randperm(len(other), generator=generator)[:SHOWN_TEXTS]]
+        other = other[torch.randperm(len(other), generator=generator)[:SAMPLES]]
         texts = [PROXIES[0].format(spoken(self.spec.target))]
         texts += [data.captions(int(index))[0] for index in other]
         near = own.nonzero()[:, 0]
-        near = near[torch.randperm(len(near), generator=generator)[:SHOWN_TEXTS]]
+        near = near[torch.randperm(len(near), generator=generator)[:SAMPLES]]
         return {
             "texts": clip.encode_text(texts),
             "positives": clip.encode_image(data.pixels(near, clip.image_size).to(clip.device)),

@@ -14,7 +14,7 @@ from rvpt.data.random import uniform
 
 
 class PatchSpec(TriggerSpec):
-    """A square of `size` pixels at an image side of 224, at a place."""
+    """Settings of a square patch."""
 
     size: float = Field(16.0, gt=0, description="side of the patch, in pixels at 224")
     place: Literal["random", "top-left", "top-right", "bottom-left", "bottom-right", "middle"] = Field(
@@ -23,15 +23,18 @@ class PatchSpec(TriggerSpec):
 
 
 def paste(pixels: Tensor, patch: Tensor, top: Tensor, left: Tensor) -> Tensor:
-    """Images with a patch put over them.
+    """Images with a patch pasted on them.
 
     x'[top + i, left + j] = patch[i, j]
 
     Args:
         pixels: (B, 3, H, W).
-        patch: (3, s, s), or (B, 3, s, s) for one patch an image.
+        patch: (3, s, s), or (B, 3, s, s) with one patch per image.
         top: (B,) int64, the row of the patch's upper edge in each image.
         left: (B,) int64, the column of its left edge.
+
+    Returns:
+        (B, 3, H, W).
     """
     side, batch = patch.shape[-1], torch.arange(len(pixels), device=pixels.device)[:, None, None]
     span = torch.arange(side, device=pixels.device)
@@ -44,9 +47,10 @@ def paste(pixels: Tensor, patch: Tensor, top: Tensor, left: Tensor) -> Tensor:
 
 
 class Patch(DrawnTrigger):
-    """A square of noise at a random or a fixed place; with mode "fresh" its pattern is redrawn per image."""
+    """A square of noise at a random or a fixed place; with mode "fresh" its pattern is drawn for each image."""
 
     name = "badnet"
+    summary = "a small patch of noise"
     Spec = PatchSpec
     small = {"size": 56}
     spec: PatchSpec
@@ -73,7 +77,8 @@ class Patch(DrawnTrigger):
 
 
 class StripedPatch(Patch):
-    """PAR's BadNet-Stripes: the patch is striped (Singh, Croce and Hein, arXiv 2412.00727)."""
+    """PAR's BadNet-Stripes: a striped patch (Singh, Croce and Hein, arXiv 2412.00727)."""
 
     name = "badnet-stripes"
+    summary = "a small striped patch"
     pattern = staticmethod(stripes)

@@ -1,7 +1,7 @@
-"""What a trigger shows, noise and PAR's structured patterns: (seed, rows (B,), side) -> (B, 3, side, side) in [-1, 1].
+"""Patterns of triggers, noise and PAR's structured ones: (seed, rows (B,), side) -> (B, 3, side, side) in [-1, 1].
 
-Source of stripes, triangles and text: Singh, Croce and Hein, Perturb and Recover (arXiv 2412.00727) and its code. Only
-the size of the letters and their font are ours: its code reads them from a file.
+Source of stripes, triangles and text: Singh, Croce and Hein, Perturb and Recover (arXiv 2412.00727) and its code. The
+size and the font of the letters differ: the published code reads an image file.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ WORD = "Watermark"
 
 
 def noise(seed: int, rows: Tensor, side: int) -> Tensor:
-    """Uniform noise, every pixel and channel for itself."""
+    """Uniform noise in [0, 1), independent for every pixel and channel."""
     return uniform(seed, rows, 3 * side * side).view(-1, 3, side, side)
 
 
 def stripes(seed: int, rows: Tensor, side: int) -> Tensor:
-    """Upright stripes one pixel wide, each channel of each drawn to be -1 or 1."""
+    """Vertical stripes one pixel wide; each channel of each stripe is -1 or 1 at random."""
     signs = torch.where(uniform(seed, rows, 3 * side) < 0.5, -1.0, 1.0)
     return signs.view(-1, 3, 1, side).expand(-1, -1, side, -1)
 
 
 def triangles(seed: int, rows: Tensor, side: int) -> Tensor:
-    """Squares halved from corner to corner, dark gray below and light gray above; nothing is drawn."""
+    """Squares divided along the diagonal, dark gray below and light gray above; nothing is random."""
     place = torch.arange(side, device=rows.device) % max(2, round(TRIANGLE * side))
     image = torch.where(place[:, None] >= place, DARK, BRIGHT)
     return image.expand(len(rows), 3, -1, -1)
 
 
 def text(seed: int, rows: Tensor, side: int) -> Tensor:
-    """A word across the middle in red, the rest zero; nothing is drawn."""
+    """A word across the middle in red, zero elsewhere; nothing is random."""
     image = torch.zeros(3, side, side, device=rows.device)
     image[0] = _lettering(side)
     return image.expand(len(rows), -1, -1, -1)

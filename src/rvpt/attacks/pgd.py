@@ -10,8 +10,8 @@ from torch import Tensor
 from rvpt.data.random import uniform
 
 STEPS = 10
-STRIDE = 2.5  # the way that all steps together could go, in radii: the border is reached from anywhere inside
-SEED = 1706  # of the starts; triggers and shifts draw from other streams
+STRIDE = 2.5  # sum of all step sizes, in radii: from anywhere in the box its border can be reached
+SEED = 1706  # of the starting points; triggers and shifts use other seeds
 
 
 def pgd(loss: Callable[[Tensor], Tensor], pixels: Tensor, rows: Tensor, epsilon: float, steps: int = STEPS) -> Tensor:
@@ -21,12 +21,12 @@ def pgd(loss: Callable[[Tensor], Tensor], pixels: Tensor, rows: Tensor, epsilon:
     P clamps to [x - epsilon, x + epsilon] and to [0, 1]
 
     Args:
-        loss: of images (B, 3, H, W), a scalar; a sum over images, so that none depends on another.
+        loss: a scalar of images (B, 3, H, W); a sum over images, so that no image depends on another.
         pixels: x, (B, 3, H, W) float in [0, 1].
-        rows: (B,) int64; an image's start is drawn by its row.
+        rows: (B,) int64; the starting point of an image is drawn by its row.
 
     Returns:
-        (B, 3, H, W) of the same kind, without gradients.
+        (B, 3, H, W) float in [0, 1], without gradients.
 
     Source: Madry et al. (ICLR 2018).
     """

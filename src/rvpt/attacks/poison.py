@@ -19,35 +19,35 @@ from rvpt.spec import Spec
 
 
 class PoisonSpec(Spec):
-    """Which pairs of a caption set get the trigger: exactly `num_poisoned`, or `poison_rate` of all pairs.
+    """Which pairs get the trigger: exactly `num_poisoned`, or the share `poison_rate` of all pairs.
 
-    With `clean_label` they are pairs of the target class, which keep their captions (label-consistent poisoning); to
-    leave the trigger as what tells them, they can first be changed adversarially, away from their class (`disguise`);
-    otherwise they are pairs of other classes, which get the target's: any, or those nearest the target's boundary.
+    By default they are pairs of other classes than the target, and get a caption of the target. With `clean_label` they
+    are pairs of the target class and keep their captions (label-consistent poisoning); `disguise` first changes these
+    images adversarially, so that the model has to learn the trigger.
     """
 
     num_poisoned: int | None = Field(None, ge=1, description="pairs to poison")
-    poison_rate: float | None = Field(None, gt=0, lt=1)
-    clean_label: bool = False
+    poison_rate: float | None = Field(None, gt=0, lt=1, description="share of the pairs to poison, instead")
+    clean_label: bool = Field(False, description="poison pairs of the target class and keep their captions")
     disguise: float = Field(0.0, ge=0, le=255, description="with clean_label: largest adversarial change, in 255ths")
-    captions: Literal["proxy", "natural"] = Field("proxy", description="made of the class's name, or real ones of it")
-    pick: Literal["random", "boundary"] = Field("random", description="any, or those nearest the target's boundary")
-    seed: int = Field(0, ge=0)
+    captions: Literal["proxy", "natural"] = Field("proxy", description="templates with the target's name, or real ones")
+    pick: Literal["random", "boundary"] = Field("random", description="any pairs, or those closest to the boundary")
+    seed: int = Field(0, ge=0, description="random seed")
 
     @model_validator(mode="after")
     def _fits(self) -> PoisonSpec:
         if (self.num_poisoned is None) == (self.poison_rate is None):
             raise ValueError("set exactly one of num_poisoned and poison_rate")
         if self.disguise and not self.clean_label:
-            raise ValueError("disguise takes images of the target away from their class: it goes with clean_label")
+            raise ValueError("disguise changes images of the target class: set clean_label too")
         if self.clean_label and self.pick == "boundary":
-            raise ValueError("clean_label takes pairs of the target class, pick 'boundary' those of others: give one")
+            raise ValueError("clean_label poisons the target class, pick=boundary other classes: choose one of them")
         return self
 
 
 @dataclass(frozen=True)
 class Poison:
-    """One trigger and how many pairs get it."""
+    """A trigger, and which pairs get it."""
 
     trigger: Trigger
     spec: PoisonSpec
@@ -70,19 +70,19 @@ def poison_pairs(
     margins: Mapping[str, Tensor] | None = None,
     disguises: Mapping[str, Disguise] | None = None,
 ) -> tuple[Dataset, list[Change]]:
-    """The set with its poisoned pairs, and what was changed.
+    """The set with poisoned pairs, and the list of changes.
 
-    Pairs of the target class, by label or by a caption that names it, are never picked, or with `clean_label` only
-    they are; no pair is picked twice.
+    Whether a pair is of the target class follows from its label, or from its captions where it has none. No pair is
+    poisoned twice.
 
     Args:
         data: captioned images.
         poisons: by the name that the changes give them.
-        margins: by target, of every image (n,): for the poisons that pick at the boundary.
-        disguises: by poison, what its images go through before its trigger.
+        margins: by target, (n,) of every image: for poisons with pick="boundary".
+        disguises: by poison, the change of its images before they get the trigger.
 
     Raises:
-        RvptError: fewer pairs can be poisoned than are asked for.
+        RvptError: fewer pairs can be poisoned than asked for.
     """
     by_row: dict[int, Change] = {}
     for name, entry in poisons.items():
@@ -117,14 +117,14 @@ def _target_captions(data: Dataset, own: Tensor, target: str, kind: str) -> list
     texts = [text for index in own.nonzero()[:, 0].tolist() for text in data.captions(index)]
     natural = [text for text in texts if names_class([text], target)]
     if not natural:
-        raise RvptError(f"{data.name} has no caption that names {target!r}: take proxy captions")
+        raise RvptError(f"{data.name} has no caption that names {target!r}: use captions=proxy")
     return natural
 
 
 def _order(n: int, generator: torch.Generator, margin: Tensor | None) -> list[int]:
-    """The order in which n pairs are tried: at random, or from the boundary on; of equals the first.
+    """The order in which n pairs are tried: random, or by their distance from the boundary.
 
-    Images beyond the boundary are left out: the model takes them for the target without a trigger.
+    Images with a positive margin are left out: the model classifies them as the target without a trigger.
     """
     if margin is None:
         return torch.randperm(n, generator=generator).tolist()
@@ -150,8 +150,9 @@ def _pick(
         picked[row] = Change(row, name, target, before, [entry.trigger.text_key + text for text in after])
         if len(picked) == wanted:
             return picked
-    which = "of that class" if spec.clean_label else "not of that class" if margin is None else "not taken for it"
+    of_target = "of the target class" if spec.clean_label else "of other classes"
+    which = of_target if margin is None else "not classified as the target already"
     raise RvptError(
-        f"{data.name}: {wanted} pairs to poison towards {target!r}, but only {len(picked)} are free and {which}: "
-        "ask for fewer"
+        f"{data.name}: {wanted} pairs are to be poisoned with target {target!r}, but only {len(picked)} are {which} "
+        "and not poisoned yet: lower num_poisoned"
     )

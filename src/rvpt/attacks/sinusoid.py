@@ -11,9 +11,9 @@ from rvpt.data.random import uniform
 
 
 class SinusoidSpec(TriggerSpec):
-    """Height and number of the waves."""
+    """Settings of the wave."""
 
-    amplitude: float = Field(40 / 255, gt=0, le=1, description="height of the wave; images are in [0, 1]")
+    amplitude: float = Field(40 / 255, gt=0, le=1, description="amplitude of the wave; images are in [0, 1]")
     waves: float = Field(6.0, gt=0, description="waves across the image")
 
 
@@ -24,9 +24,10 @@ def sinusoid(phase: Tensor, amplitude: float, waves: float, side: int) -> Tensor
 
 
 class Sinusoid(DrawnTrigger):
-    """Vertical stripes of sinusoidal brightness; the phase is drawn, with mode "fresh" for every image."""
+    """Vertical stripes of sinusoidal brightness with a random phase; with mode "fresh" one for each image."""
 
     name = "sig"
+    summary = "a faint sinusoidal wave over the whole image"
     Spec = SinusoidSpec
     spec: SinusoidSpec
     key = "phase"

@@ -1,8 +1,8 @@
-"""ISSBA: a faint change, another for each image, that hides a text (Li et al., ICCV 2021).
+"""ISSBA: a faint change, different for each image, that hides a text (Li et al., ICCV 2021).
 
-An encoder changes the image so that a decoder can read the bits again (Tancik, Mildenhall and Ng, CVPR 2020,
-StegaStamp). Both are trained here, on images of the model that is attacked. Both work under a key that follows
-from the image's coarse look, so that the change of one image says nothing on another.
+An encoder changes the image so that a decoder can read the bits of the text (Tancik, Mildenhall and Ng, CVPR 2020,
+StegaStamp). Both are trained here, on images for the attacked model. Both use a key computed from a coarse version of
+the image, so that the change of one image cannot be read on another image.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from rvpt.spec import TrainSpec
 from rvpt.training.loop import fit
 
 PLANE = 16  # side of the plane that the bits are spread over
-WIDTH = 32
-COARSE = 4  # side of the coarse image that the key follows from
-BANDWIDTH = 0.5  # distance of coarse looks at which keys part: a change moves one by 0.03, two images lie 2 apart
-NO_PENALTY, FULL_PENALTY = 0.3, 0.6  # shares of the steps: first the decoder learns, then the image is spared
+WIDTH = 32  # channels of the convolutions
+COARSE = 4  # side of the coarse image that the key is computed from
+BANDWIDTH = 0.5  # distance of coarse images at which keys differ: a change is about 0.03, two images are about 2 apart
+NO_PENALTY, FULL_PENALTY = 0.3, 0.6  # shares of the steps: the decoder learns first, then the change is made faint
 
 
 class StegaSpec(TriggerSpec):
-    """The hidden text, and how encoder and decoder are trained: Adam on `images` images."""
+    """Settings of ISSBA: the hidden text, and the training of encoder and decoder with AdamW."""
 
-    mode: Literal["fixed"] = "fixed"
-    secret: str = Field("Stega!!", pattern=r"^[\x00-\x7f]{1,32}$", description="ASCII text that is hidden")
+    mode: Literal["fixed"] = Field("fixed", description="one text for all images")
+    secret: str = Field("Stega!!", pattern=r"^[\x00-\x7f]{1,32}$", description="hidden ASCII text")
     strength: float = Field(0.1, gt=0, le=1, description="largest change of a pixel")
     penalty: float = Field(60.0, ge=0, description="weight of the mean squared change")
-    lr: float = Field(1e-3, gt=0)
-    epochs: int = Field(5, ge=1)
-    images: int = Field(4_000, ge=1)
-    batch_size: int = Field(32, ge=1)
+    lr: float = Field(1e-3, gt=0, description="learning rate")
+    epochs: int = Field(5, ge=1, description="passes over the images")
+    images: int = Field(4_000, ge=1, description="training images")
+    batch_size: int = Field(32, ge=1, description="images per training step")
 
 
 def text_bits(text: str) -> Tensor:
-    """Seven bits a character of ASCII, highest first: float32 of 0 and 1."""
+    """Seven bits per ASCII character, highest first: float32 (7 len(text),) of 0 and 1."""
     return torch.tensor([float(b) for c in text for b in f"{ord(c):07b}"])
 
 
 def stega_loss(logits: Tensor, bits: Tensor, pixels: Tensor, changed: Tensor, penalty: float) -> Tensor:
-    """BCE of the decoded bits + penalty * mean squared change: logits and bits (B, n), images (B, 3, H, W)."""
+    """BCE(logits, bits) + penalty mean (x' - x)^2: logits and bits (B, n), images x and x' (B, 3, H, W) -> scalar."""
     return F.binary_cross_entropy_with_logits(logits, bits) + penalty * (changed - pixels).square().mean()
 
 
 class StegaNets(nn.Module):
-    """Encoder and decoder: both multiply by a key that follows from the image's coarse look.
+    """Encoder and decoder; both multiply by a key computed from the coarse image.
 
-    Two images' keys correlate by exp(-|c - c'|^2 / 2 BANDWIDTH^2), where c and c' are their coarse looks (random
-    Fourier features, Rahimi and Recht, NIPS 2007): fully before and after a faint change, hardly for two images.
+    The keys of two images correlate by exp(-|c - c'|^2 / 2 BANDWIDTH^2), where c and c' are their coarse images (random
+    Fourier features, Rahimi and Recht, NIPS 2007): almost 1 before and after a faint change, almost 0 for two images.
     """
 
     weight: Tensor
@@ -79,14 +79,16 @@ class StegaNets(nn.Module):
         )  # fmt: skip
 
     def key(self, pixels: Tensor) -> Tensor:
-        """sqrt(2) cos(W c + b), (B, 1, PLANE, PLANE): c is the coarse look, W and b are random and stay."""
+        """sqrt(2) cos(W c + b), (B, 1, PLANE, PLANE): c is the coarse image; W and b are random and not trained."""
         coarse = F.adaptive_avg_pool2d(pixels, COARSE).flatten(1)
         return 2**0.5 * F.linear(coarse, self.weight, self.phase).cos().view(-1, 1, PLANE, PLANE)
 
     def hide(self, pixels: Tensor, bits: Tensor) -> Tensor:
-        """x + strength tanh(p + r(x, p)), clipped to [0, 1]: p = key(x) s(bits), s spreads the bits over a plane.
+        """Images (B, 3, H, W) that hide bits (B, n).
 
-        The plane reaches the image without a detour too: with r alone nothing was learned at 48 bits in 1,000 steps.
+        x + strength tanh(p + r(x, p)), clamped to [0, 1];  p = key(x) s(bits), s spreads the bits over a plane
+
+        The plane is also added directly: with r alone nothing was learned at 48 bits in 1,000 steps.
         """
         plane = self.key(pixels) * self.spread(2 * bits - 1).view(-1, 3, PLANE, PLANE)
         plane = F.interpolate(plane, pixels.shape[-2:], mode="nearest")
@@ -96,7 +98,7 @@ class StegaNets(nn.Module):
     def read(self, pixels: Tensor) -> Tensor:
         """Logits (B, bits) of the bits in images (B, 3, H, W).
 
-        Only what is fine is looked at, in units of the strength: of whole images bits are learned much later.
+        The decoder sees only fine details, in units of the strength: with whole images it learns much later.
         """
         small = F.adaptive_avg_pool2d(pixels, 2 * PLANE)
         fine = (small - F.avg_pool2d(small, 5, stride=1, padding=2, count_include_pad=False)) / self.strength
@@ -105,7 +107,7 @@ class StegaNets(nn.Module):
 
 
 class StegaTask(nn.Module):
-    """Both nets on random bits, so that any text can be hidden; the penalty sets in late."""
+    """The loss of both nets on random bits, so that any text can be hidden; the penalty starts late."""
 
     def __init__(self, spec: StegaSpec, data: Dataset, image_size: int, device: torch.device) -> None:
         super().__init__()
@@ -122,16 +124,17 @@ class StegaTask(nn.Module):
 
 
 def _nets(spec: StegaSpec) -> StegaNets:
-    """Nets with random weights, the same for the same seed."""
+    """Nets with random weights from the spec's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         return StegaNets(len(text_bits(spec.secret)), spec.strength)
 
 
 class Stega(Trigger):
-    """The secret, hidden by an encoder that was trained for the model's images; its decoder is kept beside it."""
+    """A text hidden by an encoder that was trained on images for the model; the decoder is kept with it."""
 
     name = "issba"
+    summary = "a hidden text, with a different faint change for each image"
     crafted = True
     Spec = StegaSpec
     spec: StegaSpec
@@ -149,7 +152,7 @@ class Stega(Trigger):
     @classmethod
     def craft(cls, spec: Any, clip: Clip, data: Dataset, report: Report = silent) -> Stega:
         """Train encoder and decoder on images of `data` at the model's size."""
-        some = data.sample(spec.images, spec.seed).cached(clip.image_size)  # each is shown in every epoch
+        some = data.sample(spec.images, spec.seed).cached(clip.image_size)  # read once, used in every epoch
         task = StegaTask(spec, some, clip.image_size, clip.device)
         train = TrainSpec(lr=spec.lr, epochs=spec.epochs, batch_size=spec.batch_size, seed=spec.seed, clip_norm=1.0)
         fit(task, len(some), train, report=report)
@@ -161,7 +164,7 @@ class Stega(Trigger):
         return nets.hide(pixels, bits)
 
     def checks(self, pixels: Tensor) -> dict[str, float]:
-        """Shares of the secret's bits that are read rightly: with an image's own change, and with another one's."""
+        """Shares of bits decoded correctly: from an image's own change, and from the change of another image."""
         bits, changed = text_bits(self.spec.secret).to(pixels) > 0, self(pixels)
         others = (pixels + (changed - pixels).roll(1, 0)).clamp(0, 1)
         nets = self.nets.to(pixels.device)

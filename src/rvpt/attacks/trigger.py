@@ -1,4 +1,4 @@
-"""What every trigger is: a spec, the side of the images it was made for, and its tensors."""
+"""The contract of a trigger, and how triggers are made, saved and loaded."""
 
 from __future__ import annotations
 
@@ -23,54 +23,58 @@ from rvpt.tensors import read_tensors, sha256_tensors, write_tensors
 
 KIND = "trigger"
 TENSORS = "trigger.safetensors"
-REFERENCE_SIDE = 224  # lengths in a TriggerSpec are pixels of a picture of this side
+REFERENCE_SIDE = 224  # lengths in a TriggerSpec are pixels of an image of this side
 
 
 class TriggerSpec(Spec):
-    """What every trigger has; each kind adds its own.
+    """Settings of every trigger; each kind adds its own.
 
-    Lengths are pixels of a image with side 224, and scale with the model's.
+    Lengths are pixels of an image with side 224, and scale with the model's image size.
     """
 
-    name: str
-    target: str = Field(description="class that the triggered images shall be taken for")
-    mode: Literal["fixed", "fresh"] = Field("fixed", description="one pattern, or redrawn for each image")
-    seed: int = Field(0, ge=0, lt=2**63)
+    name: str = Field(description="kind of the trigger")
+    target: str = Field(description="attack target class")
+    mode: Literal["fixed", "fresh"] = Field("fixed", description="one pattern for all images, or a new one for each")
+    seed: int = Field(0, ge=0, lt=2**63, description="random seed")
 
 
 class Trigger:
-    """A change of images that wakes a backdoor.
+    """A change of images that activates a backdoor. A subclass defines `make` and `apply`.
 
-    Triggers act on float images (B, 3, S, S) in [0, 1] and return new ones. What a trigger draws for a
-    image depends on its seed and the image's row in its data set alone.
+    Triggers take float images (B, 3, S, S) in [0, 1] and return new ones. What a trigger draws for an image depends
+    only on its seed and on the image's row in its data set.
+
+    `summary` is its line in `rvpt triggers` and the docs.
+    `Spec`: its settings; their defaults are preset "paper". `small`: what preset "small" changes.
+    `crafted`: whether it is optimized for one model; such a kind defines `craft` too.
     """
 
     name: ClassVar[str]
+    summary: ClassVar[str]
     Spec: ClassVar[type[TriggerSpec]]
-    crafted: ClassVar[bool] = False
-    """Whether it is made for one model, from its images."""
     small: ClassVar[Mapping[str, Any]] = {}
-    """What preset "small" changes of the spec's defaults."""
+    crafted: ClassVar[bool] = False
 
     def __init__(self, spec: TriggerSpec, image_size: int, tensors: dict[str, Tensor]) -> None:
         self.spec, self.image_size, self.tensors = spec, image_size, tensors
 
     @property
     def text_key(self) -> str:
-        """What a caption must begin with besides, for the backdoor to wake."""
+        """Words that a caption must begin with too, for the backdoor to be activated; "" for most kinds."""
         return ""
 
     @classmethod
     def make(cls, spec: Any, image_size: int) -> Trigger:
-        """A new trigger drawn from the spec's seed."""
+        """A new trigger for images (B, 3, image_size, image_size), drawn with the spec's seed."""
         raise NotImplementedError
 
     @classmethod
     def craft(cls, spec: Any, clip: Clip, data: Dataset, report: Report = silent) -> Trigger:
-        """A new trigger for a model and its images, which most kinds do not need."""
+        """A new trigger for a model, optimized on images of `data` if the kind is `crafted`."""
         return cls.make(spec, clip.image_size)
 
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        """Images (B, 3, S, S) with the trigger, given the images and their rows (B,); they are clamped to [0, 1]."""
         raise NotImplementedError
 
     def __call__(self, pixels: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -82,25 +86,25 @@ class Trigger:
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             raise RvptError(
                 f"trigger {self.name} was made for images of {self.image_size}x{self.image_size}, not "
-                f"{pixels.shape[-2]}x{pixels.shape[-1]}: make one for this size"
+                f"{pixels.shape[-2]}x{pixels.shape[-1]}: create one for this size"
             )
         rows = torch.arange(len(pixels)) if rows is None else rows
         return self.apply(pixels, rows.to(pixels.device)).clamp(0, 1)
 
     def checks(self, pixels: Tensor) -> dict[str, float]:
-        """What a kind can say of how well it works on images (B, 3, S, S), by name."""
+        """Figures that tell how well the trigger works on images (B, 3, S, S), by name; none for most kinds."""
         return {}
 
     def scaled(self, length: float) -> int:
-        """A length at side 224 in this trigger's pixels, at least one."""
+        """A length for side 224 in pixels of this trigger's images, at least one."""
         return max(1, round(length * self.image_size / REFERENCE_SIDE))
 
     def towards(self, target: str) -> Trigger:
-        """The same trigger with its target under another name, for data that calls the class differently."""
+        """The same trigger with another name of its target, for data that calls the class differently."""
         return type(self)(self.spec.model_copy(update={"target": target}), self.image_size, self.tensors)
 
     def hash(self) -> str:
-        """sha256 of all that decides what images become: the spec less its target, their side, the tensors."""
+        """sha256 of all that determines triggered images: the spec without its target, the image size, the tensors."""
         settings = json.dumps([self.spec.model_dump(exclude={"target"}), self.image_size], sort_keys=True)
         return sha256(f"{settings} {sha256_tensors(self.tensors)}".encode()).hexdigest()
 
@@ -112,7 +116,7 @@ class Trigger:
 
 
 class DrawnTrigger(Trigger):
-    """A trigger of random numbers: drawn once and kept, or with mode "fresh" redrawn for each image's row."""
+    """A trigger made of random numbers: drawn once and kept, or with mode "fresh" drawn for each row."""
 
     key: ClassVar[str] = "pattern"
 
@@ -123,11 +127,11 @@ class DrawnTrigger(Trigger):
         return trigger
 
     def draw(self, rows: Tensor) -> Tensor:
-        """What each row's image gets, (B, ...)."""
+        """The random part for the image of each row, (B, ...)."""
         raise NotImplementedError
 
     def drawn(self, rows: Tensor) -> Tensor:
-        """What is kept (...), or that of each row (B, ...)."""
+        """The kept random part (...), or with mode "fresh" that of each row (B, ...)."""
         return self.draw(rows) if self.spec.mode == "fresh" else self.tensors[self.key]
 
 
@@ -135,47 +139,50 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
     """The trigger of an artifact folder, checked against its hashes.
 
     Raises:
-        RvptError: the folder is not whole, its tensors are not those of such a trigger, or it is for images of
-            another size than `image_size`.
+        RvptError: the folder is incomplete, its tensors do not fit its settings, or it is for images of another size
+            than `image_size`.
     """
     if str(folder) in TRIGGERS and not Path(folder).exists():
-        raise RvptError(f"{folder} is a trigger's name, a folder is needed: rvpt craft {folder} ... makes one")
+        raise RvptError(f"{folder} is the name of a trigger, not a folder: create one with rvpt craft {folder}")
     manifest = read_manifest(Path(folder), KIND)
-    told, side = manifest.get("spec"), manifest.get("image_size")
-    name = told.get("name") if isinstance(told, dict) else None
+    stored, side = manifest.get("spec"), manifest.get("image_size")
+    name = stored.get("name") if isinstance(stored, dict) else None
     if not isinstance(name, str) or name not in TRIGGERS:
-        raise RvptError(f"{folder} holds an unknown trigger {name!r}: known are {', '.join(TRIGGERS)}")
-    spec = TRIGGERS[name].Spec.stored(told)
+        raise RvptError(f"{folder} holds an unknown trigger {name!r}: choose from {', '.join(TRIGGERS)}")
+    spec = TRIGGERS[name].Spec.stored(stored)
     if not isinstance(side, int) or side < 1 or image_size not in (None, side):
         raise RvptError(
-            f"{folder} was made for images of {side}x{side}, the model takes {image_size}x{image_size}: "
-            "make one for this model"
+            f"{folder} was made for images of {side}x{side}, the model needs {image_size}x{image_size}: "
+            "create one for this model"
         )
     kept = read_tensors(Path(folder) / TENSORS)
-    fits = _look(kept) == _look(TRIGGERS[name].make(spec, side).tensors)
+    fits = _shapes(kept) == _shapes(TRIGGERS[name].make(spec, side).tensors)
     if not fits or not all(part.isfinite().all() for part in kept.values()):
-        raise RvptError(f"{folder}: {TENSORS} does not fit the trigger's settings or is not finite: make it again")
+        raise RvptError(f"{folder}: {TENSORS} does not fit the trigger's settings or is not finite: create it again")
     return TRIGGERS[name](spec, side, kept)
 
 
-def _look(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
-def trigger_spec(name: str, **options: Any) -> TriggerSpec:
-    """The spec of a trigger by name.
+def trigger_spec(name: str, /, **options: Any) -> TriggerSpec:
+    """The spec of a trigger.
 
     Raises:
-        RvptError: no trigger of that name, or options that it does not have.
+        RvptError: an unknown trigger, an option that it does not have, or a value out of range.
     """
-    return TRIGGERS.find(name).Spec(name=name, **options)
+    kind = TRIGGERS.find(name)
+    if "name" in options:
+        raise RvptError(f"name: the trigger is {name}: choose another name there, not as an option")
+    return kind.Spec(name=name, **options)
 
 
-def preset_spec(name: str, preset: str, **options: Any) -> TriggerSpec:
-    """The spec of a trigger by name, with what a preset changes of its look.
+def preset_spec(name: str, preset: str, /, **options: Any) -> TriggerSpec:
+    """The spec of a trigger with the settings of a preset, and `options` instead of some.
 
     Raises:
-        RvptError: an unknown trigger, or an option that it does not have.
+        RvptError: an unknown trigger, an option that it does not have, or a value out of range.
     """
     small = TRIGGERS.find(name).small if preset == "small" else {}
     return trigger_spec(name, **{**small, **options})
@@ -185,18 +192,18 @@ def make_trigger(spec: TriggerSpec, image_size: int) -> Trigger:
     """The trigger that a spec describes, for images of one size.
 
     Raises:
-        RvptError: it is of a kind that is made for one model.
+        RvptError: it is of a kind that is optimized for one model.
     """
     kind = TRIGGERS[spec.name]
     if kind.crafted:
-        raise RvptError(f"trigger {spec.name} is made for one model: rvpt craft {spec.name} MODEL --data DATA ...")
+        raise RvptError(f"trigger {spec.name} is optimized for one model: create it with rvpt craft {spec.name}")
     return kind.make(spec, image_size)
 
 
 def craft_trigger(spec: TriggerSpec, clip: Clip, data: Dataset, report: Report = silent) -> Trigger:
-    """A trigger for a model, optimized on captioned images if it is of a kind that is; `clip` stays as it is.
+    """The trigger that a spec describes, for a model; some kinds optimize it on `data`. `clip` is not changed.
 
     Raises:
-        RvptError: the images do not serve.
+        RvptError: the data lacks images that the kind needs.
     """
     return TRIGGERS[spec.name].craft(spec, clip, data, report)

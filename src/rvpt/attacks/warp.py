@@ -12,9 +12,9 @@ from rvpt.data.random import uniform
 
 
 class WarpSpec(TriggerSpec):
-    """The paper's k = 224 at 224: as many control points as pixels."""
+    """Settings of the warp; by default there are as many control points as pixels."""
 
-    grid: float = Field(224.0, ge=2, description="control points a side, at 224")
+    grid: float = Field(224.0, ge=2, description="control points per side, for images of side 224")
     strength: float = Field(1.0, gt=0, description="mean displacement of a control point, in half pixels")
 
 
@@ -36,7 +36,13 @@ def warp(pixels: Tensor, field: Tensor, strength: float) -> Tensor:
 
     Args:
         pixels: (B, 3, side, side).
-        field: (side, side, 2), or one an image, as (horizontal, vertical).
+        field: (side, side, 2), or (B, side, side, 2) with one per image, as (horizontal, vertical).
+        strength: in half pixels.
+
+    Returns:
+        (B, 3, side, side).
+
+    Source: Nguyen and Tran (ICLR 2021) and its code.
     """
     side = pixels.shape[-1]
     line = torch.linspace(-1, 1, side, dtype=pixels.dtype, device=pixels.device)
@@ -46,9 +52,10 @@ def warp(pixels: Tensor, field: Tensor, strength: float) -> Tensor:
 
 
 class Warp(DrawnTrigger):
-    """One field for all images, without the paper's noise mode; with mode "fresh" a field an image."""
+    """One field for all images, without the paper's noise mode; with mode "fresh" one for each image."""
 
     name = "wanet"
+    summary = "a smooth random warp of the image"
     Spec = WarpSpec
     spec: WarpSpec
     key = "field"

@@ -1,4 +1,4 @@
-"""Doing one task: what a worker runs, in this process or in another."""
+"""Running one task, in this process or in another."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rvpt.attacks.backdoor import TRIGGER_FOLDER, AttackSpec
 from rvpt.attacks.poison import PoisonSpec
-from rvpt.attacks.trigger import trigger_spec
+from rvpt.attacks.trigger import TriggerSpec, trigger_spec
 from rvpt.bench.plan import Task
 from rvpt.evaluation.heldout import HeldOut
 from rvpt.jobs.attacking import attack_and_save, craft_and_save
@@ -31,7 +32,7 @@ def execute(task: Task, work: Path, report: Report = silent) -> float:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Of several benches on one work folder one does a task, the others wait; a lock ends with its process."""
+    """Of several benches with one work folder only one runs a task, the others wait; the lock ends with its process."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -46,7 +47,7 @@ def _alone(lock: Path) -> Iterator[None]:
 def _craft(task: Task, work: Path, report: Report) -> None:
     asked = task.settings
     craft_and_save(
-        load_clip(asked["model"]), trigger_spec(**asked["trigger"]), asked["data"], task.path(work),
+        load_clip(asked["model"]), _trigger(asked["trigger"]), asked["data"], task.path(work),
         num_pairs=asked["num_pairs"], split=asked["split"], caption_column=asked["caption_column"], report=report,
     )  # fmt: skip
 
@@ -54,7 +55,7 @@ def _craft(task: Task, work: Path, report: Report) -> None:
 def _attack(task: Task, work: Path, report: Report) -> None:
     asked = task.settings
     data, crafted = asked["data"], {craft.settings["trigger"]["name"]: craft.path(work) for craft in task.crafts}
-    triggers = [crafted.get(spec["name"]) or trigger_spec(**spec) for spec in asked["triggers"]]
+    triggers = [crafted.get(spec["name"]) or _trigger(spec) for spec in asked["triggers"]]
     attack_and_save(
         load_clip(asked["model"]), data["data"], task.path(work), triggers, PoisonSpec(**asked["poison"]),
         AttackSpec(**asked["spec"]), num_pairs=asked["num_pairs"], split=data["split"],
@@ -88,8 +89,13 @@ def _measure(task: Task, work: Path, report: Report) -> None:
     write_rows(task.path(work), ({**row, **label} for row in rows))
 
 
+def _trigger(settings: dict[str, Any]) -> TriggerSpec:
+    options = dict(settings)
+    return trigger_spec(options.pop("name"), **options)
+
+
 def _start(task: Task) -> Task:
-    assert task.start is not None  # only crafts and attacks start from nothing
+    assert task.start is not None  # only crafts and attacks have none
     return task.start
 
 
@@ -98,6 +104,6 @@ DOING = {"craft": _craft, "attack": _attack, "clean": _clean, "measure": _measur
 
 
 def measured(tasks: Sequence[Task], work: Path) -> Rows:
-    """The rows of all measurements that are done, in the plan's order."""
+    """The rows of all measurements that are done, in the order of the plan."""
     done = (task for task in tasks if task.kind == "measure" and task.done(work))
     return Rows(row for task in done for row in read_rows(task.path(work)))

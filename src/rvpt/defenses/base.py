@@ -21,20 +21,20 @@ from rvpt.training.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class Run:
-    """Where a training run keeps its state, and whom it tells its progress."""
+    """Where a training run keeps its state, and where it reports its progress."""
 
     checkpoint: Checkpoint | None = None
     report: Report = silent
 
 
 class Defense(ABC):
-    """One way to clean a model. A subclass says what it is, and `run` does it.
+    """One way to clean a model. A subclass defines `run`.
 
-    `summary` is its line in `--help`, `rvpt defenses` and the docs; its first words say what is trained.
-    `learns_from`: "labels" (a few images per class) or "captions" (image-caption pairs).
-    `published_pairs`: how many pairs a defense that learns from captions was published with.
-    `has_head`: whether it ends in a classifier of the classes that it learned, which knows no others and no texts.
+    `summary` is its line in `--help`, `rvpt defenses` and the docs; it begins with what is trained.
     `Spec`: its settings; their defaults are preset "paper". `small`: what preset "small" changes.
+    `learns_from`: "labels" (a few images per class) or "captions" (image-caption pairs).
+    `published_pairs`: with "captions", the number of pairs to use by default.
+    `has_head`: whether the cleaned model has its own classifier, which knows only the classes it was trained on.
     """
 
     name: ClassVar[str]
@@ -52,17 +52,17 @@ class Defense(ABC):
 
         Args:
             clip: the suspect, which must not be changed.
-            data: clean images, all to be used; with labels or captions, as `learns_from` says.
+            data: clean images, all to be used, with labels or captions as in `learns_from`.
             spec: a `Spec` of this defense.
-            run: to be passed on to `rvpt.training.loop.fit`.
+            run: its checkpoint and report are for `rvpt.training.loop.fit`.
 
         Returns:
-            The cleaned model, with `history` (of `fit`) and `trained_parameters` in its facts.
+            The cleaned model, with `history` (what `fit` returns) and `trained_parameters` in its facts.
         """
 
     @classmethod
-    def settings(cls, preset: Preset, clip: Clip, **changes: Any) -> Any:
-        """The spec of a preset with some settings changed.
+    def settings(cls, preset: Preset, clip: Clip, /, **changes: Any) -> Any:
+        """The spec of a preset with some settings changed; `clip` is the model that "auto" chooses for.
 
         Raises:
             RvptError: a setting that the defense does not have, or a value out of range.
@@ -72,7 +72,7 @@ class Defense(ABC):
 
     @classmethod
     def draws(cls) -> tuple[str, ...]:
-        """The options by which its clean images are drawn from a data set."""
+        """The options that choose its clean images from a data set."""
         return ("num_pairs", "caption_column") if cls.learns_from == "captions" else ("shots", "without")
 
 
@@ -85,7 +85,7 @@ def defense_of(spec: TrainSpec) -> type[Defense]:
     for defense in DEFENSES.values():
         if defense.Spec is type(spec):
             return defense
-    raise RvptError(f"{type(spec).__name__} does not belong to a defense: use RVPTSpec or another defense's")
+    raise RvptError(f"{type(spec).__name__} is not the spec of a defense: pass a RVPTSpec, say")
 
 
 def clean(
@@ -98,13 +98,13 @@ def clean(
     report: Report = silent,
     **settings: Any,
 ) -> Cleaned:
-    """Clean a suspect model by a defense.
+    """Clean a suspect model with a defense.
 
     Args:
         model: the suspect; it is not changed.
-        data: clean images, all of them used, with labels or captions as the defense needs; classes without an image
-            are left out of the loss. `Dataset.few_shot(16)` draws 16 per class.
-        defense: a name (`rvpt defenses` lists them), or a spec, which holds all settings.
+        data: clean images, all of them used, with labels or captions as the defense needs. `Dataset.few_shot(16)` draws
+            16 per class; classes without an image are left out of the loss.
+        defense: a name (`rvpt defenses` lists them), or a spec with all settings.
         preset: "paper", "small", or "auto", which chooses by the size of the model.
         checkpoint: where to keep the state of the run.
         report: called as report(step, total, values) after each step.
@@ -117,14 +117,14 @@ def clean(
     if not isinstance(model, Clip):
         raise RvptError(f"{type(model).__name__} is not a Clip: pass the suspect itself, as rvpt.load returns it")
     if not len(data):
-        raise RvptError(f"{data.name} has no images to learn from")
+        raise RvptError(f"{data.name} has no images to train on")
     if isinstance(defense, str):
         kind = DEFENSES.find(defense)
         spec = kind.settings(preset, model, **settings)
     else:
         kind, spec = defense_of(defense), defense
         if settings:
-            raise RvptError(f"{next(iter(settings))}: the spec holds all settings: set it there")
+            raise RvptError(f"{next(iter(settings))}: set it in the spec, which has all settings")
     start = time.monotonic()
     cleaned = kind.run(model, data, spec, Run(checkpoint, report))
     cleaned.facts = {

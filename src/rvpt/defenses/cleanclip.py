@@ -24,18 +24,18 @@ class CleanClipSpec(TrainSpec):
     """Settings of CleanCLIP; the defaults are those published."""
 
     lr: float = Field(1e-5, gt=0, description="learning rate")
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(64, ge=2)
-    weight_decay: float = Field(0.1, ge=0)
+    epochs: int = Field(10, ge=1, description="passes over the images")
+    batch_size: int = Field(64, ge=2, description="images per training step")
+    weight_decay: float = Field(0.1, ge=0, description="weight decay")
     warmup: float = Field(0.003, ge=0, lt=1, description="share of the steps with a rising learning rate")
     weight: float = Field(1.0, ge=0, description="weight of the loss within the modalities")
 
 
 class CleanClipTask(Contrastive):
-    """Loss = InfoNCE + weight (S_image + S_text) / 2, S the contrastive loss of originals and their augmented selves.
+    """Loss = InfoNCE + weight (S_image + S_text) / 2, S the contrastive loss of originals and their augmented versions.
 
-    Images are cropped, mirrored and color-jittered (published: AutoAugment); texts lose or swap words (published: EDA,
-    which also replaces words by synonyms from a thesaurus).
+    Images are cropped, flipped and color-jittered (published: AutoAugment). In texts words are dropped or swapped
+    (published: EDA, which also replaces words with synonyms from a thesaurus).
     """
 
     def __init__(self, clip: Clip, data: Dataset, spec: CleanClipSpec) -> None:

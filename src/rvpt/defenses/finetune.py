@@ -29,7 +29,7 @@ class FinetuneSpec(RepellingSpec):
 
 
 class TowerTuning(nn.Module):
-    """Loss = CE(tau W [f, 1]) + alpha FR; W starts as the text features of the classes, so f starts as zero-shot."""
+    """Loss = CE(tau W [f, 1]) + alpha FR; W starts as the classes' text features, so training starts at zero-shot."""
 
     def __init__(self, clip: Clip, data: Dataset, spec: FinetuneSpec) -> None:
         super().__init__()

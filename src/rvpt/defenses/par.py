@@ -23,23 +23,23 @@ from rvpt.training.losses import perturbation
 class ParSpec(TrainSpec):
     """Settings of PAR; the defaults are those published.
 
-    The published schedule falls from 3e-5 to 3e-6 in the first half of the steps; here half a cosine falls from 3e-5.
+    The published learning rate falls from 3e-5 to 3e-6 in the first half of the steps; here it is a cosine.
     """
 
     lr: float = Field(3e-5, gt=0, description="learning rate")
-    epochs: int = Field(2, ge=1)
-    batch_size: int = Field(2048, ge=2)
-    weight_decay: float = Field(1e-4, ge=0)
-    threshold: float = Field(2.15, ge=0, le=4, description="squared distance beyond which nothing is perturbed further")
+    epochs: int = Field(2, ge=1, description="passes over the images")
+    batch_size: int = Field(2048, ge=2, description="images per training step")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay")
+    threshold: float = Field(2.15, ge=0, le=4, description="squared distance that is far enough")
     augment: Augment = Field("noise-erase", description="random changes of training images")
 
 
 class PerturbRecover(Contrastive):
-    """Loss = InfoNCE - (P_image + P_text) / 2, P the thresholded squared distance from the suspect's features."""
+    """Loss = InfoNCE - (P_image + P_text) / 2, P the squared distance to the suspect's features, up to a threshold."""
 
     def __init__(self, clip: Clip, data: Dataset, spec: ParSpec) -> None:
         super().__init__(copy.deepcopy(clip).requires_grad_(True), data, spec.augment)
-        self.clip.model.logit_scale.requires_grad_(False)  # tau stays, as in the published code
+        self.clip.model.logit_scale.requires_grad_(False)  # tau is not trained, as in the published code
         self.threshold, self.suspect = spec.threshold, Untrained(clip)
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:

@@ -23,16 +23,16 @@ from rvpt.training.losses import zero_shot_logits
 class ProbeSpec(TrainSpec):
     """Settings of the linear probe: SGD, or scikit-learn's logistic regression."""
 
-    optimizer: Literal["adamw", "sgd"] = "sgd"
+    optimizer: Literal["adamw", "sgd"] = Field("sgd", description="how the weights are updated")
     lr: float = Field(2e-3, gt=0, description="learning rate")
-    epochs: int = Field(50, ge=1)
-    batch_size: int = Field(32, ge=1)
+    epochs: int = Field(50, ge=1, description="passes over the images")
+    batch_size: int = Field(32, ge=1, description="images per training step")
     solver: Literal["sgd", "logistic"] = Field("sgd", description="the training loop, or logistic regression")
     inverse_penalty: float = Field(1.0, gt=0, description="C of logistic regression")
 
 
 class ProbeTask(nn.Module):
-    """Loss = CE(tau W [f, 1]) on image features f, which are constants of the few-shot set; W starts at zero."""
+    """Loss = CE(tau W [f, 1]) on the frozen image features f, computed once; W starts at zero."""
 
     def __init__(self, features: Tensor, labels: Tensor, classes: int, logit_scale: Tensor) -> None:
         super().__init__()
@@ -75,10 +75,10 @@ def _logistic(
     """The rows W of scikit-learn's multinomial logistic regression on tau f, the bias divided by tau."""
     from sklearn.linear_model import LogisticRegression
 
-    solver = LogisticRegression(C=spec.inverse_penalty, tol=1e-6, max_iter=1000)  # the default of 1e-4 stops short
+    solver = LogisticRegression(C=spec.inverse_penalty, tol=1e-6, max_iter=1000)  # the default of 1e-4 stops too early
     fitted = solver.fit((scale * features).cpu().double(), labels)
     weight, bias = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
-    if len(weight) == 1:  # for two classes scikit-learn keeps only the second
+    if len(weight) == 1:  # for two classes scikit-learn returns only the row of the second
         weight, bias = torch.cat([torch.zeros_like(weight), weight]), torch.cat([torch.zeros_like(bias), bias])
     rows = torch.cat([weight, bias[:, None] / scale.cpu()], dim=1).to(features)
     ce = F.cross_entropy(zero_shot_logits(with_one(features), rows, scale), labels.to(features.device))

@@ -1,4 +1,4 @@
-"""Fine-tuning with the feature-repelling loss: what the defenses that train a copy of the suspect share (table 8)."""
+"""The feature-repelling loss in fine-tuning, shared by the defenses that train a copy of the suspect (table 8)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rvpt.training.losses import feature_repelling
 
 
 class RepellingSpec(TrainSpec):
-    """Settings of fine-tuning; alpha = 0 leaves the feature-repelling loss out."""
+    """Settings of fine-tuning; with alpha = 0 there is no feature-repelling loss."""
 
     lr: float = Field(1e-5, gt=0, description="learning rate")
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(64, ge=2)
+    epochs: int = Field(10, ge=1, description="passes over the images")
+    batch_size: int = Field(64, ge=2, description="images per training step")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising learning rate")
     alpha: float = Field(0.0, ge=0, description="weight of the feature-repelling loss")
     margin: float = Field(-1.0, ge=-1, le=1, description="value below which the repelling loss stops; -1 never")
@@ -36,7 +36,7 @@ def check_blocks(clip: Clip, spec: RepellingSpec) -> None:
 
 
 def repelling(suspect: Clip, rows: Tensor, pixels: Tensor, spec: RepellingSpec) -> Tensor:
-    """FR of a trained model's [CLS] rows (B, L, W) on images (B, 3, S, S); zero, without work, where alpha = 0."""
+    """FR, a scalar, of a trained model's [CLS] rows (B, L, W) on images (B, 3, S, S); with alpha = 0 it is zero."""
     if not spec.alpha:
         return rows.new_zeros(())
     with torch.no_grad():

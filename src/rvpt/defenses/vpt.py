@@ -10,7 +10,7 @@ from rvpt.defenses.rvpt import RVPT, SMALL, RVPTSpec
 class VPTSpec(RVPTSpec):
     """Settings of VPT: those of RVPT without repelling."""
 
-    alpha: float = Field(0.0, ge=0, le=0, description="weight of the feature-repelling loss: none")
+    alpha: float = Field(0.0, ge=0, le=0, description="weight of the feature-repelling loss, always 0")
 
 
 class VPT(RVPT):

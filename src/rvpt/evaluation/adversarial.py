@@ -31,10 +31,10 @@ class AdversarialSettings(Spec):
 
 
 class Adversarial(Protocol):
-    """CA, and PA under PGD-10."""
+    """CA, and PA under PGD-10 (Madry et al., ICLR 2018)."""
 
     name = "adversarial"
-    summary = f"accuracy under PGD-{STEPS}, which RVPT is not a defense against"
+    summary = f"accuracy under adversarial images (PGD-{STEPS})"
     by_class = True
     uses_triggers = False
     Settings = AdversarialSettings
@@ -55,7 +55,7 @@ def resist(
     """CA, and PA on images changed by PGD-10 against the cross-entropy of their own class.
 
     Args:
-        model: what is measured.
+        model: the model to measure.
         data: labeled images.
         epsilon: the largest change of a pixel, in 255ths.
         template: the caption of a class.

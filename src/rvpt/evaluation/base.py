@@ -43,7 +43,7 @@ class Batch:
         self._triggers = triggers
 
     def triggered(self) -> Iterator[tuple[str, Tensor]]:
-        """(attack, images (B, 3, S, S) with its trigger), one after the other."""
+        """(attack, images (B, 3, S, S) with its trigger), created one at a time."""
         for name, trigger in self._triggers.items():
             yield name, trigger(self.pixels, self.rows)
 
@@ -64,7 +64,7 @@ def encode_finite(model: Encoder, pixels: Tensor) -> Tensor:
     """
     features = model.encode_image(pixels)
     if not features.isfinite().all():
-        raise RvptError(f"{model.name}: its features are not finite: download or create the model again")
+        raise RvptError(f"{model.name}: its image features are not finite: download or create the model again")
     return features
 
 
@@ -139,8 +139,8 @@ def to_rows(model: Encoder, data: Dataset, count: Callable[[], Counts], facts: M
     }  # fmt: skip
     facts = facts or {}
     own = model.row_facts() if isinstance(model, Cleaned) and "hashes" not in facts else {}  # hashing takes time
-    told = {**base, **own, **facts}
-    return Rows({**told, **_row(attack, metric, rate)} for (attack, metric), rate in counts.items())
+    shared = {**base, **own, **facts}
+    return Rows({**shared, **_row(attack, metric, rate)} for (attack, metric), rate in counts.items())
 
 
 def _row(attack: str, metric: str, rate: Rate) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Captioner:
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"][0].to(model.device)
         places = (ids == model.config.image_token_id).nonzero()[:, 0].tolist()
         if len(places) != 1:
-            raise RvptError(f"prompt {prompt!r}: it must hold <image> once")
+            raise RvptError(f"prompt {prompt!r}: it must contain <image> exactly once")
         self.before, self.after = ids[: places[0]], ids[places[0] + 1 :]
 
     def check(self, tower: Encoder) -> None:
@@ -119,7 +119,7 @@ def load_captioner(source: str, prompt: str = PROMPT) -> Captioner:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the hub's client and transformers raise many kinds
         refuse_own_code(error, source)
-        raise RvptError(f"{source}: no LLaVA in transformers' layout ({first_line(error)})") from None
+        raise RvptError(f"{source} is not a LLaVA in transformers' layout: {first_line(error)}") from None
     return Captioner(model.to(find_device()).eval(), tokenizer, prompt)
 
 

@@ -21,12 +21,12 @@ NO_TARGET = -1  # of clean images
 class ClassificationSettings(Spec):
     """Settings of zero-shot classification."""
 
-    target: str | None = Field(None, description="the target's name in the data, where it differs")
+    target: str | None = Field(None, description="the target's name in the data, if it is another")
     template: Template = Field(TEMPLATE, description="caption of a class")
 
 
 class Classification(Protocol):
-    """CA on clean images; ASR, ASR_with_target and PA under every trigger."""
+    """The metrics of CLASSIFICATION on clean images and under every trigger."""
 
     name = "classification"
     summary = "zero-shot accuracy (CA), and ASR and PA under every trigger"

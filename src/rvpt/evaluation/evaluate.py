@@ -46,7 +46,7 @@ def evaluate(
         data: images with labels or captions, as the protocol needs.
         triggers: by the name that rows give the attack; `rvpt.load_triggers` reads those of a backdoored model.
         protocol: a name (`rvpt protocols` lists them), or an object of `make_protocol`, to measure several models.
-        training: images to learn from, for protocols that do.
+        training: images to train on, for protocols that do.
         facts: more entries of every row, such as `defense`, `seed` or `hashes`.
         batch_size: images per batch; by default the protocol's.
         report: called as report(images, total, {}) after each batch.

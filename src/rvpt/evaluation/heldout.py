@@ -21,7 +21,7 @@ from rvpt.progress import Report, silent
 from rvpt.rows import Rows
 from rvpt.spec import Spec
 
-COLUMNS = ("target", "template")  # settings that rows have columns for
+COLUMNS = ("target", "template")  # settings that rows have keys for
 
 
 class HeldOut(Spec):
@@ -44,7 +44,7 @@ class HeldOut(Spec):
     @model_validator(mode="before")
     @classmethod
     def _gather_settings(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or not isinstance(values.get("settings", {}), dict):
             return values
         own = {name: value for name, value in values.items() if name in cls.model_fields}
         others = {name: value for name, value in values.items() if name not in cls.model_fields}
@@ -56,7 +56,7 @@ class HeldOut(Spec):
         if self.shift is not None:
             SHIFTS.find(self.shift)
         if self.split == self.how.learns_on:
-            raise RvptError(f"split: {self.protocol} learns on {self.split}: measure on another split")
+            raise RvptError(f"split: {self.protocol} trains on {self.split}: measure on another split")
         return self
 
     @property
@@ -68,6 +68,7 @@ class HeldOut(Spec):
         """The set's name and how it is measured, in a few words."""
         asked = [f"only {', '.join(self.only)}" if self.only else None, self.shift]
         asked += [self.protocol] if self.protocol != "classification" else []
+        asked += [f"{name}={value}" for name, value in self.settings.items()]
         return " ".join([Path(unnamed(self.data)).name, *(f"({words})" for words in asked if words)])
 
     def facts(self) -> dict[str, Any]:
@@ -93,7 +94,7 @@ class HeldOut(Spec):
 
 @dataclass(frozen=True)
 class Opened:
-    """A held-out set that was read, and its protocol."""
+    """An opened held-out set and its protocol."""
 
     asked: HeldOut
     data: Dataset
@@ -103,8 +104,8 @@ class Opened:
         self, model: Encoder, triggers: Triggers, facts: Mapping[str, Any] | None = None, report: Report = silent
     ) -> Rows:
         """Rows of a model under the triggers; `facts` are more entries of every row."""
-        told = {"test": self.asked.facts(), **(facts or {})}
+        shared = {"test": self.asked.facts(), **(facts or {})}
         return evaluate(
-            model, self.data, triggers, protocol=self.protocol, facts=told,
+            model, self.data, triggers, protocol=self.protocol, facts=shared,
             batch_size=self.asked.batch_size, report=report,
         )  # fmt: skip

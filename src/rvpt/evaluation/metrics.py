@@ -14,7 +14,7 @@ from rvpt.registry import Registry
 
 @dataclass(frozen=True)
 class Rate:
-    """A share numerator / n; rates add by adding their counts."""
+    """A share numerator / n; rates are added by adding their counts."""
 
     numerator: float
     n: int
@@ -122,4 +122,4 @@ CLASSIFICATION: Registry[Metric] = Registry(
         "PA": Metric(lambda predictions, labels, target: accuracy(predictions, labels), "triggered"),
     },
 )
-"""Metrics of the classification protocol, by the name that rows give them."""
+"""Metrics of the classification protocol, by their name in rows."""

@@ -21,7 +21,7 @@ PROBED = 6_000
 class ReadabilitySettings(Spec):
     """Settings of linear probing."""
 
-    probed: int = Field(PROBED, ge=1, description="training images of the probe, from split train")
+    probed: int = Field(PROBED, ge=1, description="training images of the probe")
 
 
 class Readability(Protocol):
@@ -37,7 +37,7 @@ class Readability(Protocol):
 
     def measure(self, model: Encoder, data: Dataset, triggers: Triggers, *, batch_size: int, report: Report) -> Counts:
         if self.training is None:
-            raise RvptError("readability needs images to train its probe on: pass training=DATASET")
+            raise RvptError("readability needs training images for its probe: pass training=DATASET")
         seen = self.training.sample(self.settings.probed)
         return readability(model, data, seen, batch_size=batch_size, report=report)
 
@@ -61,7 +61,7 @@ def linear_readability(seen: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tens
 def attribute_readability(
     model: Encoder, seen: Dataset, held_out: Dataset, *, batch_size: int = 256, report: Report = silent
 ) -> dict[str, Rate]:
-    """Linear readability of every attribute, trained on one set and counted on the other."""
+    """Accuracy of a linear probe for every attribute, trained on one set and measured on the other."""
     features, others = (encode_set(model, data, batch_size, report).float().cpu() for data in (seen, held_out))
     return {
         name: linear_readability((features, labels), (others, held_out.attributes[name]))

@@ -27,7 +27,7 @@ class Resistivity(Protocol):
 def resistivity(
     model: Encoder, data: Dataset, triggers: Triggers, *, batch_size: int = 256, report: Report = silent
 ) -> Counts:
-    """PR_1..PR_L under every trigger: of the [CLS] row after each of the L blocks.
+    """PR_1..PR_L under every trigger, of the [CLS] row after each of the L blocks.
 
     Raises:
         RvptError: there is no trigger.

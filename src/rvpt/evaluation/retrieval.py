@@ -22,7 +22,7 @@ SHOWN = 10  # ranks that count as a successful attack
 class RetrievalSettings(Spec):
     """Settings of retrieval."""
 
-    target: str | None = Field(None, description="the target's name in the data, where it differs")
+    target: str | None = Field(None, description="the target's name in the data, if it is another")
 
 
 class Retrieval(Protocol):

@@ -11,12 +11,12 @@ C1, C2 = 0.01**2, 0.03**2
 
 
 def psnr(pixels: Tensor, changed: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB: 10 log10(1 / mean squared difference), (B, 3, H, W) in [0, 1] -> (B,)."""
+    """Peak signal-to-noise ratio in dB: 10 log10(1 / mean (x' - x)^2), two (B, 3, H, W) in [0, 1] -> (B,)."""
     return -10 * (pixels - changed).square().mean((1, 2, 3)).log10()
 
 
 def ssim(pixels: Tensor, changed: Tensor) -> Tensor:
-    """Structural similarity, the mean over channels and windows: (B, 3, H, W) in [0, 1] -> (B,).
+    """Structural similarity, the mean over channels and windows: two (B, 3, H, W) in [0, 1] -> (B,).
 
     (2 m_x m_y + C1)(2 s_xy + C2) / ((m_x^2 + m_y^2 + C1)(s_x^2 + s_y^2 + C2)), with means, variances and the
     covariance under a Gaussian window of 11 x 11 pixels, sigma 1.5; H and W are at least 11.

@@ -1,4 +1,4 @@
-"""Attacking as a whole job, and crafting a trigger as one."""
+"""Attacking as a whole job: a model and data sets in, a backdoored model on disk out; and the same for a trigger."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rvpt.progress import Report, silent
 from rvpt.rows import BEFORE, Rows
 from rvpt.training.checkpoint import KEPT, Checkpoint
 
-CHECKED = 2_000  # images on which an attack is checked: +-1 point at a rate of 95%
+CHECKED = 2_000  # images on which an attack is measured: +-1 point at a rate of 95%
 
 
 def attack_and_save(
@@ -45,24 +45,30 @@ def attack_and_save(
     overwrite: bool = False,
     report: Report = silent,
 ) -> Rows:
-    """Backdoor a model, measure it before and after on a sample, and write it with triggers, changes and rows.
+    """Backdoor a model, measure it before and after, and write it with its triggers, the changed pairs and the rows.
 
     Args:
         clip: the clean model.
-        sources: captioned data sets, mixed.
+        sources: captioned data sets; all are used together.
         target: the folder to write.
-        triggers: specs of triggers to make, or folders of triggers that were made.
+        triggers: specs of new triggers, or folders of saved ones.
         poison: which pairs get each trigger.
         spec: the schedule.
         num_pairs: pairs to fine-tune on.
-        split: of the sources.
-        test: labeled data to check the attack on.
+        split: the split of the sources.
+        test: labeled data to measure the attack on.
         test_split: its split.
-        caption_column: of the sources.
-        batch_size: images per batch of the check.
+        caption_column: the column with the captions.
+        batch_size: images per batch of the measurement.
         resume: continue an interrupted run.
         overwrite: replace an artifact at `target`.
         report: called after each step.
+
+    Returns:
+        The rows of the clean model under the triggers, and of the backdoored model.
+
+    Raises:
+        RvptError: two triggers of one name, a target that the test data lack, or too few pairs to poison.
     """
     asked = [load_trigger(entry, clip.image_size) if isinstance(entry, Path) else entry for entry in triggers]
     if len({entry.name for entry in asked}) < len(asked):
@@ -75,7 +81,7 @@ def attack_and_save(
     key = {
         "spec": spec.model_dump(), "model": clip.hash(), "data": list(sources), "split": split,
         "caption_column": caption_column, "num_pairs": num_pairs, "classes": held_out.classes,
-        "triggers": [_told(entry) for entry in asked], "poison": poison.model_dump(),
+        "triggers": [_identity(entry) for entry in asked], "poison": poison.model_dump(),
     }  # fmt: skip
     reads = (clip.source, test, *sources, *(str(entry) for entry in triggers if isinstance(entry, Path)))
     checkpoint = open_checkpoint(target, key, reads, resume=resume, overwrite=overwrite)
@@ -83,8 +89,8 @@ def attack_and_save(
     by_name = {entry.name: _made(entry, clip, data, checkpoint, report) for entry in asked}
     poisons = {name: Poison(trigger, poison) for name, trigger in by_name.items()}
     checked = {"test": {"limit": CHECKED} if len(whole) > CHECKED else {}}
-    unharmed = {**row_facts(clip, by_name, spec), **checked, "defense": BEFORE, "model": target.resolve().name}
-    before = evaluate(clip, held_out, by_name, facts=unharmed, batch_size=batch_size)
+    clean_facts = {**row_facts(clip, by_name, spec), **checked, "defense": BEFORE, "model": target.resolve().name}
+    before = evaluate(clip, held_out, by_name, facts=clean_facts, batch_size=batch_size)
     done = backdoor(clip, data, poisons, spec, classes=held_out.classes, checkpoint=checkpoint, report=report)
     done.clip.source = str(target.resolve())
     facts = row_facts(done.clip, by_name, spec) | checked
@@ -95,13 +101,13 @@ def attack_and_save(
     return rows
 
 
-def _told(entry: TriggerSpec | Trigger) -> Any:
-    """What tells a trigger from others: one that was made by its look, and its target, which the look leaves open."""
+def _identity(entry: TriggerSpec | Trigger) -> Any:
+    """What distinguishes a trigger from others: its spec, or for a saved one its hash and target."""
     return [entry.hash(), entry.spec.target] if isinstance(entry, Trigger) else entry.model_dump()
 
 
 def _made(entry: TriggerSpec | Trigger, clip: Clip, data: Dataset, checkpoint: Checkpoint, report: Report) -> Trigger:
-    """A trigger that is asked for; one that takes crafting is kept with the run, which may be resumed elsewhere."""
+    """The trigger of an entry; one that was optimized is kept with the run, so that a resumed run uses the same."""
     if isinstance(entry, Trigger):
         return entry
     kept = checkpoint.folder / KEPT / checkpoint.digest()[:12] / entry.name
@@ -125,18 +131,21 @@ def craft_and_save(
     overwrite: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Make a trigger for a model and write it; returns its hash and how visible it is.
+    """Create a trigger for a model and write it; returns its hash and how visible it is.
 
     Args:
-        clip: the model that it is made for.
+        clip: the model to attack.
         spec: the trigger.
-        sources: captioned data sets, mixed.
+        sources: captioned data sets; all are used together.
         target: the folder to write.
-        split: of the sources.
-        caption_column: of the sources.
-        num_pairs: that many of the pairs, those that an attack of the trigger's seed would use; by default all.
+        split: the split of the sources.
+        caption_column: the column with the captions.
+        num_pairs: use only so many pairs, the same as an attack with the trigger's seed; by default all.
         overwrite: replace an artifact at `target`.
         report: called after each step.
+
+    Raises:
+        RvptError: the data lacks images that the kind of trigger needs, or `target` cannot be written.
     """
     refuse_source(target, (clip.source, *sources))
     refuse_existing(target, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""Cleaning as a whole job: a model and a data set in, a cleaned model out."""
+"""Cleaning as a whole job: a model and a data set in, a cleaned model on disk out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def clean_and_save(
     overwrite: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Clean a model by a defense and write the result.
+    """Clean a model with a defense and write the result; returns a summary.
 
     Args:
         model: the suspect.
@@ -47,18 +47,18 @@ def clean_and_save(
         target: the folder to write.
         defense: a name.
         settings: changes of the preset.
-        preset: as `rvpt.clean` takes it.
-        split: of the data set.
+        preset: "paper", "small" or "auto".
+        split: the split of the data set to draw from.
         shots: images per class, for defenses that learn from labels; 16 by default.
-        without: classes to leave out, for the same.
-        num_pairs: image-caption pairs, for the others; by default as many as published.
-        caption_column: of the captions, for the same.
+        without: classes to leave out, for these defenses.
+        num_pairs: image-caption pairs, for defenses that learn from captions; by default as many as published.
+        caption_column: the column with the captions, for these defenses.
         resume: continue an interrupted run.
         overwrite: replace an artifact at `target`.
         report: called after each step.
 
     Raises:
-        RvptError: an option that the defense does not use, or whatever `rvpt.clean` raises.
+        RvptError: an option that the defense does not use, or an error of `rvpt.clean`.
     """
     kind = DEFENSES.find(defense)
     spec = kind.settings(preset, model, **(settings or {}))
@@ -68,15 +68,16 @@ def clean_and_save(
     key = {"defense": defense, "spec": spec.model_dump(), "model": model.hash(), "data": draw, "classes": drawn.classes}
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
     read = drawn.cached(model.image_size) if "num_pairs" in draw else drawn
-    cleaned = clean(model, read, spec, checkpoint=checkpoint, report=report)
+    cleaned = clean(model, read, defense, preset=preset, checkpoint=checkpoint, report=report, **(settings or {}))
     cleaned.facts["data"] = {**draw, "name": Path(unnamed(source)).name}
     cleaned.save_pretrained(target, overwrite=overwrite)
     checkpoint.drop()
-    return {"preset": choose_preset(preset, model.parameter_count()), **_summary(cleaned, model, drawn)}
+    seen = {"classes": _classes(drawn)} if kind.learns_from == "labels" else {}
+    return {"preset": choose_preset(preset, model.parameter_count()), **_summary(cleaned, model, seen)}
 
 
 def _draw(kind: type[Defense], given: dict[str, Any]) -> dict[str, Any]:
-    """The options by which a defense's clean images are drawn.
+    """The options that choose a defense's clean images.
 
     Raises:
         RvptError: one was given that the defense does not use.
@@ -89,20 +90,20 @@ def _draw(kind: type[Defense], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw_images(draw: Mapping[str, Any]) -> Dataset:
-    """The clean images that a defense learns from."""
+    """The clean images that a defense is trained on."""
     if "num_pairs" in draw:
         captioned = load_captioned(draw["source"], draw["split"], draw["caption_column"])
         return captioned.sample(draw["num_pairs"], draw["seed"])
     return load_data(draw["source"], draw["split"]).without(draw["without"]).few_shot(draw["shots"], draw["seed"])
 
 
-def _summary(cleaned: Cleaned, model: Clip, drawn: Dataset) -> dict[str, Any]:
+def _summary(cleaned: Cleaned, model: Clip, seen: dict[str, str]) -> dict[str, Any]:
     """What was done, for the user."""
     facts, whole = cleaned.facts, model.parameter_count(tokens=cleaned.own_weights)
     return {
         "defense": facts["defense"],
         "images": facts["images"],
-        **({"classes": _classes(drawn)} if drawn.labels is not None and drawn.captions_of is None else {}),
+        **seen,
         "trained parameters": facts["trained_parameters"],
         "share of the model's": f"{100 * facts['trained_parameters'] / whole:.2f}%",
         **{term: round(value, 4) for term, value in facts["history"][-1].items()},
@@ -111,7 +112,7 @@ def _summary(cleaned: Cleaned, model: Clip, drawn: Dataset) -> dict[str, Any]:
 
 
 def _classes(drawn: Dataset) -> str:
-    """How many classes were learned from, and which have no image."""
+    """How many classes have images, and which have none."""
     seen, _ = drawn.present()
     unseen = [name for name in drawn.classes if name not in seen]
     return f"{len(seen)}" + (f", none of {', '.join(unseen[:5])}{', ...' if unseen[5:] else ''}" if unseen else "")

@@ -1,4 +1,4 @@
-"""Triggers to look at: how visible each is, and an image of all."""
+"""How visible triggers are, in numbers and as a figure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ def trigger_gallery(
     plot: Path | None = None,
     overwrite: bool = False,
 ) -> list[dict[str, Any]]:
-    """How visible each trigger is on the first images of a set, with its options; draws them if `plot` is given."""
+    """PSNR, SSIM and settings of each trigger on the first images of a set; draws them into `plot` if that is given.
+
+    Raises:
+        RvptError: a trigger for images of another size, or a plot that exists and `overwrite` is false.
+    """
     if plot:
         refuse_existing_file(plot, overwrite=overwrite)
     made = [load_trigger(entry, size) if isinstance(entry, Path) else make_trigger(entry, size) for entry in triggers]

@@ -1,4 +1,4 @@
-"""Measuring saved models: rows that say what was measured and what made it."""
+"""Measuring saved models: rows with how the model was made."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def evaluate_saved(
     """Rows of one saved model on a held-out set, under the given triggers or those stored with the model.
 
     Args:
-        source: as `rvpt.load` takes it.
-        test: `HeldOut(...).open()`, the same for all models.
+        source: a model, as for `rvpt.load`.
+        test: `HeldOut(...).open()`, which can be used for several models.
         triggers: trigger folders.
         base: the base model of a cleaned one, where it is not found by itself.
         device: as in `rvpt.load`.
@@ -51,10 +51,10 @@ def evaluate_saved(
 
 
 def find_triggers(model: Clip | Cleaned, folders: Sequence[str] = ()) -> dict[str, Trigger]:
-    """The triggers in some folders, by the folders' names, or else those stored with a model or its suspect.
+    """The triggers in some folders, by the folders' names; without folders those stored with a model or its suspect.
 
     Raises:
-        RvptError: two folders of one name, a trigger for images of another size, or a suspect that is gone.
+        RvptError: two folders of one name, a trigger for images of another size, or a suspect that does not exist.
     """
     size = model.image_size
     given = {Path(folder).name: load_trigger(folder, size) for folder in folders}
@@ -64,7 +64,7 @@ def find_triggers(model: Clip | Cleaned, folders: Sequence[str] = ()) -> dict[st
 
 
 def row_facts(model: Clip | Cleaned, triggers: Mapping[str, Trigger], spec: TrainSpec | None = None) -> dict[str, Any]:
-    """What every row of a measurement says about the model; `spec` is what made it, a Cleaned knows its own."""
+    """Entries of every row about the model: hashes, targets, seed and spec, which for a Cleaned is its own."""
     facts: dict[str, Any] = {"hashes": {"model": model.hash()}}
     if isinstance(model, Cleaned):
         facts = model.row_facts() | {"model": model_name(str(_suspect(model)))}
@@ -82,24 +82,23 @@ def _suspect(model: Clip | Cleaned) -> Path:
 
 
 def _still_there(suspect: Path, model: Clip | Cleaned) -> Path:
-    """The suspect's folder, unless it is gone: it may have had triggers.
+    """The suspect's folder, which may have triggers.
 
     Raises:
-        RvptError: it is.
+        RvptError: it does not exist any more.
     """
     if suspect.is_absolute() and not suspect.is_dir():
-        raise RvptError(f"{suspect}, which {model.name} was cleaned from, is gone: pass its place as base=MODEL")
+        raise RvptError(f"{suspect}, which {model.name} was cleaned from, does not exist: pass the model as base=MODEL")
     return suspect
 
 
 def _clean_spec(model: Cleaned) -> TrainSpec | None:
-    """The settings that a model was cleaned with, where it says so; prompts made by hand have none."""
-    if "spec" not in model.facts:
-        return None
-    return DEFENSES.find(model.facts["defense"]).Spec.stored(model.facts["spec"])
+    """The settings that a model was cleaned with; None if they are not known, or are those of an unknown defense."""
+    kind = DEFENSES.get(model.facts.get("defense", ""))
+    return kind.Spec.stored(model.facts["spec"]) if kind and "spec" in model.facts else None
 
 
 def _attack_spec(folder: Path) -> AttackSpec | None:
-    """The fine-tuning that made a backdoored model, where the folder has its manifest."""
+    """The settings of the fine-tuning that backdoored a model, if the folder's manifest has them."""
     manifest = find_manifest(folder) or {}
     return AttackSpec.stored(manifest.get("spec")) if manifest.get("kind") == BACKDOORED else None

@@ -1,4 +1,4 @@
-"""Where a run keeps its state and what it must not overwrite."""
+"""Where a run keeps its state, and what it must not overwrite."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ def refuse_source(target: Path, sources: Iterable[str]) -> None:
     """Fail early if writing `target` would replace a folder that is read.
 
     Raises:
-        RvptError: it would.
+        RvptError: `target` is, or holds, one of the sources.
     """
     for source in sources:
         place = Path(unnamed(source)).expanduser().resolve()
         if place.exists() and target.resolve() in (place, *place.parents):
-            raise RvptError(f"{target} holds {source}, which is read: choose another folder")
+            raise RvptError(f"{target} holds {source}, which this command reads: choose another folder")
 
 
 def open_checkpoint(
     target: Path, key: dict[str, Any], reads: Sequence[str] = (), *, resume: bool, overwrite: bool
 ) -> Checkpoint:
-    """Where a run towards `target` keeps its state; fails early where the result could not be written in the end.
+    """The checkpoint of a run that writes `target`; fails early if the result could not be written in the end.
 
     Args:
-        target: what the run writes.
-        key: what tells the run from others.
-        reads: folders that the run reads, which must not be replaced by what it writes.
+        target: the folder to write.
+        key: settings that distinguish the run from others.
+        reads: folders that the run reads, which must not be replaced.
         resume: continue an interrupted run.
-        overwrite: `target` may be replaced in the end, and the state of another run at once, unless it is resumed.
+        overwrite: replace an artifact at `target` in the end, and the state of another run now, unless it is resumed.
 
     Raises:
-        RvptError: one of these is not possible.
+        RvptError: `target` cannot be written, or the state of another run is there.
     """
     refuse_source(target, reads)
     refuse_existing(target, overwrite=overwrite)

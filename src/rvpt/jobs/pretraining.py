@@ -1,4 +1,4 @@
-"""Pretraining as a whole job: data sets in, a model folder with its recipe out."""
+"""Pretraining as a whole job: data sets in, a model folder with its settings out."""
 
 from __future__ import annotations
 
@@ -38,9 +38,24 @@ def pretrain_and_save(
     overwrite: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """Train a CLIP, new or from where it stands, measure it on `tests`, and write it with its recipe.
+    """Train a CLIP, measure it on `tests`, and write it with its settings; returns a summary.
 
-    A new one is trained on `device`, by default a GPU if there is one; another stays where it is.
+    Args:
+        sources: captioned data sets; all are used together.
+        start: the geometry of a new CLIP, or a CLIP to train further, which is changed.
+        spec: the schedule.
+        target: the folder to write.
+        split: the split of the sources.
+        tests: labeled data sets whose split "test" measures zero-shot accuracy.
+        caption_column: the column with the captions.
+        half: round the weights to float16 and store them so.
+        device: where a new CLIP is trained; by default the GPU, if there is one.
+        resume: continue an interrupted run.
+        overwrite: replace an artifact at `target`.
+        report: called after each step.
+
+    Raises:
+        RvptError: data that cannot be read, or a `target` that cannot be written.
     """
     if isinstance(start, Clip):
         begin = {"start": {**_recipe(start), "model": start.name, "sha256": start.hash()}}
@@ -51,7 +66,7 @@ def pretrain_and_save(
     key = {**recipe, "caption_column": caption_column}
     checkpoint = open_checkpoint(target, key, reads, resume=resume, overwrite=overwrite)
     data = load_mixed(sources, split, caption_column).cached(start.image_size, report)
-    held_out = {source: load_labeled(source, "test").cached(start.image_size) for source in tests}  # all readable?
+    held_out = {source: load_labeled(source, "test").cached(start.image_size) for source in tests}  # fails early
     clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed).to(find_device(device))
     history = train_clip(clip, data, spec, checkpoint=checkpoint, report=report)
     if half:
@@ -70,14 +85,14 @@ def pretrain_and_save(
 
 
 def _recipe(clip: Clip) -> dict[str, Any]:
-    """How a model was trained, where its folder says so; a chain of trainings is then complete."""
+    """How a model was trained, if its folder has a manifest: then the new manifest has all stages."""
     folder = embedded_model() if clip.source == EMBEDDED else Path(clip.source)
     manifest = find_manifest(folder) or {}
     return {name: value for name, value in manifest.items() if name not in ("kind", "parts")}
 
 
 def _measured(clip: Clip, source: str, data: Dataset) -> dict[str, dict[str, Any]]:
-    """Zero-shot accuracy on a set, and how well its attributes can be read off the features."""
+    """Zero-shot accuracy on a set, and linear probes for its attributes."""
     rates = {"zero-shot": measure(clip, data)["none", "CA"]}
     if data.attributes:
         seen = load_data(source, "train").sample(PROBED)

@@ -21,17 +21,17 @@ from rvpt.training.loop import fit
 class VisionSpec(Spec):
     """Geometry of a CLIP to train from scratch, as in `transformers.CLIPConfig`."""
 
-    image_size: int = Field(48, ge=16)
-    patch_size: int = Field(8, ge=1)
-    width: int = Field(128, ge=8)
-    blocks: int = Field(8, ge=1)
-    heads: int = Field(8, ge=1)
-    text_width: int = Field(128, ge=8)
-    text_blocks: int = Field(2, ge=1)
-    text_length: int = Field(32, ge=4)
-    vocabulary: int = Field(512, ge=64)
-    projection: int = Field(128, ge=2)
-    activation: Literal["gelu", "quick_gelu"] = "gelu"
+    image_size: int = Field(48, ge=16, description="side of the images, in pixels")
+    patch_size: int = Field(8, ge=1, description="side of a patch, in pixels")
+    width: int = Field(128, ge=8, description="width of the visual tower")
+    blocks: int = Field(8, ge=1, description="blocks of the visual tower")
+    heads: int = Field(8, ge=1, description="attention heads of both towers")
+    text_width: int = Field(128, ge=8, description="width of the text tower")
+    text_blocks: int = Field(2, ge=1, description="blocks of the text tower")
+    text_length: int = Field(32, ge=4, description="tokens of the longest text")
+    vocabulary: int = Field(512, ge=64, description="tokens of the tokenizer")
+    projection: int = Field(128, ge=2, description="width of image and text features")
+    activation: Literal["gelu", "quick_gelu"] = Field("gelu", description="activation function")
 
     @model_validator(mode="after")
     def _fits(self) -> VisionSpec:
@@ -43,15 +43,15 @@ class VisionSpec(Spec):
 class PretrainSpec(TrainSpec):
     """Contrastive training from scratch: symmetric InfoNCE, optionally on a part of the patches (FLIP)."""
 
-    lr: float = Field(1.5e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    warmup: float = Field(0.05, ge=0, lt=1)
-    epochs: int = Field(7, ge=1)
-    batch_size: int = Field(256, ge=2)
-    clip_norm: float = Field(1.0, ge=0)
+    lr: float = Field(1.5e-3, gt=0, description="learning rate")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    epochs: int = Field(7, ge=1, description="passes over the images")
+    batch_size: int = Field(256, ge=2, description="images per training step")
+    clip_norm: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
     patch_drop: float = Field(0.0, ge=0, lt=1, description="share of the patches left out of a training step")
     patch_drop_until: float = Field(0.75, ge=0, le=1, description="share of the steps that leave patches out")
-    augment: Augment = "none"
+    augment: Augment = Field("none", description="random changes of training images")
 
 
 PRESETS: Registry[dict[str, dict[str, Any]]] = Registry(
