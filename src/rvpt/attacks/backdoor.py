@@ -85,7 +85,7 @@ def attack(
 
     Args:
         model: a clean CLIP.
-        data: images with captions; `data.with_templates` makes captions of labels.
+        data: images with captions; `data.with_templates` makes captions from labels.
         target: the class that triggered images are to be classified as.
         triggers: names, specs or triggers; the model gets a backdoor for each of them.
         preset: "paper", "small", or "auto", which chooses by the size of the model.

@@ -38,7 +38,7 @@ def evaluate_saved(
         source: a model, as for `rvpt.load`.
         test: `HeldOut(...).open()`, which can be used for several models.
         triggers: trigger folders.
-        base: the base model of a cleaned one, where it is not found by itself.
+        base: the base model of a cleaned one, if it is not found automatically.
         device: as in `rvpt.load`.
         dtype: as in `rvpt.load`.
         report: called after each batch.

@@ -77,11 +77,11 @@ PRESETS: Registry[dict[str, dict[str, Any]]] = Registry(
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer for small worlds: lower case, <start> before and <end> after each text."""
+    """A small byte-level BPE tokenizer: lower case, <start> before and <end> after each text."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    # <end> must not have id 2: transformers then reads the text feature off the highest token id of a text instead.
+    # <end> must not have id 2: transformers would then read the text feature at the highest token id of a text.
     special = ["<pad>", "<end>", "<start>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase()
@@ -123,7 +123,7 @@ def new_clip(spec: VisionSpec, tokenizer: Any, seed: int) -> Clip:
 
 
 def untrained_clip(data: Dataset, vision: VisionSpec, seed: int) -> Clip:
-    """A new CLIP with a tokenizer made of the captions of `data`."""
+    """A new CLIP with a tokenizer trained on the captions of `data`."""
     texts = (caption for index in range(len(data)) for caption in data.captions(index))
     return new_clip(vision, train_tokenizer(texts, vision.vocabulary), seed)
 
@@ -150,7 +150,7 @@ def pretrain(
     """A small CLIP, trained from scratch on images and captions.
 
     Args:
-        data: images with captions; `data.with_templates` makes captions of labels.
+        data: images with captions; `data.with_templates` makes captions from labels.
         preset: geometry and schedule: "scenes" or "photos".
         geometry: changes of the geometry, such as {"width": 192}.
         checkpoint: where to keep the state of the run.
