@@ -112,7 +112,9 @@ class Dataset:
         if self.labels is None:
             raise RvptError(f"{self.name} has no class labels: a column of ClassLabel type is needed")
         if not self.classes:
-            raise RvptError(f"{self.name}: its labels are numbers: give {self.name}@FILE, a file with one class name per line")
+            raise RvptError(
+                f"{self.name}: its labels are numbers: give {self.name}@FILE, a file with one class name per line"
+            )
         return self.labels
 
     def present(self) -> tuple[tuple[str, ...], Tensor]:
@@ -189,7 +191,7 @@ class Dataset:
             members = (labels == index).nonzero()[:, 0]
             if len(members) < shots:
                 raise RvptError(
-                    f"{self.name}: class {self.classes[index]!r} has {len(members)} images, fewer than {shots}: "
+                    f"{self.name}: class {self.classes[index]!r} has {len(members)} images, {shots} shots were asked for: "
                     f"pass shots={len(members)} or fewer"
                 )
             picked.append(members[torch.randperm(len(members), generator=generator)[:shots]])
