@@ -191,8 +191,8 @@ class Dataset:
             members = (labels == index).nonzero()[:, 0]
             if len(members) < shots:
                 raise RvptError(
-                    f"{self.name}: class {self.classes[index]!r} has {len(members)} images, {shots} shots were asked for: "
-                    f"pass shots={len(members)} or fewer"
+                    f"{self.name}: class {self.classes[index]!r} has {len(members)} images, "
+                    f"{shots} shots were asked for: pass shots={len(members)} or fewer"
                 )
             picked.append(members[torch.randperm(len(members), generator=generator)[:shots]])
         if not picked:
