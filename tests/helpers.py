@@ -61,6 +61,14 @@ def random_image(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(values.numpy())
 
 
+def assert_near(fast: Tensor, slow: Tensor, tolerance: float = 1e-5) -> None:
+    """No entry differs by more than `tolerance` of the largest, so that small gradients are checked too."""
+    assert fast.shape == slow.shape
+    largest = slow.abs().max().item()
+    assert largest > 0
+    assert (fast - slow).abs().max().item() <= tolerance * largest
+
+
 def changed_alike(change: Callable[[Tensor, Tensor], Tensor], pixels: Tensor, rows: Tensor) -> Tensor:
     """What `change` makes of images, after checking that it does so in any order and in batches of one."""
     whole, order = change(pixels, rows), torch.arange(len(rows)).roll(2).flip(0)

@@ -1,13 +1,15 @@
-"""The feature-repelling loss and the logits against loops. (info_nce: test_fast_path.py)"""
+"""The losses against loops, their gradients, and their bounds."""
 
 import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rvpt.losses import feature_repelling, zero_shot_logits
+import reference
+from helpers import assert_near
+from rvpt.training.losses import feature_repelling, info_nce, perturbation, self_supervision, zero_shot_logits
 
 
 def normal(*shape, seed=0):
@@ -70,3 +72,63 @@ def test_logits_are_tau_times_the_cosine(batch, classes, width, tau, seed):
     assert logits.shape == (batch, classes)
     expected = [[tau * cosine(i, t) for t in text.tolist()] for i in image.tolist()]
     assert logits.tolist() == [pytest.approx(row, rel=1e-9, abs=1e-9 * tau) for row in expected]
+
+
+@pytest.mark.parametrize("margin", [-1.0, 0.2, 1.0])
+def test_feature_repelling_agrees_with_its_slow_twin(margin):
+    rows, still = torch.randn(2, 6, 3, 10, generator=torch.Generator().manual_seed(0))
+    rows[0] = 0.6 * rows[0] + still[0]
+    rows.requires_grad_(True)
+    fast, slow = feature_repelling(rows, still, margin), reference.feature_repelling(rows, still, margin)
+    assert_near(fast, slow)
+    (gradient,) = torch.autograd.grad(fast, rows)
+    if margin < 1.0:
+        assert_near(gradient, torch.autograd.grad(slow, rows)[0])
+    assert gradient.any() == (margin < 1.0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(captions=st.lists(st.integers(0, 4), min_size=1, max_size=6), seed=st.integers(0, 2**16))
+def test_info_nce_agrees_with_its_slow_twin(captions, seed):
+    """captions[i] is what image i is called: images with equal captions share one column of the pairs."""
+    unique = sorted(set(captions))
+    pairs = torch.tensor([[name == text for text in unique] for name in captions])
+    generator = torch.Generator().manual_seed(seed)
+    image, text = unit_rows(len(captions), generator), unit_rows(len(unique), generator)
+    for rows, columns, fits in ((image, text, pairs), (text, image, pairs.T)):
+        slow = reference.info_nce(rows, columns, 5.0, fits.tolist())
+        assert_same_loss(info_nce(rows, columns, 5.0, fits), slow, image, text)
+    if len(unique) == len(captions):
+        slow = reference.info_nce(image, text, 5.0, torch.eye(len(image), dtype=torch.bool).tolist())
+        assert_same_loss(info_nce(image, text, 5.0), slow, image, text)
+
+
+def unit_rows(count, generator):
+    rows = torch.randn(count, 7, generator=generator, dtype=torch.float64)
+    return (rows / rows.norm(dim=-1, keepdim=True)).requires_grad_(True)
+
+
+def assert_same_loss(fast, slow, *inputs):
+    torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-12)
+    gradients = torch.autograd.grad(fast, inputs)
+    torch.testing.assert_close(gradients, torch.autograd.grad(slow, inputs), rtol=1e-9, atol=1e-12)
+
+
+@given(st.integers(1, 6), st.integers(0, 999))
+def test_self_supervision_agrees_with_loops(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    rows, others = unit_rows(count, generator), unit_rows(count, generator)
+    slow = reference.mean([reference.cross_entropy([3.0 * (row * other).sum() for other in others], place)
+                           for place, row in enumerate(rows)])  # fmt: skip
+    assert_same_loss(self_supervision(rows, others, 3.0), slow, rows, others)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 2.15, 4.0])
+def test_perturbation_agrees_with_loops_and_stops_at_the_threshold(threshold):
+    generator = torch.Generator().manual_seed(0)
+    rows, others = unit_rows(5, generator), unit_rows(5, generator)
+    far = sum(float(((a - b) ** 2).sum()) for a, b in zip(rows.detach(), others.detach(), strict=True)) / 5
+    value = perturbation(rows, others, threshold)
+    assert float(value.detach()) == pytest.approx(min(far, threshold))
+    value.backward()
+    assert bool(rows.grad.abs().max() > 0) == (far < threshold)

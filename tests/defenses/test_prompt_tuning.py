@@ -1,0 +1,60 @@
+"""A step of prompt tuning agrees with its slow twin: both losses and the prompts' gradients, in float32 to 1e-5."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import reference
+from helpers import MakeClip, assert_near
+from rvpt import Dataset
+from rvpt.data.augment import crop_flip
+from rvpt.defenses.rvpt import PromptTuning, RVPTSpec
+from rvpt.models.clip import Clip
+from rvpt.training.loop import frozen
+
+BLOCKS = {
+    "all": {"first_block": 0},
+    "middle": {"first_block": 1},
+    "last": {"depth": 1},
+    "first-two": {"depth": 2, "depth_from": "input"},
+}
+
+
+@pytest.mark.parametrize("blocks", BLOCKS)
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+@pytest.mark.parametrize("margin", [-1.0, 0.9])
+def test_a_step_of_prompt_tuning(
+    blocks: str, augment: str, margin: float, make_clip: MakeClip, scenes: Dataset
+) -> None:
+    clip = make_clip(activation="quick_gelu", width=30, heads=3, text_width=30)
+    spec = RVPTSpec(prompt_length=5, alpha=2.0, margin=margin, augment=augment, init_std=0.5, **BLOCKS[blocks])
+    with frozen(clip):
+        task = PromptTuning(clip, scenes, spec)
+        picked, generator = torch.tensor([40, 3, 17, 4, 11]), torch.Generator().manual_seed(2)
+        fast = task(picked, generator, 0.0)
+        fast_gradient = torch.autograd.grad(fast["loss"], task.prompts.table)[0]
+        pixels = scenes.pixels(picked, clip.image_size)
+        if augment == "crop-flip":
+            pixels = crop_flip(pixels, torch.Generator().manual_seed(2))
+        text = clip.encode_text([spec.template.format(name) for name in scenes.classes])
+        labels = scenes.labeled()[picked].tolist()
+        slow = reference.losses(
+            clip, task.prompts.blocks, task.prompts.table, pixels, text, labels, spec.alpha, spec.margin
+        )
+        slow_gradient = torch.autograd.grad(slow["loss"], task.prompts.table)[0]
+    for name, value in slow.items():
+        assert_near(fast[name], value)
+    assert_near(fast_gradient, slow_gradient)
+
+
+def test_with_margin_one_only_cross_entropy_moves_the_prompts(clip: Clip, scenes: Dataset) -> None:
+    with frozen(clip):
+        task = PromptTuning(clip, scenes, RVPTSpec(first_block=1, prompt_length=5, margin=1.0))
+        values = task(torch.arange(6), torch.Generator(), 0.0)
+        whole, ce, fr = (
+            torch.autograd.grad(values[name], task.prompts.table, retain_graph=True)[0] for name in ("loss", "CE", "FR")
+        )
+    assert values["FR"].item() == 1.0
+    assert not fr.any()
+    assert torch.equal(whole, ce)
