@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from rvpt.attacks import TRIGGERS
 from rvpt.attacks.backdoor import AttackSpec
 from rvpt.attacks.poison import PoisonSpec
-app = None
+from rvpt.cli.app import app
 from rvpt.data.shifts import SHIFTS
 from rvpt.defenses import DEFENSES
 from rvpt.evaluation import PROTOCOLS
@@ -25,11 +25,13 @@ from rvpt.spec import Spec, TrainSpec
 from rvpt.training.pretrain import PRESETS, PretrainSpec, VisionSpec
 
 MARK = re.compile(r"^<!-- table: ([\w-]+) -->$", re.MULTILINE)
+DEFAULT = "default: "
 COMMON = {"name", "target", "seed", "mode"}  # options of every trigger
 
 
 def on_page_markdown(markdown: str, **context: Any) -> str:
     """Called by MkDocs for every page before it is rendered."""
+    markdown = markdown.replace("```python no-run", "```python")  # a word for the tests
     return MARK.sub(lambda mark: TABLES[mark[1]](), markdown)
 
 
@@ -117,24 +119,40 @@ def pretraining() -> str:
 def commands() -> str:
     """Every command with its help, arguments and options."""
     group: Any = typer.main.get_command(app)
-    return "\n\n".join(_command(name, command) for name, command in group.commands.items() if not command.hidden)
+    context = typer.Context(group)
+    return "\n\n".join(_command(name, group.commands[name]) for name in group.list_commands(context))
 
 
 def _command(name: str, command: Any) -> str:
-    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
-    lines = ([_spelling(p), getattr(p, "help", None) or "", _default(p)] for p in shown)
-    words = inspect.cleandoc(command.help or "").replace("\b", "")
-    return f"## rvpt {name}\n\n{words}\n\n{table(['option', 'what it is', 'default'], lines)}"
+    texts = type(command).more_help().texts
+    lines = ([_spelling(p), _inline(_words(p, texts)), _default(p, texts)] for p in command.params)
+    return f"## rvpt {name}\n\n{command.help}\n\n{table(['option', 'what it is', 'default'], lines)}"
+
+
+def _words(parameter: Any, texts: Mapping[str, str]) -> str:
+    """The help of a parameter, with what the core adds to it other than its default."""
+    words, more = getattr(parameter, "help", None) or "", texts.get(parameter.name, "")
+    return words if not more or more.startswith(DEFAULT) else f"{words} ({more})"
+
+
+def _inline(words: str) -> str:
+    """Help that Markdown shows as it is: {} and <image> are no markup."""
+    return words.replace("<", "&lt;")
 
 
 def _spelling(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return code(parameter.make_metavar(None) if parameter.metavar is None else parameter.metavar)
+        return code(parameter.metavar or parameter.name.upper())
     return ", ".join(map(code, [*parameter.opts, *parameter.secondary_opts]))
 
 
-def _default(parameter: Any) -> str:
-    value = parameter.default
+def _default(parameter: Any, texts: Mapping[str, str]) -> str:
+    value, shown = parameter.default, getattr(parameter, "show_default", None)
+    more = texts.get(parameter.name, "")
+    if more.startswith(DEFAULT):  # it depends on the preset, say
+        return _inline(more.removeprefix(DEFAULT))
+    if isinstance(shown, str):
+        return shown
     if value is None or value is False or value in ((), []) or callable(value):
         return "required" if parameter.required else ""
     return code(value)
