@@ -136,7 +136,7 @@ class Checkpoint:
 
     def restore(self, state: State) -> None:
         """Load the saved state, if there is one, into `state`; raises as `check` does. Starts the clock of the run."""
-        self.begun = time.monotonic()
+        self.begun = self.saved = time.monotonic()
         if facts := self.check():
             self.earlier = float(facts.get("seconds", 0.0))
             state.load(read_tensors(self.folder / STATE), facts)
