@@ -29,9 +29,14 @@ def test_a_file_appears_whole_and_its_folders_are_created(tmp_path):
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_the_old_file_stays_when_writing_fails(tmp_path, error):
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(error), staged_file(tmp_path / "a.txt") as temporary:
-        temporary.write_text("new")
-        raise error
+
+    def fail():
+        with staged_file(tmp_path / "a.txt") as temporary:
+            temporary.write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert contents(tmp_path) == {"a.txt": b"old"}
 
 

@@ -20,7 +20,7 @@ class Inner(Spec):
 class Outer(Spec):
     name: str
     inner: Inner = Inner()
-    several: list[Inner] = []
+    several: tuple[Inner, ...] = ()
 
     @model_validator(mode="after")
     def _fits(self):
@@ -40,7 +40,7 @@ def refusal(**values):
 
 def test_values_are_kept_and_defaults_filled_in():
     spec = Outer(name="a", inner={"size": 4})
-    assert spec.model_dump() == {"name": "a", "inner": {"size": 4, "template": "a {}."}, "several": []}
+    assert spec.model_dump() == {"name": "a", "inner": {"size": 4, "template": "a {}."}, "several": ()}
 
 
 def test_an_unknown_setting_is_refused_with_those_that_are_known():
