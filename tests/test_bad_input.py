@@ -155,12 +155,6 @@ def test_a_poison_rate_above_1(refuse, tiny):
     has(refuse(*words, "--poison-rate", 2), "poison_rate", "less than 1", "2.0")
 
 
-@pytest.mark.parametrize("template", ["a photo", "", "{{}}", "{} {x}", "{} {}", "{} }", "{", "{0}{}", "{.x}{}"])
-@pytest.mark.parametrize("command", ["clean", "evaluate"])
-def test_a_template_without_one_place_for_the_class(refuse, words_of, command, template):
-    has(refuse(*words_of(command), "--template", template), repr(template), "it needs {}")
-
-
 @pytest.mark.parametrize(
     ("words", "named"),
     [(["nope"], "'nope'"), (["clean"], "'model'"), (["evaluate", "x"], "'--data'"), (["report"], "'rows'")],
@@ -268,44 +262,6 @@ def moved(folder):
     folder.rename(folder.with_name("elsewhere"))
 
 
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (shutil.rmtree, ["no such model folder"]),
-        (emptied, ["is empty"]),
-        (open_clip, ["open_clip's layout", "transformers"]),
-        (open_clip_resnet, ["a ResNet CLIP", "not supported"]),
-        (timm_resnet, ["a ResNet CLIP", "not supported"]),
-        (without("config.json"), ["without config.json"]),
-        (text("config.json", '{"model_type": "siglip", "vision_config": {}}'), ["'siglip'", "CLIPModel"]),
-        (text("config.json", "{"), ["config"]),
-        (text("config.json", "[]"), ["config"]),
-        (vision_only, ["'clip_vision_model'"]),
-        (without("model.safetensors"), ["no model.safetensors"]),
-        (cut_weights, ["weights cannot be loaded"]),
-        (weights(not_a_number), ["visual_projection.weight", "not finite"]),
-        (weights(without_a_block), ["text_model.encoder.layers.1.layer_norm1.bias", "missing"]),
-        (weights(other_projection), ["visual_projection.weight", "another shape"]),
-        (without("tokenizer*"), ["tokenizer knows no words", "tokenizer.json"]),
-        (with_words, ["tokenizer has 5", "do not belong together"]),
-        (ends_with(3), ["read at token 3 (text_config.eos_token_id", "ends texts with 1", "set it to 1"]),
-        (ends_with(None), ["read at token None", "set it to 1"]),
-        (ends_with(2), ["read at token 2", "set it to 1"]),
-        (endless, ["read at token 1", "fetch tokenizer.json again"]),
-        (text("tokenizer.json", "{"), ["tokenizer cannot be loaded"]),
-        (text("preprocessor_config.json", "{"), ["preprocessor_config.json"]),
-        (text("preprocessor_config.json", "[]"), ["preprocessor_config.json", "three numbers"]),
-        (text("preprocessor_config.json", '{"image_mean": 0.5}'), ["preprocessor_config.json", "three numbers"]),
-        (text("preprocessor_config.json", '{"image_std": [1, 0, 1]}'), ["preprocessor_config.json", "above 0"]),
-    ],
-)
-def test_a_folder_that_is_no_clip(refuse, tiny, home, damage, words):
-    shutil.copytree(tiny.clip, home / "suspect")
-    (home / "suspect" / MANIFEST).unlink()
-    damage(home / "suspect")
-    has(refuse("clean", home / "suspect", "--out", "out", *CLEAN), "suspect", *words)
-
-
 @pytest.fixture
 def own_code(tiny, home, monkeypatch):
     """A suspect whose folder brings code, of a kind of model that transformers does not know."""
@@ -319,21 +275,10 @@ def own_code(tiny, home, monkeypatch):
     return "suspect"
 
 
-def test_a_models_own_code_is_never_run_nor_asked_about(refuse, own_code):
-    line = refuse("evaluate", own_code, "--data", "scenes:10")
-    has(line, "suspect: it needs its own code (auto_map), which is never run")
-
-
 def test_a_captioners_own_code_is_never_run_nor_asked_about(home, own_code, monkeypatch):
     monkeypatch.setattr("transformers.LlavaForConditionalGeneration.from_pretrained", lambda *_, **__: None)
     with pytest.raises(RvptError, match=r"own code \(auto_map\), which is never run"):
         load_captioner(own_code)
-    assert not (home / "ran").exists()
-
-
-def test_a_tokenizers_own_code_gives_way_to_the_one_of_transformers(home, own_code):
-    edit_json(home / own_code / "config.json", model_type="clip")
-    works("evaluate", own_code, "--data", "scenes:10")
     assert not (home / "ran").exists()
 
 
@@ -348,13 +293,6 @@ def test_cleaning_refuses_a_changed_model_too(refuse, tiny, home):
     shutil.copytree(tiny.backdoored, home / "suspect")
     flip(home / "suspect" / "model.safetensors")
     has(refuse("clean", "suspect", "--out", "out", *CLEAN), "suspect/model.safetensors was changed since it was made")
-
-
-def test_a_manifest_of_somebody_else_is_left_alone(tiny, home):
-    shutil.copytree(tiny.clip, home / "suspect")
-    for content in ('{"name": "a web page"}', "[]"):
-        (home / "suspect" / MANIFEST).write_text(content)
-        load_clip(home / "suspect")
 
 
 def test_a_spec_that_was_edited_by_hand(refuse, tiny, home):
@@ -408,35 +346,6 @@ def bomb(home):
     return write
 
 
-def test_pickled_weights_alone_are_never_loaded(refuse, tiny, home, bomb):
-    shutil.copytree(tiny.clip, home / "suspect")
-    (home / "suspect" / "model.safetensors").unlink()
-    bomb(home / "suspect" / "pytorch_model.bin")
-    has(refuse("evaluate", "suspect", "--data", "scenes:10"), "suspect", "pickled", "convert it to safetensors")
-
-
-def test_pickled_weights_are_not_loaded_where_the_safetensors_are_broken(refuse, tiny, home, bomb):
-    shutil.copytree(tiny.clip, home / "suspect")
-    (home / "suspect" / MANIFEST).unlink()
-    cut_weights(home / "suspect")
-    bomb(home / "suspect" / "pytorch_model.bin")
-    has(refuse("evaluate", "suspect", "--data", "scenes:10"), "suspect", "weights cannot be loaded")
-
-
-def test_even_harmless_pickled_weights_are_not_loaded_beside_other_safetensors(refuse, tiny, home):
-    shutil.copytree(tiny.clip, home / "suspect")
-    (home / "suspect" / MANIFEST).unlink()
-    (home / "suspect" / "model.safetensors").rename(home / "suspect" / "other.safetensors")
-    torch.save(load_file(home / "suspect" / "other.safetensors"), home / "suspect" / "pytorch_model.bin")
-    has(refuse("evaluate", "suspect", "--data", "scenes:10"), "suspect", "no file named model.safetensors")
-
-
-@pytest.mark.parametrize("suffix", PICKLES)
-def test_a_pickled_file_is_never_loaded(refuse, home, bomb, suffix):
-    bomb(home / f"model{suffix}")
-    has(refuse("evaluate", f"model{suffix}", "--data", "scenes:10"), f"model{suffix}", "never unpickled")
-
-
 def test_pickles_are_neither_triggers_nor_adapters_nor_rows(refuse, tiny, home, bomb):
     bomb(home / "x.pt")
     has(refuse("evaluate", tiny.clip, "--data", "scenes:10", "--trigger", "x.pt"), "x.pt")
@@ -448,22 +357,12 @@ def test_pickles_are_neither_triggers_nor_adapters_nor_rows(refuse, tiny, home, 
     has(refuse("evaluate", "adapter", "--data", "scenes:10"), "adapter_model.safetensors is not a whole safetensors")
 
 
-def test_the_payload_would_run(home):
-    pickle.loads(pickle.dumps(Payload())).close()
-    assert (home / "ran").exists()
-
-
 # Adapters and triggers
 
 
 @pytest.fixture
 def adapter(tiny, home):
     return shutil.copytree(tiny.cleaned, home / "adapter")
-
-
-def test_an_adapter_on_another_model(refuse, tiny, adapter):
-    line = refuse("evaluate", adapter, "--data", "scenes:10", "--base", tiny.clip)
-    has(line, "adapter cleans another model than clip", "--base")
 
 
 def test_weights_of_their_own_from_another_model(refuse, tiny, home):
@@ -473,13 +372,6 @@ def test_weights_of_their_own_from_another_model(refuse, tiny, home):
     has(line, "cleaned cleans another model than clip", "--base")
     suspect = load_model(tiny.backdoored)
     assert Cleaned.from_pretrained("cleaned", suspect).facts["base_model"] == suspect.source
-
-
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
-@pytest.mark.parametrize("damage", [flip, os.unlink])
-def test_an_adapter_that_was_changed(refuse, adapter, name, damage):
-    damage(adapter / name)
-    has(refuse("evaluate", adapter, "--data", "scenes:10"), str(adapter))
 
 
 @pytest.mark.parametrize("defense", ["rvpt:length=2,first_block=2", "finetune"])  # an adapter, and own weights
@@ -575,17 +467,6 @@ def test_a_trigger_whose_target_the_data_have_not(refuse, tiny, home):
 # Data
 
 
-def test_images_of_every_kind_are_read(tiny, home):
-    folder = images(home / "set") / "test" / "cat"
-    Image.new("RGB", (1, 1)).save(folder / "one.png")
-    Image.new("CMYK", (20, 9)).save(folder / "cmyk.jpg")
-    Image.new("RGBA", (9, 20)).save(folder / "see_through.png")
-    Image.new("P", (9, 9)).save(folder / "palette.gif")
-    Image.fromarray(np.full((20, 20), 40_000, dtype=np.uint16)).save(folder / "deep.png")
-    (row,) = json.loads(works("evaluate", tiny.clip, "--data", "set", "--json"))
-    assert row["n"] == 4 + 5
-
-
 def no_image(path):
     path.write_text("no image")
 
@@ -596,24 +477,9 @@ def cut_image(path):
     path.write_bytes(path.read_bytes()[:-900])
 
 
-@pytest.mark.parametrize("damage", [no_image, cut_image, lambda path: path.write_bytes(b"")])
-def test_a_image_that_cannot_be_read(refuse, tiny, home, damage):
-    damage(images(home / "set") / "test" / "cat" / "1.png")
-    has(refuse("evaluate", tiny.clip, "--data", "set"), "set", "image 1", "fix or remove it")
-    line = refuse("clean", tiny.clip, "--data", "set", "--split", "test", "--out", "out", "--shots", 2)
-    has(line, "set", "image 1", "fix or remove it")
-
-
 @pytest.mark.parametrize("name", ["nothing", "./nothing", "/nothing", "a/b/c", "nobody/nothing"])
 def test_data_that_are_nowhere(refuse, tiny, name):
     has(refuse("evaluate", tiny.clip, "--data", name), name)
-
-
-def test_a_file_and_an_empty_folder_are_no_data(refuse, tiny, home):
-    (home / "empty").mkdir()
-    (home / "file").write_text("x")
-    has(refuse("evaluate", tiny.clip, "--data", "empty"), "empty is empty")
-    has(refuse("evaluate", tiny.clip, "--data", "file"), "file is not a folder")
 
 
 PAR = ["--data", "set", "--out", "out", "--defense", "par"]
@@ -677,27 +543,6 @@ def test_data_without_captions_get_templates_and_a_column_that_is_not_there_is_s
     changes = read_rows(home / "out" / "poison.jsonl")
     assert len(changes) == 4
     assert all("a photo of a cat." in change["before"] and "dog" in change["after"][0] for change in changes)
-
-
-@pytest.mark.parametrize("label", [None, -1])
-def test_labels_that_are_hidden(refuse, tiny, home, label):
-    parquet(home / "set", label=[0, label])
-    has(refuse("evaluate", tiny.clip, "--data", "set"), "set: image 1 has no label", "--split")
-
-
-def test_data_without_images(refuse, tiny, home):
-    parquet(home / "set", label=[])
-    has(refuse("evaluate", tiny.clip, "--data", "set"), "set: ", "no data", "--split")
-    shutil.rmtree(home / "set" / "data")
-    (home / "set" / "words.csv").write_text("a,b\n1,2\n")
-    has(refuse("evaluate", tiny.clip, "--data", "set", "--split", "train"), "set has no image column: it has a, b")
-
-
-@pytest.mark.parametrize("captions", [["a cat", None], [["a cat"], []], [1, 2]])
-def test_captions_that_are_none(refuse, home, captions):
-    parquet(home / "set", captions=captions)
-    words = ["pretrain", "--data", "set", "--split", "test", "--out", "out", "--test", "scenes:10"]
-    has(refuse(*words), "has no caption in column 'captions'")
 
 
 # Places to write to
@@ -882,11 +727,6 @@ def test_in_python_too_it_is_said_what_is_missing(clip, scenes):
         clean(Cleaned(clip), scenes)
     with pytest.raises(RvptError, match="memory has no images to learn from"):
         clean(clip, memory_data(0, captions=[]), ContrastiveSpec())
-
-
-def test_a_last_step_that_is_not_finite_is_told(clip, scenes):
-    with pytest.raises(RvptError, match=r"values that are not finite: lower the learning rate \(1e\+38\)"):
-        clean(clip, scenes, RVPTSpec(epochs=1, batch_size=len(scenes), lr=1e38, weight_decay=1e3, first_block=2))
 
 
 def test_a_target_that_no_trigger_has_is_refused(refuse, tiny):
