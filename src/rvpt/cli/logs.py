@@ -33,10 +33,11 @@ def output(*, verbose: bool) -> Iterator[None]:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
     logger, handler = logging.getLogger("rvpt"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    level, logger.level = logger.level, logging.INFO if verbose else logging.WARNING
+    level = logger.level
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.level = level
+        logger.setLevel(level)

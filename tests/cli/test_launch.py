@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-
 from rvpt.config import RVPTSpec
-from rvpt.defenses import clean, load_model
 from rvpt.readers import load_data
 from rvpt.train import _share
+
+from rvpt.defenses import clean, load_model
 
 SPEC = {"epochs": 3, "length": 2, "first_block": 2, "batch_size": 31, "lr": 0.01}  # 24 images: shares of 12
 SCRIPT = """

@@ -1,0 +1,113 @@
+"""rvpt clean."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from commands import CLEAN, has, refused, works
+from helpers import contents, image_folder
+from rvpt.artifacts import read_manifest
+from rvpt.files import sha256_file
+
+PROMPTS = "adapter_model.safetensors"
+
+
+def spec_of(folder):
+    return read_manifest(Path(folder), "cleaned")["spec"]
+
+
+def test_it_writes_the_cleaned_model_and_says_what_was_done(tiny, home):
+    facts = json.loads(works("clean", tiny.backdoored, "-o", "out", *CLEAN, "--json"))
+    shown = {"cleaned": "out", "preset": "small", "defense": "rvpt", "images": 24, "trained parameters": 128}
+    assert shown.items() <= facts.items()
+    assert sha256_file(home / "out" / PROMPTS) == sha256_file(tiny.cleaned / PROMPTS)
+
+
+def test_without_json_it_prints_a_fact_per_line(tiny):
+    lines = works("clean", tiny.backdoored, "-o", "out", *CLEAN, "--epochs", 1).splitlines()
+    assert [line.split() for line in lines[:4]] == [
+        ["cleaned", "out"], ["preset", "small"], ["defense", "rvpt"], ["images", "24"]
+    ]  # fmt: skip
+
+
+def test_settings_come_from_the_preset_then_from_options_and_set(tiny):
+    words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1, "--prompt-length", 2, "--seed", 3]
+    words += ["--set", "margin=0.5", "--set", "template=a {}", "--set", "depth=2"]
+    works("clean", tiny.backdoored, "-o", "out", *words, "--preset", "paper")
+    spec = spec_of("out")
+    expected = {"lr": 0.002, "optimizer": "sgd", "epochs": 1, "prompt_length": 2, "seed": 3}
+    assert (expected | {"margin": 0.5, "template": "a {}", "depth": 2}).items() <= spec.items()
+
+
+def test_the_prompts_depend_on_the_seed(tiny, home):
+    works("clean", tiny.backdoored, "-o", "out", *CLEAN, "--seed", 1)
+    assert sha256_file(home / "out" / PROMPTS) != sha256_file(tiny.cleaned / PROMPTS)
+
+
+def test_classes_may_be_left_out_and_rows_say_which(tiny):
+    words = ["--exclude-class", "star", "--exclude-class", "Heart", "--epochs", 1]
+    works("clean", tiny.backdoored, "-o", "out", *CLEAN, *words)
+    manifest = read_manifest(Path("out"), "cleaned")
+    assert (manifest["images"], len(manifest["classes"])) == (22, 24)
+    rows = json.loads(works("evaluate", "out", "--data", "scenes:48", "--include-class", "heart", "--json"))
+    assert all(row["without"] == ["star", "Heart"] for row in rows)
+
+
+def test_a_folder_is_replaced_only_if_asked(tiny, home):
+    words = ["clean", tiny.backdoored, "-o", "out", *CLEAN, "--epochs", 1]
+    works(*words)
+    before = contents(home)
+    has(refused(*words, "--seed", 1), "out already exists", "pass --overwrite")
+    assert contents(home) == before
+    works(*words, "--seed", 1, "--overwrite")
+    after = contents(home)
+    assert before.keys() == after.keys()
+    assert before[f"out/{PROMPTS}"] != after[f"out/{PROMPTS}"]
+
+
+def test_what_is_read_is_never_replaced(tiny):
+    line = refused("clean", tiny.backdoored, *CLEAN, "-o", tiny.backdoored, "--overwrite")
+    has(line, str(tiny.backdoored), "which this command reads")
+
+
+def test_a_cleaned_model_is_refused_with_the_model_that_it_was_made_from(tiny):
+    has(refused("clean", tiny.cleaned, "-o", "out", *CLEAN), "is a cleaned model", str(tiny.backdoored))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--defense", "par", "--shots", 4], ["par learns from captions", "remove --shots 4"]),
+        (["--defense", "par", "--exclude-class", "sun"], ["learns from captions", "remove --exclude-class sun"]),
+        (["--num-pairs", 100], ["rvpt learns from labels", "remove --num-pairs 100"]),
+        (["--defense", "probe", "--caption-column", "text"], ["remove --caption-column text"]),
+        (["--defense", "nope"], ["'nope'", "probe, ", "rvpt clean --help"]),
+        (["--preset", "nope"], ["'nope'", "'paper'", "rvpt clean --help"]),
+        (["--precision", "no"], ["'no'", "'fp32', 'bf16', 'fp16'"]),
+        (["--shots", 0], ["'--shots'", "rvpt clean --help"]),
+        (["--lr", "fast"], ["'--lr'", "valid number"]),
+        (["--lr", -1], ["lr: ", "greater than 0"]),
+        (["--set", "size=3"], ["size: unknown setting", "prompt_length"]),
+        (["--set", "alpha=1", "--alpha", 1], ["alpha is given twice"]),
+        (["--set", "margin"], ["--set margin: write KEY=VALUE, as in --set weight_decay=0.1"]),
+        (["--set", "first_block=9"], ["--set first_block=9 does not exist", "0 to 3"]),
+        (["--set", "margin=2"], ["margin: ", "less than or equal to 1"]),
+        (["--exclude-class", "dog"], ["'dog'", "umbrella"]),
+        (["--split", "nope"], ["'nope'", "pretrain, train, test"]),
+        (["--shots", 900], ["pass --shots ", "or fewer"]),
+        (["--device", "nowhere"], ["--device nowhere is not available"]),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_that_names_it(tiny, home, words, said):
+    bare = ["--data", "scenes:500"] + ([] if "--num-pairs" in words or "--defense" in words else ["--shots", 1])
+    has(refused("clean", tiny.backdoored, *bare, "-o", "out", *words), *said)
+    assert list(home.iterdir()) == []
+
+
+def test_classes_with_too_few_images_are_named(tiny, home):
+    image_folder(home / "set", "train", n=3)
+    words = ["clean", tiny.clip, "--data", "set", "-o", "out", "--shots"]
+    has(refused(*words, 4), "'cat' has 3 images", "--shots 3")
+    has(refused(*words, 1, "--exclude-class", "cat"), "at least two")
+    has(refused(*words, 1, "--exclude-class", "owl"), "'owl'", "cat, dog")
