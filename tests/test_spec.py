@@ -52,7 +52,7 @@ def test_values_out_of_range_are_named_with_their_place():
     assert refusal(name="a", inner={"size": 0}) == "inner: size: Input should be greater than or equal to 1 (got 0)"
     assert refusal(name="a", several=[{}, {"size": "x"}]).startswith("several.1: size: Input should be a valid integer")
     assert refusal(name=None).startswith("name: Input should be a valid string")
-    assert refusal() == "name: Field required (got {})"
+    assert refusal() == "name is required: pass it as name=..."
 
 
 def test_the_message_of_a_check_of_ours_stands_as_it_is():
