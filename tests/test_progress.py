@@ -1,65 +1,56 @@
-"""The progress that is shown on long work where there is no terminal: a line now and then, with the time left."""
+"""The progress of long work: which steps get a line, and the time left."""
 
 import pytest
 
 from rvpt import progress
-
-
-@pytest.fixture
-def wait(monkeypatch):
-    """wait(seconds): let time pass; nothing else does."""
-    now = [0.0]
-    monkeypatch.setattr("rvpt.progress.time.monotonic", lambda: now[0])
-
-    def passing(seconds):
-        now[0] += seconds
-
-    return passing
+from rvpt.progress import LINE_EVERY, Pace
 
 
 @pytest.mark.parametrize("done_before", [0, 900])
-def test_time_left_counts_the_steps_of_this_process_alone(done_before, capsys, wait):
-    with progress.bar("work") as report:
-        for step in range(done_before + 1, done_before + 6):
-            wait(10)
-            report(step, 1000, {"loss": 1.0})
-    shown = [
-        f"work: {step}/1000 loss 1.000  {10 * (1000 - step)} s left" for step in (done_before + 2, done_before + 4)
-    ]
-    assert capsys.readouterr().err.splitlines() == shown
+def test_the_time_left_counts_only_the_steps_of_this_process(done_before):
+    pace = Pace(0.0)
+    for step in range(1, 11):
+        left = pace.left(done_before + step, 1000, 10.0 * step)
+        assert left == (None if step % 2 else 10 * (1000 - done_before - step))  # a line every 20 seconds
 
 
-def test_other_work_of_as_many_steps_counts_anew(capsys, wait):
-    with progress.bar("work") as report:
-        for step, seconds in ((1, 1), (2, 1), (1, 28), (2, 1), (3, 29)):
-            wait(seconds)
-            report(step, 4, {})
-    assert capsys.readouterr().err == "work: 3/4   15 s left\n"
+def test_other_work_with_as_many_steps_counts_anew():
+    pace = Pace(0.0)
+    assert [pace.left(step, 4, now) for step, now in ((1, 1.0), (2, 2.0), (1, 30.0), (2, 31.0), (3, 60.0))] == [
+        None, None, None, None, 15.0,
+    ]  # fmt: skip
 
 
-def test_work_that_is_over_at_once_has_no_line(capsys, wait):
-    with progress.bar("work") as report:
-        report(1, 2, {})
-        report(2, 2, {})
-    assert capsys.readouterr().err == ""
+def test_other_work_with_more_steps_counts_anew():
+    pace = Pace(0.0)
+    assert pace.left(4, 4, LINE_EVERY) == 0.0
+    assert pace.left(1, 10, 100.0) is None
+    assert pace.left(2, 10, 100.0 + LINE_EVERY) == 8 * LINE_EVERY
 
 
-def test_only_the_first_process_of_a_launch_shows_progress(capsys, wait, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
+def test_work_that_had_a_line_gets_one_at_its_end():
+    pace = Pace(0.0)
+    assert pace.left(1, 2, 1.5 * LINE_EVERY) == 1.5 * LINE_EVERY
+    assert pace.left(2, 2, 1.6 * LINE_EVERY) == 0.0
+
+
+def test_work_that_is_quick_gets_none(capsys):
     with progress.bar("work") as report:
         for step in (1, 2):
-            wait(100)
-            report(step, 2, {})
+            report(step, 2, {"loss": 1.0})
     assert capsys.readouterr().err == ""
 
 
-def test_on_a_terminal_there_is_a_bar(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("TERM", "dumb")
+def test_a_line_has_title_step_values_and_time_left(capsys, monkeypatch):
+    monkeypatch.setattr(Pace, "left", lambda *_: 12.3)
     with progress.bar("work") as report:
-        report(2, 4, {"loss": 0.5})
-        report(4, 4, {"loss": 0.25})
-    shown = capsys.readouterr().err
-    assert "work" in shown
-    assert "4/4" in shown
-    assert "loss 0.250" in shown
+        report(1, 2, {"loss": 0.25, "FR": 1.0})
+    assert capsys.readouterr().err == "work: 1/2 loss 0.250  FR 1.000  12 s left\n"
+
+
+def test_only_the_first_process_of_a_launch_reports(capsys, monkeypatch):
+    monkeypatch.setattr(Pace, "left", lambda *_: 0.0)
+    monkeypatch.setenv("RANK", "1")
+    with progress.bar("work") as report:
+        report(1, 1, {})
+    assert capsys.readouterr().err == ""

@@ -47,21 +47,37 @@ def bar(title: str) -> Iterator[Report]:
         yield report
 
 
+class Pace:
+    """Tells when a line about long work is due, and how many seconds are left.
+
+    Args:
+        now: when the work begins, in seconds.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.start = self.last = now
+        self.total = self.first = self.before = 0
+
+    def left(self, step: int, total: int, now: float) -> float | None:
+        """Seconds left after a step; None while the last line is recent."""
+        if not self.total:
+            self.first = step - 1  # a resumed run starts late
+        elif total != self.total or step <= self.before:  # other work begins
+            self.start, self.last, self.first = now, now, step
+        self.total, self.before = total, step
+        ended = step == total and self.last != self.start  # a last line, if there was one before
+        if now - self.last < LINE_EVERY and not ended:
+            return None
+        self.last = now
+        return (now - self.start) * (total - step) / (step - self.first)
+
+
 def _lines(title: str) -> Report:
-    start = last = time.monotonic()
-    first = whole = before = 0
+    pace = Pace(time.monotonic())
 
     def report(step: int, total: int, values: Mapping[str, float]) -> None:
-        nonlocal start, last, first, whole, before
-        now = time.monotonic()
-        if not whole:
-            first = step - 1  # a resumed run does not start at 0
-        elif total != whole or step <= before:  # other work begins
-            start, last, first = now, now, step
-        whole, before = total, step
-        if now - last >= LINE_EVERY or (step == total and last != start):
-            last = now
-            left = (now - start) * (total - step) / (step - first)
+        left = pace.left(step, total, time.monotonic())
+        if left is not None:
             print(f"{title}: {step}/{total} {_words(values)}  {left:.0f} s left", file=sys.stderr, flush=True)
 
     return report
