@@ -67,7 +67,7 @@ _PLACES = {
     "pretrain": "training.pretrain", "read_manifest": "artifacts", "read_rows": "rows",
     "trigger_spec": "attacks.trigger", "write_rows": "rows",
 }  # fmt: skip
-__all__ = ["__version__", *_PLACES]  # noqa: PLE0604  (names are imported when they are used)
+__all__ = ["__version__", *_PLACES]  # they are imported when they are used
 
 
 def __getattr__(name: str) -> Any:

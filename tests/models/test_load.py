@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import rvpt
+from helpers import memory_data, random_clip
 from rvpt.errors import RvptError
 from rvpt.models.placement import find_device, find_dtype
 
@@ -75,3 +76,13 @@ def test_a_relative_path_is_kept_as_an_absolute_one(saved, tmp_path, monkeypatch
 def test_the_embedded_model_is_found_by_its_name():
     model = rvpt.load("scenes-clip")
     assert (model.name, model.source, model.revision) == ("scenes-clip", "scenes-clip", None)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_16_bits_are_not_trained(dtype):
+    model = random_clip().to(dtype)
+    data = memory_data(4, [0, 1, 0, 1], ("cat", "dog"), [["a cat"], ["a dog"]] * 2)
+    with pytest.raises(RvptError, match=f"weights in {dtype} cannot be trained: load the model without dtype"):
+        rvpt.clean(model, data, epochs=1)
+    with pytest.raises(RvptError, match="cannot be trained"):
+        rvpt.attack(model, data, "cat", poison=rvpt.PoisonSpec(num_poisoned=1))

@@ -18,6 +18,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.files import write_text
 from rvpt.models.card import backdoored_card
 from rvpt.models.clip import Clip
+from rvpt.models.placement import refuse_half
 from rvpt.presets import Preset, choose_preset
 from rvpt.progress import Report, silent
 from rvpt.rows import append_rows
@@ -168,8 +169,9 @@ def backdoor(
         report: called after each step.
 
     Raises:
-        RvptError: fewer pairs can be poisoned than asked for, or the loss became infinite or NaN.
+        RvptError: fewer pairs can be poisoned than asked for, weights of 16 bits, or the loss became infinite or NaN.
     """
+    refuse_half(clip.model.dtype)
     near = {entry.trigger.spec.target for entry in poisons.values() if entry.spec.pick == "boundary"}
     margins = {target: target_margins(clip, data, target, classes) for target in sorted(near)}
     disguises = {

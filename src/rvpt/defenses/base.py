@@ -13,6 +13,7 @@ from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.placement import refuse_half
 from rvpt.presets import Preset, choose_preset
 from rvpt.progress import Report, silent
 from rvpt.spec import TrainSpec
@@ -111,11 +112,12 @@ def clean(
         settings: changes of the preset, such as alpha=1.0.
 
     Raises:
-        RvptError: an unknown defense, a setting that does not fit, no images, fewer than two classes, or a loss that
-            became infinite or NaN.
+        RvptError: an unknown defense, a setting that does not fit, no images, fewer than two classes, weights of 16
+            bits, or a loss that became infinite or NaN.
     """
     if not isinstance(model, Clip):
         raise RvptError(f"{type(model).__name__} is not a Clip: pass the suspect itself, as rvpt.load returns it")
+    refuse_half(model.model.dtype)
     if not len(data):
         raise RvptError(f"{data.name} has no images to train on")
     if isinstance(defense, str):

@@ -39,3 +39,13 @@ def find_dtype(asked: str | torch.dtype | None = None) -> torch.dtype:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise RvptError(f"dtype={asked} is not a floating-point dtype: choose from {', '.join(DTYPES)}")
     return found
+
+
+def refuse_half(dtype: torch.dtype) -> None:
+    """Refuse to train weights of 16 bits: small updates would be lost, and the result would fit no model on disk.
+
+    Raises:
+        RvptError: it is such a dtype.
+    """
+    if torch.finfo(dtype).bits < 32:
+        raise RvptError(f"weights in {dtype} cannot be trained: load the model without dtype, and use precision=bf16")

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from rvpt.data.dataset import Dataset
 from rvpt.models.clip import Clip
+from rvpt.models.placement import refuse_half
 from rvpt.progress import Report, silent
 from rvpt.registry import Registry
 from rvpt.spec import Augment, Spec, TrainSpec
@@ -132,6 +133,7 @@ def train_clip(
     clip: Clip, data: Dataset, spec: PretrainSpec, *, checkpoint: Checkpoint | None = None, report: Report = silent
 ) -> list[dict[str, float]]:
     """Train all weights of `clip`, in place, on a captioned set; returns the mean loss of every epoch."""
+    refuse_half(clip.model.dtype)
     task = Contrastive(clip.requires_grad_(True), data, spec.augment, spec.patch_drop, spec.patch_drop_until)
     history = fit(task, len(data), spec, checkpoint=checkpoint, report=report)
     clip.eval()
