@@ -3,7 +3,6 @@
 import pytest
 import torch
 from transformers import AutoTokenizer, CLIPModel
-from transformers.models.clip import image_processing_pil_clip
 
 import rvpt
 from helpers import contents, random_clip, random_image, random_pixels
@@ -19,9 +18,10 @@ def tokens(clip):
 
 
 @torch.no_grad()
-def test_preprocess_is_transformers_own(clip):
-    geometry = {"size": {"shortest_edge": 48}, "crop_size": {"height": 48, "width": 48}}
-    processor = image_processing_pil_clip.CLIPImageProcessorPil(**geometry)
+def test_preprocess_is_what_transformers_makes_of_the_saved_settings(clip, tmp_path):
+    pil = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
+    clip.save_pretrained(tmp_path / "saved")
+    processor = pil.CLIPImageProcessorPil.from_pretrained(tmp_path / "saved")
     theirs = processor(IMAGES, return_tensors="pt")["pixel_values"]
     ours = clip.preprocess(IMAGES)
     assert ours.shape == theirs.shape == (3, 3, 48, 48)
