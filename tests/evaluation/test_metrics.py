@@ -1,7 +1,6 @@
-"""Rates against counting by hand, and Wilson's interval against its formula."""
+"""Metrics agree with counting by hand, and the interval with Wilson's formula."""
 
 import math
-import sys
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -13,8 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from reference import place
-from rvpt.evaluation import peak_memory
-from rvpt.metrics import (
+from rvpt.evaluation.metrics import (
     Mean,
     Rate,
     accuracy,
@@ -40,7 +38,7 @@ def tensors(pairs):
 
 
 @given(PAIRS)
-def test_accuracy_counts_the_right_ones(pairs):
+def test_accuracy_counts_correct_predictions(pairs):
     assert accuracy(*tensors(pairs)) == Rate(sum(guess == label for guess, label in pairs), len(pairs))
 
 
@@ -120,7 +118,7 @@ def test_ranks_of_batches_add_up_to_the_whole(one, other):
     assert isinstance(ratio, Mean)
 
 
-def test_a_rate_of_nothing_says_nothing():
+def test_a_rate_of_no_images_is_not_a_number():
     assert math.isnan(Rate(0, 0).value)
     assert Rate(0, 0).interval() == (0.0, 1.0)
     assert Rate(3, 4).value == 0.75
@@ -131,10 +129,3 @@ def test_perturbation_resistivity_is_the_mean_cosine():
     assert perturbation_resistivity(clean, changed) == Mean(1, 2)
     assert perturbation_resistivity(clean, -clean) == Mean(-2, 2)
     assert perturbation_resistivity(clean, changed).interval() is None
-
-
-def test_memory_is_told_where_the_system_tells_it(monkeypatch):
-    if not torch.cuda.is_available():
-        assert peak_memory() > 2**20
-        monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
-        assert peak_memory() is None
