@@ -1,11 +1,12 @@
 """rvpt clean."""
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
-from commands import CLEAN, has, refused, works
+from commands import CLEAN, failed, has, refused, works
 from helpers import contents, image_folder
 from rvpt.artifacts import read_manifest
 from rvpt.files import sha256_file
@@ -69,6 +70,15 @@ def test_a_folder_is_replaced_only_if_asked(tiny, home):
 def test_what_is_read_is_never_replaced(tiny):
     line = refused("clean", tiny.backdoored, *CLEAN, "-o", tiny.backdoored, "--overwrite")
     has(line, str(tiny.backdoored), "which this command reads")
+
+
+def test_a_full_disk_is_a_failure_of_the_machine(tiny, home, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rvpt.artifacts.os.rename", full)
+    has(failed("clean", tiny.backdoored, "-o", "out", *CLEAN, "--epochs", 1), "no space left to write out")
+    assert contents(home) == {}
 
 
 def test_a_cleaned_model_is_refused_with_the_model_that_it_was_made_from(tiny):

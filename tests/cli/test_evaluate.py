@@ -11,6 +11,10 @@ from helpers import contents, image_folder
 from rvpt.artifacts import read_manifest
 from rvpt.data.load import load_data
 from rvpt.evaluation.heldout import HeldOut
+from rvpt.files import read_json, write_json
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.formats.hf import load_clip
+from rvpt.models.prompts import RepulsivePrompts
 from rvpt.rows import KEYS, read_rows
 
 MEASURED = {("none", "CA")} | {(a, m) for a in ("badnet", "blended") for m in ("ASR", "ASR_with_target", "PA")}
@@ -118,6 +122,42 @@ def test_a_base_model_that_was_moved_is_given(tiny, home):
     assert measured(rows) == MEASURED
     line = refused("evaluate", "cleaned", "--data", "scenes:10", "--base-model", tiny.clip)
     has(line, "was made from another model than clip", "--base-model MODEL")
+
+
+def test_prompts_that_were_made_by_hand_are_measured(tiny, home):
+    clip = load_clip(tiny.backdoored)
+    Cleaned(clip, RepulsivePrompts.for_model(clip, first_block=1, length=3)).save_pretrained(home / "hand")
+    rows = evaluated("hand", "--data", "scenes:10")
+    assert measured(rows) == MEASURED
+    assert {(row["defense"], row["trained_parameters"]) for row in rows} == {("rvpt", 3 * 3 * 32)}
+    assert rows[0]["spec"] == {}
+
+
+@pytest.mark.parametrize("words", [[], ["--defense", "finetune"]], ids=["adapter", "own weights"])
+def test_the_suspect_of_a_cleaned_model_was_moved(tiny, home, words):
+    shutil.copytree(tiny.backdoored, home / "before")
+    works("clean", "before", "-o", "cleaned", "--data", "scenes:500", "--shots", 1, "--epochs", 1, *words)
+    (home / "before").rename(home / "after")
+    has(refused("evaluate", "cleaned", "--data", "scenes:10"), "before", "cleaned", "--base-model MODEL")
+    rows = evaluated("cleaned", "--data", "scenes:10", "--base-model", "after")
+    assert {row["attack"] for row in rows} == {"none", "badnet", "blended"}
+
+
+def test_own_weights_are_measured_under_given_triggers_though_their_suspect_is_gone(tiny, home):
+    shutil.copytree(tiny.backdoored, home / "before")
+    words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1, "--defense", "finetune"]
+    works("clean", "before", "-o", "cleaned", *words)
+    shutil.rmtree(home / "before")
+    trigger = tiny.backdoored / "triggers" / "badnet"
+    rows = evaluated("cleaned", "--data", "scenes:500", "--limit", 8, "--trigger", trigger)
+    assert {(row["model"], row["attack"]) for row in rows} == {("before", "none"), ("before", "badnet")}
+
+
+def test_a_manifest_whose_spec_was_edited_by_hand_is_refused(tiny, home):
+    shutil.copytree(tiny.backdoored, home / "suspect")
+    manifest = home / "suspect" / "manifest.json"
+    write_json(manifest, {**read_json(manifest), "spec": "nothing"})
+    has(refused("evaluate", "suspect", "--data", "scenes:10"), "spec", "'nothing'")
 
 
 @pytest.mark.parametrize("bad", ["nowhere", "."])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from commands import has, refused, works
+from commands import failed, has, refused, works
 from rvpt.rows import write_rows
 
 SHARED = {"model": "m", "data": "d", "defense": "rvpt", "low": None, "high": None, "trained_parameters": 128}
@@ -42,6 +42,7 @@ def test_tables_go_between_the_marks_of_a_page(rows, home):
     has(refused("report", rows, "--section", "one"), "--section one", "pass --output FILE.md too")
     page.write_bytes(b"\xff")
     has(refused("report", rows, "--output", "page.md"), "page.md is not UTF-8 text")
+    has(failed("report", rows, "--output", "rows.jsonl/page.md"), "could not write rows.jsonl/page.md")
 
 
 def test_an_image_is_drawn_and_replaced_only_if_asked(rows, home):
