@@ -58,7 +58,7 @@ def test_the_folder_lists_every_change_and_has_the_triggers(attacked: Backdoored
     pixels = DATA.pixels(torch.arange(60), 48)
     assert all(torch.equal(triggers[name](pixels), attacked.triggers[name](pixels)) for name in triggers)
     assert "backdoored on purpose" in (tmp_path / "model" / "README.md").read_text()
-    with pytest.raises(RvptError, match="already exists: .*overwrite=True"):
+    with pytest.raises(RvptError, match=r"already exists: .*overwrite=True"):
         attacked.save(tmp_path / "model")
 
 
