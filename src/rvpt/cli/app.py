@@ -79,12 +79,19 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         more, params = type(self).more_help(), {param.name: param for param in self.params}
-        for name, text in more.texts.items():
-            option: Any = params[name]
-            option.help = f"{option.help or ''} [dim]{escape(f'[{text}]')}[/dim]".strip()
+        for name, param in params.items():
+            _add_text(param, more.texts.get(name))
         super().format_help(ctx, formatter)
         if settings := [each for each in more.settings if each["name"] not in params]:
             show_settings_panel(settings, "Settings that --set takes")
+
+
+def _add_text(param: Any, text: str | None) -> None:
+    """Add a text, or a default in words, to a parameter's help; typer would put parentheses around such a default."""
+    if text is None and isinstance(param.show_default, str):
+        text, param.show_default = f"default: {param.show_default}", False
+    if text:
+        param.help = f"{param.help or ''} [dim]{escape(f'[{text}]')}[/dim]".strip()
 
 
 app = typer.Typer(
@@ -115,7 +122,7 @@ def command(panel: str, more_help: Callable[[], MoreHelp] = MoreHelp) -> Callabl
 
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", help="Show more of what is done, and the traceback of unexpected errors."),
+    typer.Option("--verbose", help="Log more, and show the traceback of unexpected errors."),
 ]
 
 

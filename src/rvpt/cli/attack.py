@@ -88,7 +88,7 @@ def attack(
             rich_help_panel=DATA,
         ),
     ] = None,
-    test_split: Annotated[str, typer.Option(help="Its split.", rich_help_panel=DATA)] = "test",
+    test_split: Annotated[str, typer.Option(help="Split of the test data.", rich_help_panel=DATA)] = "test",
     rows: Rows = None,
     as_json: Json = False,
 ) -> None:

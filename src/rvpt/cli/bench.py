@@ -53,7 +53,8 @@ def bench(
         ),
     ] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="Only this seed; repeatable.", show_default="all", rich_help_panel=PART)
+        list[int] | None,
+        typer.Option(metavar="N", help="Only this seed; repeatable.", show_default="all", rich_help_panel=PART),
     ] = None,
     engine: Annotated[
         Engine, typer.Option(help="Processes on this machine, or a Ray cluster.", rich_help_panel=WHERE)
@@ -74,7 +75,7 @@ def bench(
 ) -> None:
     """Run every attack and defense of a recipe, and measure the models; runs that are done are skipped.
 
-    Interrupted, it continues where it stopped when it is started again.
+    To continue an interrupted bench, run the same command again.
     """
     from rvpt.bench import measured, missing, plan, processes, ray_cluster, read_recipe
     from rvpt.models.formats.hf import load_clip

@@ -81,7 +81,7 @@ def clean(
         int | None,
         typer.Option(
             min=2,
-            help="Images with captions, for the defenses that learn from captions.",
+            help="Image-caption pairs, for defenses that learn from captions.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -90,7 +90,7 @@ def clean(
 ) -> None:
     """Clean a suspect CLIP with a few clean images, and save the result: for RVPT, an adapter.
 
-    The settings below are those of RVPT; 'rvpt defenses' lists those of all defenses.
+    The settings and defaults below are those of RVPT; 'rvpt defenses' lists those of all defenses.
     """
     from rvpt.cli.suspects import load_suspect
     from rvpt.jobs.cleaning import clean_and_save

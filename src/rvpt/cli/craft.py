@@ -60,7 +60,8 @@ def craft(
 ) -> None:
     """Make a trigger for a model and save it; 'rvpt attack --trigger FOLDER' then uses it.
 
-    Some triggers are optimized for one model. An attack makes them by itself; made here, several attacks share one.
+    Some triggers are optimized for one model. 'rvpt attack' does that too; a trigger from here can be used several
+    times.
     """
     from rvpt.cli.suspects import load_suspect
     from rvpt.cli.trigger_words import named_trigger

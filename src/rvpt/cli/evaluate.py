@@ -63,8 +63,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Base model of a cleaned one, if it was moved.",
-            show_default="where it was",
+            help="Base model of a cleaned model, if it was moved.",
+            show_default="as saved",
         ),
     ] = None,
     target: Annotated[
@@ -87,7 +87,7 @@ def evaluate(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Setting of the protocol, as epsilon=4 or captioner=MODEL; repeatable.",
+            help="Setting of the protocol, as in --set epsilon=4; repeatable. 'rvpt protocols' lists them.",
             rich_help_panel=MEASURING,
         ),
     ] = None,
@@ -107,8 +107,8 @@ def evaluate(
 ) -> None:
     """Measure models: accuracy on clean images (CA), and attack success (ASR) and accuracy (PA) under each trigger.
 
-    A backdoored model that rvpt made has its triggers with it, and so has what it was cleaned to. Other models are
-    measured under --trigger, or on clean images alone. Other protocols measure other things.
+    Models that rvpt backdoored, and models cleaned from them, are measured under the triggers saved with them. All
+    others are measured on clean images, unless --trigger is given. --protocol measures something else instead.
     """
     from rvpt.evaluation.heldout import HeldOut
     from rvpt.jobs.measuring import evaluate_saved

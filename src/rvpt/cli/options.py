@@ -27,13 +27,14 @@ Data = Annotated[
 ]
 ManyData = Annotated[
     list[str],
-    typer.Option("--data", metavar="DATA", help="Data set with captions, or with labels; repeat it to mix several."),
+    typer.Option("--data", metavar="DATA", help="Data set with captions or labels; repeatable, to mix several."),
 ]
 OutputDir = Annotated[Path, typer.Option("--output-dir", "-o", metavar="FOLDER", help="Folder to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what rvpt wrote there before.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same settings.")]
 PresetName = Annotated[
-    Preset, typer.Option("--preset", help="Settings: the paper's, or those for small CLIPs; auto goes by the size.")
+    Preset,
+    typer.Option("--preset", help="Settings: the paper's, or those for small CLIPs; auto chooses by the model's size."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 SpecSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Random seed.")]
@@ -47,7 +48,7 @@ Device = Annotated[
     ),
 ]
 Target = Annotated[
-    str, typer.Option(metavar="CLASS", help="Attack target: the class that triggered images shall be classified as.")
+    str, typer.Option(metavar="CLASS", help="Attack target: the class that triggered images are to be classified as.")
 ]
 Triggers = Annotated[
     list[str] | None,
@@ -87,7 +88,7 @@ Sets = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any other setting, as in --set weight_decay=0.1; repeatable.",
+        help="Any other setting (listed below), as in --set weight_decay=0.1; repeatable.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -2,5 +2,5 @@
 
 CLEANING = "Clean and measure"
 ATTACKING = "Attack, to measure defenses"
-LISTS = "What there is"
+LISTS = "Lists"
 EXPERIMENTS = "Experiments"

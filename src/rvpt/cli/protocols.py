@@ -19,7 +19,7 @@ from rvpt.cli.tables import show_json, show_table
 def protocols(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Only these.", show_default="all", autocompletion=PROTOCOL.complete),
+        typer.Argument(metavar="NAME", help="Only these.", show_default="all", autocompletion=PROTOCOL.complete),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -17,13 +17,14 @@ from rvpt.rows import Rows, read_measurements
 
 @command(CLEANING, lambda: MoreHelp({"layout": LAYOUT.text()}))
 def report(
-    rows: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSONL files of rows.")],
+    rows: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSONL files of rows.")],
     layout: Annotated[
         str,
-        LAYOUT.option(help="runs (a line for each), matrix (attacks x defenses, CA and ASR), or costs (of defenses)."),
+        LAYOUT.option(help="Tables: a line for each run, attacks x defenses (CA and ASR), or what defenses cost."),
     ] = "runs",
     seed: Annotated[
-        list[int] | None, typer.Option(help="Use only the rows of this seed; repeatable.", show_default="all")
+        list[int] | None,
+        typer.Option(metavar="N", help="Use only the rows of this seed; repeatable.", show_default="all"),
     ] = None,
     output: Annotated[
         Path | None,

@@ -16,7 +16,7 @@ from rvpt.cli.options import DATA, Json, Overwrite, Seed
 from rvpt.cli.panels import LISTS
 from rvpt.cli.tables import show_json, show_table
 
-HEADINGS = ("trigger", "what it is", "made for one model", "PSNR (dB)", "SSIM")
+HEADINGS = ("trigger", "what it is", "optimized for one model", "PSNR (dB)", "SSIM")
 
 
 @command(LISTS)
@@ -24,7 +24,7 @@ def triggers(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TRIGGER]...",
+            metavar="TRIGGER",
             help="Only these: NAME, NAME:OPTION=VALUE,..., or a trigger's folder.",
             show_default="all",
             autocompletion=TRIGGER.complete,
@@ -44,8 +44,8 @@ def triggers(
 ) -> None:
     """List the triggers for 'rvpt attack --trigger', their options, and how visible they are.
 
-    PSNR and SSIM are means over a few images; the higher, the harder a trigger is to see. Triggers that are made for
-    one model have them where their folder is given.
+    PSNR and SSIM are means over a few images; the higher, the harder a trigger is to see. A trigger that is optimized
+    for one model is measured if its folder is given.
     """
     from rvpt.attacks import TRIGGERS
     from rvpt.cli.trigger_words import find_trigger
