@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's client when it is imported
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
@@ -18,7 +19,9 @@ from helpers import MakeClip, random_clip
 from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_data
 from rvpt.models.clip import Clip
-from tiny import Tiny, build_tiny
+
+if TYPE_CHECKING:
+    from tiny import Tiny
 
 torch.set_num_threads(1)  # one process per core is faster, and sums are the same on every machine
 
@@ -52,6 +55,8 @@ def scenes() -> Dataset:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Tiny:
     """A pretrained, a backdoored and a cleaned model on disk, trained once for all processes of a test run."""
+    from tiny import build_tiny  # it imports all rooms
+
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
     with FileLock(shared / "tiny.lock"):
