@@ -7,7 +7,7 @@ import sys
 import pytest
 import typer
 
-from commands import CLEAN, has, works
+from commands import has, works
 from rvpt import __version__
 from rvpt.cli import app
 from rvpt.defenses import DEFENSES
@@ -113,18 +113,3 @@ def test_completion_of_a_defense_imports_nothing_heavy():
     env = {**os.environ, "_RVPT_COMPLETE": "complete_bash", **words}
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, env=env, check=True)
     assert (done.stdout, done.stderr) == ("probe\n", "[]\n")
-
-
-def test_a_registered_defense_is_accepted_completed_and_shown(tiny, monkeypatch):
-    class Plugin(RVPT):
-        name = "plugin"
-        summary = "a defense from outside the package"
-
-    monkeypatch.setitem(DEFENSES._entries, "plugin", Plugin)
-    has(words_of(works("clean", "--help")), "vpt, rvpt, plugin]")
-    has(works("defenses"), "a defense from outside the package", "--defense plugin")
-    has(works("clean", tiny.backdoored, "-o", "out", *CLEAN, "--epochs", 1, "--defense", "plugin"), "plugin")
-    monkeypatch.setenv("_RVPT_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "rvpt clean --defense pl")
-    monkeypatch.setenv("COMP_CWORD", "3")
-    assert works() == "plugin\n"

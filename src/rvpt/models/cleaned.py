@@ -218,7 +218,7 @@ class Cleaned(nn.Module):
         """
         folder, kind = Path(folder).expanduser(), find_dtype(dtype)
         manifest = read_manifest(folder, KIND)
-        facts = current_facts({name: fact for name, fact in manifest.items() if name not in STAMP})
+        facts = current_facts({name: fact for name, fact in manifest.items() if name not in STAMP}, folder)
         config = read_config(folder)
         own = config.base_model_name_or_path == HERE
         given = load_clip(base, device=device) if isinstance(base, str | Path) else base

@@ -50,8 +50,11 @@ def _record(path: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def current_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a manifest, with names of earlier versions replaced."""
+def current_facts(facts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The facts of a folder's manifest, which in a folder of an earlier version have other names."""
+    found = find_config(folder)
+    if found is None or found.name == CONFIG:
+        return facts
     facts = {EARLIER_FACTS.get(name, name): fact for name, fact in facts.items()}
     if "length" in (spec := facts.get("spec", {})):
         spec = {"prompt_length" if name == "length" else name: value for name, value in spec.items()}
