@@ -1,0 +1,69 @@
+"""Figures: accuracy against ASR, guesses of models, and what triggers change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from results import joined, rows_of
+from rvpt.errors import RvptError
+from rvpt.report.cells import cells
+from rvpt.report.figure import Panel, draw_guesses
+from rvpt.report.gallery import Look, draw_gallery
+from rvpt.report.tradeoff import draw_panel, draw_tradeoff
+
+
+def test_each_attack_has_a_small_mark_and_each_defense_a_large_one_at_its_mean() -> None:
+    runs = [rows_of(rate, defense=name, attack=attack) for name, attack, rate in (
+        ("none", "a", 0.8), ("none", "b", 0.6), ("none", "c", 0.0), ("rvpt", "a", 0.1), ("rvpt", "b", 0.3),
+    )]  # fmt: skip
+    axes = Figure().subplots()
+    draw_panel(axes, "d", cells(joined(*runs)))
+    drawn = [[tuple(map(round, point)) for point in marks.get_offsets().tolist()] for marks in axes.collections]
+    assert drawn == [[(90, 80), (90, 60), (90, 0)], [(90, 70)], [(90, 10), (90, 30)], [(90, 20)]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["none", "rvpt"]
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path, formats=["PNG"]) as image:
+        return image.size
+
+
+def test_the_tradeoff_has_a_panel_for_each_data_set(tmp_path: Path) -> None:
+    heights = []
+    for sets in ("d", "de"):
+        draw_tradeoff([{**row, "data": name} for name in sets for row in rows_of(0.2)], tmp_path / "t.png")
+        heights.append(size(tmp_path / "t.png")[1])
+    assert heights[1] == 2 * heights[0]
+    with pytest.raises(RvptError, match="no run has both CA and ASR"):
+        draw_tradeoff(rows_of(0.1)[1:], tmp_path / "other.png")
+
+
+def test_many_defenses_have_different_colors() -> None:
+    axes = Figure().subplots()
+    runs = [rows_of(0.1, defense="rvpt", spec={"alpha": n}, shots=n) for n in range(14)]
+    draw_panel(axes, "d", cells(joined(*runs)))
+    assert len({tuple(marks.get_facecolor()[0]) for marks in axes.collections[::2]}) == 14
+
+
+def test_the_gallery_has_a_line_for_each_trigger(tmp_path: Path) -> None:
+    images = np.zeros((2, 8, 8, 3), dtype=np.float32)
+    heights = []
+    for count in (1, 2):
+        draw_gallery(images, [Look(f"t{i}", images + 0.1, 20.0, 0.9) for i in range(count)], tmp_path / "g.png")
+        heights.append(size(tmp_path / "g.png")[1])
+    assert heights[1] > heights[0]
+
+
+def test_guesses_are_drawn_for_each_image_and_look(tmp_path: Path) -> None:
+    image = np.zeros((8, 8, 3), dtype=np.float32)
+    guesses = {name: [("cat", 0.7), ("dog", 0.2), ("owl", 0.1)] for name in ("none", "rvpt")}
+    panels = [Panel(look, "cat", "dog", image, guesses) for _ in range(2) for look in ("clean", "badnet")]
+    draw_guesses(panels, tmp_path / "wide.png")
+    draw_guesses(panels[:2], tmp_path / "narrow.png")
+    (wide, high), (narrow, same) = size(tmp_path / "wide.png"), size(tmp_path / "narrow.png")
+    assert (wide, high) == (2 * narrow, same)
