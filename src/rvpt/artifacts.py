@@ -76,12 +76,13 @@ def write_manifest(folder: Path, kind: str, **facts: Any) -> None:
     write_json(folder / MANIFEST, {"kind": kind, **facts, "parts": parts, "versions": versions})
 
 
-def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
+def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]:
     """The manifest of an artifact whose files are all present and unchanged.
 
     Raises:
         RvptError: no manifest, another kind of artifact, or a file that differs from its hash.
     """
+    folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         raise RvptError(f"{folder} is not an rvpt artifact: it has no {MANIFEST}")
     manifest: dict[str, Any] = read_json(folder / MANIFEST)

@@ -123,7 +123,7 @@ class Recipe(Spec):
         parts = (("attack", attacks, self.attacks), ("defense", defenses, known), ("seed", seeds, self.seeds))
         for kind, asked, there in parts:
             if unknown := [each for each in asked or () if each not in there]:
-                raise RvptError(f"{self.title}: no {kind} {unknown[0]!r}: there are {', '.join(map(str, there))}")
+                raise RvptError(f"{self.title}: no {kind} {unknown[0]!r}: choose from {', '.join(map(str, there))}")
         some = {
             "attacks": {name: entry for name, entry in self.attacks.items() if not attacks or name in attacks},
             "defenses": {name: entry for name, entry in self.defenses.items() if not defenses or name in defenses},
