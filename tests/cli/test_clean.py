@@ -2,7 +2,6 @@
 
 import errno
 import json
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ PROMPTS = "adapter_model.safetensors"
 
 
 def spec_of(folder):
-    return read_manifest(Path(folder), "cleaned")["spec"]
+    return read_manifest(folder, "cleaned")["spec"]
 
 
 def test_it_writes_the_cleaned_model_and_says_what_was_done(tiny, home):
@@ -49,7 +48,7 @@ def test_the_prompts_depend_on_the_seed(tiny, home):
 def test_classes_may_be_left_out_and_rows_say_which(tiny):
     words = ["--exclude-class", "star", "--exclude-class", "Heart", "--epochs", 1]
     works("clean", tiny.backdoored, "-o", "out", *CLEAN, *words)
-    manifest = read_manifest(Path("out"), "cleaned")
+    manifest = read_manifest("out", "cleaned")
     assert (manifest["images"], len(manifest["classes"])) == (22, 24)
     rows = json.loads(works("evaluate", "out", "--data", "scenes:48", "--include-class", "heart", "--json"))
     assert all(row["without"] == ["star", "Heart"] for row in rows)
