@@ -20,7 +20,9 @@ def model(tmp_path):
 def test_what_is_read_is_not_replaced(tmp_path, model):
     for target in (tmp_path / "all", model, tmp_path / "all" / ".." / "all"):
         for source in (str(model), f"{model}@names.txt"):
-            with pytest.raises(RvptError, match=r"all.* holds .*model.*, which this command reads: choose another folder"):
+            with pytest.raises(
+                RvptError, match=r"all.* holds .*model.*, which this command reads: choose another folder"
+            ):
                 refuse_source(target, ["scenes", source])
     refuse_source(model / "cleaned", ["scenes", str(model), "owner/clip", "/gone"])
 

@@ -1,0 +1,117 @@
+"""Cleaning as a job: every defense, what it draws from a data set, and what is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import image_folder
+from results import cells
+from rvpt.artifacts import read_manifest
+from rvpt.data.load import load_data
+from rvpt.defenses import DEFENSES
+from rvpt.errors import RvptError
+from rvpt.evaluation.heldout import HeldOut
+from rvpt.jobs.cleaning import clean_and_save, draw_images
+from rvpt.jobs.measuring import evaluate_saved
+from rvpt.models.clip import Clip
+from rvpt.models.load import load
+from rvpt.report import results
+from tiny import Tiny
+
+SHORT = {"epochs": 1, "lr": 1e-3, "batch_size": 16}
+PROMPTS = {"first_block": 2, "prompt_length": 2}
+ONE_EPOCH = {"epochs": 1, **PROMPTS}
+
+
+@pytest.fixture(scope="module")
+def suspect(tiny: Tiny) -> Clip:
+    model = load(tiny.backdoored)
+    assert isinstance(model, Clip)
+    return model
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_every_defense_is_written_measured_and_reported(name: str, suspect: Clip, tmp_path: Path) -> None:
+    kind, target = DEFENSES[name], tmp_path / "cleaned"
+    settings = {**SHORT, **(PROMPTS if "prompt_length" in kind.Spec.model_fields else {})}
+    draw: dict[str, Any] = {"num_pairs": 40} if kind.learns_from == "captions" else {"shots": 1}
+    summary = clean_and_save(suspect, "scenes:200", target, name, settings, **draw)
+    assert (summary["defense"], summary["preset"]) == (name, "small")
+    manifest = read_manifest(target, "cleaned")
+    assert manifest["defense"] == name
+    assert manifest["data"].items() >= {"source": "scenes:200", "name": "scenes:200", "split": "train", **draw}.items()
+    rows = evaluate_saved(str(target), HeldOut(data="scenes:200", limit=8).open())
+    assert {row["cleaned_on"] for row in rows} == {"scenes:200"}
+    table = cells(results(rows))
+    assert [line[:3] for line in table[1:]] == [["backdoored", attack, name] for attack in ("badnet", "blended")]
+
+
+def test_the_summary_counts_classes_where_the_defense_learns_from_labels(suspect: Clip, tmp_path: Path) -> None:
+    few_shot = {"shots": 1, "without": ["sun", "moon"]}
+    summary = clean_and_save(suspect, "scenes:500", tmp_path / "a", "probe", {"epochs": 1}, **few_shot)
+    assert (summary["images"], summary["classes"]) == (22, "22, none of sun, moon")
+    summary = clean_and_save(suspect, "scenes:500", tmp_path / "b", "contrastive", {"epochs": 1}, num_pairs=20)
+    assert summary["images"] == 20
+    assert "classes" not in summary
+
+
+@pytest.mark.parametrize(
+    ("defense", "options", "message"),
+    [
+        ("par", {"shots": 4}, "par learns from captions: remove shots=4"),
+        ("par", {"without": ["sun"]}, "par learns from captions: remove without="),
+        ("rvpt", {"num_pairs": 100}, "rvpt learns from labels: remove num_pairs=100"),
+        ("probe", {"caption_column": "text"}, "probe learns from labels: remove caption_column=text"),
+        ("wash", {}, "unknown defense 'wash'"),
+        ("rvpt", {"settings": {"preset": "paper"}}, "preset: unknown setting"),
+        ("rvpt", {"shots": 900}, "900"),
+        ("rvpt", {"split": "nope"}, "no split 'nope'"),
+        ("rvpt", {"without": ["dog"]}, "no class 'dog'"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused(
+    suspect: Clip, tmp_path: Path, defense: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RvptError, match=message):
+        clean_and_save(suspect, "scenes:100", tmp_path / "out", defense, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_are_drawn_by_the_seed_of_the_run() -> None:
+    draw = {"source": "scenes:500", "split": "train", "shots": 2, "without": ["sun"], "seed": 3}
+    expected = load_data("scenes:500", "train").without(["sun"]).few_shot(2, 3)
+    assert draw_images(draw).rows.tolist() == expected.rows.tolist()
+    pairs = {"source": "scenes:500", "split": "train", "num_pairs": 9, "caption_column": None, "seed": 3}
+    assert draw_images(pairs).rows.tolist() == load_data("scenes:500", "train").sample(9, 3).rows.tolist()
+
+
+def test_labels_become_captions_for_defenses_that_need_them(suspect: Clip, tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "set", "train", n=6)
+    summary = clean_and_save(
+        suspect, str(folder), tmp_path / "out", "contrastive", {"epochs": 1, "batch_size": 4}, num_pairs=10
+    )
+    assert summary["images"] == 10
+
+
+def test_a_place_that_is_taken_or_read_is_refused(suspect: Clip, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    with pytest.raises(RvptError, match="mine already exists"):
+        clean_and_save(suspect, "scenes:100", tmp_path / "mine", settings=ONE_EPOCH, shots=1)
+    with pytest.raises(RvptError, match="mine was not created by rvpt"):
+        clean_and_save(suspect, "scenes:100", tmp_path / "mine", settings=ONE_EPOCH, shots=1, overwrite=True)
+    source = Path(suspect.source)
+    with pytest.raises(RvptError, match="which this command reads"):
+        clean_and_save(suspect, "scenes:100", source, settings=ONE_EPOCH, shots=1, overwrite=True)
+    assert (tmp_path / "mine" / "file").read_text() == "mine"
+
+
+def test_an_artifact_is_replaced_if_asked(suspect: Clip, tmp_path: Path) -> None:
+    for alpha in (1.0, 2.0):
+        settings = {**ONE_EPOCH, "alpha": alpha}
+        clean_and_save(suspect, "scenes:500", tmp_path / "out", settings=settings, shots=1, overwrite=True)
+    assert read_manifest(tmp_path / "out")["spec"]["alpha"] == 2.0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
