@@ -104,9 +104,9 @@ def _summary(cleaned: Cleaned, model: Clip, seen: dict[str, str]) -> dict[str, A
         "defense": facts["defense"],
         "images": facts["images"],
         **seen,
-        "trained parameters": facts["trained_parameters"],
-        "share of the model's": f"{100 * facts['trained_parameters'] / whole:.2f}%",
-        **{term: round(value, 4) for term, value in facts["history"][-1].items()},
+        "trained parameters": cleaned.trained_parameters,
+        "share of the model's": f"{100 * cleaned.trained_parameters / whole:.2f}%",
+        **{term: round(value, 4) for term, value in facts.get("history", [{}])[-1].items()},
         "seconds": round(facts["seconds"], 1),
     }
 
