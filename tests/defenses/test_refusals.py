@@ -1,4 +1,4 @@
-"""What Python functions refuse, in words."""
+"""What cleaning and evaluating refuse, in words."""
 
 import pytest
 
