@@ -24,7 +24,7 @@ def processes(workers: int) -> Iterator[Submit]:
     """Tasks in processes that share the cores and GPUs. If a process is killed, the run stops and can be continued."""
     context = multiprocessing.get_context("spawn")
     shares: Any = context.Queue()
-    for share in _shares(workers):
+    for share in worker_shares(workers):
         shares.put(share)
     with ProcessPoolExecutor(workers, context, initializer=_take_share, initargs=(shares,)) as pool:
         yield lambda task, work: pool.submit(execute, task, work)
@@ -49,7 +49,7 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Submit]:
         ray.shutdown()
 
 
-def _shares(workers: int) -> list[tuple[int, str | None]]:
+def worker_shares(workers: int) -> list[tuple[int, str | None]]:
     """For each worker its number of threads, and its GPU as in CUDA_VISIBLE_DEVICES."""
     import torch
 

@@ -83,7 +83,7 @@ def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: i
     chosen, specs = PRESETS[preset], []
     for asked in entry.triggers:
         options = {"target": recipe.target, "seed": seed, **asked}
-        name = str(options.pop("name", "without a name"))
+        name = str(options.pop("name", ""))
         specs.append(preset_spec(name, preset, **options).model_dump())
     poison = entry.poison or {"num_poisoned": chosen["num_poisoned"]}
     return {

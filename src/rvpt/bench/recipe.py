@@ -41,19 +41,19 @@ Settings = Annotated[dict[str, Any], AfterValidator(_without_seed)]
 class Captioned(Spec):
     """Data sets to poison, which are mixed; `test` is a labeled set to check the attack on."""
 
-    data: list[str] = Field(min_length=1)
-    split: str = "train"
-    caption_column: str | None = None
-    test: str
-    test_split: str = "test"
+    data: list[str] = Field(min_length=1, description="data sets with captions or labels")
+    split: str = Field("train", description="their split")
+    caption_column: str | None = Field(None, description="the column with the captions")
+    test: str = Field(description="labeled data set to check the attack on")
+    test_split: str = Field("test", description="its split")
 
 
 class Clean(Spec):
     """The set that clean images are drawn from."""
 
-    data: str
-    split: str = "train"
-    caption_column: str | None = None
+    data: str = Field(description="the data set")
+    split: str = Field("train", description="its split")
+    caption_column: str | None = Field(None, description="the column with the captions")
 
 
 class AttackEntry(Spec):
@@ -62,22 +62,22 @@ class AttackEntry(Spec):
     `tests` replaces the recipe's tests, for a target class that not all of their data sets have.
     """
 
-    triggers: list[dict[str, Any]] = Field(min_length=1)
-    tests: list[HeldOut] = Field([])
-    num_pairs: int | None = Field(None, ge=1)
-    poison: Settings = Field({})
-    train: Settings = Field({})
+    triggers: list[dict[str, Any]] = Field(min_length=1, description="name and options of each trigger")
+    tests: list[HeldOut] = Field([], description="test sets, instead of the recipe's")
+    num_pairs: int | None = Field(None, ge=1, description="pairs to fine-tune on")
+    poison: Settings = Field({}, description="which pairs are poisoned; by default as in the preset")
+    train: Settings = Field({}, description="changes of the schedule")
 
 
 class DefenseEntry(Spec):
     """One cleaned model for each backdoored one; `data` replaces the recipe's clean data."""
 
-    name: str
-    data: Clean | None = None
-    options: Settings = Field({})
-    shots: int = Field(16, ge=1)
-    num_pairs: int | None = Field(None, ge=2)
-    without: list[str] = Field([])
+    name: str = Field(description="the defense")
+    data: Clean | None = Field(None, description="the set to draw clean images from, instead of the recipe's")
+    options: Settings = Field({}, description="changes of the preset")
+    shots: int = Field(16, ge=1, description="images per class, for defenses that learn from labels")
+    num_pairs: int | None = Field(None, ge=2, description="pairs, for defenses that learn from captions")
+    without: list[str] = Field([], description="classes to leave out, for defenses that learn from labels")
 
 
 class Recipe(Spec):
@@ -87,18 +87,20 @@ class Recipe(Spec):
     neither come from the preset.
     """
 
-    title: str
-    model: str
-    target: str
-    preset: Preset = "auto"
-    seeds: list[int] = Field([0], min_length=1)
-    attack_data: Captioned
-    clean_data: Clean
-    tests: list[HeldOut] = Field(min_length=1)
-    num_pairs: int | None = Field(None, ge=1)
-    train: Settings = Field({})
-    attacks: dict[str, AttackEntry] = Field(min_length=1)
-    defenses: Annotated[dict[str, DefenseEntry], AfterValidator(_called_otherwise)] = Field({})
+    title: str = Field(description="what the recipe is called")
+    model: str = Field(description="the clean CLIP")
+    target: str = Field(description="attack target class")
+    preset: Preset = Field("auto", description="defaults of attacks and defenses")
+    seeds: list[int] = Field([0], min_length=1, description="random seeds")
+    attack_data: Captioned = Field(description="the data to poison")
+    clean_data: Clean = Field(description="the data to clean with")
+    tests: list[HeldOut] = Field(min_length=1, description="test sets")
+    num_pairs: int | None = Field(None, ge=1, description="pairs to fine-tune on, for each attack")
+    train: Settings = Field({}, description="changes of the schedule, for each attack")
+    attacks: dict[str, AttackEntry] = Field(min_length=1, description="attacks by name")
+    defenses: Annotated[dict[str, DefenseEntry], AfterValidator(_called_otherwise)] = Field(
+        {}, description="defenses by the name that the log gives them"
+    )
 
     @property
     def sources(self) -> set[str]:

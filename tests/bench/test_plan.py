@@ -1,0 +1,145 @@
+"""Plans: a recipe as tasks, each once, in an order in which each finds what it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipes import write_recipe
+from rvpt import demo
+from rvpt.attacks.backdoor import PRESETS
+from rvpt.bench import Task, plan, read_recipe
+from rvpt.errors import RvptError
+from rvpt.models.clip import Clip
+from rvpt.models.formats.hf import EMBEDDED, load_clip
+from tiny import Tiny
+
+SHIPPED = sorted(Path(__file__).parents[2].glob("recipes/*.toml"))
+
+
+@pytest.fixture(scope="module")
+def clean(tiny: Tiny) -> Clip:
+    return load_clip(tiny.clip)
+
+
+def titles(tasks: list[Task], kind: str, word: str = "") -> list[str]:
+    return [task.title for task in tasks if task.kind == kind and word in task.title]
+
+
+def test_shared_work_is_done_once_and_keys_depend_on_all_settings(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    tasks = plan(read_recipe(write_recipe(tiny, tmp_path)), clean)
+    kinds = [task.kind for task in tasks]
+    assert (kinds.count("attack"), kinds.count("clean"), kinds.count("measure")) == (2, 4, 8)
+    keys = {task.key for task in tasks}
+    assert len(keys) == len(tasks)
+    other = plan(read_recipe(write_recipe(tiny, tmp_path, alpha=2.0)), clean)
+    assert len(keys & {task.key for task in other}) == len(tasks) - 4  # a cleaning and a measurement for each seed
+
+
+def test_keys_depend_on_the_weights_of_the_model(
+    tiny: Tiny, clean: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = read_recipe(write_recipe(tiny, tmp_path))
+    before = {task.key for task in plan(recipe, clean)}
+    monkeypatch.setattr(Clip, "hash", lambda self: "another")
+    assert not before & {task.key for task in plan(recipe, clean)}
+
+
+def test_a_part_has_the_keys_of_the_whole(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    whole = read_recipe(write_recipe(tiny, tmp_path))
+    part = plan(whole.part(["both"], ["vpt"], [1]), clean)
+    assert {task.key for task in part} < {task.key for task in plan(whole, clean)}
+    assert {task.kind for task in plan(whole.part(defenses=["none"]), clean)} == {"attack", "measure"}
+
+
+def test_settings_come_from_the_attack_the_recipe_and_the_preset(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    path = write_recipe(tiny, tmp_path)
+    path.write_text("num_pairs = 100\ntrain = { epochs = 7, lr = 2e-3 }\n" + path.read_text())
+    attack = plan(read_recipe(path), clean)[0].settings
+    spec = attack["spec"]
+    assert (attack["num_pairs"], spec["epochs"], spec["lr"], spec["batch_size"]) == (100, 1, 2e-3, 128)
+
+
+def test_test_sets_are_told_apart(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    tests = '{ data = "scenes" }, { data = "scenes:48", only = ["umbrella"], shift = "gray" }'
+    found = titles(plan(read_recipe(write_recipe(tiny, tmp_path, tests=tests)), clean), "measure")
+    assert len(set(found)) == 16
+    assert found[1] == "clip+both, seed 0, before the attack, on scenes:48 (only umbrella) (gray)"
+
+
+def test_a_defense_with_a_head_is_measured_on_the_classes_that_it_knows(
+    tiny: Tiny, clean: Clip, tmp_path: Path
+) -> None:
+    tests = '{ data = "scenes:500" }, { data = "scenes:48" }, { data = "scenes:500", protocol = "retrieval" }'
+    path = write_recipe(tiny, tmp_path, extra='[defenses.probe]\nname = "probe"\n', tests=tests)
+    tasks = plan(read_recipe(path).part(seeds=[0]), clean)
+    assert titles(tasks, "measure", "probe") == ["clip+both, seed 0, probe, on scenes:500"]
+    assert len(titles(tasks, "measure", "again")) == 3
+
+
+def test_an_attack_with_tests_of_its_own_is_measured_on_these_only(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    other = '[attacks.other]\ntriggers = [{ name = "sig" }]\ntests = [{ data = "scenes:72" }]\n'
+    own = other + '[defenses.probe]\nname = "probe"\n'
+    path = write_recipe(tiny, tmp_path, extra=own, tests='{ data = "scenes:500" }')
+    tasks = plan(read_recipe(path).part(seeds=[0]), clean)
+    assert titles(tasks, "measure", "clip+other") == [
+        f"clip+other, seed 0, {label}, on scenes:72" for label in ("before the attack", "none", "vpt", "again")
+    ]
+    assert len(titles(tasks, "measure", "on scenes:500")) == 5
+    # The probe of the other attack could not be measured.
+    assert titles(tasks, "clean", "probe") == ["clip+both, seed 0, probe"]
+
+
+def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    trigger = '{ name = "trojvqa", epochs = 1, images = 32 }'
+    extra = f'[attacks.a]\ntriggers = [{trigger}, {{ name = "sig" }}]\n[attacks.b]\ntriggers = [{trigger}]\n'
+    tasks = plan(read_recipe(write_recipe(tiny, tmp_path, extra=extra)).part(seeds=[0]), clean)
+    assert titles(tasks, "craft") == ["trojvqa for clip, seed 0"]
+    (craft,) = [task for task in tasks if task.kind == "craft"]
+    assert [task.crafts for task in tasks if task.kind == "attack"] == [(), (craft,), (craft,)]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ('[defenses.wash]\nname = "wash"\n', "unknown defense 'wash'"),
+        ('[defenses.v]\nname = "vpt"\noptions = { size = 3 }\n', "size: unknown setting"),
+        ('[attacks.x]\ntriggers = [{ name = "blur" }]\n', "unknown trigger 'blur'"),
+        ("[attacks.x]\ntriggers = [{ size = 3 }]\n", "unknown trigger ''"),
+        ('[attacks.x]\ntriggers = [{ name = "sig", size = 3 }]\n', "size: unknown setting"),
+        ('[attacks.x]\ntriggers = [{ name = "sig" }]\npoison = { n = 3 }\n', "n: unknown setting"),
+        ('[attacks.x]\ntriggers = [{ name = "sig" }]\ntrain = { rate = 3 }\n', "rate: unknown setting"),
+        ('[defenses.c]\nname = "cleanclip"\nwithout = ["sun"]\n', "cleanclip learns from captions: remove without"),
+        ('[defenses.c]\nname = "par"\nshots = 3\n', "par learns from captions: remove shots"),
+        ('[defenses.v]\nname = "vpt"\nnum_pairs = 30\n', "vpt learns from labels: remove num_pairs"),
+        ('[defenses.p]\nname = "probe"\nwithout = ["sun"]\n', "probe cannot be evaluated on unseen classes"),
+        ('[defenses.p]\nname = "probe"\ndata = { data = "/nowhere/cifar10" }\n', "/nowhere/cifar10 is not a folder"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(
+    tiny: Tiny, clean: Clip, tmp_path: Path, extra: str, message: str
+) -> None:
+    with pytest.raises(RvptError, match=message):
+        plan(read_recipe(write_recipe(tiny, tmp_path, extra=extra)), clean)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_recipe_can_be_planned(path: Path, clean: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("DATA", "CLIP", "LLAVA", "NAMES"):
+        monkeypatch.setenv(variable, variable.lower())
+    tasks = plan(read_recipe(path), clean)
+    assert {task.kind for task in tasks} >= {"attack", "measure"}
+    assert len(set(titles(tasks, "measure"))) == len(titles(tasks, "measure"))
+
+
+def test_a_recipe_does_what_the_demo_does() -> None:
+    recipe = read_recipe(SHIPPED[0].with_name("attacks.toml"))
+    tasks = plan(recipe.part(["badnet-blended"], ["vpt", "rvpt"], [0]), load_clip(EMBEDDED))
+    attack, preset = tasks[0].settings, PRESETS["small"]
+    assert attack["num_pairs"] == preset["num_pairs"]
+    assert attack["poison"]["num_poisoned"] == preset["num_poisoned"]
+    assert [(spec["name"], spec["target"]) for spec in attack["triggers"]] == [
+        (name, demo.TARGET) for name in demo.TRIGGERS
+    ]
+    assert {task.settings["shots"] for task in tasks if task.kind == "clean"} == {demo.SHOTS}
