@@ -48,7 +48,8 @@ def llava(clip: Clip, layer: Any = -2, strategy: str = "default") -> tuple[Any, 
     with torch.no_grad():
         for parameter in model.parameters():  # fresh weights are so small that all images look alike
             parameter.mul_(8)
-    model.model.vision_tower.load_state_dict(
+    tower = model.model.vision_tower
+    getattr(tower, "vision_model", tower).load_state_dict(  # the former in earlier versions of transformers
         {name.removeprefix("vision_model."): value for name, value in clip.model.state_dict().items()
          if name.startswith("vision_model.")}, strict=False,
     )  # fmt: skip
