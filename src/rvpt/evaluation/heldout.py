@@ -25,21 +25,16 @@ COLUMNS = ("target", "template")  # settings that rows have keys for
 
 
 class HeldOut(Spec):
-    """Which images to measure on, and by which protocol; other keys are settings of the protocol.
+    """Which images to measure on, and with which protocol; other keys are settings of the protocol."""
 
-    `only`: measure only images of these classes; they may still be classified as any class.
-    `limit`: measure at most this many images, drawn at random, the same for every model.
-    `shift`: first change the style of all images.
-    """
-
-    data: str
-    split: str = "test"
-    only: list[str] = Field([])
-    limit: int | None = Field(None, ge=1)
-    shift: str | None = None
-    protocol: str = "classification"
-    batch_size: int | None = Field(None, ge=1)
-    settings: dict[str, Any] = Field({}, description="of the protocol")
+    data: str = Field(description="the data set")
+    split: str = Field("test", description="its split")
+    only: list[str] = Field([], description="classes whose images are measured; any class may be predicted")
+    limit: int | None = Field(None, ge=1, description="measure at most so many random images, the same for all models")
+    shift: str | None = Field(None, description="change of style of all images")
+    protocol: str = Field("classification", description="how to measure")
+    batch_size: int | None = Field(None, ge=1, description="images per batch; by default the protocol's")
+    settings: dict[str, Any] = Field({}, description="settings of the protocol")
 
     @model_validator(mode="before")
     @classmethod
