@@ -17,7 +17,7 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	$(PIP) -e '.[dev,ray]'
-	$(BIN)/python -m pytest $(WORKERS) -m slow
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
