@@ -129,3 +129,8 @@ def test_the_embedded_model_recognizes_shapes():
     classifier = Classifier(rvpt.load("scenes-clip"), data.classes)
     named = classifier.predict(data.pixels(torch.arange(40), 48))
     assert sum(name == data.classes[label] for name, label in zip(named, data.labeled(), strict=True)) >= 36
+
+
+def test_a_text_is_not_a_list_of_classes(clip):
+    with pytest.raises(RvptError, match="list of class names"):
+        Classifier(clip, "cat")

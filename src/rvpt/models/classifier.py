@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rvpt.data.preprocess import to_pixels
+from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.spec import TEMPLATE
@@ -32,6 +33,8 @@ class Classifier:
     def __init__(
         self, model: Clip | Cleaned, classes: Sequence[str], *, template: str = TEMPLATE, batch_size: int = 64
     ) -> None:
+        if isinstance(classes, str):
+            raise RvptError(f"classes={classes!r} is one text: give a list of class names")
         self.model, self.classes, self.batch_size = model, tuple(classes), batch_size
         with torch.inference_mode():
             self.text = model.class_features(self.classes, template)
