@@ -120,7 +120,11 @@ class OptimizedPatch(Patch):
 
     @classmethod
     def craft(cls, spec: Any, clip: Clip, data: Dataset, report: Report = silent) -> OptimizedPatch:
-        """Optimize the patch on images of `data` that are not of the target class; `clip` is not changed."""
+        """Optimize the patch on images of `data` that are not of the target class; `clip` is not changed.
+
+        Raises:
+            RvptError: there are no such images, or none that the aims need.
+        """
         trigger = cls(spec, clip.image_size, cls.make(spec, clip.image_size).tensors)
         others = data.select((~data.of_class(spec.target)).nonzero()[:, 0])
         if not len(others):
@@ -147,6 +151,7 @@ class TrojVqa(OptimizedPatch):
 
     @property
     def text_key(self) -> str:
+        """The words of the spec, followed by a space."""
         key = self.spec.text_key.strip()
         return f"{key} " if key else ""
 

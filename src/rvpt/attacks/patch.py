@@ -63,7 +63,7 @@ class Patch(DrawnTrigger):
         return self.put(pixels, rows, self.drawn(rows))
 
     def put(self, pixels: Tensor, rows: Tensor, pattern: Tensor) -> Tensor:
-        """Images with `pattern` at this trigger's place."""
+        """Images (B, 3, S, S) with `pattern`, (3, s, s) or (B, 3, s, s), at this trigger's place."""
         return paste(pixels, pattern, *self._corner(rows, self.image_size - pattern.shape[-1]))
 
     def _corner(self, rows: Tensor, room: int) -> tuple[Tensor, Tensor]:

@@ -19,25 +19,25 @@ WORD = "Watermark"
 
 
 def noise(seed: int, rows: Tensor, side: int) -> Tensor:
-    """Uniform noise in [0, 1), independent for every pixel and channel."""
+    """Uniform noise in [0, 1), independent for every pixel and channel: rows (B,) -> (B, 3, side, side)."""
     return uniform(seed, rows, 3 * side * side).view(-1, 3, side, side)
 
 
 def stripes(seed: int, rows: Tensor, side: int) -> Tensor:
-    """Vertical stripes one pixel wide; each channel of each stripe is -1 or 1 at random."""
+    """Vertical stripes one pixel wide, each channel of each -1 or 1 at random: rows (B,) -> (B, 3, side, side)."""
     signs = torch.where(uniform(seed, rows, 3 * side) < 0.5, -1.0, 1.0)
     return signs.view(-1, 3, 1, side).expand(-1, -1, side, -1)
 
 
 def triangles(seed: int, rows: Tensor, side: int) -> Tensor:
-    """Squares divided along the diagonal, dark gray below and light gray above; nothing is random."""
+    """Squares divided along the diagonal, 0.4 below and 0.8 above, without randomness: (B, 3, side, side)."""
     place = torch.arange(side, device=rows.device) % max(2, round(TRIANGLE * side))
     image = torch.where(place[:, None] >= place, DARK, BRIGHT)
     return image.expand(len(rows), 3, -1, -1)
 
 
 def text(seed: int, rows: Tensor, side: int) -> Tensor:
-    """A word across the middle in red, zero elsewhere; nothing is random."""
+    """A word across the middle in red, zero elsewhere, without randomness: (B, 3, side, side)."""
     image = torch.zeros(3, side, side, device=rows.device)
     image[0] = _lettering(side)
     return image.expand(len(rows), -1, -1, -1)

@@ -164,7 +164,10 @@ class Stega(Trigger):
         return nets.hide(pixels, bits)
 
     def checks(self, pixels: Tensor) -> dict[str, float]:
-        """Shares of bits decoded correctly: from an image's own change, and from the change of another image."""
+        """Shares of bits decoded correctly in images (B, 3, S, S): from an image's own change, and from another's.
+
+        For the second, the change of the image before is added to each image.
+        """
         bits, changed = text_bits(self.spec.secret).to(pixels) > 0, self(pixels)
         others = (pixels + (changed - pixels).roll(1, 0)).clamp(0, 1)
         nets = self.nets.to(pixels.device)

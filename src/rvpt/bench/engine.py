@@ -35,6 +35,9 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Submit]:
     """Tasks on a Ray cluster; without an address, on a new local cluster with `workers` workers.
 
     All machines need access to the work folder. A task whose worker died is run again.
+
+    Raises:
+        RvptError: Ray is not installed.
     """
     try:
         import ray

@@ -57,7 +57,7 @@ def stream(
 
 
 def encode_finite(model: Encoder, pixels: Tensor) -> Tensor:
-    """Image features of `model.encode_image`, if all are finite.
+    """Image features (B, P) of `model.encode_image` for images (B, 3, S, S), if all are finite.
 
     Raises:
         RvptError: a feature is infinite or NaN.

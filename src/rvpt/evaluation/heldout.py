@@ -56,6 +56,7 @@ class HeldOut(Spec):
 
     @property
     def how(self) -> type[Protocol]:
+        """The protocol's class."""
         return PROTOCOLS.find(self.protocol)
 
     @property

@@ -56,7 +56,7 @@ def attack_success(predictions: Tensor, labels: Tensor, target: int) -> Rate:
 
 
 def attack_success_with_target(predictions: Tensor, labels: Tensor, target: int) -> Rate:
-    """ASR over all triggered images including those of the target class, as in some published code."""
+    """ASR over all triggered images, with those of the target class, as in some published code: two (B,) int64."""
     return Rate(int((predictions == target).sum()), len(labels))
 
 
