@@ -6,7 +6,7 @@ from PIL import Image
 
 from helpers import image_folder, random_image
 from rvpt import Dataset, load_data
-from rvpt.data.folders import sort_names
+from rvpt.data.text import sort_names
 from rvpt.errors import RvptError
 
 
@@ -93,7 +93,7 @@ def test_an_unknown_split_is_refused_with_those_that_are_there(here):
         (["test/cat/0.png", "test/birds/owl/0.png"], "birds/owl is deeper than a class folder: move it to"),
         (["test/cat/0.png", "test/0.png"], "0.png is beside class folders: move it into one"),
         (["cat/0.png", "birds/owl/0.png"], "birds/owl holds images, and birds is not the name of a split"),
-        (["data/cat/0.png", "data/dog/0.png"], "rename data, give .*/data, or move"),
+        (["data/cat/0.png", "data/dog/0.png"], "rename data, give .*/data, pass split=data if it is one, or move"),
         (["test/steam/0.png", "bus/0.png"], r"test/ may be a split or a class: bus/ beside it is not a split, and"),
         (["test/train/0.png", "test/test/0.png"], "test, train are splits, not classes: give .*/test"),
     ],

@@ -147,5 +147,7 @@ def test_tensors_and_images_of_the_same_colors_become_the_same():
 
 @pytest.mark.parametrize("wrong", ["cat.png", [torch.zeros(1, 8, 8)], torch.zeros(2, 8, 8, 3), [None], [[1]]])
 def test_what_is_not_an_image_is_refused(wrong):
-    with pytest.raises(RvptError, match=r"is not an image: give PIL images or tensors \(3, H, W\)"):
+    with pytest.raises(
+        RvptError, match=r"is not an image(: give PIL images, files, tensors \(3, H, W\) or| that can be read)"
+    ):
         to_pixels(wrong, 8)
