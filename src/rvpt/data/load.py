@@ -12,11 +12,12 @@ from rvpt.data.layouts import read_place
 from rvpt.data.layouts.huggingface import open_hub, wrap_huggingface, wrap_object
 from rvpt.data.layouts.synthetic import scenes_source
 from rvpt.data.names import configured, find_place, unnamed
-from rvpt.data.skip import OnError, skip_unreadable
+from rvpt.data.skip import skip_unreadable
 from rvpt.data.source import Asked, Source
 from rvpt.data.text import PROXIES
 from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
+from rvpt.spec import OnError
 
 
 def load_data(

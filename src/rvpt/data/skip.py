@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Literal
 
 import torch
 
@@ -13,7 +12,6 @@ from rvpt.data.reading import Unreadable
 from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
 
-OnError = Literal["stop", "skip"]
 SIDE = 16  # of the images while they are only checked
 LISTED = 100  # images that a warning names
 
