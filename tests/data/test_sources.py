@@ -171,7 +171,7 @@ def test_one_of_several_splits_in_memory_must_be_chosen():
     ):
         Dataset.from_huggingface(both)
     assert Dataset.from_huggingface(both, "test").labeled().tolist() == [0, 0]
-    with pytest.raises(RvptError, match="list is not one split of a data set"):
+    with pytest.raises(RvptError, match="list is not a data set: give a name, a path"):
         Dataset.from_huggingface([1, 2])
 
 

@@ -6,6 +6,7 @@ Names are matched to classes by id or by name where they can be, and otherwise b
 from __future__ import annotations
 
 import json
+import logging
 import re
 import unicodedata
 from collections import Counter
@@ -19,6 +20,7 @@ from torch import Tensor
 from rvpt.data.text import plain
 from rvpt.errors import RvptError, first_line
 
+logger = logging.getLogger("rvpt")
 HOW = "give a text file with one class name per line"
 PREFIXED = re.compile(r"(\S*\d\S*?)[\s,:;]+(.+)")
 """A line of an id, which has a digit, and a name."""
@@ -47,6 +49,8 @@ def name_classes(
     if not classes:
         if len(names) < most:
             raise _misfit(file, names, source, most)
+        if labels is not None and len(labels) and labels.min() > 0:
+            logger.warning("%s: no image has label 0, which is %r: labels count from 0", source, names[0])
         return labels, tuple(names)
     if set(map(plain, classes)) <= set(map(plain, names)):
         places = {plain(name): place for place, name in enumerate(names)}

@@ -116,7 +116,7 @@ class Dataset:
         """The class index of every image (n,) int64.
 
         Raises:
-            RvptError: the set has no labels, or no names for them.
+            RvptError: the set has no labels, no names for them, or one class only.
         """
         if self.labels is None:
             raise RvptError(f"{self.name} has no class labels: put images into class folders, or name the column label")
@@ -124,6 +124,8 @@ class Dataset:
             raise RvptError(
                 f"{self.name}: its labels are numbers: give {self.name}@FILE, a file with one class name per line"
             )
+        if len(self.classes) == 1:
+            raise RvptError(f"{self.name} has one class, {self.classes[0]!r}: at least two are needed")
         return self.labels
 
     def present(self) -> tuple[tuple[str, ...], Tensor]:

@@ -63,9 +63,9 @@ def read_image(content: bytes | str | Path, size: int) -> NDArray[np.uint8]:
     try:
         with Image.open(BytesIO(content) if isinstance(content, bytes) else content) as image:
             return to_array(image, size)
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
         if not _plugins():
-            raise
+            raise UnidentifiedImageError("not an image, or damaged") if isinstance(content, bytes) else error from None
     with Image.open(BytesIO(content) if isinstance(content, bytes) else content) as image:
         return to_array(image, size)
 

@@ -86,6 +86,9 @@ def group_files(root: Path, files: Iterable[Path], *, shards: bool) -> dict[str,
 
 def _refuse_several(root: Path, split: str, members: Sequence[Path]) -> None:
     """Refuse files of one split in folders that are different data sets, such as plain/train/ and fancy/train/."""
+    if len(suffixes := {path.suffix: path for path in members}) > 1:
+        first, second = list(suffixes.values())[:2]
+        raise RvptError(f"{root}: {first.name} and {second.name} are both split {split}: give one of them")
     places = {tuple(p for p in path.relative_to(root).parts[:-1] if not is_split(p)) for path in members}
     if len(places) > 1:
         first, second = (root.joinpath(*parts) for parts in sorted(places)[:2])

@@ -32,6 +32,13 @@ def wrap_object(found: Any, split: str | None, source: str, caption: str | None 
     if isinstance(found, Mapping) and found and all(hasattr(part, "select_columns") for part in found.values()):
         chosen = find_split(f"this {type(found).__name__}", list(found), split)
         return wrap_huggingface(found[chosen], source, caption, others(found, chosen))
+    if isinstance(found, list | tuple) or not hasattr(found, "features"):
+        raise RvptError(
+            f"{type(found).__name__} is not a data set: give a name, a path or a datasets.Dataset, or images in memory "
+            "to rvpt.Dataset.from_images"
+        )
+    if not hasattr(found, "__len__"):
+        raise RvptError(f"{type(found).__name__} is read as a stream: load it with streaming=False")
     own = str(getattr(found, "split", None) or "")
     if split is not None and own and own != split:
         raise RvptError(f"this data set is split {own!r}: remove split={split}, or pass that split")
@@ -67,10 +74,7 @@ def wrap_huggingface(
     Raises:
         RvptError: there is no image column, an image has no label, or no such caption column.
     """
-    features = getattr(dataset, "features", None)
-    if not hasattr(dataset, "select_columns") or not hasattr(dataset, "__len__") or features is None:
-        raise RvptError(f"{type(dataset).__name__} is not one split of a data set: pass dataset['train'], say")
-    dataset = dataset.with_format(None)
+    dataset, features = dataset.with_format(None), dataset.features
     column = _image_column(features, source)
     labels, classes = _labels(dataset, source, elsewhere)
     texts = None

@@ -57,16 +57,16 @@ def entries(folder: Path | str) -> list[os.DirEntry[str]]:
         raise RvptError(f"{folder} cannot be listed ({error.strerror}): make it readable") from None
 
 
-def find_files(place: Path, suffixes: tuple[str, ...], folders: tuple[str, ...] = ("data",)) -> list[Path]:
-    """The file itself, or the files of some suffixes in a folder, in the folders of its splits, and in `folders`."""
+def find_files(place: Path, suffixes: tuple[str, ...], *, anywhere: bool = False) -> list[Path]:
+    """The file itself, or the files of some suffixes in a folder and in the folders of its splits, or in any folder."""
     if place.is_file():
         return [place] if place.name.lower().endswith(suffixes) else []
-    return sorted(path for path in _walk(place, folders, 3) if path.name.lower().endswith(suffixes))
+    return sorted(path for path in _walk(place, 3, anywhere) if path.name.lower().endswith(suffixes))
 
 
-def _walk(folder: Path, names: tuple[str, ...], depth: int) -> Iterator[Path]:
+def _walk(folder: Path, depth: int, anywhere: bool) -> Iterator[Path]:
     for entry in entries(folder):
         if not entry.is_dir():
             yield Path(entry.path)
-        elif depth and (is_split(entry.name) or entry.name in names):
-            yield from _walk(Path(entry.path), names, depth - 1)
+        elif depth and (anywhere or is_split(entry.name)):
+            yield from _walk(Path(entry.path), depth - 1, anywhere)

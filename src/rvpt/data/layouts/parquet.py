@@ -15,7 +15,6 @@ from rvpt.data.splits import find_split, group_files
 from rvpt.errors import RvptError, first_line
 
 SUFFIX = (".parquet",)
-FOLDERS = ("data", "default")
 
 
 def recognizes(place: Path) -> bool:
@@ -24,7 +23,7 @@ def recognizes(place: Path) -> bool:
     Raises:
         RvptError: the folder also has class folders.
     """
-    files = find_files(place, SUFFIX, FOLDERS)
+    files = find_files(place, SUFFIX, anywhere=True)
     if files and place.is_dir() and has_classes(list_images(place)):
         raise RvptError(f"{place} holds class folders and Parquet files: give {files[0]}, or move it away")
     return bool(files)
@@ -37,7 +36,7 @@ def read(place: Path, asked: Asked) -> Source:
         RvptError: no such split, no column of images, or a file that is not Parquet.
     """
     root = place if place.is_dir() else place.parent
-    groups = group_files(root, find_files(place, SUFFIX, FOLDERS), shards=True)
+    groups = group_files(root, find_files(place, SUFFIX, anywhere=True), shards=True)
     split = find_split(place, list(groups), asked.split)
     elsewhere = _column_of([file for name, files in groups.items() if name != split for file in files])
     files = groups[split]

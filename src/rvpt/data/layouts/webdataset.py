@@ -60,7 +60,7 @@ def recognizes(place: Path) -> bool:
     Raises:
         RvptError: they are compressed, or the folder also has class folders.
     """
-    tars = find_files(place, SUFFIX)
+    tars = find_files(place, SUFFIX, anywhere=True)
     classes = place.is_dir() and has_classes(list_images(place))
     if not classes and not tars and (packed := find_files(place, PACKED)):
         raise RvptError(f"{packed[0]} is compressed, so its images cannot be read one by one: unpack it")
@@ -76,7 +76,7 @@ def read(place: Path, asked: Asked) -> Source:
         RvptError: no such split, a damaged tar, or samples of which some have no label.
     """
     root = place if place.is_dir() else place.parent
-    groups = group_files(root, find_files(place, SUFFIX), shards=True)
+    groups = group_files(root, find_files(place, SUFFIX, anywhere=True), shards=True)
     split = find_split(place, list(groups), asked.split)
     samples = [sample for tar in groups[split] for sample in index(tar)]
     if not any(sample.images for sample in samples):
@@ -102,11 +102,22 @@ def index(tar: Path) -> list[Sample]:
         with tarfile.open(tar, "r:") as file:
             for member in file:
                 _add(samples, tar, member, file)
-            if file.offset > tar.stat().st_size:
-                raise RvptError(f"{tar} is truncated: download it again")
+            _check_end(tar, file.offset)
     except (tarfile.TarError, OSError, UnicodeDecodeError) as error:
         raise RvptError(f"{tar} cannot be read as a tar: {first_line(error)}") from None
     return list(samples.values())
+
+
+def _check_end(tar: Path, offset: int) -> None:
+    """Check that nothing but zeros follows the last member: `tarfile` stops at damage as it does at the end."""
+    with tar.open("rb") as file:
+        file.seek(offset)
+        if not (block := file.read(512)):
+            raise RvptError(f"{tar} is truncated: download it again")
+        while block:
+            if any(block):
+                raise RvptError(f"{tar} is damaged after byte {offset}, or several tars joined: download it again")
+            block = file.read(2**20)
 
 
 def _add(samples: dict[str, Sample], tar: Path, member: tarfile.TarInfo, file: tarfile.TarFile) -> None:
@@ -153,7 +164,7 @@ def _labels(samples: Sequence[Sample], elsewhere: Sequence[Path], source: str) -
 
 def _captions(samples: Sequence[Sample], asked: str | None, source: str) -> Callable[[int], list[str]] | None:
     known = {name: None for sample in samples for name in sample.values}
-    column = caption_column(known, asked, source)
+    column = "txt" if asked is None and "txt" in known else caption_column(known, asked, source)
     return caption_reader([sample.values.get(column) for sample in samples], column, source) if column else None
 
 
