@@ -239,3 +239,14 @@ def test_what_is_not_an_image_is_named_with_its_row(image):
     data = Dataset.from_images([random_image(8, 8), image])
     with pytest.raises(RvptError, match=r"images: image 1 \(in memory\) cannot be read \(.* is not an image"):
         all_pixels(data, 8)
+
+
+def test_labels_in_memory_may_be_names():
+    images = [random_image(8, 8)] * 3
+    data = Dataset.from_images(images, ["dog", "cat", "dog"])
+    assert (data.classes, data.labeled().tolist()) == (("cat", "dog"), [1, 0, 1])
+    assert Dataset.from_images(images, ["Dog", "cat", "owl"], ("owl", "dog", "cat")).labeled().tolist() == [1, 2, 0]
+    with pytest.raises(RvptError, match="label eel has no class: there are 2 classes"):
+        Dataset.from_images(images, ["dog", "cat", "eel"], ("cat", "dog"))
+    with pytest.raises(RvptError, match=r"label 0\.5 has no class"):
+        Dataset.from_images(images, [0, 0.5, 1], ("cat", "dog"))

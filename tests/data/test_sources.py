@@ -142,7 +142,7 @@ def test_data_without_images_are_refused(here):
         RvptError, match="set has no images: it needs one subfolder of images per class, Parquet files, WebDataset"
     ):
         load_data(str(here), "train")
-    with pytest.raises(RvptError, match="words.csv has no image column: it has a, b"):
+    with pytest.raises(RvptError, match=r"words\.csv has no image column: it has a, b"):
         load_data(str(here / "words.csv"), "train")
     import pandas
 

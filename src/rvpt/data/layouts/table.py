@@ -145,11 +145,12 @@ def _source(place: Path, part: Part, labels_everywhere: list[Any]) -> Source:
 
 def _groups(paths: list[str]) -> list[list[int]] | None:
     """The rows of each image; None if each image has one row."""
-    if len(set(paths)) == len(paths):
+    files = [os.path.normpath(path) for path in paths]
+    if len(set(files)) == len(files):
         return None
     found: dict[str, list[int]] = {}
-    for row, path in enumerate(paths):
-        found.setdefault(os.path.normpath(path), []).append(row)
+    for row, path in enumerate(files):
+        found.setdefault(path, []).append(row)
     return list(found.values())
 
 
