@@ -178,9 +178,12 @@ def test_images_of_every_kind_are_read(here):
     Image.new("RGBA", (9, 20)).save(folder / "see_through.webp")
     Image.new("P", (9, 9)).save(folder / "palette.gif")
     Image.new("I;16", (20, 20)).save(folder / "deep.tiff")
+    Image.new("CMYK", (9, 9)).save(folder / "cmyk.tif")
+    Image.new("LA", (9, 9)).save(folder / "gray_see_through.png")
+    Image.new("1", (9, 9)).save(folder / "bits.bmp")
     data = load_data(str(here), "train")
-    assert data.labeled().bincount().tolist() == [7, 2]
-    assert data.pixels(torch.arange(9), 8).shape == (9, 3, 8, 8)
+    assert data.labeled().bincount().tolist() == [10, 2]
+    assert data.pixels(torch.arange(12), 8).shape == (12, 3, 8, 8)
 
 
 def test_splits_of_any_name_are_read_where_they_cannot_be_classes(here):
@@ -194,7 +197,7 @@ def test_splits_of_any_name_are_read_where_they_cannot_be_classes(here):
 def test_a_split_whose_name_is_given_is_read_beside_one_that_may_be_a_class(here):
     place_images(here, *(f"{split}/{name}/0.png" for split in ("train2017", "val2017") for name in ("cat", "dog")))
     assert class_counts(load_data(here, "val2017")) == {"cat": 1, "dog": 1}
-    with pytest.raises(RvptError, match="train2017 is not the name of a split .* pass split=train2017 if it is one"):
+    with pytest.raises(RvptError, match=r"train2017 is not the name of a split .* pass split=train2017 if it is one"):
         load_data(here, "train")
 
 
@@ -271,5 +274,5 @@ def test_images_below_many_folders_are_not_lost(here):
 
 def test_splits_in_a_folder_of_their_own_are_named(here):
     place_images(here, *(f"data/{split}/{name}/0.png" for split in ("train", "test") for name in ("cat", "dog")))
-    with pytest.raises(RvptError, match="data is not the name of a split .*: rename data, give .*set/data"):
+    with pytest.raises(RvptError, match=r"data is not the name of a split .*: rename data, give .*set/data"):
         load_data(here, "train")
