@@ -106,7 +106,7 @@ def parallel(one: Callable[[int, int], NDArray[np.uint8]], place: Callable[[int]
     return read
 
 
-def inside(folder: Path, name: str) -> Path:
+def inside(folder: Path | str, name: str) -> str:
     """The file that a table in `folder` names: an absolute path, or one relative to the folder.
 
     Raises:
@@ -114,10 +114,8 @@ def inside(folder: Path, name: str) -> Path:
     """
     if "://" in name:
         raise RvptError(f"{name} is a URL: download the images first, with img2dataset say")
-    if "\\" in name and sys.platform != "win32" and not (folder / name).exists():  # written on Windows
-        name = name.replace("\\", "/")
-    if os.path.isabs(name):
-        return Path(name)
-    if os.path.normpath(name).split(os.sep)[0] == os.pardir:
+    if "\\" in name and sys.platform != "win32" and not os.path.exists(os.path.join(folder, name)):
+        name = name.replace("\\", "/")  # written on Windows
+    if ".." in name and not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] == os.pardir:
         raise RvptError(f"{name} leaves {folder}: write an absolute path, or move the file")
-    return folder / name
+    return os.path.join(folder, name)

@@ -160,8 +160,8 @@ def _decode(value: Any, folder: Path | None, size: int) -> NDArray[np.uint8]:
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
-        value = inside(folder or Path(), value)
-    if isinstance(value, bytes | Path):
+        value = inside(folder or "", value)
+    if isinstance(value, bytes | str):
         return read_image(value, size)
     if value is None:
         raise RvptError("it has no image")

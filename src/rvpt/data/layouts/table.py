@@ -100,7 +100,8 @@ def _load(tables: Sequence[Path], caption: str | None) -> Part:
         used = [image, find_column(columns, LABEL_COLUMNS), part.column, find_column(columns, ("split",))]
         found = iter(read_columns(path, [name for name in used if name]))
         images, labels, captions, splits = (next(found) if name else [] for name in used)
-        part.paths += [_resolve(path, name, row) for row, name in enumerate(images)]
+        folder = str(path.parent)
+        part.paths += [_resolve(path, folder, name, row) for row, name in enumerate(images)]
         part.firsts += [name.replace("\\", "/").partition("/")[0] for name in images]
         for values, more in ((part.labels, labels), (part.captions, captions), (part.splits, splits)):
             values += more
@@ -109,11 +110,11 @@ def _load(tables: Sequence[Path], caption: str | None) -> Part:
     return part
 
 
-def _resolve(table: Path, name: Any, row: int) -> str:
+def _resolve(table: Path, folder: str, name: Any, row: int) -> str:
     if not isinstance(name, str) or not name.strip():
         raise RvptError(f"{table}: row {row} names no image: remove it")
     try:
-        return str(inside(table.parent, name))
+        return inside(folder, name)
     except RvptError as error:
         raise RvptError(f"{table}: row {row}: {error}") from None
 
