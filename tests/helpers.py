@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,23 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
     }
+
+
+def place_images(folder: Path, *places: str) -> Path:
+    """Small images in a folder; returns the folder."""
+    for place in places:
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / place)
+    return folder
+
+
+def encoded(color: str = "red", kind: str = "PNG") -> bytes:
+    """The bytes of a small image."""
+    buffer = BytesIO()
+    Image.new("RGB", (8, 8), color).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def class_counts(data: Dataset) -> dict[str, int]:
+    """How many images each class has."""
+    return dict(zip(data.classes, data.labeled().bincount(minlength=len(data.classes)).tolist(), strict=True))

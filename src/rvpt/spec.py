@@ -10,6 +10,8 @@ from rvpt.errors import RvptError
 
 TEMPLATE = "a photo of a {}."
 Precision = Literal["fp32", "bf16", "fp16"]
+OnError = Literal["stop", "skip"]
+"""At images that cannot be read: raise an error, or leave them out and list them."""
 Augment = Literal["none", "crop-flip", "noise-erase"]
 """Random changes of training images."""
 S = TypeVar("S", bound="Spec")

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from commands import ATTACK, BOTH, CLEAN, PRETRAIN, has, interrupting, refused, rvpt, works
-from helpers import contents
+from helpers import contents, image_folder
 from rvpt.cli.signals import Terminated
 from rvpt.data.load import load_data
 from rvpt.files import sha256_file
@@ -69,6 +69,19 @@ def test_a_run_is_resumed_with_its_own_settings_only(home, words_of, interrupt, 
     for change in changes:
         has(refused(*words, "--resume", *change), "other settings")
         assert contents(home) == before
+
+
+def test_other_settings_are_named(home, words_of, interrupt):
+    words = words_of("clean")
+    interrupt(words)
+    has(refused(*words, "--resume", "--lr", 0.1, "--shots", 2), "other settings (data.shots, spec.lr)")
+
+
+def test_a_run_is_resumed_however_the_path_of_its_data_is_written(tiny, home, interrupt):
+    image_folder(home / "set", "train")
+    words = ["clean", tiny.backdoored, *CLEAN, "-o", "out", "--data"]
+    interrupt([*words, "set"])
+    works(*words, f"{home}/set/", "--resume")
 
 
 def test_a_run_is_resumed_with_its_own_class_names_only(home, words_of, interrupt):

@@ -40,9 +40,10 @@ def test_few_shot_depends_on_the_seed_alone():
     assert len(set(draws)) > 1
 
 
-def test_few_shot_names_a_class_with_too_few_images_and_the_fix():
-    with pytest.raises(RvptError, match=r"class 'Grey_seal' has 2 images, 3 shots .*shots=2 or fewer"):
-        LABELED.few_shot(3)
+def test_few_shot_takes_all_images_of_a_class_with_fewer_and_names_it(caplog):
+    few = LABELED.few_shot(3)
+    assert few.labeled().tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert caplog.messages == ["memory: fewer than 3 images of Grey_seal (2): all are used"]
 
 
 def test_few_shot_skips_classes_without_images():
@@ -131,7 +132,7 @@ def test_templates_name_the_class_of_the_row_in_every_subset():
 def test_missing_captions_and_labels_are_named():
     with pytest.raises(RvptError, match="memory has no captions: it needs a column"):
         LABELED.captions(0)
-    with pytest.raises(RvptError, match="memory has no class labels: a column of ClassLabel"):
+    with pytest.raises(RvptError, match="memory has no class labels: put images into class folders"):
         captioned(2, "a").labeled()
     with pytest.raises(RvptError, match="memory: its labels are numbers: give memory@FILE"):
         memory_data(2, [0, 1]).labeled()
@@ -236,5 +237,16 @@ def test_images_and_labels_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("image", ["cat.png", torch.zeros(1, 8, 8), torch.zeros(8, 8, 3), None])
 def test_what_is_not_an_image_is_named_with_its_row(image):
     data = Dataset.from_images([random_image(8, 8), image])
-    with pytest.raises(RvptError, match=r"images: image 1 .*is not an image: give PIL images or tensors \(3, H, W\)"):
+    with pytest.raises(RvptError, match=r"images: image 1 \(in memory\) cannot be read \(.* is not an image"):
         all_pixels(data, 8)
+
+
+def test_labels_in_memory_may_be_names():
+    images = [random_image(8, 8)] * 3
+    data = Dataset.from_images(images, ["dog", "cat", "dog"])
+    assert (data.classes, data.labeled().tolist()) == (("cat", "dog"), [1, 0, 1])
+    assert Dataset.from_images(images, ["Dog", "cat", "owl"], ("owl", "dog", "cat")).labeled().tolist() == [1, 2, 0]
+    with pytest.raises(RvptError, match="label eel has no class: there are 2 classes"):
+        Dataset.from_images(images, ["dog", "cat", "eel"], ("cat", "dog"))
+    with pytest.raises(RvptError, match=r"label 0\.5 has no class"):
+        Dataset.from_images(images, [0, 0.5, 1], ("cat", "dog"))

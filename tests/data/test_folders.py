@@ -1,12 +1,14 @@
 """Folders of images: which folders are splits and which are classes follows from where the images are."""
 
+import unicodedata
+
 import pytest
 import torch
 from PIL import Image
 
-from helpers import image_folder, random_image
+from helpers import class_counts, image_folder, place_images, random_image
 from rvpt import Dataset, load_data
-from rvpt.data.folders import sort_names
+from rvpt.data.text import sort_names
 from rvpt.errors import RvptError
 
 
@@ -14,12 +16,6 @@ from rvpt.errors import RvptError
 def here(tmp_path):
     (tmp_path / "set").mkdir()
     return tmp_path / "set"
-
-
-def place_images(folder, *places):
-    for place in places:
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(folder / place)
 
 
 def test_subfolders_are_classes(here):
@@ -93,7 +89,7 @@ def test_an_unknown_split_is_refused_with_those_that_are_there(here):
         (["test/cat/0.png", "test/birds/owl/0.png"], "birds/owl is deeper than a class folder: move it to"),
         (["test/cat/0.png", "test/0.png"], "0.png is beside class folders: move it into one"),
         (["cat/0.png", "birds/owl/0.png"], "birds/owl holds images, and birds is not the name of a split"),
-        (["data/cat/0.png", "data/dog/0.png"], "rename data, give .*/data, or move"),
+        (["data/cat/0.png", "data/dog/0.png"], "rename data, give .*/data, pass split=data if it is one, or move"),
         (["test/steam/0.png", "bus/0.png"], r"test/ may be a split or a class: bus/ beside it is not a split, and"),
         (["test/train/0.png", "test/test/0.png"], "test, train are splits, not classes: give .*/test"),
     ],
@@ -182,6 +178,101 @@ def test_images_of_every_kind_are_read(here):
     Image.new("RGBA", (9, 20)).save(folder / "see_through.webp")
     Image.new("P", (9, 9)).save(folder / "palette.gif")
     Image.new("I;16", (20, 20)).save(folder / "deep.tiff")
+    Image.new("CMYK", (9, 9)).save(folder / "cmyk.tif")
+    Image.new("LA", (9, 9)).save(folder / "gray_see_through.png")
+    Image.new("1", (9, 9)).save(folder / "bits.bmp")
     data = load_data(str(here), "train")
-    assert data.labeled().bincount().tolist() == [7, 2]
-    assert data.pixels(torch.arange(9), 8).shape == (9, 3, 8, 8)
+    assert data.labeled().bincount().tolist() == [10, 2]
+    assert data.pixels(torch.arange(12), 8).shape == (12, 3, 8, 8)
+
+
+def test_splits_of_any_name_are_read_where_they_cannot_be_classes(here):
+    place_images(here, *(f"{split}/{name}/0.png" for split in ("Train", "test", "sketch") for name in ("cat", "dog")))
+    for split in ("train", "test", "sketch"):
+        assert class_counts(load_data(here, split)) == {"cat": 1, "dog": 1}
+    with pytest.raises(RvptError, match=r"no split 'ood': choose from Train, sketch, test"):
+        load_data(here, "ood")
+
+
+def test_a_split_whose_name_is_given_is_read_beside_one_that_may_be_a_class(here):
+    place_images(here, *(f"{split}/{name}/0.png" for split in ("train2017", "val2017") for name in ("cat", "dog")))
+    assert class_counts(load_data(here, "val2017")) == {"cat": 1, "dog": 1}
+    with pytest.raises(RvptError, match=r"train2017 is not the name of a split .* pass split=train2017 if it is one"):
+        load_data(here, "train")
+
+
+def test_names_in_another_unicode_form_are_the_same_class(here):
+    composed, parts = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    place_images(here, f"train/{composed}/0.png", f"test/{parts}/0.png", "train/dog/0.png")
+    data = load_data(here, "test")
+    assert class_counts(data) == {composed: 1, "dog": 0}
+    assert data.class_index(parts) == data.class_index(composed.upper()) == 0
+    place_images(here, f"test/{composed}/0.png")
+    with pytest.raises(RvptError, match=r"test: classes '.*' and '.*' have the same name: rename one"):
+        load_data(here, "test")
+
+
+@pytest.mark.parametrize(
+    "places", [("grey seal/0.png", "Grey_seal/0.png"), ("train/Cat/0.png", "train/dog/0.png", "test/cat/0.png")]
+)
+def test_names_that_are_the_same_to_clip_are_refused_unless_a_file_names_them(here, tmp_path, places):
+    place_images(here, *places)
+    with pytest.raises(RvptError, match=r"set: classes '.*' and '.*' have the same name: rename one, or give other"):
+        load_data(here, "train")
+    (tmp_path / "names.txt").write_text("".join(f"name {i}\n" for i in range(len(places))))
+    assert "name 1" in load_data(f"{here}@{tmp_path / 'names.txt'}", "train").classes
+
+
+def test_a_class_folder_without_images_counts_as_a_class_and_is_told(here, caplog):
+    place_images(here, "cat/0.png", "dog/0.png")
+    (here / "owl").mkdir()
+    assert class_counts(load_data(here)) == {"cat": 1, "dog": 1, "owl": 0}
+    assert [message.split(": ", 1)[1] for message in caplog.messages] == [
+        "1 class folders are empty (owl): they count as classes"
+    ]
+
+
+def test_files_that_are_not_images_are_told_and_those_of_other_image_formats_are_not_lost(here, caplog):
+    place_images(here, "cat/0.png", "dog/0.png")
+    (here / "dog" / "0001").write_bytes(b"x")
+    (here / "dog" / "Thumbs.db").write_bytes(b"x")
+    (here / "cat" / "1.HEIC").write_bytes(b"x")
+    data = load_data(here)
+    assert class_counts(data) == {"cat": 2, "dog": 1}
+    assert [message.split(": ", 1)[1] for message in caplog.messages] == [
+        "1 files are not images by their suffix, as dog/0001: left out"
+    ]
+    with pytest.raises(RvptError, match=r"image 1 \(.*1\.HEIC\) cannot be read"):
+        data.pixels(torch.arange(3), 8)
+
+
+def test_one_folder_of_images_is_no_classification(here):
+    place_images(here, "images/0.png", "images/1.png")
+    with pytest.raises(RvptError, match="set has one class, 'images': at least two are needed"):
+        load_data(here).labeled()
+
+
+def test_links_to_class_folders_are_followed_and_those_to_a_folder_above_end(here, tmp_path):
+    place_images(tmp_path, "elsewhere/0.png", "set/train/dog/0.png")
+    (here / "train" / "cat").symlink_to(tmp_path / "elsewhere")
+    (here / "train" / "dog" / "loop").symlink_to(here)
+    assert class_counts(load_data(here, "train")) == {"cat": 1, "dog": 1}
+
+
+def test_brackets_and_other_letters_in_paths(tmp_path):
+    here = place_images(tmp_path / "set [v2] ü", "train/cat [x]/0 [1].png", "train/犬/é.png")
+    data = load_data(here, "train")
+    assert class_counts(data) == {"cat [x]": 1, "犬": 1}
+    assert data.pixels(torch.arange(2), 8).shape == (2, 3, 8, 8)
+
+
+def test_images_below_many_folders_are_not_lost(here):
+    place_images(here, "train/cat/a/b/c/d/0.png", "train/dog/0.png")
+    with pytest.raises(RvptError, match="cat/a is deeper than a class folder"):
+        load_data(here, "train")
+
+
+def test_splits_in_a_folder_of_their_own_are_named(here):
+    place_images(here, *(f"data/{split}/{name}/0.png" for split in ("train", "test") for name in ("cat", "dog")))
+    with pytest.raises(RvptError, match=r"data is not the name of a split .*: rename data, give .*set/data"):
+        load_data(here, "train")

@@ -6,7 +6,7 @@ import torch
 from helpers import image_folder, random_image
 from rvpt import load_data
 from rvpt.data.load import load_captioned, load_labeled, load_mixed
-from rvpt.data.names import configured, find_folder, unnamed
+from rvpt.data.names import configured, find_place, unnamed
 from rvpt.errors import RvptError
 
 
@@ -41,7 +41,7 @@ def test_scenes_that_do_not_exist_are_refused(source, split, words):
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./nowhere", "a/b/c"])
 def test_a_missing_folder_is_refused(source):
-    with pytest.raises(RvptError, match=f"{source} is not a folder: give a data set's folder, a hub id, or 'scenes'"):
+    with pytest.raises(RvptError, match=f"{source} is not a folder: give a data set's folder, a file "):
         load_data(source)
 
 
@@ -92,8 +92,8 @@ def test_the_parts_of_a_name(tmp_path, monkeypatch):
     assert configured("owner/pets:small") == ("owner/pets", "small")
     assert unnamed("a:b@c") == "a:b@c"
     assert configured("a:b@c") == ("a:b@c", None)
-    assert find_folder("owner/pets:small@names.txt") is None
-    assert find_folder("a:b@c@names.txt").resolve() == tmp_path / "a:b@c"
+    assert find_place("owner/pets:small@names.txt") is None
+    assert find_place("a:b@c@names.txt").resolve() == tmp_path / "a:b@c"
 
 
 def test_captions_are_made_of_labels_where_there_are_none(tmp_path):

@@ -147,5 +147,51 @@ def test_tensors_and_images_of_the_same_colors_become_the_same():
 
 @pytest.mark.parametrize("wrong", ["cat.png", [torch.zeros(1, 8, 8)], torch.zeros(2, 8, 8, 3), [None], [[1]]])
 def test_what_is_not_an_image_is_refused(wrong):
-    with pytest.raises(RvptError, match=r"is not an image: give PIL images or tensors \(3, H, W\)"):
+    with pytest.raises(
+        RvptError, match=r"is not an image(: give PIL images, files, tensors \(3, H, W\) or| that can be read)"
+    ):
         to_pixels(wrong, 8)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32, np.float64], ids=lambda kind: kind.__name__)
+def test_arrays_of_every_type_become_what_the_image_becomes(kind):
+    image = random_image(12, 9)
+    values = np.asarray(image).astype(kind) / (255 if np.issubdtype(kind, np.floating) else 1)
+    expected = to_pixels(image, 8)
+    assert torch.equal(to_pixels(values.astype(kind), 8), expected)
+    assert torch.equal(to_pixels([values.astype(kind).transpose(2, 0, 1)], 8), expected)
+
+
+def test_gray_arrays_and_those_with_alpha():
+    image = random_image(8, 8)
+    gray, alpha = np.asarray(image.convert("L")), np.asarray(with_alpha(image))
+    assert torch.equal(to_pixels([gray, gray[:, :, None], alpha], 8), to_pixels([image.convert("L")] * 2 + [image], 8))
+    assert torch.equal(to_pixels(gray > 99, 8), to_pixels(Image.fromarray(gray > 99), 8))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.full((8, 8, 3), 200.0), np.full((8, 8, 3), -0.5), np.full((8, 8), 256, dtype=np.uint16), torch.randn(3, 8, 8)],
+    ids=["floats to 255", "normalized", "16 bits", "normalized tensor"],
+)
+def test_values_that_would_be_clipped_are_refused(values):
+    with pytest.raises(
+        RvptError, match=r"pixel values from .*: give floats from 0 to 1, before normalization, or whole"
+    ):
+        to_pixels(values, 8)
+
+
+def test_files_are_images_too(tmp_path):
+    random_image(9, 9).save(tmp_path / "a.png")
+    assert torch.equal(
+        to_pixels([tmp_path / "a.png", str(tmp_path / "a.png")], 8), to_pixels([random_image(9, 9)] * 2, 8)
+    )
+    assert torch.equal(to_pixels(tmp_path / "a.png", 8), to_pixels(random_image(9, 9), 8))
+
+
+def test_damaged_exif_data_do_not_cost_the_image():
+    buffer = io.BytesIO()
+    COLORS.save(buffer, "PNG")
+    image = Image.open(io.BytesIO(buffer.getvalue()))
+    image.info["exif"] = b"Exif\x00\x00not a TIFF header"
+    assert (to_array(image, 8) == channels(COLORS)).all()

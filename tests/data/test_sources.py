@@ -73,7 +73,7 @@ def test_a_split_must_be_chosen_where_there_are_several(here):
     ):
         load_data(str(here))
     assert load_data(str(here), "train").labeled().tolist() == [0, 0]
-    with pytest.raises(RvptError, match=r"set: Unknown split \"nope\".*\(split=nope\)"):
+    with pytest.raises(RvptError, match=r"set has no split 'nope': choose from test, train"):
         load_data(str(here), "nope")
 
 
@@ -138,11 +138,16 @@ def test_a_caption_column_that_is_not_there_is_refused_with_those_that_are(here)
 
 def test_data_without_images_are_refused(here):
     (here / "words.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(RvptError, match="set has no image column: it has a, b"):
+    with pytest.raises(
+        RvptError, match="set has no images: it needs one subfolder of images per class, Parquet files, WebDataset"
+    ):
         load_data(str(here), "train")
-    (here / "words.csv").unlink()
-    (here / "notes.txt").write_text("no images\n")
-    with pytest.raises(RvptError, match="no image column"):
+    with pytest.raises(RvptError, match=r"words\.csv has no image column: it has a, b"):
+        load_data(str(here / "words.csv"), "train")
+    import pandas
+
+    pandas.DataFrame({"a": [1]}).to_parquet(here / "train.parquet")
+    with pytest.raises(RvptError, match="set has no image column: it has a"):
         load_data(str(here), "train")
 
 
@@ -157,12 +162,16 @@ def test_a_data_set_in_memory():
     assert (named.name, named.captions(0)) == ("mine", ["x"])
 
 
-def test_several_splits_in_memory_are_refused():
+def test_one_of_several_splits_in_memory_must_be_chosen():
     import datasets
 
-    with pytest.raises(RvptError, match=r"DatasetDict is not one split of a data set: pass dataset\['train'\], say"):
-        Dataset.from_huggingface(datasets.DatasetDict(train=pairs()))
-    with pytest.raises(RvptError, match="list is not one split of a data set"):
+    both = datasets.DatasetDict(train=pairs(), test=pairs(label=[0, 0]))
+    with pytest.raises(
+        RvptError, match=r"this DatasetDict has several splits \(train, test\): pass one, as in split=tr"
+    ):
+        Dataset.from_huggingface(both)
+    assert Dataset.from_huggingface(both, "test").labeled().tolist() == [0, 0]
+    with pytest.raises(RvptError, match="list is not a data set: give a name, a path"):
         Dataset.from_huggingface([1, 2])
 
 

@@ -14,7 +14,7 @@ from rvpt.attacks.backdoor import PRESETS, AttackSpec
 from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import preset_spec
 from rvpt.bench.recipe import AttackEntry, DefenseEntry, Recipe
-from rvpt.data.names import find_folder
+from rvpt.data.names import find_place
 from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut
@@ -60,7 +60,7 @@ def plan(recipe: Recipe, clip: Clip) -> list[Task]:
         RvptError: an entry names something unknown, such as a missing folder, or a setting does not fit.
     """
     for source in sorted(recipe.sources):
-        find_folder(source)
+        find_place(source)
     tasks, sha256 = list[Task](), clip.hash()
     for seed in recipe.seeds:
         for name, entry in recipe.attacks.items():

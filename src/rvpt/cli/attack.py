@@ -19,6 +19,7 @@ from rvpt.cli.options import (
     LearningRate,
     ManyData,
     ModelArgument,
+    OnErrors,
     OutputDir,
     Overwrite,
     PresetName,
@@ -79,6 +80,7 @@ def attack(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data to poison.", rich_help_panel=DATA)] = "train",
     caption_column: CaptionColumn = None,
+    on_error: OnErrors = "stop",
     test_data: Annotated[
         str | None,
         typer.Option(
@@ -115,7 +117,8 @@ def attack(
         measured = attack_and_save(
             clip, data, output_dir, triggers, PoisonSpec(**{**amount, **poisoning, "seed": spec.seed}), spec,
             num_pairs=num_pairs or PRESETS[chosen]["num_pairs"], split=split, test=test_data or data[0],
-            test_split=test_split, caption_column=caption_column, resume=resume, overwrite=overwrite, report=report,
+            test_split=test_split, caption_column=caption_column, on_error=on_error, resume=resume,
+            overwrite=overwrite, report=report,
         )  # fmt: skip
     if rows:
         append_rows(rows, measured)

@@ -20,6 +20,7 @@ from rvpt.cli.options import (
     Json,
     LearningRate,
     ModelArgument,
+    OnErrors,
     OutputDir,
     Overwrite,
     PresetName,
@@ -86,6 +87,7 @@ def clean(
         ),
     ] = None,
     caption_column: CaptionColumn = None,
+    on_error: OnErrors = "stop",
     as_json: Json = False,
 ) -> None:
     """Clean a suspect CLIP with a few clean images, and save the result: for RVPT, an adapter.
@@ -102,6 +104,6 @@ def clean(
         facts = clean_and_save(
             load_suspect(model, device), data, output_dir, defense, changes,
             preset=preset, split=split, shots=shots, without=exclude_class or [], num_pairs=num_pairs,
-            caption_column=caption_column, resume=resume, overwrite=overwrite, report=report,
+            caption_column=caption_column, on_error=on_error, resume=resume, overwrite=overwrite, report=report,
         )  # fmt: skip
     show_facts({"cleaned": str(output_dir), **facts}, as_json=as_json)

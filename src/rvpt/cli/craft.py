@@ -16,6 +16,7 @@ from rvpt.cli.options import (
     Json,
     ManyData,
     ModelArgument,
+    OnErrors,
     OutputDir,
     Overwrite,
     PresetName,
@@ -56,6 +57,7 @@ def craft(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data.", rich_help_panel=DATA)] = "train",
     caption_column: CaptionColumn = None,
+    on_error: OnErrors = "stop",
     as_json: Json = False,
 ) -> None:
     """Make a trigger for a model and save it; 'rvpt attack --trigger FOLDER' then uses it.
@@ -72,7 +74,7 @@ def craft(
     spec = named_trigger(trigger, chosen, target, seed)
     with progress.bar(f"craft {spec.name}") as report:
         facts = craft_and_save(
-            clip, spec, data, output_dir, split=split, caption_column=caption_column, num_pairs=num_pairs,
-            overwrite=overwrite, report=report,
+            clip, spec, data, output_dir, split=split, caption_column=caption_column, on_error=on_error,
+            num_pairs=num_pairs, overwrite=overwrite, report=report,
         )  # fmt: skip
     show_facts({"folder": str(output_dir), "preset": chosen, **facts}, as_json=as_json)

@@ -10,7 +10,7 @@ import typer
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.choices import PROTOCOL, SHIFT
-from rvpt.cli.options import DATA, Data, Device, Json, Rows
+from rvpt.cli.options import DATA, Data, Device, Json, OnErrors, Rows
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
 from rvpt.cli.tables import show_rows
@@ -102,6 +102,7 @@ def evaluate(
         ),
     ] = None,
     shift: Annotated[str | None, SHIFT.option(help="Change the style of all images first.", panel=DATA)] = None,
+    on_error: OnErrors = "stop",
     rows: Rows = None,
     as_json: Json = False,
 ) -> None:
@@ -116,7 +117,7 @@ def evaluate(
     own = gather(settings, target=target, template=template)
     held_out = HeldOut(
         data=data, split=split, only=include_class or [], limit=limit, shift=shift, protocol=protocol,
-        batch_size=batch_size, settings=own,
+        on_error=on_error, batch_size=batch_size, settings=own,
     )  # fmt: skip
     if trigger and not held_out.how.uses_triggers:
         raise RvptError(f"protocol {protocol} uses no triggers: remove trigger={trigger[0]}")

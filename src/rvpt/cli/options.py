@@ -9,7 +9,7 @@ import typer
 
 from rvpt.cli.choices import TRIGGER
 from rvpt.presets import Preset
-from rvpt.spec import Precision
+from rvpt.spec import OnError, Precision
 
 DATA, TRAINING, OUTPUT = "Data", "Training", "Output"  # panels of --help; the common options are in the first, unnamed
 
@@ -21,7 +21,8 @@ Data = Annotated[
     str,
     typer.Option(
         metavar="DATA",
-        help="Data set: a folder (SPLIT/CLASS/0.jpg, CLASS/0.jpg, or Parquet files), a hub id, or scenes (synthetic). "
+        help="Data set: a folder or file (SPLIT/CLASS/0.jpg, CLASS/0.jpg, Parquet, tars, CSV of paths, ...), "
+        "a hub id, or scenes (synthetic). "
         "NAME:CONFIG chooses a configuration; NAME@FILE reads the class names from a file, one per line.",
     ),
 ]
@@ -66,7 +67,15 @@ CaptionColumn = Annotated[
     typer.Option(
         metavar="COLUMN",
         help="Column with the captions.",
-        show_default="captions, caption, text or sentences",
+        show_default="captions, caption, text, title, ...",
+        rich_help_panel=DATA,
+    ),
+]
+OnErrors = Annotated[
+    OnError,
+    typer.Option(
+        "--on-error",
+        help="At images that cannot be read: stop, or check all first, skip these and list them.",
         rich_help_panel=DATA,
     ),
 ]

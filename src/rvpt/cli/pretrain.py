@@ -19,6 +19,7 @@ from rvpt.cli.options import (
     Json,
     LearningRate,
     ManyData,
+    OnErrors,
     OutputDir,
     Overwrite,
     Resume,
@@ -71,6 +72,7 @@ def pretrain(
         str, typer.Option(help="Split to train on; scenes has one called pretrain.", rich_help_panel=DATA)
     ] = "train",
     caption_column: CaptionColumn = None,
+    on_error: OnErrors = "stop",
     test_data: Annotated[
         list[str] | None,
         typer.Option(
@@ -99,6 +101,6 @@ def pretrain(
     with progress.bar("pretrain") as report:
         facts = pretrain_and_save(
             data, begin, spec, output_dir, split=split, tests=test_data or data[:1], caption_column=caption_column,
-            half=half, device=device, resume=resume, overwrite=overwrite, report=report,
+            on_error=on_error, half=half, device=device, resume=resume, overwrite=overwrite, report=report,
         )  # fmt: skip
     show_facts({"model": str(output_dir), **facts}, as_json=as_json)

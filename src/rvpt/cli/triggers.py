@@ -12,7 +12,7 @@ from rvpt.cli.app import command
 from rvpt.cli.choices import TRIGGER
 from rvpt.cli.describe import describe
 from rvpt.cli.listing import plain_table, settings_table
-from rvpt.cli.options import DATA, Json, Overwrite, Seed
+from rvpt.cli.options import DATA, Json, OnErrors, Overwrite, Seed
 from rvpt.cli.panels import LISTS
 from rvpt.cli.tables import show_json, show_table
 
@@ -39,6 +39,7 @@ def triggers(
         str, typer.Option(metavar="DATA", help="Data set to take images from.", rich_help_panel=DATA)
     ] = "scenes",
     split: Annotated[str, typer.Option(help="Split of the data.", rich_help_panel=DATA)] = "test",
+    on_error: OnErrors = "stop",
     size: Annotated[int, typer.Option(min=16, help="Side of the images in pixels.", rich_help_panel=DATA)] = 224,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +54,9 @@ def triggers(
 
     crafted = [text for text in names or TRIGGERS if text in TRIGGERS and TRIGGERS[text].crafted]
     asked = [find_trigger(text, "paper", "", seed) for text in names or TRIGGERS if text not in crafted]
-    measured = trigger_gallery(asked, data, split, size, plot=plot, overwrite=overwrite) if asked else []
+    measured = (
+        trigger_gallery(asked, data, split, size, on_error=on_error, plot=plot, overwrite=overwrite) if asked else []
+    )
     found = [*(_described(**each) for each in measured), *(_described(name) for name in crafted)]
     if as_json:
         show_json(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rvpt.data.layouts import read_place
+from rvpt.data.layouts.huggingface import open_hub, wrap_huggingface, wrap_object
+from rvpt.data.layouts.memory import wrap_images
 from rvpt.data.preprocess import resize
-from rvpt.data.sources import Reader, folder_source, open_huggingface, wrap_huggingface, wrap_images
-from rvpt.data.text import names_class, plain, spoken
+from rvpt.data.source import Asked, Reader
+from rvpt.data.text import names_class, plain, refuse_twins, spoken
 from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
 
 CACHE_BYTES = 4 * 2**30
+logger = logging.getLogger("rvpt")
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class Dataset:
     """A data set: images by row, and for each row a class, captions, or both.
 
     `rows` are the rows of the source that belong to this set, in order. `select` keeps the numbers of rows, so
-    random numbers drawn per row (for a trigger, say) are the same in every subset.
+    random numbers drawn per row (for a trigger, say) are the same in every subset. `skipped` says which images of
+    the source are left out because they cannot be read.
     """
 
     name: str
@@ -35,22 +41,21 @@ class Dataset:
     classes: tuple[str, ...] = ()
     captions_of: Callable[[int], list[str]] | None = None
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        refuse_twins(self.name, self.classes)
 
     @classmethod
     def from_folder(
         cls, path: str | Path, split: str | None = None, *, config: str | None = None, caption_column: str | None = None
     ) -> Dataset:
-        """A folder of images as SPLIT/CLASS/0.jpg or CLASS/0.jpg, or of files that `datasets` reads, such as Parquet.
+        """A data set in a folder or file, of any layout: images in class folders, Parquet, tars, tables of paths, ...
 
         Raises:
             RvptError: it cannot be read, or has several splits and none was chosen.
         """
-        root = Path(path).expanduser()
-        found = folder_source(root, split) if config is None and caption_column is None else None
-        if found:
-            return cls(*found)
-        dataset = open_huggingface(str(root), config, split)
-        return cls(*wrap_huggingface(dataset, str(root), caption_column))
+        return cls(*read_place(Path(path).expanduser(), Asked(split, config, caption_column)))
 
     @classmethod
     def from_hub(
@@ -67,23 +72,27 @@ class Dataset:
         Raises:
             RvptError: it cannot be read, or has several splits and none was chosen.
         """
-        dataset = open_huggingface(name, config, split, revision=revision)
+        dataset = open_hub(name, config, split, revision=revision)
         return cls(*wrap_huggingface(dataset, name, caption_column))
 
     @classmethod
-    def from_huggingface(cls, dataset: Any, *, name: str = "dataset", caption_column: str | None = None) -> Dataset:
-        """One split of a `datasets.Dataset` in memory.
+    def from_huggingface(
+        cls, dataset: Any, split: str | None = None, *, name: str = "dataset", caption_column: str | None = None
+    ) -> Dataset:
+        """A `datasets.Dataset` in memory, or one split of a `datasets.DatasetDict`.
 
         Raises:
-            RvptError: it has no image column, or an image has no label.
+            RvptError: it has no such split or no image column, or an image has no label.
         """
-        return cls(*wrap_huggingface(dataset, name, caption_column))
+        return cls(*wrap_object(dataset, split, name, caption_column))
 
     @classmethod
     def from_images(
-        cls, images: Sequence[Any], labels: Sequence[int] | None = None, classes: Sequence[str] = ()
+        cls, images: Sequence[Any], labels: Sequence[int | str] | None = None, classes: Sequence[str] = ()
     ) -> Dataset:
-        """Images in memory: PIL images, or tensors (3, H, W) uint8 or float in [0, 1], with a class index each.
+        """Images in memory, each with the index or the name of a class.
+
+        Images are PIL images, tensors (3, H, W) or arrays (H, W, 3) or (H, W), uint8 or float in [0, 1].
 
         Raises:
             RvptError: numbers of images and labels differ, or a label has no class.
@@ -107,14 +116,16 @@ class Dataset:
         """The class index of every image (n,) int64.
 
         Raises:
-            RvptError: the set has no labels, or no names for them.
+            RvptError: the set has no labels, no names for them, or one class only.
         """
         if self.labels is None:
-            raise RvptError(f"{self.name} has no class labels: a column of ClassLabel type is needed")
+            raise RvptError(f"{self.name} has no class labels: put images into class folders, or name the column label")
         if not self.classes:
             raise RvptError(
                 f"{self.name}: its labels are numbers: give {self.name}@FILE, a file with one class name per line"
             )
+        if len(self.classes) == 1:
+            raise RvptError(f"{self.name} has one class, {self.classes[0]!r}: at least two are needed")
         return self.labels
 
     def present(self) -> tuple[tuple[str, ...], Tensor]:
@@ -182,21 +193,22 @@ class Dataset:
     def few_shot(self, shots: int, seed: int = 0) -> Dataset:
         """`shots` random images of every class that has any, class after class.
 
+        Of a class with fewer, all are used, and a warning names it.
+
         Raises:
-            RvptError: a class has fewer images.
+            RvptError: there are no images.
         """
         generator = torch.Generator().manual_seed(seed)
-        labels, picked = self.labeled(), []
+        labels, picked, few = self.labeled(), [], []
         for index in labels.unique().tolist():
             members = (labels == index).nonzero()[:, 0]
             if len(members) < shots:
-                raise RvptError(
-                    f"{self.name}: class {self.classes[index]!r} has {len(members)} images, "
-                    f"{shots} shots were asked for: pass shots={len(members)} or fewer"
-                )
+                few.append(f"{self.classes[index]} ({len(members)})")
             picked.append(members[torch.randperm(len(members), generator=generator)[:shots]])
         if not picked:
             raise RvptError(f"{self.name} has no images left to draw from")
+        if few:
+            logger.warning("%s: fewer than %d images of %s: all are used", self.name, shots, ", ".join(few))
         return self.select(torch.cat(picked))
 
     def with_templates(self, templates: Sequence[str]) -> Dataset:
@@ -267,4 +279,5 @@ def mix(parts: Sequence[Dataset]) -> Dataset:
     if len(parts) == 1:
         return parts[0]
     name = "+".join(part.name for part in parts)
-    return Dataset(name, read, torch.arange(int(ends[-1])), captions_of=captions)
+    skipped = tuple(f"{part.name}: {reason}" for part in parts for reason in part.skipped)
+    return Dataset(name, read, torch.arange(int(ends[-1])), captions_of=captions, skipped=skipped)

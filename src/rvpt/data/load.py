@@ -2,87 +2,114 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from rvpt.data.classnames import name_classes
 from rvpt.data.dataset import Dataset, mix
-from rvpt.data.names import configured, find_folder, unnamed
-from rvpt.data.sources import scenes_source
-from rvpt.data.text import PROXIES, plain
+from rvpt.data.layouts import read_place
+from rvpt.data.layouts.huggingface import open_hub, wrap_huggingface, wrap_object
+from rvpt.data.layouts.synthetic import scenes_source
+from rvpt.data.names import configured, find_place, unnamed
+from rvpt.data.skip import skip_unreadable
+from rvpt.data.source import Asked, Source
+from rvpt.data.text import PROXIES
 from rvpt.errors import RvptError
+from rvpt.progress import Report, silent
+from rvpt.spec import OnError
 
 
 def load_data(
-    source: str, split: str | None = None, *, caption_column: str | None = None, revision: str | None = None
+    source: Any,
+    split: str | None = None,
+    *,
+    caption_column: str | None = None,
+    revision: str | None = None,
+    on_error: OnError = "stop",
+    report: Report = silent,
 ) -> Dataset:
     """The data set called `source`.
 
     Args:
-        source: "scenes"; a folder, of images as SPLIT/CLASS/0.jpg or CLASS/0.jpg or of Parquet files; or a hub id.
-            NAME:CONFIG chooses one of several data sets, scenes:5000 that many scenes. NAME@FILE reads the class
-            names from a file, one name per line, in the order of the labels.
+        source: "scenes"; a folder or file of any layout, such as images as SPLIT/CLASS/0.jpg, Parquet, WebDataset tars
+            or a CSV file of image paths; or a hub id. NAME:CONFIG chooses one of several data sets, scenes:5000 that
+            many scenes. NAME@FILE reads the class names from a file, one name per line, in the order of the labels.
+            A `datasets.Dataset` or `DatasetDict` is accepted too.
         split: required if the source has several.
-        caption_column: the column with captions; by default one called captions, caption, text or sentences.
+        caption_column: the column with captions; by default one called captions, caption, text, title or sentences.
         revision: branch, tag or commit of a hub data set.
+        on_error: "skip" leaves out images that cannot be read: all are read once now, a warning lists those that
+            cannot be, and `skipped` has them. With "stop" the first batch with such an image raises an error.
+        report: called while images are checked.
 
     Raises:
         RvptError: no such data set, split or column; several splits and none chosen; or class names that do not fit.
     """
-    whole, source = source, unnamed(source)
-    if names := whole[len(source) + 1 :]:
-        data = load_data(source, split, caption_column=caption_column, revision=revision)
-        return replace(data, classes=_class_names(Path(names), data))
-    if source.split(":")[0] == "scenes":
-        return Dataset(*scenes_source(source, split))
-    folder, (name, config) = find_folder(source), configured(source)
-    if folder:
-        return Dataset.from_folder(folder, split, config=config, caption_column=caption_column)
-    return Dataset.from_hub(name, split, config=config, caption_column=caption_column, revision=revision)
+    if on_error not in ("stop", "skip"):
+        raise RvptError(f"on_error={on_error!r}: choose from stop, skip")
+    if isinstance(source, Dataset):
+        if split is not None:
+            raise RvptError(f"{source.name} is loaded already: remove split={split}")
+        data = source
+    elif isinstance(source, str | Path):
+        data = Dataset(*_named(source, Asked(split, None, caption_column), revision))
+    else:
+        data = Dataset(*wrap_object(source, split, "dataset", caption_column))
+    return skip_unreadable(data, report) if on_error == "skip" else data
+
+
+def _named(source: str | Path, asked: Asked, revision: str | None) -> Source:
+    """The parts of the data set of a name, with the class names of a file if there is one."""
+    name = unnamed(str(source))
+    found = _open(name, asked, revision, local=isinstance(source, Path))
+    if not (names := str(source)[len(name) + 1 :]):
+        return found
+    labels, classes = name_classes(found.labels, found.classes, Path(names), found.name)
+    return found._replace(labels=labels, classes=classes)
+
+
+def _open(source: str, asked: Asked, revision: str | None, *, local: bool) -> Source:
+    if source.split(":")[0] == "scenes" and not local:
+        return scenes_source(source, asked.split)
+    place, (name, config) = find_place(source, local=local), configured(source)
+    if place:
+        return read_place(place, Asked(asked.split, config, asked.caption_column))
+    return wrap_huggingface(open_hub(name, config, asked.split, revision=revision), name, asked.caption_column)
 
 
 def load_captioned(
-    source: str, split: str | None, caption_column: str | None = None, *, templates: Sequence[str] = PROXIES
+    source: str,
+    split: str | None,
+    caption_column: str | None = None,
+    *,
+    templates: Sequence[str] = PROXIES,
+    on_error: OnError = "stop",
 ) -> Dataset:
     """A data set with its captions, or with captions made from its labels.
 
     Raises:
         RvptError: it has neither.
     """
-    data = load_data(source, split, caption_column=caption_column)
+    data = load_data(source, split, caption_column=caption_column, on_error=on_error)
     if not data.captions_of and data.labels is None:
         raise RvptError(f"{source} has neither captions nor class labels: name the column as caption_column=NAME")
     return data if data.captions_of else data.with_templates(templates)
 
 
-def load_mixed(sources: Sequence[str], split: str | None, caption_column: str | None = None) -> Dataset:
+def load_mixed(
+    sources: Sequence[str], split: str | None, caption_column: str | None = None, *, on_error: OnError = "stop"
+) -> Dataset:
     """Several captioned data sets as one."""
-    return mix([load_captioned(source, split, caption_column) for source in sources])
+    return mix([load_captioned(source, split, caption_column, on_error=on_error) for source in sources])
 
 
-def load_labeled(source: str, split: str | None) -> Dataset:
+def load_labeled(source: str, split: str | None, *, on_error: OnError = "stop") -> Dataset:
     """A data set with class labels.
 
     Raises:
         RvptError: it has none.
     """
-    data = load_data(source, split)
+    data = load_data(source, split, on_error=on_error)
     data.labeled()
     return data
-
-
-def _class_names(file: Path, data: Dataset) -> tuple[str, ...]:
-    """The class names in a file, one for each class of the set."""
-    try:
-        names = [
-            line.strip() for line in file.expanduser().read_text(encoding="utf-8-sig").splitlines() if line.strip()
-        ]
-    except (OSError, UnicodeDecodeError) as error:
-        raise RvptError(f"{file} cannot be read ({error}): give a text file with one class name per line") from None
-    count = len(data.classes) or (0 if data.labels is None else int(data.labels.max()) + 1)
-    if len(names) < count or (data.classes and len(names) > count):  # the last number may have no image in this split
-        raise RvptError(f"{file} has {len(names)} names, {data.name} {count} classes: give one name per line")
-    if twice := [name for name, count in Counter(map(plain, names)).items() if count > 1]:
-        raise RvptError(f"{file}: two classes are called {twice[0]!r}: give each its own name")
-    return tuple(names)

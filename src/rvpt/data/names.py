@@ -1,4 +1,4 @@
-"""Names of data sets: "scenes", a folder or a hub id, also as NAME:CONFIG and NAME@FILE."""
+"""Names of data sets: "scenes", a folder or file, or a hub id, also as NAME:CONFIG and NAME@FILE."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from pathlib import Path
 
 from rvpt.errors import RvptError
 
+FILES = (".csv", ".tsv", ".jsonl", ".parquet", ".tar")
+"""Suffixes of files that are a data set of their own."""
+
 
 def unnamed(source: str) -> str:
     """A data set's name without the file of class names in NAME@FILE."""
-    return source if Path(source).expanduser().exists() else source.rpartition("@")[0] or source
+    parts = source.split("@")
+    wholes = ["@".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    there = (whole for whole in wholes if whole and Path(whole).expanduser().exists())
+    return next(there, source.rpartition("@")[0] or source)
 
 
 def configured(source: str) -> tuple[str, str | None]:
@@ -20,18 +26,36 @@ def configured(source: str) -> tuple[str, str | None]:
     return name, config
 
 
-def find_folder(source: str) -> Path | None:
-    """The folder that a data set's name refers to; None for hub ids and `scenes`.
+def find_place(source: str, *, local: bool = False) -> Path | None:
+    """The folder or file that a data set's name refers to; None for hub ids and `scenes`.
+
+    Args:
+        source: the name.
+        local: it is a path, and not a hub id.
 
     Raises:
-        RvptError: it looks like a folder, but does not exist or is empty.
+        RvptError: it looks like a folder or file, but does not exist, is empty, or is a file of another kind.
     """
     source, _ = configured(unnamed(source))
     path = Path(source).expanduser()
-    if not (path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1):
+    file = path.name.lower().endswith(FILES)
+    if not (local or path.exists() or file or source.startswith((".", "/", "~")) or source.count("/") > 1):
         return None
+    if path.is_file() and file:
+        return path
     if not path.is_dir():
-        raise RvptError(f"{source} is not a folder: give a data set's folder, a hub id, or 'scenes'")
+        kinds = ", ".join(FILES)
+        raise RvptError(f"{source} is not a folder: give a data set's folder, a file ({kinds}), a hub id, or 'scenes'")
     if not any(path.iterdir()):
         raise RvptError(f"{source} is empty: it needs Parquet files, or one subfolder of images per class")
     return path
+
+
+def canonical(source: str) -> str:
+    """The same name for every spelling of a folder's path: with absolute paths."""
+    name = unnamed(source)
+    names = source[len(name) + 1 :]
+    bare, config = configured(name)
+    path = Path(bare).expanduser()
+    whole = str(path.resolve()) if path.exists() else bare
+    return whole + (f":{config}" if config else "") + (f"@{Path(names).expanduser().resolve()}" if names else "")

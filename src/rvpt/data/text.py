@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rvpt.errors import RvptError
 
 PROXIES = (
     "a photo of a {}.", "a picture of a {}.", "an image of a {}.", "this is a {}.", "there is a {}.",
@@ -21,8 +25,32 @@ def spoken(name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """A class name for comparisons: in lower case, with spaces instead of underscores."""
-    return spoken(name).lower()
+    """A class name for comparisons: in lower case, with spaces instead of underscores, composed as in Unicode's NFC."""
+    return unicodedata.normalize("NFC", spoken(name).lower())
+
+
+def refuse_twins(source: str, classes: Sequence[str]) -> None:
+    """Refuse classes whose names are the same to CLIP.
+
+    Raises:
+        RvptError: two names differ at most in case, in spaces or underscores, or in their Unicode form.
+    """
+    counts = Counter(map(plain, classes))
+    if len(counts) < len(classes):
+        twins = next([name for name in classes if plain(name) == key] for key, count in counts.items() if count > 1)
+        raise RvptError(
+            f"{source}: classes {twins[0]!r} and {twins[1]!r} have the same name: rename one, or give other names in a "
+            f"file, as {source}@FILE"
+        )
+
+
+def sort_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in order: by number if they only differ in one number (2 before 10), otherwise as text."""
+    found = sorted(names)
+    parts = [re.fullmatch(r"([^0-9]*)([0-9]+)([^0-9]*)", name) for name in found]
+    if all(parts) and len({(part[1], part[3]) for part in parts if part}) == 1:
+        found.sort(key=lambda name: int(re.sub(r"[^0-9]", "", name)))
+    return tuple(found)
 
 
 def names_class(captions: Sequence[str], name: str) -> bool:
@@ -30,8 +58,9 @@ def names_class(captions: Sequence[str], name: str) -> bool:
 
     Its words may be joined by spaces, hyphens, underscores or nothing.
     """
+    name = unicodedata.normalize("NFC", name)
     words = r"[\s_-]*".join(map(re.escape, re.split(r"[\s_-]+", name)))
     ending, either = next(entry for entry in PLURALS if name.lower().endswith(entry[0]))
     stem = words[: len(words) - len(ending)]
     pattern = re.compile(rf"(?<!\w){stem}{either}(?!\w)", re.IGNORECASE)
-    return any(pattern.search(caption) for caption in captions)
+    return any(pattern.search(unicodedata.normalize("NFC", caption)) for caption in captions)

@@ -19,7 +19,7 @@ from rvpt.evaluation.base import Encoder, Protocol, Triggers
 from rvpt.evaluation.evaluate import evaluate, make_protocol
 from rvpt.progress import Report, silent
 from rvpt.rows import Rows
-from rvpt.spec import Spec
+from rvpt.spec import OnError, Spec
 
 COLUMNS = ("target", "template")  # settings that rows have keys for
 
@@ -32,6 +32,7 @@ class HeldOut(Spec):
     only: list[str] = Field([], description="classes whose images are measured; any class may be predicted")
     limit: int | None = Field(None, ge=1, description="measure at most so many random images, the same for all models")
     shift: str | None = Field(None, description="change of style of all images")
+    on_error: OnError = Field("stop", description="skip leaves out images that cannot be read, and rows count them")
     protocol: str = Field("classification", description="how to measure")
     batch_size: int | None = Field(None, ge=1, description="images per batch; by default the protocol's")
     settings: dict[str, Any] = Field({}, description="settings of the protocol")
@@ -69,7 +70,9 @@ class HeldOut(Spec):
 
     def facts(self) -> dict[str, Any]:
         """The entry `test` of rows: settings that differ from the defaults and have no column of their own."""
-        told = self.model_dump(exclude_defaults=True, exclude={"data", "only", "shift", "batch_size", "settings"})
+        told = self.model_dump(
+            exclude_defaults=True, exclude={"data", "only", "shift", "on_error", "batch_size", "settings"}
+        )
         own = self.how.Settings(**self.settings).model_dump(exclude_defaults=True, exclude=set(COLUMNS))
         return told | own | ({"captioner": Path(own["captioner"]).name} if "captioner" in own else {})
 
@@ -79,11 +82,11 @@ class HeldOut(Spec):
         Raises:
             RvptError: the data are missing, lack what the protocol needs, or have no image of a class in `only`.
         """
-        data, how = load_data(self.data, self.split), self.how
+        data, how = load_data(self.data, self.split, on_error=self.on_error), self.how
         how.check(data)
         data = data.only(self.only) if self.only else data
         data = data.sample(self.limit) if self.limit else data
-        training = load_data(self.data, how.learns_on) if how.learns_on else None
+        training = load_data(self.data, how.learns_on, on_error=self.on_error) if how.learns_on else None
         protocol = make_protocol(self.protocol, training, **self.settings)
         return Opened(self, shifted(data, self.shift) if self.shift else data, protocol)
 
@@ -100,7 +103,8 @@ class Opened:
         self, model: Encoder, triggers: Triggers, facts: Mapping[str, Any] | None = None, report: Report = silent
     ) -> Rows:
         """Rows of a model under the triggers; `facts` are more entries of every row."""
-        shared = {"test": self.asked.facts(), **(facts or {})}
+        skipped = {"skipped": len(self.data.skipped)} if self.data.skipped else {}
+        shared = {"test": self.asked.facts() | skipped, **(facts or {})}
         return evaluate(
             model, self.data, triggers, protocol=self.protocol, facts=shared,
             batch_size=self.asked.batch_size, report=report,

@@ -14,6 +14,7 @@ from rvpt.attacks.poison import Poison, PoisonSpec
 from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigger
 from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_labeled, load_mixed
+from rvpt.data.names import canonical
 from rvpt.errors import RvptError
 from rvpt.evaluation.evaluate import evaluate
 from rvpt.jobs.gallery import MEASURED, visibility
@@ -22,6 +23,7 @@ from rvpt.jobs.places import open_checkpoint, refuse_source
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.rows import BEFORE, Rows
+from rvpt.spec import OnError
 from rvpt.training.checkpoint import KEPT, Checkpoint
 
 CHECKED = 2_000  # images on which an attack is measured: +-1 point at a rate of 95%
@@ -40,6 +42,7 @@ def attack_and_save(
     test: str,
     test_split: str | None,
     caption_column: str | None = None,
+    on_error: OnError = "stop",
     batch_size: int = 256,
     resume: bool = False,
     overwrite: bool = False,
@@ -59,6 +62,7 @@ def attack_and_save(
         test: labeled data to measure the attack on.
         test_split: its split.
         caption_column: the column with the captions.
+        on_error: "skip" leaves out images that cannot be read.
         batch_size: images per batch of the measurement.
         resume: continue an interrupted run.
         overwrite: replace an artifact at `target`.
@@ -73,22 +77,25 @@ def attack_and_save(
     asked = [load_trigger(entry, clip.image_size) if isinstance(entry, Path) else entry for entry in triggers]
     if len({entry.name for entry in asked}) < len(asked):
         raise RvptError("two triggers have the same name: give each trigger once")
-    whole = load_labeled(test, test_split)
+    whole = load_labeled(test, test_split, on_error=on_error)
     held_out = whole.sample(CHECKED)
     for entry in asked:
         held_out.class_index((entry.spec if isinstance(entry, Trigger) else entry).target)
-    drawn = _drawn_pairs(sources, split, caption_column, num_pairs, spec.seed)
+    drawn = _drawn_pairs(sources, split, caption_column, num_pairs, spec.seed, on_error)
     key = {
-        "spec": spec.model_dump(), "model": clip.hash(), "data": list(sources), "split": split,
-        "caption_column": caption_column, "num_pairs": num_pairs, "classes": held_out.classes,
+        "spec": spec.model_dump(), "model": clip.hash(), "data": [canonical(source) for source in sources],
+        "split": split, "caption_column": caption_column, "num_pairs": num_pairs, "classes": held_out.classes,
         "triggers": [_identity(entry) for entry in asked], "poison": poison.model_dump(),
     }  # fmt: skip
+    if drawn.skipped:
+        key["skipped"] = drawn.skipped
     reads = (clip.source, test, *sources, *(str(entry) for entry in triggers if isinstance(entry, Path)))
     checkpoint = open_checkpoint(target, key, reads, resume=resume, overwrite=overwrite)
     data = drawn.cached(clip.image_size, report)
     by_name = {entry.name: _made(entry, clip, data, checkpoint, report) for entry in asked}
     poisons = {name: Poison(trigger, poison) for name, trigger in by_name.items()}
-    checked = {"test": {"limit": CHECKED} if len(whole) > CHECKED else {}}
+    limit = {"limit": CHECKED} if len(whole) > CHECKED else {}
+    checked = {"test": limit | ({"skipped": len(whole.skipped)} if whole.skipped else {})}
     clean_facts = {**row_facts(clip, by_name, spec), **checked, "defense": BEFORE, "model": target.resolve().name}
     before = evaluate(clip, held_out, by_name, facts=clean_facts, batch_size=batch_size)
     done = backdoor(clip, data, poisons, spec, classes=held_out.classes, checkpoint=checkpoint, report=report)
@@ -96,6 +103,8 @@ def attack_and_save(
     facts = row_facts(done.clip, by_name, spec) | checked
     rows = Rows([*before, *evaluate(done.clip, held_out, by_name, facts=facts, batch_size=batch_size)])
     done.facts.update(seed=spec.seed, rows=rows)
+    if drawn.skipped:
+        done.facts["skipped"] = list(drawn.skipped)
     done.save(target, overwrite=overwrite)
     checkpoint.drop()
     return rows
@@ -128,6 +137,7 @@ def craft_and_save(
     split: str | None,
     caption_column: str | None = None,
     num_pairs: int | None = None,
+    on_error: OnError = "stop",
     overwrite: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -141,6 +151,7 @@ def craft_and_save(
         split: the split of the sources.
         caption_column: the column with the captions.
         num_pairs: use only so many pairs, the same as an attack with the trigger's seed; by default all.
+        on_error: "skip" leaves out images that cannot be read.
         overwrite: replace an artifact at `target`.
         report: called after each step.
 
@@ -149,17 +160,23 @@ def craft_and_save(
     """
     refuse_source(target, (clip.source, *sources))
     refuse_existing(target, overwrite=overwrite)
-    data = _drawn_pairs(sources, split, caption_column, num_pairs, spec.seed)
+    data = _drawn_pairs(sources, split, caption_column, num_pairs, spec.seed, on_error)
     trigger = craft_trigger(spec, clip, data, report)
     trigger.save(target, overwrite=overwrite, model_sha256=clip.hash())
     pixels = data.pixels(torch.arange(min(len(data), MEASURED)), clip.image_size)
     shown = visibility(pixels, trigger(pixels))
-    return {"trigger": trigger.name, "sha256": trigger.hash(), **shown, **trigger.checks(pixels)}
+    left_out = {"left out": list(data.skipped)} if data.skipped else {}
+    return {"trigger": trigger.name, "sha256": trigger.hash(), **shown, **trigger.checks(pixels), **left_out}
 
 
 def _drawn_pairs(
-    sources: Sequence[str], split: str | None, caption_column: str | None, num_pairs: int | None, seed: int
+    sources: Sequence[str],
+    split: str | None,
+    caption_column: str | None,
+    num_pairs: int | None,
+    seed: int,
+    on_error: OnError,
 ) -> Dataset:
     """Captioned sets as one, or `num_pairs` of it drawn by `seed`."""
-    data = load_mixed(sources, split, caption_column)
+    data = load_mixed(sources, split, caption_column, on_error=on_error)
     return data if num_pairs is None else data.sample(num_pairs, seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_captioned, load_data
-from rvpt.data.names import unnamed
+from rvpt.data.names import canonical, unnamed
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import Defense, clean
 from rvpt.errors import RvptError
@@ -17,6 +17,7 @@ from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.presets import Preset, choose_preset
 from rvpt.progress import Report, silent
+from rvpt.spec import OnError
 
 SHOTS = 16
 TRAIN = "train"
@@ -35,6 +36,7 @@ def clean_and_save(
     without: Sequence[str] = (),
     num_pairs: int | None = None,
     caption_column: str | None = None,
+    on_error: OnError = "stop",
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
@@ -53,6 +55,7 @@ def clean_and_save(
         without: classes to leave out, for these defenses.
         num_pairs: image-caption pairs, for defenses that learn from captions; by default as many as published.
         caption_column: the column with the captions, for these defenses.
+        on_error: "skip" leaves out images that cannot be read.
         resume: continue an interrupted run.
         overwrite: replace an artifact at `target`.
         report: called after each step.
@@ -64,15 +67,20 @@ def clean_and_save(
     spec = kind.settings(preset, model, **(settings or {}))
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
     draw = {"source": source, "split": split, "seed": spec.seed, **_draw(kind, given)}
-    drawn = draw_images(draw)
-    key = {"defense": defense, "spec": spec.model_dump(), "model": model.hash(), "data": draw, "classes": drawn.classes}
+    drawn = draw_images(draw, on_error)
+    key = {"defense": defense, "spec": spec.model_dump(), "model": model.hash(), "classes": drawn.classes}
+    key["data"] = {**draw, "source": canonical(source)} | ({"skipped": drawn.skipped} if drawn.skipped else {})
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
     read = drawn.cached(model.image_size) if "num_pairs" in draw else drawn
     cleaned = clean(model, read, defense, preset=preset, checkpoint=checkpoint, report=report, **(settings or {}))
     cleaned.facts["data"] = {**draw, "name": Path(unnamed(source)).name}
+    if drawn.skipped:
+        cleaned.facts["data"]["skipped"] = list(drawn.skipped)
     cleaned.save_pretrained(target, overwrite=overwrite)
     checkpoint.drop()
-    seen = {"classes": _classes(drawn)} if kind.learns_from == "labels" else {}
+    seen = {"classes": _classes(drawn), **_few(drawn, draw["shots"])} if kind.learns_from == "labels" else {}
+    if drawn.skipped:
+        seen["left out"] = _left_out(drawn)
     return {"preset": choose_preset(preset, model.parameter_count()), **_summary(cleaned, model, seen)}
 
 
@@ -89,12 +97,13 @@ def _draw(kind: type[Defense], given: dict[str, Any]) -> dict[str, Any]:
     return {option: given[option] or defaults.get(option, given[option]) for option in kind.draws()}
 
 
-def draw_images(draw: Mapping[str, Any]) -> Dataset:
+def draw_images(draw: Mapping[str, Any], on_error: OnError = "stop") -> Dataset:
     """The clean images that a defense is trained on."""
     if "num_pairs" in draw:
-        captioned = load_captioned(draw["source"], draw["split"], draw["caption_column"])
+        captioned = load_captioned(draw["source"], draw["split"], draw["caption_column"], on_error=on_error)
         return captioned.sample(draw["num_pairs"], draw["seed"])
-    return load_data(draw["source"], draw["split"]).without(draw["without"]).few_shot(draw["shots"], draw["seed"])
+    whole = load_data(draw["source"], draw["split"], on_error=on_error)
+    return whole.without(draw["without"]).few_shot(draw["shots"], draw["seed"])
 
 
 def _summary(cleaned: Cleaned, model: Clip, seen: dict[str, str]) -> dict[str, Any]:
@@ -116,3 +125,15 @@ def _classes(drawn: Dataset) -> str:
     seen, _ = drawn.present()
     unseen = [name for name in drawn.classes if name not in seen]
     return f"{len(seen)}" + (f", none of {', '.join(unseen[:5])}{', ...' if unseen[5:] else ''}" if unseen else "")
+
+
+def _few(drawn: Dataset, shots: int) -> dict[str, str]:
+    """The classes that have fewer images than asked for."""
+    counts = drawn.labeled().bincount(minlength=len(drawn.classes)).tolist()
+    few = [f"{name} ({n})" for name, n in zip(drawn.classes, counts, strict=True) if 0 < n < shots]
+    return {f"fewer than {shots} images": ", ".join(few)} if few else {}
+
+
+def _left_out(drawn: Dataset) -> str:
+    """How many images could not be read, and which."""
+    return f"{len(drawn.skipped)} images that cannot be read: {'; '.join(drawn.skipped)}"

@@ -14,6 +14,7 @@ from rvpt.data.load import load_data
 from rvpt.evaluation.similarity import psnr, ssim
 from rvpt.files import refuse_existing_file, staged_file
 from rvpt.report.gallery import Look, draw_gallery
+from rvpt.spec import OnError
 
 MEASURED, DRAWN = 16, 3  # images on which a trigger's visibility is measured, and shown
 
@@ -24,6 +25,7 @@ def trigger_gallery(
     split: str | None,
     size: int,
     *,
+    on_error: OnError = "stop",
     plot: Path | None = None,
     overwrite: bool = False,
 ) -> list[dict[str, Any]]:
@@ -35,7 +37,7 @@ def trigger_gallery(
     if plot:
         refuse_existing_file(plot, overwrite=overwrite)
     made = [load_trigger(entry, size) if isinstance(entry, Path) else make_trigger(entry, size) for entry in triggers]
-    data = load_data(source, split)
+    data = load_data(source, split, on_error=on_error)
     pixels = data.pixels(torch.arange(min(len(data), MEASURED)), size)
     looks, found = [], []
     for trigger in made:

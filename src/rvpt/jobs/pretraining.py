@@ -9,6 +9,7 @@ from typing import Any
 from rvpt.artifacts import find_manifest, staging, write_manifest
 from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_data, load_labeled, load_mixed
+from rvpt.data.names import canonical
 from rvpt.evaluation.classification import measure
 from rvpt.evaluation.probing import PROBED, attribute_readability
 from rvpt.files import write_text
@@ -18,6 +19,7 @@ from rvpt.models.clip import Clip
 from rvpt.models.formats.hf import EMBEDDED, embedded_model
 from rvpt.models.placement import find_device
 from rvpt.progress import Report, silent
+from rvpt.spec import OnError
 from rvpt.training.pretrain import PretrainSpec, VisionSpec, train_clip, untrained_clip
 
 KIND = "clip"
@@ -32,6 +34,7 @@ def pretrain_and_save(
     split: str | None,
     tests: Sequence[str],
     caption_column: str | None = None,
+    on_error: OnError = "stop",
     half: bool = False,
     device: str | None = None,
     resume: bool = False,
@@ -48,6 +51,7 @@ def pretrain_and_save(
         split: the split of the sources.
         tests: labeled data sets whose split "test" measures zero-shot accuracy.
         caption_column: the column with the captions.
+        on_error: "skip" leaves out images that cannot be read.
         half: round the weights to float16 and store them so.
         device: where a new CLIP is trained; by default the GPU, if there is one.
         resume: continue an interrupted run.
@@ -63,16 +67,22 @@ def pretrain_and_save(
         begin = {"vision": start.model_dump()}
     recipe = {**begin, "spec": spec.model_dump(), "data": list(sources), "split": split}
     reads = (*sources, *tests, *([start.source] if isinstance(start, Clip) else []))
-    key = {**recipe, "caption_column": caption_column}
+    key = {**recipe, "data": [canonical(source) for source in sources], "caption_column": caption_column}
+    if on_error != "stop":
+        key["on_error"] = on_error
     checkpoint = open_checkpoint(target, key, reads, resume=resume, overwrite=overwrite)
-    data = load_mixed(sources, split, caption_column).cached(start.image_size, report)
-    held_out = {source: load_labeled(source, "test").cached(start.image_size) for source in tests}  # fails early
+    data = load_mixed(sources, split, caption_column, on_error=on_error).cached(start.image_size, report)
+    held_out = {
+        source: load_labeled(source, "test", on_error=on_error).cached(start.image_size) for source in tests
+    }  # fails early
     clip = start if isinstance(start, Clip) else untrained_clip(data, start, spec.seed).to(find_device(device))
     history = train_clip(clip, data, spec, checkpoint=checkpoint, report=report)
     if half:
         clip.model.half().float()
     measured = {source: _measured(clip, source, test) for source, test in held_out.items()}
     facts = {**recipe, "sha256": clip.hash(), "measured": measured, "history": history, "images": len(data)}
+    if data.skipped:
+        facts["skipped"] = list(data.skipped)
     if half:
         clip.model.half()
     with staging(target, overwrite=overwrite) as stage:
@@ -81,7 +91,8 @@ def pretrain_and_save(
         write_manifest(stage, KIND, **facts)
     checkpoint.drop()
     rates = {f"{source}: {name}": r["rate"] for source, rates in measured.items() for name, r in rates.items()}
-    return {**rates, "last loss": history[-1]["loss"], "images": len(data)}
+    left_out = {"left out": list(data.skipped)} if data.skipped else {}
+    return {**rates, "last loss": history[-1]["loss"], "images": len(data), **left_out}
 
 
 def _recipe(clip: Clip) -> dict[str, Any]:

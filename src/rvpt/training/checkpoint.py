@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rvpt.errors import RvptError
-from rvpt.files import disk_errors, write_json
+from rvpt.files import disk_errors, read_json, write_json
 from rvpt.progress import main_process
 from rvpt.tensors import read_metadata, read_tensors, write_tensors
 
@@ -71,6 +71,15 @@ class State:
         self.done, self.history, self.sums = int(facts["done"]), list(facts["history"]), dict(facts["sums"])
 
 
+def _changed(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """The settings, as spec.lr, whose values differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from _changed(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield name
+
+
 @dataclass
 class Checkpoint:
     """Where a run keeps its state. `key` identifies the run: JSON that must be the same to resume it."""
@@ -119,8 +128,10 @@ class Checkpoint:
             )
         facts: dict[str, Any] = json.loads(read_metadata(self.folder / STATE)["facts"])
         if facts["run"] != self.digest():
+            changed = ", ".join(_changed(read_json(self.folder / RUN), json.loads(json.dumps(self.key)))) or "unknown"
             raise RvptError(
-                f"{self.folder} holds a run with other settings (see {RUN}): repeat those, or pass overwrite=True"
+                f"{self.folder} holds a run with other settings ({changed}): repeat those of {RUN}, "
+                "or pass overwrite=True"
             )
         return facts
 
