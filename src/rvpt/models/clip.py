@@ -97,6 +97,11 @@ class Clip(nn.Module):
         return int(self.model.config.vision_config.image_size)
 
     @property
+    def activation(self) -> str:
+        """Of both towers: "quick_gelu" as in OpenAI's CLIPs, or "gelu"."""
+        return str(self.model.config.vision_config.hidden_act)
+
+    @property
     def logit_scale(self) -> Tensor:
         """tau, the exponential of the learned scale."""
         scale: Tensor = self.model.logit_scale.exp()

@@ -14,7 +14,7 @@ from rvpt.artifacts import MANIFEST
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
 from rvpt.models.formats.checks import PICKLES
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from helpers import random_pixels
 from rvpt.data.preprocess import OPENAI_MEAN, OPENAI_STD
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 
 SIDE = 32
 PIXELS = random_pixels(4, SIDE)
