@@ -228,6 +228,8 @@ class Cleaned(nn.Module):
         _refuse_other(clip, config.base_model_sha256, folder)
         if own and given and "base_sha256" in facts:  # the suspect, which has the triggers to measure
             _refuse_other(given, facts["base_sha256"], folder)
+        if activation not in (None, clip.activation):
+            raise RvptError(f"{folder} was made from a model with {activation}, and {clip.name} has {clip.activation}")
         if clip is not base:
             clip.model.to(kind)  # after its hash was checked, which is that of the weights on disk
         if given or not own:

@@ -33,7 +33,8 @@ def load(
         activation: of a CLIP whose files do not state it: "quick_gelu" or "gelu".
 
     Raises:
-        RvptError: not found, not a ViT CLIP, damaged or hostile files, weights that are not finite, or a wrong base model.
+        RvptError: not found, not a ViT CLIP, damaged or hostile files, weights that are not finite, or a
+            wrong base model.
     """
     folder = Path(path).expanduser()
     if folder.is_dir() and find_config(folder):

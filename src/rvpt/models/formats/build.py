@@ -48,14 +48,14 @@ def build(parts: Parts, name: str, *, activation: str | None = None) -> Clip:
     _warn_of_code(parts, name)
     weights, _ = to_transformers(parts.weights, name)
     config = _config(parts, weights, name, activation)
-    refuse_absurd(config, weights, name)
-    model = _empty(config, name)
-    _refuse_unfit(model, weights, name)
+    refuse_absurd(config, name)
     tokenizer = find_tokenizer(parts.folder, config.text_config.vocab_size, name, required=parts.whole)
     refuse_unfit_tokenizer(tokenizer, config, name)
     if not parts.whole:
-        _read_at_end(config, tokenizer, name)
+        _read_at_end(config, tokenizer, name)  # before the model is built, which copies the id
     refuse_wrong_end(tokenizer, config, name)
+    model = _empty(config, name)
+    _refuse_unfit(model, weights, name)
     preprocessing = parts.preprocessing or Preprocessing()
     refuse_other_size(preprocessing, config.vision_config.image_size, name)
     _fill(model, weights, name)

@@ -43,7 +43,9 @@ def refuse_odd_files(path: Path, name: str) -> None:
         if not file.is_file():
             raise RvptError(f"{name}: {file.name} is not a file with contents (a broken link, a pipe or a device)")
         if file.suffix in (".json", ".txt") and file.stat().st_size > MAX_JSON:
-            raise RvptError(f"{name}: {file.name} has {file.stat().st_size >> 20} MiB, more than a model's: limit 64 MiB")
+            raise RvptError(
+                f"{name}: {file.name} has {file.stat().st_size >> 20} MiB, more than a model's: limit 64 MiB"
+            )
 
 
 def _stays(target: Path, root: Path) -> bool:

@@ -33,7 +33,8 @@ class File:
         """
         if path.suffix not in (SAFETENSORS, *PICKLES):
             raise RvptError(
-                f"{source} is a file; give the model's folder, or a file of weights ({SAFETENSORS}, {', '.join(PICKLES)})"
+                f"{source} is a file; give the model's folder, or a file of weights "
+                f"({', '.join((SAFETENSORS, *PICKLES))})"
             )
         found = read_weights(path, source)
         files = {path: found}

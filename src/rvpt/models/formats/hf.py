@@ -64,7 +64,9 @@ def read_config(path: Path, name: str) -> Mapping[str, Any]:
                 f"{name} needs its own code (auto_map: {', '.join(code)}), which is never run: give a model of one of "
                 "transformers' classes"
             )
-        raise RvptError(f"{name}: its config.json is of a {kind!r} model: only ViT CLIPs (CLIPModel) are supported; {LISTED}")
+        raise RvptError(
+            f"{name}: its config.json is of a {kind!r} model: only ViT CLIPs (CLIPModel) are supported; {LISTED}"
+        )
     if not all(isinstance(config.get(tower) or config.get(f"{tower}_dict"), Mapping) for tower in TOWERS):
         raise RvptError(f"{name} is one tower of a CLIP: give a whole CLIPModel")
     return config
@@ -88,7 +90,9 @@ def _weight_files(path: Path, name: str) -> list[Path]:
         if (path / index).is_file():
             return _shards(path, path / index, name)
     others = sorted(file.name for file in path.iterdir() if file.suffix in (SAFETENSORS, *PICKLES))
-    found = f"it has {', '.join(others[:3])}: give that file, or rename it" if others else "download the whole model again"
+    found = (
+        f"it has {', '.join(others[:3])}: give that file, or rename it" if others else "download the whole model again"
+    )
     raise RvptError(f"{name} has no {WEIGHTS[0]}: {found}; {LISTED}")
 
 

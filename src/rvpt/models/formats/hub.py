@@ -28,7 +28,7 @@ def fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
         RvptError: there is no such model, or the hub cannot be reached and its files are not in the cache.
     """
     config = _found(name, "config.json", revision) or _found(name, CONFIG, revision, required=True)
-    folder = Path(config).parent
+    folder = Path(str(config)).parent
     commit = folder.name if COMMIT.fullmatch(folder.name) else None
     wanted = commit or revision
     for file in (CONFIG, *SMALL):
@@ -64,7 +64,7 @@ def _found(name: str, file: str, revision: str | None, *, required: bool = False
         )
         return found
     except Exception as error:  # the hub's client and transformers raise many kinds
-        if not required and "config.json" == file:
+        if not required and file == "config.json":
             return None
         raise RvptError(
             f"{name}: not a folder here, and on the hub could not load its config ({first_line(error)})"

@@ -139,7 +139,8 @@ class Machine:
     def named(self, text: str) -> None:
         if not (text in MAKERS or text in NEUTRAL or text in TYPES or text.startswith(SCRIPTED)):
             raise Refused(
-                f"its pickle names {'.'.join(text.split())[:80]}, which is not part of a model's weights; nothing was run"
+                f"its pickle names {'.'.join(text.split())[:80]}, which is not part of a model's weights; "
+                "nothing was run"
             )
         self.stack.append(Name(text))
 
@@ -232,10 +233,11 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "collections OrderedDict": ordered,
 }
 TYPES = frozenset(f"torch {name}" for name in DTYPES)
-VALUES = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 "
-    "SHORT_BINSTRING BINSTRING STRING SHORT_BINBYTES BINBYTES BINBYTES8".split()
-)
+VALUES = frozenset({
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE",
+    "SHORT_BINUNICODE", "BINUNICODE8", "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES",
+    "BINBYTES8",
+})  # fmt: skip
 MADE: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_TUPLE": tuple,
     "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": list,

@@ -56,8 +56,11 @@ def to_transformers(weights: Weights, name: str) -> tuple[dict[str, Stored], lis
     prefix, anchor = _prefix(weights, name)
     inside = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     beside = [key for key in weights if not key.startswith(prefix)]
-    if prefix not in ("", "state_dict."):
-        logger.warning("%s: the prefix %s was removed from the names of its weights", name, prefix)
+    if prefix:  # expected in training checkpoints only
+        logger.log(
+            logging.INFO if prefix.startswith("state_dict.") else logging.WARNING,
+            "%s: the prefix %s was removed from the names of its weights", name, prefix,
+        )  # fmt: skip
     if anchor == OPENAI:
         inside = {key: value for old, stored in inside.items() for key, value in _renamed(old, stored)}
     return {key: value for key, value in inside.items() if not BUFFERS.fullmatch(key)}, beside

@@ -38,7 +38,9 @@ class OpenClipName:
             file = Path(library.download_pretrained(pretrained))
         except Exception as error:  # the hub's client raises many kinds
             raise RvptError(f"{source}: could not download its weights ({first_line(error)})") from None
-        return Parts("a model of open_clip's list", {file: read_weights(file, source)}, stated, preprocessing=preprocessing)
+        return Parts(
+            "a model of open_clip's list", {file: read_weights(file, source)}, stated, preprocessing=preprocessing
+        )
 
 
 OPEN_CLIP_NAME = OpenClipName()
@@ -53,4 +55,6 @@ def _library() -> Any:
 
 
 def _choices(model: str, tags: list[str]) -> str:
-    return f"tags of {model}: {', '.join(tags)}" if tags else "write open_clip:NAME:TAG, as in open_clip:ViT-B-32:openai"
+    return (
+        f"tags of {model}: {', '.join(tags)}" if tags else "write open_clip:NAME:TAG, as in open_clip:ViT-B-32:openai"
+    )

@@ -38,11 +38,13 @@ def read_index(path: Path, name: str, seconds: int = SECONDS, memory: int = MEMO
         raise RvptError(f"{name}: {path.name} took too long to read: it is not the file of a model") from None
     except OSError as error:
         raise MachineError(f"could not start a process to read {path}: {error}") from error
-    result = json.loads(done.stdout) if done.returncode == 0 else {"refused": _ended(done.returncode)}
+    result = json.loads(done.stdout) if done.returncode == 0 else {"refused": _ended(done)}
     if "refused" in result:
         raise RvptError(f"{name}: {path.name} is not read: {result['refused']}; {LISTED}")
     return dict(result)
 
 
-def _ended(code: int) -> str:
-    return f"it needs more than {SECONDS} seconds or {MEMORY >> 30} GiB, or cannot be opened (exit code {code})"
+def _ended(done: subprocess.CompletedProcess[bytes]) -> str:
+    if done.returncode < 0 or b"MemoryError" in done.stderr:
+        return f"it needs more than {SECONDS} seconds or {MEMORY >> 30} GiB"
+    return f"reading it failed ({done.stderr.decode(errors='replace').strip().splitlines()[-1:]})"

@@ -11,7 +11,9 @@ from rvpt.errors import RvptError
 
 BICUBIC = 3  # Pillow's number, as `resample` of transformers has it
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", BICUBIC: "bicubic", 4: "box", 5: "hamming"}
-FIX = "rvpt resizes the shorter side to the model's size (bicubic) and crops the center: preprocess the images yourself, "
+FIX = (
+    "rvpt resizes the shorter side to the model's size (bicubic) and crops the center: preprocess the images yourself, "
+)
 FIX += "then remove the setting"
 
 

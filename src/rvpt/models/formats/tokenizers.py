@@ -56,9 +56,12 @@ def clip_tokenizer(name: str) -> Any:
     from transformers import CLIPTokenizer
 
     try:
-        return CLIPTokenizer.from_pretrained(HUB)
+        found = CLIPTokenizer.from_pretrained(HUB)
     except Exception:
-        raise RvptError(f"{name} has no tokenizer, and {INSTALL}") from None
+        found = ()
+    if len(found) != WORDS:  # transformers makes one without words, if there are no files
+        raise RvptError(f"{name} has no tokenizer, and {INSTALL}")
+    return found
 
 
 def tokenizer_of_merges(path: Path) -> Any:

@@ -13,6 +13,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,7 +102,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 def _refuse_overlap(entries: list[zipfile.ZipInfo]) -> None:
     ordered = sorted(entries, key=lambda entry: entry.header_offset)
-    for one, other in zip(ordered, ordered[1:], strict=False):
+    for one, other in pairwise(ordered):
         if one.header_offset + LOCAL_HEADER + one.compress_size > other.header_offset:
             raise Refused(f"its zip archive has overlapping members ({one.filename[:80]!r})")
 
@@ -110,7 +111,9 @@ def _place(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
     """The first byte of a member's contents, which must be in the file as they are."""
     name = entry.filename[:80]
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
-        raise Refused(f"its zip archive has a compressed or encrypted member, {name!r}, where PyTorch stores plain ones")
+        raise Refused(
+            f"its zip archive has a compressed or encrypted member, {name!r}, where PyTorch stores plain ones"
+        )
     file.seek(entry.header_offset)
     header = file.read(LOCAL_HEADER)
     if len(header) < LOCAL_HEADER or header[:4] != b"PK\x03\x04":

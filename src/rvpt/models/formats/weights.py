@@ -58,7 +58,9 @@ def read_weights(path: Path, name: str) -> WeightFile:
         RvptError: it is damaged or hostile.
     """
     if (size := path.stat().st_size) > MAX_FILE:
-        raise RvptError(f"{name}: {path.name} has {size / 2**30:.0f} GiB, more than any CLIP: limit {MAX_FILE >> 30} GiB")
+        raise RvptError(
+            f"{name}: {path.name} has {size / 2**30:.0f} GiB, more than any CLIP: limit {MAX_FILE >> 30} GiB"
+        )
     return _safetensors(path, name) if path.suffix == SAFETENSORS else _torch(path, name)
 
 
