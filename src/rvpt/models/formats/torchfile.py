@@ -91,6 +91,8 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         name = entry.filename
         if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
             raise Refused(f"its zip archive has a member outside of itself, {name[:80]!r}")
+        if entry.header_offset < 0:
+            raise Refused(f"its zip archive is damaged at {name[:80]!r}")
         if name in members:
             raise Refused(f"its zip archive has two members {name[:80]!r}")
         if entry.file_size > MAX_RATIO * max(entry.compress_size, 1):
