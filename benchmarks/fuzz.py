@@ -205,12 +205,10 @@ def main() -> None:
     (folder / "ran").unlink()
     watch()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    rows = [
-        fuzz(kind, found, -(-options.inputs // len(files)), options.seed, folder, options.seconds)
-        for kind, found in files.items()
-    ]
-    for row in rows:
-        print(row)
+    rows = []
+    for kind, found in files.items():
+        rows.append(fuzz(kind, found, -(-options.inputs // len(files)), options.seed, folder, options.seconds))
+        print(rows[-1], flush=True)
     if options.output:
         append_rows(options.output, rows)
     failed = sum(sum(row["failures"].values()) for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from rvpt.models.formats.tokenizers import find_tokenizer
 from rvpt.models.formats.weights import FLOATING, Stored
 from rvpt.models.quiet import quiet_transformers
 
+MAX_PARAMETERS = 6_000_000_000  # more than twice as many as the largest of open_clip
 ACTIVATIONS = ("quick_gelu", "gelu")
 TOWER = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps",
@@ -131,6 +133,8 @@ def _empty(config: Any, name: str) -> Any:
 def _refuse_unfit(model: Any, weights: Mapping[str, Stored], name: str) -> None:
     """Refuse weights that are missing, misshapen, of another type, or that a CLIPModel does not have."""
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if (count := sum(map(math.prod, wanted.values()))) > MAX_PARAMETERS:
+        raise RvptError(f"{name} has {count:,} parameters, more than any CLIP: limit {MAX_PARAMETERS:,}")
     problems = {
         "are missing": sorted(wanted.keys() - weights.keys()),
         "have another shape than the config says": [

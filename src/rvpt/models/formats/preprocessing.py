@@ -105,6 +105,7 @@ def _normalization(
         means, stds = tuple(map(float, mean)), tuple(map(float, std))
     except (TypeError, ValueError):
         means, stds = (), ()
-    if len(means) != 3 or len(stds) != 3 or not 0 < min(stds) <= max(stds) < 1e6 or not max(map(abs, means)) < 1e6:
+    fit = all(abs(value) < 1e6 for value in means) and all(0 < value < 1e6 for value in stds)
+    if len(means) != 3 or len(stds) != 3 or not fit:
         raise RvptError(f"{place}: {mean_name} and {std_name} must be three numbers each, std above 0")
     return means, stds

@@ -56,12 +56,12 @@ def clip_tokenizer(name: str) -> Any:
     from transformers import CLIPTokenizer
 
     try:
-        found = CLIPTokenizer.from_pretrained(HUB)
-    except Exception:
-        found = ()
-    if len(found) != WORDS:  # transformers makes one without words, if there are no files
+        tokenizer = CLIPTokenizer.from_pretrained(HUB)
+    except Exception:  # of the hub's client, which raises many kinds
+        tokenizer = None
+    if tokenizer is None or len(tokenizer) != WORDS:  # transformers makes one without words, if there are no files
         raise RvptError(f"{name} has no tokenizer, and {INSTALL}")
-    return found
+    return tokenizer
 
 
 def tokenizer_of_merges(path: Path) -> Any:

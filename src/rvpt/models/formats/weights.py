@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rvpt.errors import RvptError, first_line
+from rvpt.models.formats.machine import Refused
 from rvpt.models.formats.pickles import read_index
+from rvpt.models.formats.safetensors_file import describe
 
 MAX_FILE = 64 * 2**30  # bytes; the largest CLIP of open_clip with its optimizer has half
 DTYPES = {
@@ -66,35 +69,39 @@ def read_weights(path: Path, name: str) -> WeightFile:
 
 def _safetensors(path: Path, name: str) -> WeightFile:
     try:
-        file = safe_open(path, framework="pt")
-        found = {}
-        for key in file.keys():  # noqa: SIM118
-            part = file.get_slice(key)
-            found[key] = Stored(part.get_dtype(), tuple(part.get_shape()), lambda key=key: file.get_tensor(key))  # type: ignore[misc]
-    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        table = describe(path)
+    except (Refused, OSError) as error:
         raise RvptError(
             f"{name}: could not load its weights: {path.name} is not a complete safetensors file ({first_line(error)})"
         ) from None
-    return WeightFile(found, "safetensors")
+    return WeightFile({key: _stored(path, *entry) for key, entry in table.items()}, "safetensors")
 
 
 def _torch(path: Path, name: str) -> WeightFile:
     index = read_index(path, name)
     found = {
-        key: Stored(dtype, tuple(shape), lambda entry=(dtype, shape, stride, place): _values(path, *entry))  # type: ignore[misc]
+        key: _stored(path, dtype, tuple(shape), place, tuple(stride))
         for key, (dtype, shape, stride, place) in index["tensors"].items()
     }
     return WeightFile(found, index["container"], tuple(index["left_out"]))
 
 
-def _values(path: Path, dtype: str, shape: list[int], stride: list[int], place: int) -> Tensor:
-    """A tensor of one of PyTorch's files; its place and size were checked when the file was opened."""
+def _stored(
+    path: Path, dtype: str, shape: tuple[int, ...], place: int, stride: tuple[int, ...] | None = None
+) -> Stored:
+    return Stored(dtype, shape, partial(_values, path, dtype, shape, place, stride))
+
+
+def _values(path: Path, dtype: str, shape: tuple[int, ...], place: int, stride: tuple[int, ...] | None) -> Tensor:
+    """A tensor in a file; its place and size were checked when the file was opened."""
     if 0 in shape:
         return torch.empty(shape, dtype=DTYPES[dtype])
-    count = 1 + sum((side - 1) * step for side, step in zip(shape, stride, strict=True))
+    steps = zip(shape, stride, strict=True) if stride is not None else ()
+    count = 1 + sum((side - 1) * step for side, step in steps) if stride is not None else math.prod(shape)
     with path.open("rb") as file:
         file.seek(place)
         data = bytearray(file.read(count * DTYPES[dtype].itemsize))
     if len(data) != count * DTYPES[dtype].itemsize:
         raise RvptError(f"{path} was changed while it was read")
-    return torch.frombuffer(data, dtype=DTYPES[dtype]).as_strided(shape, stride)
+    values = torch.frombuffer(data, dtype=DTYPES[dtype])
+    return values.view(shape) if stride is None else values.as_strided(shape, stride)
