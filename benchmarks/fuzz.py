@@ -3,8 +3,9 @@
 nice -n 19 python benchmarks/fuzz.py --inputs 100000 --output rows/fuzz.jsonl
 
 Valid files of each format are small; each input is one of them with bytes changed, cut, repeated or replaced by numbers
-that break parsers. Of zip archives also the pickle alone is changed. An input is loaded, refused (RvptError, Refused), or a failure: crashed (any other exception), hung (more than
---seconds), ran (an audit event of running code or starting a process, or the file that the payload would write).
+that break parsers. In half of the zip archives only the pickle is changed. An input is loaded, refused (RvptError,
+Refused), or a failure: crashed (any other exception), hung (more than --seconds), ran (an audit event of running code
+or of starting a process, or the file that the payload would write).
 """
 
 from __future__ import annotations
