@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,6 +43,14 @@ def staged_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def share(path: Path) -> None:
+    """Give a file the permissions of any new file; safetensors writes files that only their owner can read."""
+    probe = path.with_name(f".{uuid.uuid4().hex[:8]}.partial")
+    probe.touch()
+    path.chmod(stat.S_IMODE(probe.stat().st_mode))
+    probe.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

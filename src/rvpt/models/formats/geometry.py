@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from rvpt.errors import RvptError
+from rvpt.models.formats.pickles import LISTED
 from rvpt.models.formats.weights import Weights
 
 HEADS = {1280: 16, 1408: 16, 1664: 16}
@@ -72,7 +73,7 @@ def refuse_absurd(config: Any, name: str) -> None:
 
 def _shape(weights: Weights, key: str, dimensions: int, name: str) -> tuple[int, ...]:
     if key not in weights:
-        raise RvptError(f"{name}: {key} is missing: not all of a ViT CLIP's weights are there")
+        raise RvptError(f"{name}: {key} is missing: not all of a ViT CLIP's weights are there; {LISTED}")
     shape = weights[key].shape
     if len(shape) != dimensions or 0 in shape:
         raise RvptError(f"{name}: {key} has the shape {shape}: not a ViT CLIP")

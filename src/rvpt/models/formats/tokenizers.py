@@ -93,7 +93,7 @@ def _folder_tokenizer(folder: Path, name: str) -> Any:
             options = {"trust_remote_code": False} if stated else {}
             tokenizer = kind.from_pretrained(str(folder), local_files_only=True, **options)
             if tokenizer.pad_token is None:  # what follows a text's end is never read
-                tokenizer.pad_token = tokenizer.eos_token
+                tokenizer.pad_token = tokenizer.convert_ids_to_tokens(tokenizer("cat")["input_ids"][-1])
             tokenizer(["cat", "a dog"], padding=True)
     except Exception as error:
         refuse_own_code(error, name)
