@@ -1,6 +1,7 @@
 """transformers' layout as real CLIPs have it, with random weights: each loads, and gives what transformers gives."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -257,12 +258,32 @@ def test_preprocessing_that_is_not_followed_is_refused(tmp_path):
         load_clip(folder)
 
 
-def test_an_open_clip_model_of_the_hub_is_read(tmp_path, monkeypatch):
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A hub's cache with a model of open_clip, owner/open."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     snapshot = write_tokenizer(tmp_path / "models--owner--open" / "snapshots" / SECOND)
     write_json(snapshot / "open_clip_config.json", open_clip_config(quick=False))
     torch.save(random_weights(), snapshot / "open_clip_pytorch_model.bin")
     (snapshot.parent.parent / "refs").mkdir()
     (snapshot.parent.parent / "refs" / "main").write_text(SECOND)
+    return snapshot
+
+
+def test_an_open_clip_model_of_the_hub_is_read(repository):
     clip = rvpt.load("owner/open")
     assert (clip.revision, clip.activation, clip.source) == (SECOND, "gelu", "owner/open")
+
+
+def test_an_open_clip_model_of_the_hub_with_a_configuration_of_timm_is_read(repository):
+    write_json(repository / "config.json", {"architecture": "vit_base_patch32_clip_224"})
+    assert rvpt.load("owner/open").activation == "gelu"
+
+
+def test_of_a_repository_with_two_layouts_the_one_of_transformers_is_read(repository, tmp_path):
+    folder = write_model(tmp_path / "both")
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / file, repository / file)
+    assert rvpt.load("owner/open").activation == "gelu"  # it has no weights of transformers yet
+    torch.save(load_file(folder / "model.safetensors"), repository / "pytorch_model.bin")
+    assert rvpt.load("owner/open").hash() == load_clip(folder).hash()

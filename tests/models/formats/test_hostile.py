@@ -7,9 +7,9 @@ import pickle
 import resource
 import shutil
 import struct
+import subprocess
 import sys
 import zipfile
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -463,17 +463,18 @@ def test_a_copy_of_the_hubs_cache_may_have_its_links(folder, tmp_path):
     load_clip(snapshot)
 
 
+def test_a_link_beside_a_file_is_refused(folder, tmp_path):
+    (folder / "tokenizer.json").rename(tmp_path / "elsewhere.json")
+    (folder / "tokenizer.json").symlink_to(tmp_path / "elsewhere.json")
+    assert "tokenizer.json is a link to a file outside" in refusal(folder / "open_clip_model.safetensors")
+
+
 # The fuzzer
 
 
-@pytest.mark.slow
-def test_what_the_fuzzer_makes_is_loaded_or_refused(tmp_path, monkeypatch):
-    spec = spec_from_file_location("fuzz", ROOT / "benchmarks" / "fuzz.py")
-    fuzz = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "fuzz", fuzz)
-    spec.loader.exec_module(fuzz)
-    fuzz.watch()
-    for kind, files in fuzz.seeds(str(tmp_path / "ran")).items():
-        row = fuzz.fuzz(kind, files, 500, 1, tmp_path)
-        assert row["loaded"] + row["refused"] == 500, row
-        assert row["refused"] > 250
+def test_what_the_fuzzer_makes_is_loaded_or_refused():
+    """A few hundred inputs; rows/fuzz.jsonl has the result of many."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "fuzz.py"), "--inputs", "800", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "800 inputs, 0 failures" in done.stdout

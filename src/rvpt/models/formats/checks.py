@@ -12,10 +12,12 @@ from rvpt.files import read_json
 from rvpt.models.formats.pickles import LISTED
 from rvpt.models.formats.weights import PICKLES
 
+CONFIGS = ("config.json", "open_clip_config.json")
 MAX_JSON = 64 * 2**20
 READ = (".json", ".txt", ".safetensors", ".model", *PICKLES)
+BESIDE = (*CONFIGS, "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+"""What is read beside a single file of weights."""
 BLOBS = "blobs"  # where the hub's cache keeps the files to which those of a snapshot are links
-CONFIGS = ("config.json", "open_clip_config.json")
 
 
 def refuse_missing(path: Path, name: str) -> None:
@@ -34,9 +36,10 @@ def refuse_odd_files(path: Path, name: str) -> None:
     Raises:
         RvptError: there is one.
     """
-    root = path.resolve() if path.is_dir() else path.resolve().parent
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if path.is_dir() and file.is_symlink() and not _stays(file.resolve(), root):
+    folder = path if path.is_dir() else path.parent
+    beside = [folder / name for name in BESIDE if (folder / name).is_symlink() or (folder / name).exists()]
+    for file in sorted(path.iterdir()) if path.is_dir() else [path, *beside]:
+        if file != path and file.is_symlink() and not _stays(file.resolve(), folder.resolve()):
             raise RvptError(f"{name}: {file.name} is a link to a file outside of the folder: put the file itself there")
         if file.is_dir() or file.suffix not in READ:
             continue

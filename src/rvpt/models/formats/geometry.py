@@ -11,7 +11,7 @@ from rvpt.models.formats.pickles import LISTED
 from rvpt.models.formats.weights import Weights
 
 HEADS = {1280: 16, 1408: 16, 1664: 16, 1792: 16}
-"""Heads of image towers by width where they do not have 64 values each: ViT-H/14, g/14, bigG/14 and e/14 of open_clip."""
+"""Heads of image towers by width where they do not have 64 values each: open_clip's ViT-H, g, bigG and e."""
 LAYER = re.compile(r"(vision|text)_model\.encoder\.layers\.(\d+)\.")
 MAX_LAYERS, MAX_SIDE, MAX_WIDTH = 256, 4096, 2**17
 

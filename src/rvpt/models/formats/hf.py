@@ -10,6 +10,7 @@ from rvpt.errors import RvptError
 from rvpt.files import read_json
 from rvpt.models.clip import PREPROCESSOR
 from rvpt.models.formats.base import Parts
+from rvpt.models.formats.open_clip import CONFIG as OPEN_CLIP
 from rvpt.models.formats.pickles import LISTED
 from rvpt.models.formats.preprocessing import Preprocessing, from_transformers
 from rvpt.models.formats.weights import PICKLES, SAFETENSORS, WeightFile, read_weights
@@ -24,7 +25,8 @@ class Transformers:
     """The layout of transformers' CLIPModel."""
 
     def recognizes(self, source: str, path: Path) -> bool:
-        return path.is_dir() and (path / "config.json").is_file() and "architecture" not in _facts(path)
+        has_weights = any((path / file).is_file() for file in (*WEIGHTS, *INDEXES))
+        return path.is_dir() and is_transformers(path) and (has_weights or not (path / OPEN_CLIP).is_file())
 
     def open(self, source: str, path: Path) -> Parts:
         """The parts in a folder.
@@ -44,8 +46,13 @@ class Transformers:
 TRANSFORMERS = Transformers()
 
 
+def is_transformers(path: Path) -> bool:
+    """Whether a folder's config.json is of transformers; that of timm, beside open_clip's, has "architecture"."""
+    return (path / "config.json").is_file() and "architecture" not in _facts(path)
+
+
 def _facts(path: Path) -> Mapping[str, Any]:
-    """The contents of config.json; timm's, which open_clip's models may also have, has "architecture"."""
+    """The contents of config.json; empty if it is not a record."""
     found = read_json(path / "config.json")
     return found if isinstance(found, Mapping) else {}
 

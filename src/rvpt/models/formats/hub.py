@@ -8,7 +8,7 @@ from typing import Any
 
 from rvpt.errors import RvptError, first_line
 from rvpt.files import read_json
-from rvpt.models.formats.hf import INDEXES, WEIGHTS
+from rvpt.models.formats.hf import INDEXES, WEIGHTS, is_transformers
 from rvpt.models.formats.open_clip import CONFIG
 from rvpt.models.formats.open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS
 
@@ -38,10 +38,9 @@ def fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
 
 
 def _fetch_weights(name: str, folder: Path, revision: str | None) -> None:
-    """The first kind of weights that there is, safetensors before pickled ones."""
-    kinds = (*WEIGHTS, *INDEXES) if (folder / "config.json").is_file() else ()
-    ordered = sorted((*kinds, *OPEN_CLIP_WEIGHTS), key=lambda file: "safetensors" not in file)
-    for file in dict.fromkeys(ordered):
+    """The first kind of weights that there is, safetensors before pickled ones; those of the layout that is read."""
+    kinds = (WEIGHTS[0], INDEXES[0], WEIGHTS[1], INDEXES[1]) if is_transformers(folder) else ()
+    for file in dict.fromkeys((*kinds, *OPEN_CLIP_WEIGHTS)):
         if (found := _found(name, file, revision)) is not None:
             for shard in _shards(Path(found)) if file in INDEXES else ():
                 _found(name, shard, revision, required=True)

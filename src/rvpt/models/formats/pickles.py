@@ -47,4 +47,5 @@ def read_index(path: Path, name: str, seconds: int = SECONDS, memory: int = MEMO
 def _ended(done: subprocess.CompletedProcess[bytes]) -> str:
     if done.returncode < 0 or b"MemoryError" in done.stderr:
         return f"it needs more than {SECONDS} seconds or {MEMORY >> 30} GiB"
-    return f"reading it failed ({done.stderr.decode(errors='replace').strip().splitlines()[-1:]})"
+    last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+    return f"reading it failed ({' '.join(last) or f'exit code {done.returncode}'}): report this"
