@@ -107,6 +107,13 @@ def test_openais_own_archives_need_no_guess(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("module", ["__main__", "multimodal.model"])
+def test_the_class_of_an_archive_may_have_any_name(tmp_path, module, monkeypatch):
+    monkeypatch.setattr(Archive, "__module__", module)
+    torchscript(write_tokenizer(tmp_path) / "model.pt")
+    assert same(load_clip(tmp_path / "model.pt"))
+
+
 def test_an_unknown_activation_is_refused(tmp_path):
     torch.save(WEIGHTS, write_tokenizer(tmp_path) / "model.pt")
     with pytest.raises(RvptError, match="activation=relu is unknown: choose from quick_gelu, gelu"):

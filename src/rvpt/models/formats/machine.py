@@ -30,8 +30,6 @@ NEUTRAL = frozenset({
     "torch.jit._pickle build_boollist", "torch.jit._pickle build_tensorlist", "torch.jit._pickle restore_type_tag",
 })  # fmt: skip
 """Names, besides those of tensors, that occur in training checkpoints: what they would make is left out."""
-SCRIPTED = "__torch__."
-"""Modules of TorchScript's own classes, whose attributes are the parts of a model."""
 
 
 class Refused(ValueError):
@@ -70,6 +68,11 @@ class TensorView:
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+
+
+def is_scripted(name: str) -> bool:
+    """Whether a name is that of a class of TorchScript's, whose attributes are the parts of a model."""
+    return name.startswith(("__torch__.", "__torch__ "))
 
 
 class Machine:
@@ -137,7 +140,7 @@ class Machine:
         self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
 
     def named(self, text: str) -> None:
-        if not (text in MAKERS or text in NEUTRAL or text in TYPES or text.startswith(SCRIPTED)):
+        if not (text in MAKERS or text in NEUTRAL or text in TYPES or is_scripted(text)):
             raise Refused(
                 f"its pickle names {'.'.join(text.split())[:80]}, which is not part of a model's weights; "
                 "nothing was run"
@@ -159,7 +162,7 @@ class Machine:
     def _made(self, name: str, arguments: tuple[Any, ...]) -> Any:
         if maker := MAKERS.get(name):
             return maker(*arguments)
-        if not name.startswith(SCRIPTED):
+        if not is_scripted(name):
             self.neutral.add(".".join(name.split()))
         return Record(name)
 

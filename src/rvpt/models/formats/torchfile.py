@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rvpt.models.formats.machine import SCRIPTED, Machine, Record, Refused, Storage, TensorView
+from rvpt.models.formats.machine import Machine, Record, Refused, Storage, TensorView, is_scripted
 
 MAX_PICKLE = 16 * 2**20
 MAX_MEMBERS, MAX_TENSORS, MAX_DEPTH = 100_000, 100_000, 24
@@ -181,7 +181,7 @@ def flatten(tree: Any) -> Iterator[tuple[str, TensorView]]:
 
 def _children(value: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(value, Record):
-        value = value.attributes if value.name.startswith(SCRIPTED) else {}
+        value = value.attributes if is_scripted(value.name) else {}
     pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
     for name, child in pairs:
         if isinstance(child, TensorView | Mapping | list | tuple | Record):
