@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from rvpt.artifacts import CARD, find_manifest, read_manifest, staging
-from rvpt.models.formats.hf import embedded_model, load_clip
+from rvpt.models.formats.load import embedded_model, load_clip
 
 PHOTOS = embedded_model().parents[3] / "models" / "photos-clip"
 every = pytest.mark.parametrize("folder", [embedded_model(), PHOTOS], ids=lambda folder: folder.name)

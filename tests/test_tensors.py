@@ -1,5 +1,7 @@
 """Tensors on disk, and their hashes."""
 
+import os
+
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -76,3 +78,14 @@ def test_the_hash_sees_every_change(other):
 def test_the_hash_sees_neither_order_nor_strides():
     reordered = {"b": torch.zeros(4)[::2], "a": BASE["a"].T.contiguous().T}
     assert sha256_tensors(reordered) == sha256_tensors(BASE)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_permissions_that_others_have(tmp_path, mask, mode):
+    old = os.umask(mask)
+    try:
+        write_tensors(tmp_path / "x.safetensors", {"a": torch.ones(2)})
+    finally:
+        os.umask(old)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == mode
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]

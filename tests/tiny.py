@@ -11,7 +11,7 @@ from rvpt.attacks.trigger import preset_spec
 from rvpt.jobs.attacking import attack_and_save
 from rvpt.jobs.cleaning import clean_and_save
 from rvpt.jobs.pretraining import pretrain_and_save
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from rvpt.training.pretrain import PretrainSpec, VisionSpec
 
 TARGET = "anchor"

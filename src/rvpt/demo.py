@@ -19,7 +19,7 @@ from rvpt.jobs.measuring import row_facts
 from rvpt.models.classifier import Classifier
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
-from rvpt.models.formats.hf import EMBEDDED, load_clip
+from rvpt.models.formats.load import EMBEDDED, load_clip
 from rvpt.progress import Report
 from rvpt.report.figure import Panel, draw_guesses
 from rvpt.rows import BEFORE, Rows, append_rows

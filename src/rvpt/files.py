@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,14 @@ def staged_file(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def share(path: Path) -> None:
+    """Give a file the permissions of any new file; safetensors writes files that only their owner can read."""
+    probe = path.with_name(f".{uuid.uuid4().hex[:8]}.partial")
+    probe.touch()
+    path.chmod(stat.S_IMODE(probe.stat().st_mode))
+    probe.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` under a temporary name, then rename."""
     with staged_file(path) as temporary:
@@ -65,7 +74,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RvptError(f"{path} is missing") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise RvptError(f"{path} cannot be read as JSON: {error}") from None
 
 

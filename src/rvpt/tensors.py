@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rvpt.errors import MachineError, RvptError
-from rvpt.files import disk_errors
+from rvpt.files import disk_errors, share
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -27,6 +27,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         with disk_errors(path):
             copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
             save_file(copies, path, metadata=metadata)
+            share(path)
     except SafetensorError as error:
         raise MachineError(f"could not write {path}: {error}: free some space or choose another folder") from error
 

@@ -12,7 +12,7 @@ from rvpt.attacks.stega import stega_loss, text_bits
 from rvpt.attacks.trigger import craft_trigger, trigger_spec
 from rvpt.data.load import load_data
 from rvpt.evaluation.similarity import psnr
-from rvpt.models.formats.hf import EMBEDDED, load_clip
+from rvpt.models.formats.load import EMBEDDED, load_clip
 from triggers import SIDE, model_and_images, trigger_of, untrained
 
 

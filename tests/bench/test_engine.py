@@ -11,14 +11,14 @@ import pytest
 from recipes import in_process, lasting, write_recipe
 from rvpt.bench import measured, plan, read_recipe, run_all
 from rvpt.bench.engine import worker_shares
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from tiny import Tiny
 
 BENCH = """
 import sys
 from pathlib import Path
 from rvpt.bench import plan, processes, read_recipe, run_all
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 recipe = read_recipe(Path(sys.argv[1])).part(defenses=["vpt"], seeds=[0])
 with processes(1) as submit:
     ended = lambda outcome: print(outcome.error or "done", flush=True)

@@ -12,7 +12,7 @@ from rvpt.attacks.backdoor import PRESETS
 from rvpt.bench import Task, plan, read_recipe
 from rvpt.errors import RvptError
 from rvpt.models.clip import Clip
-from rvpt.models.formats.hf import EMBEDDED, load_clip
+from rvpt.models.formats.load import EMBEDDED, load_clip
 from tiny import Tiny
 
 SHIPPED = sorted(Path(__file__).parents[2].glob("recipes/*.toml"))

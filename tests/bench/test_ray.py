@@ -10,7 +10,7 @@ import pytest
 
 from recipes import in_process, lasting, write_recipe
 from rvpt.bench import Task, execute, measured, plan, ray_cluster, read_recipe, run_all
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from tiny import Tiny
 
 ray = pytest.importorskip("ray", reason="the ray extra is not installed")

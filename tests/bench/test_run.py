@@ -17,7 +17,7 @@ from rvpt.bench.engine import Submit
 from rvpt.bench.execute import execute
 from rvpt.errors import RvptError
 from rvpt.models.clip import Clip
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from tiny import Tiny
 
 

@@ -9,7 +9,7 @@ from commands import ATTACK, has, refused, rvpt, works
 from helpers import contents, image_folder
 from rvpt.artifacts import read_manifest
 from rvpt.attacks.trigger import load_trigger
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from rvpt.rows import BEFORE, read_rows
 
 QUICK = [*ATTACK, "--epochs", 1]

@@ -10,7 +10,7 @@ from rvpt.attacks.backdoor import PRESETS
 from rvpt.data.load import load_data
 from rvpt.defenses.rvpt import RVPT
 from rvpt.defenses.vpt import VPT
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from rvpt.rows import BEFORE, read_rows
 
 ATTACKS = {"none", "badnet", "blended"}

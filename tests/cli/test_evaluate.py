@@ -13,7 +13,7 @@ from rvpt.data.load import load_data
 from rvpt.evaluation.heldout import HeldOut
 from rvpt.files import read_json, write_json
 from rvpt.models.cleaned import Cleaned
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from rvpt.models.prompts import RepulsivePrompts
 from rvpt.rows import KEYS, read_rows
 

@@ -9,7 +9,7 @@ import pytest
 from rvpt.data.load import load_data
 from rvpt.defenses.base import clean
 from rvpt.models.cleaned import Cleaned
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 
 SETTINGS = {"epochs": 3, "prompt_length": 2, "first_block": 2, "lr": 0.01}
 BATCHES = (31, 23)  # of 24 images: all in one batch; one image, too few for two processes, in the last batch

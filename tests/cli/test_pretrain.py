@@ -8,7 +8,7 @@ import torch
 from commands import PRETRAIN, has, refused, works
 from helpers import contents, image_folder
 from rvpt.artifacts import read_manifest
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 
 
 def test_it_continues_from_another_model(tiny, home):

@@ -16,7 +16,7 @@ from rvpt.attacks.trigger import TriggerSpec, load_trigger, trigger_spec
 from rvpt.errors import RvptError
 from rvpt.jobs.attacking import attack_and_save, craft_and_save
 from rvpt.models.clip import Clip
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from rvpt.rows import Rows
 from tiny import Tiny
 

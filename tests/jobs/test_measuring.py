@@ -17,7 +17,7 @@ from rvpt.evaluation.heldout import HeldOut
 from rvpt.files import read_json, write_json
 from rvpt.jobs.cleaning import clean_and_save
 from rvpt.jobs.measuring import evaluate_saved, find_triggers
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from rvpt.models.load import load
 from tiny import Tiny
 

@@ -12,7 +12,7 @@ from rvpt.artifacts import read_manifest
 from rvpt.data.scenes import ATTRIBUTES
 from rvpt.errors import RvptError
 from rvpt.jobs.pretraining import pretrain_and_save
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from rvpt.training.pretrain import PretrainSpec, VisionSpec
 from tiny import GEOMETRY, Tiny
 

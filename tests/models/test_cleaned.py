@@ -185,7 +185,8 @@ def test_rows_tell_how_it_was_made(suspect):
 
 def test_the_folder_names_the_base_model_as_other_libraries_do(adapter, suspect):
     assert read_json(adapter / CONFIG) == {
-        "base_model_name_or_path": suspect.source, "base_model_revision": None, "base_model_sha256": suspect.hash(),
+        "base_model_name_or_path": suspect.source, "base_model_revision": None, "base_model_activation": "gelu",
+        "base_model_sha256": suspect.hash(),
         "prompted_blocks": [1, 2, 3], "classes": None,
     }  # fmt: skip
     assert contents(adapter).keys() == {CONFIG, WEIGHTS, MANIFEST, "README.md"}
@@ -407,7 +408,7 @@ def test_an_adapter_of_peft_is_not_taken_for_one_of_ours(adapter, suspect, tmp_p
     (tmp_path / "peft").mkdir()
     write_json(tmp_path / "peft" / "adapter_config.json", peft)
     shutil.copy(adapter / WEIGHTS, tmp_path / "peft" / WEIGHTS)
-    with pytest.raises(RvptError, match="peft is an adapter, not a whole model"):
+    with pytest.raises(RvptError, match="peft is an adapter of PEFT, not a whole model"):
         rvpt.load(tmp_path / "peft")
 
 

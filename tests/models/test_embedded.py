@@ -11,7 +11,7 @@ from rvpt.evaluation.classification import measure
 from rvpt.evaluation.metrics import Rate
 from rvpt.evaluation.probing import attribute_readability
 from rvpt.models.clip import Clip
-from rvpt.models.formats.hf import EMBEDDED, embedded_model, load_clip
+from rvpt.models.formats.load import EMBEDDED, embedded_model, load_clip
 
 MEBIBYTE = 2**20
 

@@ -16,7 +16,7 @@ from rvpt.evaluation.heldout import HeldOut
 from rvpt.jobs.attacking import attack_and_save, craft_and_save
 from rvpt.jobs.cleaning import clean_and_save
 from rvpt.jobs.measuring import evaluate_saved
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from rvpt.progress import Report, silent
 from rvpt.rows import Rows, read_rows, write_rows
 

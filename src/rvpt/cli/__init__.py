@@ -4,10 +4,12 @@ from rvpt.cli import (  # importing a command registers it
     attack,
     bench,
     clean,
+    convert,
     craft,
     defenses,
     demo,
     evaluate,
+    info,
     pretrain,
     protocols,
     report,
@@ -17,8 +19,8 @@ from rvpt.cli.app import app
 from rvpt.cli.signals import raise_on_sigterm
 
 __all__ = [
-    "app", "attack", "bench", "clean", "craft", "defenses", "demo", "evaluate", "main", "pretrain", "protocols",
-    "report", "triggers",
+    "app", "attack", "bench", "clean", "convert", "craft", "defenses", "demo", "evaluate", "info", "main", "pretrain",
+    "protocols", "report", "triggers",
 ]  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def bench(
     To continue an interrupted bench, run the same command again.
     """
     from rvpt.bench import measured, missing, plan, processes, ray_cluster, read_recipe
-    from rvpt.models.formats.hf import load_clip
+    from rvpt.models.formats.load import load_clip
 
     if address and engine != "ray":
         raise RvptError(f"address={address} is that of a Ray cluster: pass engine=ray too")

@@ -15,7 +15,31 @@ DATA, TRAINING, OUTPUT = "Data", "Training", "Output"  # panels of --help; the c
 
 ModelArgument = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="Model folder, hub id, or scenes-clip (it ships with rvpt)."),
+    typer.Argument(
+        metavar="MODEL",
+        help="Model folder, file of weights, hub id, open_clip:NAME:TAG, or scenes-clip (it ships with rvpt).",
+    ),
+]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Folder of transformers or open_clip, file of weights (.safetensors, .pt, ...), hub id, "
+        "open_clip:NAME:TAG, or scenes-clip.",
+    ),
+]
+Activation = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="quick_gelu (OpenAI's CLIPs) or gelu, for files of weights that do not state it.",
+        show_default="as stated, or quick_gelu with a warning",
+        autocompletion=lambda: ["quick_gelu", "gelu"],
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.", show_default="main"),
 ]
 Data = Annotated[
     str,

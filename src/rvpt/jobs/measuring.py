@@ -82,12 +82,12 @@ def _suspect(model: Clip | Cleaned) -> Path:
 
 
 def _still_there(suspect: Path, model: Clip | Cleaned) -> Path:
-    """The suspect's folder, which may have triggers.
+    """The place of the suspect, whose folder may have triggers.
 
     Raises:
         RvptError: it does not exist any more.
     """
-    if suspect.is_absolute() and not suspect.is_dir():
+    if suspect.is_absolute() and not suspect.exists():
         raise RvptError(f"{suspect}, which {model.name} was cleaned from, does not exist: pass the model as base=MODEL")
     return suspect
 

@@ -16,7 +16,7 @@ from rvpt.files import write_text
 from rvpt.jobs.places import open_checkpoint
 from rvpt.models.card import clip_card
 from rvpt.models.clip import Clip
-from rvpt.models.formats.hf import EMBEDDED, embedded_model
+from rvpt.models.formats.load import EMBEDDED, embedded_model
 from rvpt.models.placement import find_device
 from rvpt.progress import Report, silent
 from rvpt.spec import OnError

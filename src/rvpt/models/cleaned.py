@@ -15,7 +15,7 @@ from rvpt.files import write_json, write_text
 from rvpt.models.card import cleaned_card
 from rvpt.models.cleaned_config import CONFIG, HERE, WEIGHTS, CleanedConfig, current_facts, read_config
 from rvpt.models.clip import Clip
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from rvpt.models.head import Head, with_one
 from rvpt.models.placement import find_dtype
 from rvpt.models.prompted import prompted_transformers
@@ -191,6 +191,7 @@ class Cleaned(nn.Module):
         return CleanedConfig(
             base_model_name_or_path=HERE if own else self.facts.get("base_model", self.clip.source),
             base_model_revision=None if own else self.facts.get("base_revision", self.clip.revision),
+            base_model_activation=None if own else self.clip.activation,
             base_model_sha256=self.clip.hash() if own else self.facts.get("base_sha256") or self.clip.hash(),
             prompted_blocks=list(self.prompts.blocks) if self.prompts else None,
             classes=list(self.head.classes) if self.head else None,
@@ -221,11 +222,14 @@ class Cleaned(nn.Module):
         facts = current_facts({name: fact for name, fact in manifest.items() if name not in STAMP}, folder)
         config = read_config(folder)
         own = config.base_model_name_or_path == HERE
-        given = load_clip(base, device=device) if isinstance(base, str | Path) else base
+        activation = config.base_model_activation
+        given = load_clip(base, device=device, activation=activation) if isinstance(base, str | Path) else base
         clip = load_clip(folder, device=device) if own else given or _stored(folder, config, device)
         _refuse_other(clip, config.base_model_sha256, folder)
         if own and given and "base_sha256" in facts:  # the suspect, which has the triggers to measure
             _refuse_other(given, facts["base_sha256"], folder)
+        if activation not in (None, clip.activation):
+            raise RvptError(f"{folder} was made from a model with {activation}, and {clip.name} has {clip.activation}")
         if clip is not base:
             clip.model.to(kind)  # after its hash was checked, which is that of the weights on disk
         if given or not own:
@@ -283,8 +287,7 @@ def _stored(folder: Path, config: CleanedConfig, device: str | torch.device | No
     places = [folder / source, *([folder.resolve().parent / source.name] if source.is_absolute() else [])]
     found = next((place.resolve() for place in places if place.exists()), None)
     try:
-        if found:
-            return load_clip(found, device=device)
-        return load_clip(base, revision=config.base_model_revision, device=device)
+        activation = config.base_model_activation
+        return load_clip(found or base, revision=config.base_model_revision, device=device, activation=activation)
     except RvptError as error:
         raise RvptError(f"{error}; it is the base model of {folder}: pass its place as base=MODEL") from None

@@ -25,6 +25,7 @@ class CleanedConfig(Spec):
 
     base_model_name_or_path: str
     base_model_revision: str | None = None
+    base_model_activation: str | None = None
     base_model_sha256: str
     prompted_blocks: list[int] | None = None
     classes: list[str] | None = None

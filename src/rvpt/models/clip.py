@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rvpt.artifacts import staging, write_manifest
 from rvpt.data.preprocess import OPENAI_MEAN, OPENAI_STD, to_pixels
 from rvpt.data.text import spoken
-from rvpt.files import write_json, write_text
+from rvpt.files import share, write_json, write_text
 from rvpt.models.blocks import Prefixes, block_forward
 from rvpt.models.card import clip_card
 from rvpt.models.quiet import quiet_transformers
@@ -95,6 +95,11 @@ class Clip(nn.Module):
     @property
     def image_size(self) -> int:
         return int(self.model.config.vision_config.image_size)
+
+    @property
+    def activation(self) -> str:
+        """Of both towers: "quick_gelu" as in OpenAI's CLIPs, or "gelu"."""
+        return str(self.model.config.vision_config.hidden_act)
 
     @property
     def logit_scale(self) -> Tensor:
@@ -247,6 +252,8 @@ class Clip(nn.Module):
         with quiet_transformers():
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
+        for file in folder.glob("*.safetensors"):
+            share(file)
         geometry = {
             "image_processor_type": "CLIPImageProcessor",
             "size": {"shortest_edge": self.image_size},

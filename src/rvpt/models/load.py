@@ -9,7 +9,7 @@ import torch
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.cleaned_config import find_config
 from rvpt.models.clip import Clip
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 
 
 def load(
@@ -19,20 +19,24 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
     revision: str | None = None,
+    activation: str | None = None,
 ) -> Clip | Cleaned:
     """Load a Clip, or a Cleaned if the folder holds one.
 
     Args:
-        path: a folder in transformers' layout, a cleaned model's folder, a hub id, or "scenes-clip" (embedded).
+        path: a folder of transformers or open_clip, a file of weights (safetensors, or PyTorch's, which is read without
+            unpickling), a cleaned model's folder, a hub id, "open_clip:NAME:TAG", or "scenes-clip" (embedded).
         base: the base model of a cleaned one, if it is not found automatically.
         device: where to put it; by default the GPU, if there is one.
         dtype: of the weights, such as torch.bfloat16 or "bf16"; by default float32.
         revision: branch, tag or commit of a hub model.
+        activation: of a CLIP whose files do not state it: "quick_gelu" or "gelu".
 
     Raises:
-        RvptError: not found, not a ViT CLIP, only pickled weights, weights that are not finite, or a wrong base model.
+        RvptError: not found, not a ViT CLIP, damaged or hostile files, weights that are not finite, or a
+            wrong base model.
     """
     folder = Path(path).expanduser()
     if folder.is_dir() and find_config(folder):
         return Cleaned.from_pretrained(folder, base, device=device, dtype=dtype)
-    return load_clip(path, device=device, dtype=dtype, revision=revision)
+    return load_clip(path, device=device, dtype=dtype, revision=revision, activation=activation)

@@ -13,8 +13,8 @@ from helpers import contents, random_clip
 from rvpt.artifacts import MANIFEST
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
-from rvpt.models.formats.checks import PICKLES
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
+from rvpt.models.formats.weights import PICKLES
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def endless(folder):
     [
         (shutil.rmtree, ["no such model folder"]),
         (emptied, ["is empty"]),
-        (open_clip, ["open_clip's layout", "transformers"]),
+        (open_clip, ["vision_cfg and text_cfg"]),
         (open_clip_resnet, ["a ResNet CLIP", "not supported"]),
         (timm_resnet, ["a ResNet CLIP", "not supported"]),
         (without("config.json"), ["without config.json"]),
@@ -202,7 +202,7 @@ def own_code(suspect, tmp_path, monkeypatch):
 
 
 def test_a_models_own_code_is_never_run_nor_offered_to_be(own_code):
-    assert "suspect needs its own code (auto_map), which is never run" in refused(own_code)
+    assert "suspect needs its own code (auto_map: own.Own), which is never run" in refused(own_code)
 
 
 def test_a_tokenizers_own_code_gives_way_to_the_class_of_transformers(own_code, tmp_path):
@@ -238,28 +238,29 @@ def test_the_payload_would_run(tmp_path):
     assert (tmp_path / "ran").exists()
 
 
-def test_pickled_weights_alone_are_never_loaded(suspect, bomb):
+def test_a_payload_in_pickled_weights_is_named_and_does_not_run(suspect, bomb, tmp_path):
     (suspect / "model.safetensors").unlink()
     bomb(suspect / "pytorch_model.bin")
-    assert "suspect has only pickled weights, which are never loaded: convert it to safetensors" in refused(suspect)
+    assert "pytorch_model.bin is not read: its pickle names io.open" in refused(suspect)
+    assert not (tmp_path / "ran").exists()
 
 
-def test_pickled_weights_are_not_loaded_where_the_safetensors_are_broken(suspect, bomb):
+def test_pickled_weights_are_not_read_where_the_safetensors_are_broken(suspect, bomb):
     cut_weights(suspect)
     bomb(suspect / "pytorch_model.bin")
     assert "could not load its weights" in refused(suspect)
 
 
-def test_even_harmless_pickled_weights_are_not_loaded_beside_other_safetensors(suspect):
+def test_weights_of_another_name_are_not_guessed(suspect):
     (suspect / "model.safetensors").rename(suspect / "other.safetensors")
-    torch.save(load_file(suspect / "other.safetensors"), suspect / "pytorch_model.bin")
-    assert "no file named model.safetensors" in refused(suspect)
+    assert "no model.safetensors: it has other.safetensors: give that file, or rename it" in refused(suspect)
 
 
 @pytest.mark.parametrize("suffix", PICKLES)
-def test_a_pickled_file_is_never_loaded(tmp_path, bomb, suffix):
+def test_a_payload_in_a_file_is_named_and_does_not_run(tmp_path, bomb, suffix):
     bomb(tmp_path / f"model{suffix}")
-    assert f"model{suffix} is a file; it is never unpickled" in refused(tmp_path / f"model{suffix}")
+    assert f"model{suffix} is not read: its pickle names io.open" in refused(tmp_path / f"model{suffix}")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_another_file_is_not_a_model_either(tmp_path):

@@ -1,21 +1,25 @@
 """transformers' layout as real CLIPs have it, with random weights: each loads, and gives what transformers gives."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPTokenizer
 
 import rvpt
 from helpers import random_pixels
+from openai_layout import open_clip_config, random_weights, write_tokenizer
 from rvpt.data.preprocess import OPENAI_MEAN, OPENAI_STD
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 
 SIDE = 32
 PIXELS = random_pixels(4, SIDE)
 TEXTS = ["a photo of a cat.", "a photo of a gray seal, in the middle", "cat"]
+END = "<|endoftext|>"
 HALVES = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.5, 0.6]}
 
 
@@ -166,3 +170,120 @@ def test_a_revision_that_is_not_there_is_refused(hub):
 
 def test_a_folder_has_no_revision(tmp_path):
     assert load_clip(write_model(tmp_path / "model")).revision is None
+
+
+# Weights and configurations of other ages
+
+
+def as_pickled(folder, **options):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin", **options)
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+def test_pickled_weights_are_read_as_data(tmp_path, zipped):
+    expected = load_clip(write_model(tmp_path / "whole")).hash()
+    folder = as_pickled(write_model(tmp_path / "model"), _use_new_zipfile_serialization=zipped)
+    assert load_clip(folder).hash() == expected
+
+
+def test_pickled_weights_in_several_files_are_read(tmp_path):
+    folder, placed = write_model(tmp_path / "model"), {}
+    expected = load_clip(folder).hash()
+    for number, (name, value) in enumerate(load_file(folder / "model.safetensors").items()):
+        shard = placed[name] = f"pytorch_model-{number % 3}.bin"
+        old = torch.load(folder / shard, weights_only=True) if (folder / shard).is_file() else {}
+        torch.save({**old, name: value}, folder / shard)
+    (folder / "model.safetensors").unlink()
+    write_json(folder / "pytorch_model.bin.index.json", {"weight_map": placed})
+    assert load_clip(folder).hash() == expected
+    (folder / "pytorch_model-1.bin").unlink()
+    with pytest.raises(RvptError, match=r"pytorch_model-1\.bin is missing, one of 3 files with weights"):
+        load_clip(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_become_float32(tmp_path, dtype):
+    folder = write_model(tmp_path / "model")
+    weights = {name: value.to(dtype) for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    clip = load_clip(folder)
+    assert {parameter.dtype for parameter in clip.model.parameters()} == {torch.float32}
+    assert same(clip, folder)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
+def test_a_prefix_of_all_weights_is_removed_and_named(tmp_path, prefix, caplog):
+    folder = write_model(tmp_path / "model")
+    expected = load_clip(folder).hash()
+    weights = {prefix + name: value for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load_clip(folder).hash() == expected
+    assert f"the prefix {prefix} was removed" in caplog.text
+
+
+def test_numbers_of_positions_in_old_weights_are_left_out(tmp_path):
+    folder = write_model(tmp_path / "model")
+    expected = load_clip(folder).hash()
+    weights = load_file(folder / "model.safetensors")
+    weights["text_model.embeddings.position_ids"] = torch.arange(40)[None]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load_clip(folder).hash() == expected
+
+
+def test_old_configurations_of_the_towers_are_read(tmp_path):
+    folder = write_model(tmp_path / "model")
+    expected = ours(load_clip(folder), PIXELS, TEXTS)
+    config = read_json(folder / "config.json")
+    for tower in ("text_config", "vision_config"):
+        config[f"{tower}_dict"] = config.pop(tower)
+    write_json(folder / "config.json", config)
+    assert all(map(torch.equal, ours(load_clip(folder), PIXELS, TEXTS), expected))
+
+
+def test_a_tokenizer_without_padding_gets_one(tmp_path):
+    folder = write_model(tmp_path / "model")
+    expected = ours(load_clip(folder), PIXELS, TEXTS)
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END})
+    write_json(folder / "tokenizer.json", {**read_json(folder / "tokenizer.json"), "padding": None})
+    found = ours(load_clip(folder), PIXELS, TEXTS)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
+
+
+def test_preprocessing_that_is_not_followed_is_refused(tmp_path):
+    folder = write_model(tmp_path / "model")
+    write_json(folder / "preprocessor_config.json", {**HALVES, "resample": 2})
+    with pytest.raises(RvptError, match=r"preprocessor_config.json: resample is bilinear, which is not supported"):
+        load_clip(folder)
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A hub's cache with a model of open_clip, owner/open."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    snapshot = write_tokenizer(tmp_path / "models--owner--open" / "snapshots" / SECOND)
+    write_json(snapshot / "open_clip_config.json", open_clip_config(quick=False))
+    torch.save(random_weights(), snapshot / "open_clip_pytorch_model.bin")
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text(SECOND)
+    return snapshot
+
+
+def test_an_open_clip_model_of_the_hub_is_read(repository):
+    clip = rvpt.load("owner/open")
+    assert (clip.revision, clip.activation, clip.source) == (SECOND, "gelu", "owner/open")
+
+
+def test_an_open_clip_model_of_the_hub_with_a_configuration_of_timm_is_read(repository):
+    write_json(repository / "config.json", {"architecture": "vit_base_patch32_clip_224"})
+    assert rvpt.load("owner/open").activation == "gelu"
+
+
+def test_of_a_repository_with_two_layouts_the_one_of_transformers_is_read(repository, tmp_path):
+    folder = write_model(tmp_path / "both")
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / file, repository / file)
+    assert rvpt.load("owner/open").activation == "gelu"  # it has no weights of transformers yet
+    torch.save(load_file(folder / "model.safetensors"), repository / "pytorch_model.bin")
+    assert rvpt.load("owner/open").hash() == load_clip(folder).hash()

@@ -9,38 +9,71 @@ import torch
 
 from rvpt.errors import RvptError
 from rvpt.files import read_json
+from rvpt.models.formats.pickles import LISTED
+from rvpt.models.formats.weights import PICKLES
 
-PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-LAYOUTS = {"open_clip_config.json": "open_clip's layout", "adapter_config.json": "an adapter, not a whole model"}
 CONFIGS = ("config.json", "open_clip_config.json")
-CONVERT = "convert it to safetensors with a tool that you trust"
+MAX_JSON = 64 * 2**20
+READ = (".json", ".txt", ".safetensors", ".model", *PICKLES)
+BESIDE = (*CONFIGS, "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+"""What is read beside a single file of weights."""
+BLOBS = "blobs"  # where the hub's cache keeps the files to which those of a snapshot are links
+
+
+def refuse_missing(path: Path, name: str) -> None:
+    """Refuse a path that does not exist and cannot be a hub id either.
+
+    Raises:
+        RvptError: it is one.
+    """
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        raise RvptError(f"{name}: no such model folder (and not a hub id, which is owner/name)")
+
+
+def refuse_odd_files(path: Path, name: str) -> None:
+    """Refuse links out of a folder, pipes, devices, and configurations of absurd size; contents are not read.
+
+    Raises:
+        RvptError: there is one.
+    """
+    folder = path if path.is_dir() else path.parent
+    beside = [folder / name for name in BESIDE if (folder / name).is_symlink() or (folder / name).exists()]
+    for file in sorted(path.iterdir()) if path.is_dir() else [path, *beside]:
+        if file != path and file.is_symlink() and not _stays(file.resolve(), folder.resolve()):
+            raise RvptError(f"{name}: {file.name} is a link to a file outside of the folder: put the file itself there")
+        if file.is_dir() or file.suffix not in READ:
+            continue
+        if not file.is_file():
+            raise RvptError(f"{name}: {file.name} is not a file with contents (a broken link, a pipe or a device)")
+        if file.suffix in (".json", ".txt") and file.stat().st_size > MAX_JSON:
+            raise RvptError(
+                f"{name}: {file.name} has {file.stat().st_size >> 20} MiB, more than a model's: limit 64 MiB"
+            )
+
+
+def _stays(target: Path, root: Path) -> bool:
+    """Whether a link's target is in the folder, or in the store of the hub's cache that the folder belongs to."""
+    return target.is_relative_to(root) or (
+        root.parent.name == "snapshots" and target.is_relative_to(root.parent.parent / BLOBS)
+    )
 
 
 def refuse_other_layouts(path: Path, name: str) -> None:
-    """Refuse a path that does not hold a CLIP, with a clearer message than transformers'.
+    """Refuse a folder of a layout that is known and not supported, or of none.
 
     Raises:
-        RvptError: it does not.
+        RvptError: it is one.
     """
-    if path.is_file():
-        fix = f"it is never unpickled: {CONVERT}" if path.suffix in PICKLES else "give the model's folder"
-        raise RvptError(f"{name} is a file; {fix}")
-    if not path.exists():
-        if name.startswith((".", "/", "~")) or name.count("/") != 1:
-            raise RvptError(f"{name}: no such model folder (and not a hub id, which is owner/name)")
-        return
     files = {file.name for file in path.iterdir()}
-    if any(_is_resnet(path / file) for file in CONFIGS if file in files):
-        raise RvptError(f"{name} is a ResNet CLIP, which is not supported: only ViT CLIPs are")
     if not files:
         raise RvptError(f"{name} is empty: a model folder has config.json and model.safetensors")
-    if "config.json" not in files:
-        what = next((LAYOUTS[file] for file in LAYOUTS if file in files), "a folder without config.json")
-        raise RvptError(f"{name} is {what}: give a CLIPModel in transformers' layout")
-    if not any(file.endswith(".safetensors") for file in files):
-        if any(file.endswith(PICKLES) for file in files):
-            raise RvptError(f"{name} has only pickled weights, which are never loaded: {CONVERT}")
-        raise RvptError(f"{name} has no model.safetensors: download the whole model again")
+    if any(_is_resnet(path / file) for file in CONFIGS if file in files):
+        raise RvptError(f"{name} is a ResNet CLIP, which is not supported: only ViT CLIPs are; {LISTED}")
+    if "adapter_config.json" in files and "config.json" not in files:
+        raise RvptError(
+            f"{name} is an adapter of PEFT, not a whole model: merge it into its base model (merge_and_unload), save "
+            f"that, and give its folder; {LISTED}"
+        )
 
 
 def _is_resnet(config: Path) -> bool:
@@ -48,7 +81,8 @@ def _is_resnet(config: Path) -> bool:
     facts = read_json(config)
     if not isinstance(facts, dict):
         return False
-    vision = (facts.get("model_cfg") or facts).get("vision_cfg")
+    model = facts.get("model_cfg")
+    vision = (model if isinstance(model, dict) else facts).get("vision_cfg")
     stages = isinstance(vision, dict) and isinstance(vision.get("layers"), list)
     return stages or str(facts.get("architecture", "")).startswith("resnet")
 

@@ -1,144 +1,131 @@
-"""transformers' layout: a folder or a hub id. Weights come from safetensors only, and no code of the folder is run."""
+"""transformers' layout: config.json, and weights in one file or several, as safetensors or as PyTorch's files."""
 
 from __future__ import annotations
 
-import re
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rvpt.artifacts import find_manifest
-from rvpt.data.preprocess import OPENAI_MEAN, OPENAI_STD
-from rvpt.errors import RvptError, first_line
+from rvpt.errors import RvptError
 from rvpt.files import read_json
-from rvpt.models.clip import PREPROCESSOR, Clip
-from rvpt.models.formats.checks import (
-    refuse_non_finite,
-    refuse_other_layouts,
-    refuse_own_code,
-    refuse_unfit_tokenizer,
-    refuse_wrong_end,
-)
-from rvpt.models.placement import find_device, find_dtype
-from rvpt.models.quiet import quiet_transformers
+from rvpt.models.clip import PREPROCESSOR
+from rvpt.models.formats.base import Parts
+from rvpt.models.formats.open_clip import CONFIG as OPEN_CLIP
+from rvpt.models.formats.pickles import LISTED
+from rvpt.models.formats.preprocessing import Preprocessing, from_transformers
+from rvpt.models.formats.weights import PICKLES, SAFETENSORS, WeightFile, read_weights
 
-EMBEDDED = "scenes-clip"
-"""Name of the model that ships with the package."""
-COMMIT = re.compile("[0-9a-f]{40}")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 PROCESSOR = "processor_config.json"  # transformers 5 keeps it here, one level down
+TOWERS = ("vision_config", "text_config")
 
 
-def embedded_model() -> Path:
-    """Folder of the pretrained scenes CLIP inside the package."""
-    return Path(str(resources.files("rvpt") / "assets" / EMBEDDED))
+class Transformers:
+    """The layout of transformers' CLIPModel."""
+
+    def recognizes(self, source: str, path: Path) -> bool:
+        has_weights = any((path / file).is_file() for file in (*WEIGHTS, *INDEXES))
+        return path.is_dir() and is_transformers(path) and (has_weights or not (path / OPEN_CLIP).is_file())
+
+    def open(self, source: str, path: Path) -> Parts:
+        """The parts in a folder.
+
+        Raises:
+            RvptError: as `Layout.open`.
+        """
+        config = read_config(path, source)
+        files = {file: read_weights(file, source) for file in _weight_files(path, source)}
+        _refuse_repeated(files, source)
+        return Parts(
+            "a folder of transformers", files, config, whole=True, folder=path,
+            preprocessing=_preprocessing(path, source), own_code=_own_code(path, config),
+        )  # fmt: skip
 
 
-def load_clip(
-    source: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | str | None = None,
-    revision: str | None = None,
-) -> Clip:
-    """A Clip from a folder in transformers' layout, a hub id or the embedded model's name; arguments as in `rvpt.load`.
+TRANSFORMERS = Transformers()
+
+
+def is_transformers(path: Path) -> bool:
+    """Whether a folder's config.json is of transformers; that of timm, beside open_clip's, has "architecture"."""
+    return (path / "config.json").is_file() and "architecture" not in _facts(path)
+
+
+def _facts(path: Path) -> Mapping[str, Any]:
+    """The contents of config.json; empty if it is not a record."""
+    found = read_json(path / "config.json")
+    return found if isinstance(found, Mapping) else {}
+
+
+def read_config(path: Path, name: str) -> Mapping[str, Any]:
+    """The configuration of a CLIPModel.
 
     Raises:
-        RvptError: not found, not a ViT CLIP, only pickled weights, or weights that are not finite.
+        RvptError: it is that of another model.
     """
-    name, where, kind = str(source), find_device(device), find_dtype(dtype)
-    path = embedded_model() if name == EMBEDDED else Path(source).expanduser()
-    refuse_other_layouts(path, name)
-    find_manifest(path)  # refuses a model saved by rvpt that was changed
-    with quiet_transformers():
-        commit = None if path.is_dir() else _find_commit(name, revision)
-        place, hub = (str(path), {}) if path.is_dir() else (name, {"revision": commit or revision or "main"})
-        config = _config(place, name, hub)
-        model, tokenizer = _model(place, name, config, hub), _tokenizer(place, name, hub)
-    refuse_unfit_tokenizer(tokenizer, config, name)
-    refuse_wrong_end(tokenizer, config, name)
-    refuse_non_finite(model, name)
-    mean, std = _geometry(place, hub)
-    known = name if name == EMBEDDED or hub else str(path.resolve())
-    told = commit or revision if hub else None
-    return Clip(model.eval().to(kind), tokenizer, mean, std, source=known, revision=told).to(where)
-
-
-def _find_commit(name: str, revision: str | None) -> str | None:
-    """The commit that a branch or tag of a hub model stands for, so that all files are of the same; None if unknown."""
-    from transformers.utils import cached_file
-
-    try:
-        found = cached_file(name, "config.json", revision=revision or "main")
-    except (OSError, ValueError):  # loading the configuration says why
-        return None
-    commit = Path(found).parent.name
-    return commit if COMMIT.fullmatch(commit) else None
-
-
-def _config(place: str, name: str, hub: dict[str, str]) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **hub)
-    except Exception as error:  # the hub's client and transformers raise many kinds
-        refuse_own_code(error, name)
-        where = "not a folder here, and on the hub " if hub else ""
-        raise RvptError(f"{name}: {where}could not load its config ({first_line(error)})") from None
-    if config.model_type != "clip":
-        raise RvptError(f"{name} is a {config.model_type!r} model: only ViT CLIPs (CLIPModel) are supported")
-    if not hasattr(config, "vision_config") or not hasattr(config, "text_config"):
+    config = _facts(path)
+    kind = config.get("model_type")
+    if kind != "clip":
+        if code := _own_code(path, config):
+            raise RvptError(
+                f"{name} needs its own code (auto_map: {', '.join(code)}), which is never run: give a model of one of "
+                "transformers' classes"
+            )
+        raise RvptError(
+            f"{name}: its config.json is of a {kind!r} model: only ViT CLIPs (CLIPModel) are supported; {LISTED}"
+        )
+    if not all(isinstance(config.get(tower) or config.get(f"{tower}_dict"), Mapping) for tower in TOWERS):
         raise RvptError(f"{name} is one tower of a CLIP: give a whole CLIPModel")
     return config
 
 
-def _model(place: str, name: str, config: Any, hub: dict[str, str]) -> Any:
-    from transformers import CLIPModel
-
-    try:
-        model, info = CLIPModel.from_pretrained(
-            place, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32,
-            trust_remote_code=False, ignore_mismatched_sizes=True, **hub,  # mismatches are refused below, by name
-        )  # fmt: skip
-    except Exception as error:
-        raise RvptError(f"{name}: could not load its weights ({first_line(error)})") from None
-    if wrong := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
-        raise RvptError(
-            f"{name}: {len(wrong)} weights are missing or have another shape than config.json says, such as "
-            f"{wrong[0]}: is it a ViT CLIP?"
-        )
-    return model
+def _own_code(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes that the configurations of a folder want to import from it."""
+    files = (PREPROCESSOR, PROCESSOR, "tokenizer_config.json")
+    found = [config, *(read_json(path / file) for file in files if (path / file).is_file())]
+    maps = [facts["auto_map"] for facts in found if isinstance(facts, Mapping) and facts.get("auto_map")]
+    named = [value for each in maps for value in (each.values() if isinstance(each, Mapping) else [each])]
+    flat = [part for value in named for part in (value if isinstance(value, list) else [value])]
+    return tuple(dict.fromkeys(str(part)[:80] for part in flat if part))
 
 
-def _tokenizer(place: str, name: str, hub: dict[str, str]) -> Any:
-    from transformers import AutoTokenizer
+def _weight_files(path: Path, name: str) -> list[Path]:
+    """The files with the weights: safetensors if there are any, otherwise PyTorch's."""
+    for weights, index in zip(WEIGHTS, INDEXES, strict=True):
+        if (path / weights).is_file():
+            return [path / weights]
+        if (path / index).is_file():
+            return _shards(path, path / index, name)
+    others = sorted(file.name for file in path.iterdir() if file.suffix in (SAFETENSORS, *PICKLES))
+    found = (
+        f"it has {', '.join(others[:3])}: give that file, or rename it" if others else "download the whole model again"
+    )
+    raise RvptError(f"{name} has no {WEIGHTS[0]}: {found}; {LISTED}")
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **hub)
-        tokenizer(["cat", "a dog"], padding=True)
-    except Exception as error:
-        refuse_own_code(error, name)
-        raise RvptError(f"{name}: could not load its tokenizer ({first_line(error)})") from None
-    return tokenizer
+
+def _shards(path: Path, index: Path, name: str) -> list[Path]:
+    facts = read_json(index)
+    placed = facts.get("weight_map") if isinstance(facts, Mapping) else None
+    if not isinstance(placed, Mapping) or not placed:
+        raise RvptError(f"{name}: {index.name} has no weight_map: download it again")
+    shards = sorted({str(value) for value in placed.values()})
+    for shard in shards:
+        if Path(shard).name != shard or shard.startswith("."):
+            raise RvptError(f"{name}: {index.name} names {shard[:80]!r}, a file outside of the folder")
+        if not (path / shard).is_file():
+            raise RvptError(f"{name}: {shard} is missing, one of {len(shards)} files with weights: download it again")
+    return [path / shard for shard in shards]
 
 
-def _geometry(place: str, hub: dict[str, str]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of the model's image normalization."""
-    from transformers.utils import cached_file
+def _refuse_repeated(files: Mapping[Path, WeightFile], name: str) -> None:
+    seen: set[str] = set()
+    for path, file in files.items():
+        if both := seen & file.weights.keys():
+            raise RvptError(f"{name}: {min(both)} is in {path.name} and in another file too: which is meant?")
+        seen |= file.weights.keys()
 
-    files = [
-        cached_file(place, file, _raise_exceptions_for_missing_entries=False, **hub)
-        for file in (PREPROCESSOR, PROCESSOR)
-    ]
-    found = next(filter(None, files), None)
-    facts = read_json(Path(found)) if found else {}
-    try:
-        facts = facts.get("image_processor", facts)
-        mean = [float(value) for value in facts.get("image_mean", OPENAI_MEAN)]
-        std = [float(value) for value in facts.get("image_std", OPENAI_STD)]
-    except (AttributeError, TypeError, ValueError):
-        mean, std = [], []
-    if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
-        raise RvptError(f"{found}: image_mean and image_std must be three numbers each, std above 0")
-    return mean, std
+
+def _preprocessing(path: Path, name: str) -> Preprocessing | None:
+    """How images become pixel values; None if the folder does not state it."""
+    file = next((path / file for file in (PREPROCESSOR, PROCESSOR) if (path / file).is_file()), None)
+    return from_transformers(read_json(file), f"{name}: {file.name}") if file else None

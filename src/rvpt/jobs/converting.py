@@ -1,0 +1,93 @@
+"""Any CLIP as a folder in transformers' layout, and what a source is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rvpt.artifacts import refuse_existing, staging, write_manifest
+from rvpt.files import sha256_file, write_text
+from rvpt.models.card import clip_card
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned_config import find_config
+from rvpt.models.clip import KIND
+from rvpt.models.formats.build import build
+from rvpt.models.formats.info import describe_clip
+from rvpt.models.formats.load import open_model
+from rvpt.models.load import load
+from rvpt.models.placement import find_dtype
+
+
+def convert(
+    source: str,
+    output_dir: Path,
+    *,
+    activation: str | None = None,
+    precision: str = "fp32",
+    revision: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a CLIP of any layout as a folder in transformers' layout, with a manifest that says what it was.
+
+    Args:
+        source: as in `rvpt.load`, but not a cleaned model.
+        output_dir: the folder to write.
+        activation: of the model, where its files do not state it.
+        precision: of the weights that are written.
+        revision: branch, tag or commit of a hub model.
+        overwrite: replace what rvpt wrote there before.
+
+    Returns:
+        Layout, number of parameters, and the sha256 of the weights.
+
+    Raises:
+        RvptError: the source cannot be read, or the folder must not be replaced.
+    """
+    refuse_existing(output_dir, overwrite=overwrite)
+    dtype = find_dtype(precision)
+    opened = open_model(source, revision)
+    clip = build(opened.parts, source, activation=activation)
+    digest = clip.hash()
+    clip.model.to(dtype)
+    facts = {"sha256": digest, "source": opened.source, "revision": opened.revision}
+    converted = {
+        "layout": opened.parts.layout,
+        "files": {path.name: sha256_file(path) for path in opened.parts.files},
+        "activation": clip.activation,
+    }
+    with staging(output_dir, overwrite=overwrite) as stage:
+        clip.write(stage)
+        write_text(stage / "README.md", clip_card(output_dir.resolve().name))
+        write_manifest(stage, KIND, **facts, converted=converted)
+    return {"layout": opened.parts.layout, "parameters": clip.parameter_count(tokens=True), "sha256": digest}
+
+
+def inspect(source: str, *, activation: str | None = None, revision: str | None = None) -> dict[str, Any]:
+    """What a model is: its layout, geometry, tokenizer, preprocessing, files and hashes.
+
+    Raises:
+        RvptError: the source cannot be read; the message says why.
+    """
+    if (cleaned := _cleaned(source)) is not None:
+        return cleaned
+    opened = open_model(source, revision)
+    clip = build(opened.parts, source, activation=activation)
+    return {"source": opened.source, "revision": opened.revision, **describe_clip(clip, opened.parts, source)}
+
+
+def _cleaned(source: str) -> dict[str, Any] | None:
+    """What a cleaned model is; None if the source is not one."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir() or not find_config(folder):
+        return None
+    model = load(folder, device="cpu")
+    assert isinstance(model, Cleaned)
+    return {
+        "source": str(folder.resolve()),
+        "layout": "a model cleaned by rvpt",
+        "defense": model.facts.get("defense"),
+        "base model": model.clip.source,
+        "trained parameters": model.trained_parameters,
+        "sha256 of the weights in float32": model.hash(),
+        "pickled": False,
+    }

@@ -1,0 +1,81 @@
+"""Reading a Clip of any layout: a folder, a file, a hub id, a name of open_clip's, or the embedded model."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from rvpt.artifacts import find_manifest
+from rvpt.errors import RvptError
+from rvpt.models.clip import Clip
+from rvpt.models.formats import FORMATS
+from rvpt.models.formats.base import Parts
+from rvpt.models.formats.build import build
+from rvpt.models.formats.checks import refuse_missing, refuse_odd_files, refuse_other_layouts
+from rvpt.models.formats.hub import fetch
+from rvpt.models.formats.open_clip_hub import PREFIX
+from rvpt.models.formats.pickles import LISTED
+from rvpt.models.placement import find_device, find_dtype
+
+EMBEDDED = "scenes-clip"
+"""Name of the model that ships with the package."""
+
+
+class Opened(NamedTuple):
+    """The parts of a model, and where they came from: a name or an absolute path, and a commit of the hub."""
+
+    parts: Parts
+    source: str
+    revision: str | None
+
+
+def embedded_model() -> Path:
+    """Folder of the pretrained scenes CLIP inside the package."""
+    return Path(str(resources.files("rvpt") / "assets" / EMBEDDED))
+
+
+def load_clip(
+    source: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    revision: str | None = None,
+    activation: str | None = None,
+) -> Clip:
+    """A Clip of any layout; arguments as in `rvpt.load`.
+
+    Raises:
+        RvptError: not found, not a ViT CLIP, damaged or hostile.
+    """
+    where, kind = find_device(device), find_dtype(dtype)
+    opened = open_model(source, revision)
+    clip = build(opened.parts, str(source), activation=activation)
+    clip.source, clip.revision = opened.source, opened.revision
+    clip.model.to(kind)
+    return clip.to(where)
+
+
+def open_model(source: str | Path, revision: str | None = None) -> Opened:
+    """Find a model and its parts, without reading the values of its weights.
+
+    Raises:
+        RvptError: as `load_clip`.
+    """
+    name, commit = str(source), None
+    path = embedded_model() if name == EMBEDDED else Path(source).expanduser()
+    known = name if name == EMBEDDED or not path.exists() else str(path.resolve())
+    if not name.startswith(PREFIX):
+        refuse_missing(path, name)
+        if not path.exists():
+            path, commit = fetch(name, revision)
+        refuse_odd_files(path, name)
+        if path.is_dir():
+            refuse_other_layouts(path, name)
+            find_manifest(path)  # refuses a model saved by rvpt that was changed
+    for layout in FORMATS.values():
+        if layout.recognizes(name, path):
+            return Opened(layout.open(name, path), known, commit)
+    raise RvptError(f"{name} is a folder without config.json: rvpt does not read such a layout; {LISTED}")
