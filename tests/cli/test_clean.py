@@ -117,6 +117,6 @@ def test_bad_input_is_refused_in_one_line_that_names_it(tiny, home, words, said)
 def test_classes_with_too_few_images_are_named(tiny, home):
     image_folder(home / "set", "train", n=3)
     words = ["clean", tiny.clip, "--data", "set", "-o", "out", "--shots"]
-    has(refused(*words, 4), "'cat' has 3 images", "--shots 3")
+    has(refused(*words, 4), "no class has 4 images, the largest has 3", "--shots 3")
     has(refused(*words, 1, "--exclude-class", "cat"), "at least two")
     has(refused(*words, 1, "--exclude-class", "owl"), "'owl'", "cat, dog")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from commands import refused, works
-from helpers import image_folder
+from helpers import image_folder, place_images
 
 
 @pytest.fixture
@@ -23,13 +23,14 @@ def test_commands_count_without_skipped_images_and_say_so(tiny, home, broken):
     assert refused(*words).count("1.png)") == 2
     (row,) = [row for row in json.loads(works(*words, "--on-error", "skip")) if row["metric"] == "CA"]
     assert (row["n"], row["test"]) == (4, {"skipped": 2})
+    place_images(broken / "train", "dog/9.png")
     facts = json.loads(
-        works("clean", tiny.clip, "--data", broken, "-o", "out", "--epochs", 1, "--prompt-length", 2, "--set",
+        works("clean", tiny.clip, "--data", broken, "-o", "out", "--shots", 3, "--epochs", 1, "--prompt-length", 2, "--set",
               "first_block=2", "--on-error", "skip", "--json")
     )  # fmt: skip
-    assert facts["images"] == 4
+    assert facts["images"] == 5
     assert facts["left out"].startswith("2 images that cannot be read: image 1 (")
-    assert facts["fewer than 16 images"] == "cat (2), dog (2)"
+    assert facts["fewer than 3 images"] == "cat (2)"
 
 
 def test_crafting_and_attacking_list_what_they_left_out(tiny, home, broken):

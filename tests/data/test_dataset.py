@@ -44,6 +44,8 @@ def test_few_shot_takes_all_images_of_a_class_with_fewer_and_names_it(caplog):
     few = LABELED.few_shot(3)
     assert few.labeled().tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
     assert caplog.messages == ["memory: fewer than 3 images of Grey_seal (2): all are used"]
+    with pytest.raises(RvptError, match="memory: no class has 6 images, the largest has 5: pass shots=5 or fewer"):
+        LABELED.few_shot(6)
 
 
 def test_few_shot_skips_classes_without_images():

@@ -196,7 +196,7 @@ class Dataset:
         Of a class with fewer, all are used, and a warning names it.
 
         Raises:
-            RvptError: there are no images.
+            RvptError: no class has as many.
         """
         generator = torch.Generator().manual_seed(seed)
         labels, picked, few = self.labeled(), [], []
@@ -207,8 +207,14 @@ class Dataset:
             picked.append(members[torch.randperm(len(members), generator=generator)[:shots]])
         if not picked:
             raise RvptError(f"{self.name} has no images left to draw from")
+        if len(few) == len(picked):
+            most = max(map(len, picked))
+            raise RvptError(
+                f"{self.name}: no class has {shots} images, the largest has {most}: pass shots={most} or fewer"
+            )
         if few:
-            logger.warning("%s: fewer than %d images of %s: all are used", self.name, shots, ", ".join(few))
+            names = ", ".join(few[:10]) + (f" and {len(few) - 10} more classes" if len(few) > 10 else "")
+            logger.warning("%s: fewer than %d images of %s: all are used", self.name, shots, names)
         return self.select(torch.cat(picked))
 
     def with_templates(self, templates: Sequence[str]) -> Dataset:
