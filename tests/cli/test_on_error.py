@@ -25,8 +25,8 @@ def test_commands_count_without_skipped_images_and_say_so(tiny, home, broken):
     assert (row["n"], row["test"]) == (4, {"skipped": 2})
     place_images(broken / "train", "dog/9.png")
     facts = json.loads(
-        works("clean", tiny.clip, "--data", broken, "-o", "out", "--shots", 3, "--epochs", 1, "--prompt-length", 2, "--set",
-              "first_block=2", "--on-error", "skip", "--json")
+        works("clean", tiny.clip, "--data", broken, "-o", "out", "--shots", 3, "--epochs", 1, "--prompt-length", 2,
+              "--set", "first_block=2", "--on-error", "skip", "--json")
     )  # fmt: skip
     assert facts["images"] == 5
     assert facts["left out"].startswith("2 images that cannot be read: image 1 (")
