@@ -109,6 +109,13 @@ def test_a_transformers_model_with_the_prompts_gives_the_same(geometry):
 
 
 @torch.no_grad()
+def test_a_transformers_model_with_prompts_is_not_saved(clip, tmp_path):
+    model = Cleaned(clip, RepulsivePrompts(range(1, 4), 3, clip.width)).to_transformers()
+    with pytest.raises(RvptError, match="save the cleaned model instead"):
+        model.save_pretrained(tmp_path / "prompted")
+    assert not (tmp_path / "prompted").exists()
+
+
 def test_without_prompts_a_transformers_model_is_the_fine_tuned_one(clip):
     made = Cleaned(clip, own_weights=True).to_transformers()
     theirs = made.get_image_features(pixel_values=clip.normalize(PIXELS)).pooler_output

@@ -124,8 +124,8 @@ class Cleaned(nn.Module):
     def to_transformers(self) -> Any:
         """A copy as a transformers CLIPModel whose blocks hold the prompts' keys and values.
 
-        It is to be used in memory: its own `save_pretrained` writes what no plain CLIPModel can read. Save the
-        Cleaned instead.
+        It is for use in memory: with prompts, its `save_pretrained` raises RvptError, because no CLIPModel could load
+        the result. Save the Cleaned instead.
 
         Raises:
             RvptError: the model has a head, which a CLIPModel cannot hold.

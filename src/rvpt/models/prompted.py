@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rvpt.errors import RvptError
 from rvpt.models.blocks import KV, Prefixes, split_heads
 from rvpt.models.clip import Clip
 
@@ -43,4 +44,11 @@ def prompted_transformers(clip: Clip, prefixes: Prefixes) -> Any:
     for block, prefix in prefixes.items():
         layer = model.vision_model.encoder.layers[block]
         layer.self_attn = PromptedAttention(layer.self_attn, prefix)
+    if prefixes:
+        model.save_pretrained = _refuse_saving
     return model
+
+
+def _refuse_saving(*args: Any, **options: Any) -> None:
+    """In the place of `save_pretrained`: CLIPModel would load the file without the prompts and with random weights."""
+    raise RvptError("a CLIPModel with prompts cannot be loaded by transformers again: save the cleaned model instead")
