@@ -24,6 +24,7 @@ FLOORS = (
     ("training",),
     ("attacks", "defenses"),
     ("evaluation",),
+    ("detection",),
     ("report",),
     ("jobs",),
     ("bench", "demo"),

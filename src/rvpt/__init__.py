@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from rvpt.defenses.probe import ProbeSpec as ProbeSpec
     from rvpt.defenses.rvpt import RVPTSpec as RVPTSpec
     from rvpt.defenses.vpt import VPTSpec as VPTSpec
+    from rvpt.detection.calibration import Calibration as Calibration
+    from rvpt.detection.check import check as check
+    from rvpt.detection.verdict import Verdict as Verdict
     from rvpt.errors import MachineError as MachineError
     from rvpt.errors import RvptError as RvptError
     from rvpt.evaluation.base import Protocol as Protocol
@@ -61,6 +64,7 @@ _PLACES = {
     "PoisonSpec": "attacks.poison", "PretrainSpec": "training.pretrain", "ProbeSpec": "defenses.probe",
     "Protocol": "evaluation.base", "RVPTSpec": "defenses.rvpt", "RepulsivePrompts": "models.prompts", "Rows": "rows",
     "RvptError": "errors", "Trigger": "attacks.trigger", "VPTSpec": "defenses.vpt", "VisionSpec": "training.pretrain",
+    "Calibration": "detection.calibration", "Verdict": "detection.verdict", "check": "detection.check",
     "attack": "attacks.backdoor", "clean": "defenses.base", "craft": "attacks.backdoor",
     "evaluate": "evaluation.evaluate", "load": "models.load", "load_data": "data.load",
     "load_trigger": "attacks.trigger", "load_triggers": "attacks.backdoor", "make_trigger": "attacks.trigger",

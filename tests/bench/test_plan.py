@@ -61,6 +61,23 @@ def test_settings_come_from_the_attack_the_recipe_and_the_preset(tiny: Tiny, cle
     assert (attack["num_pairs"], spec["epochs"], spec["lr"], spec["batch_size"]) == (100, 1, 2e-3, 128)
 
 
+CLEAN = """
+[attacks.clean]
+triggers = []
+seeds = [1]
+without = ["umbrella"]
+"""
+
+
+def test_an_attack_may_have_no_trigger_some_seeds_and_fewer_classes(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    tasks = plan(read_recipe(write_recipe(tiny, tmp_path, extra=CLEAN)), clean)
+    assert titles(tasks, "attack", "clean") == ["clip+clean, seed 1"]
+    (task,) = (task for task in tasks if task.kind == "attack" and "clean" in task.title)
+    assert (task.settings["triggers"], task.settings["without"]) == ([], ["umbrella"])
+    others = {task.key for task in plan(read_recipe(write_recipe(tiny, tmp_path)), clean)}
+    assert others < {task.key for task in tasks}
+
+
 def test_test_sets_are_told_apart(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
     tests = '{ data = "scenes" }, { data = "scenes:48", only = ["umbrella"], shift = "gray" }'
     found = titles(plan(read_recipe(write_recipe(tiny, tmp_path, tests=tests)), clean), "measure")

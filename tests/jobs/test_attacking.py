@@ -13,6 +13,7 @@ from rvpt.artifacts import read_manifest
 from rvpt.attacks.backdoor import AttackSpec, load_triggers
 from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import TriggerSpec, load_trigger, trigger_spec
+from rvpt.data.load import load_data
 from rvpt.errors import RvptError
 from rvpt.jobs.attacking import attack_and_save, craft_and_save
 from rvpt.models.clip import Clip
@@ -52,6 +53,18 @@ def test_rows_are_of_the_clean_and_of_the_backdoored_model(clean: Clip, tmp_path
     assert manifest["data"] == {"name": "scenes:200", "pairs": 100}
     assert rows[-1]["hashes"]["model"] == load_clip(tmp_path / "bad").hash()
     assert rows[-1]["hashes"]["trigger/badnet"] == load_triggers(tmp_path / "bad")["badnet"].hash()
+
+
+def test_without_a_trigger_the_model_is_fine_tuned_on_clean_pairs(clean: Clip, tmp_path: Path) -> None:
+    rows = attacked(clean, tmp_path / "tuned", without=["umbrella", "anchor"], num_pairs=1000)
+    assert [(row["defense"], row["metric"]) for row in rows] == [("before the attack", "CA"), ("none", "CA")]
+    manifest = read_manifest(tmp_path / "tuned", "fine-tuned")
+    shapes = load_data("scenes:200", "train").labeled()
+    assert manifest["data"]["pairs"] == int((shapes > 1).sum())  # umbrella and anchor are the first two
+    tuned = load_clip(tmp_path / "tuned")
+    assert tuned.hash() != clean.hash()
+    assert load_triggers(tmp_path / "tuned") == {}
+    assert "backdoored" not in (tmp_path / "tuned" / "README.md").read_text()
 
 
 def test_a_large_test_set_is_sampled_and_the_rows_say_so(

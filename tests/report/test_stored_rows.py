@@ -14,7 +14,7 @@ ROWS = Path(__file__).parents[2] / "rows"
 FILES = sorted(path for path in ROWS.glob("*.jsonl") if '"attack"' in path.read_text())  # others are benchmarks/
 WITHOUT = {
     "matrix": {"adversarial", "encoding", "resistivity", "retrieval"},  # no CA or no ASR
-    "costs": {"photos-attacks", "targets"},  # no cleaned model
+    "costs": {"photos-attacks", "targets", "zoo"},  # no cleaned model
 }
 
 

@@ -24,3 +24,5 @@ TRIGGERS: "Registry[type[Trigger]]" = Registry(
     },
 )
 """Kinds of triggers, by name."""
+FOUND: "Registry[type[Trigger]]" = Registry("trigger", {"inverted": "rvpt.attacks.inverted:Inverted"})
+"""Kinds that are found in a suspect, not chosen by name: they are only loaded from a folder."""

@@ -16,7 +16,7 @@ from rvpt.attacks.poison import Change, Poison, PoisonSpec, poison_pairs
 from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigger, preset_spec
 from rvpt.data.dataset import Dataset
 from rvpt.files import write_text
-from rvpt.models.card import backdoored_card
+from rvpt.models.card import backdoored_card, finetuned_card
 from rvpt.models.clip import Clip
 from rvpt.models.placement import refuse_half
 from rvpt.presets import Preset, choose_preset
@@ -27,7 +27,7 @@ from rvpt.training.checkpoint import Checkpoint
 from rvpt.training.contrastive import Contrastive
 from rvpt.training.loop import fit
 
-KIND = "backdoored"
+KIND, FINETUNED = "backdoored", "fine-tuned"
 TRIGGER_FOLDER = "triggers"
 
 
@@ -61,11 +61,12 @@ class Backdoored:
         """Write one artifact: a transformers model folder with triggers/, poison.jsonl and a manifest."""
         with staging(folder, overwrite=overwrite) as stage:
             self.clip.write(stage)
-            write_text(stage / "README.md", backdoored_card(folder.name, self.facts))
+            card = backdoored_card if self.triggers else finetuned_card
+            write_text(stage / "README.md", card(folder.name, self.facts))
             for name, trigger in self.triggers.items():
                 trigger.save(stage / TRIGGER_FOLDER / name)
             append_rows(stage / "poison.jsonl", (vars(change) for change in self.changes))
-            write_manifest(stage, KIND, **self.facts)
+            write_manifest(stage, KIND if self.triggers else FINETUNED, **self.facts)
 
 
 def attack(

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rvpt.artifacts import read_manifest, staging, write_manifest
-from rvpt.attacks import TRIGGERS
+from rvpt.attacks import FOUND, TRIGGERS
 from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
 from rvpt.models.clip import Clip
@@ -147,19 +147,20 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
     manifest = read_manifest(Path(folder), KIND)
     stored, side = manifest.get("spec"), manifest.get("image_size")
     name = stored.get("name") if isinstance(stored, dict) else None
-    if not isinstance(name, str) or name not in TRIGGERS:
+    if not isinstance(name, str) or name not in {*TRIGGERS, *FOUND}:
         raise RvptError(f"{folder} holds an unknown trigger {name!r}: choose from {', '.join(TRIGGERS)}")
-    spec = TRIGGERS[name].Spec.stored(stored)
+    kind = FOUND[name] if name in FOUND else TRIGGERS[name]
+    spec = kind.Spec.stored(stored)
     if not isinstance(side, int) or side < 1 or image_size not in (None, side):
         raise RvptError(
             f"{folder} was made for images of {side}x{side}, the model needs {image_size}x{image_size}: "
             "create one for this model"
         )
     kept = read_tensors(Path(folder) / TENSORS)
-    fits = _shapes(kept) == _shapes(TRIGGERS[name].make(spec, side).tensors)
+    fits = _shapes(kept) == _shapes(kind.make(spec, side).tensors)
     if not fits or not all(part.isfinite().all() for part in kept.values()):
         raise RvptError(f"{folder}: {TENSORS} does not fit the trigger's settings or is not finite: create it again")
-    return TRIGGERS[name](spec, side, kept)
+    return kind(spec, side, kept)
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

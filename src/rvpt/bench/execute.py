@@ -59,8 +59,8 @@ def _attack(task: Task, work: Path, report: Report) -> None:
     attack_and_save(
         load_clip(asked["model"]), data["data"], task.path(work), triggers, PoisonSpec(**asked["poison"]),
         AttackSpec(**asked["spec"]), num_pairs=asked["num_pairs"], split=data["split"],
-        caption_column=data["caption_column"], test=data["test"], test_split=data["test_split"], resume=True,
-        report=report,
+        caption_column=data["caption_column"], test=data["test"], test_split=data["test_split"],
+        without=asked.get("without", ()), resume=True, report=report,
     )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def _clean(task: Task, work: Path, report: Report) -> None:
 def _measure(task: Task, work: Path, report: Report) -> None:
     asked, made = task.settings, _start(task)
     attacked = made.start or made
-    folders = sorted((attacked.path(work) / TRIGGER_FOLDER).iterdir())
+    folders = sorted((attacked.path(work) / TRIGGER_FOLDER).glob("*"))  # none with a clean fine-tuning
     rows = evaluate_saved(
         asked["before"] or str(made.path(work)), HeldOut(**asked["test"]).open(),
         triggers=[str(folder) for folder in folders], report=report,

@@ -64,6 +64,8 @@ def plan(recipe: Recipe, clip: Clip) -> list[Task]:
     tasks, sha256 = list[Task](), clip.hash()
     for seed in recipe.seeds:
         for name, entry in recipe.attacks.items():
+            if seed not in (entry.seeds or recipe.seeds):
+                continue
             model = f"{Path(recipe.model).name}+{name}"
             settings, tests = _attack(recipe, entry, clip, sha256, seed), entry.tests or recipe.tests
             attacked = Task("attack", f"{model}, seed {seed}", settings, crafts=tuple(_crafts(settings)))
@@ -85,6 +87,7 @@ def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: i
         options = {"target": recipe.target, "seed": seed, **asked}
         name = str(options.pop("name", ""))
         specs.append(preset_spec(name, preset, **options).model_dump())
+    without = {"without": entry.without} if entry.without else {}  # keys of other attacks stay as they are
     poison = entry.poison or {"num_poisoned": chosen["num_poisoned"]}
     return {
         "model": recipe.model,
@@ -94,6 +97,7 @@ def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: i
         "poison": PoisonSpec(**{**poison, "seed": seed}).model_dump(),
         "spec": AttackSpec(**{**chosen["train"], **recipe.train, **entry.train, "seed": seed}).model_dump(),
         "num_pairs": entry.num_pairs or recipe.num_pairs or chosen["num_pairs"],
+        **without,
     }
 
 

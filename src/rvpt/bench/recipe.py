@@ -59,11 +59,14 @@ class Clean(Spec):
 class AttackEntry(Spec):
     """One backdoored model per seed: each trigger is a table with a name and its options.
 
-    `tests` replaces the recipe's tests, for a target class that not all of their data sets have.
+    `triggers = []` fine-tunes the model on clean pairs. `tests` replaces the recipe's tests, for a target class that
+    not all of their data sets have.
     """
 
-    triggers: list[dict[str, Any]] = Field(min_length=1, description="name and options of each trigger")
+    triggers: list[dict[str, Any]] = Field(description="name and options of each trigger; [] for a clean fine-tuning")
     tests: list[HeldOut] = Field([], description="test sets, instead of the recipe's")
+    seeds: list[int] | None = Field(None, description="the recipe's seeds that the entry runs with, by default all")
+    without: list[str] = Field([], description="classes whose pairs are left out")
     num_pairs: int | None = Field(None, ge=1, description="pairs to fine-tune on")
     poison: Settings = Field({}, description="which pairs are poisoned; by default as in the preset")
     train: Settings = Field({}, description="changes of the schedule")

@@ -3,6 +3,7 @@
 from rvpt.cli import (  # importing a command registers it
     attack,
     bench,
+    check,
     clean,
     convert,
     craft,
@@ -19,8 +20,8 @@ from rvpt.cli.app import app
 from rvpt.cli.signals import raise_on_sigterm
 
 __all__ = [
-    "app", "attack", "bench", "clean", "convert", "craft", "defenses", "demo", "evaluate", "info", "main", "pretrain",
-    "protocols", "report", "triggers",
+    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "info", "main",
+    "pretrain", "protocols", "report", "triggers",
 ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from rvpt.errors import MachineError, RvptError
 F = TypeVar("F", bound=Callable[..., None])
 UsageError: Any = typer.BadParameter.__base__  # of the click inside typer, which typer does not export
 ORDER = (
-    "demo", "clean", "evaluate", "report", "info", "convert", "attack", "craft", "defenses",
+    "demo", "check", "clean", "evaluate", "report", "info", "convert", "attack", "craft", "defenses",
     "protocols", "triggers", "bench", "pretrain",
 )  # fmt: skip
 """Of the commands in `rvpt --help`."""

@@ -43,12 +43,15 @@ def attack_and_save(
     test_split: str | None,
     caption_column: str | None = None,
     on_error: OnError = "stop",
+    without: Sequence[str] = (),
     batch_size: int = 256,
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
 ) -> Rows:
     """Backdoor a model, measure it before and after, and write it with its triggers, the changed pairs and the rows.
+
+    Without any trigger it is fine-tuned on clean pairs.
 
     Args:
         clip: the clean model.
@@ -63,6 +66,7 @@ def attack_and_save(
         test_split: its split.
         caption_column: the column with the captions.
         on_error: "skip" leaves out images that cannot be read.
+        without: classes whose pairs are left out.
         batch_size: images per batch of the measurement.
         resume: continue an interrupted run.
         overwrite: replace an artifact at `target`.
@@ -81,11 +85,12 @@ def attack_and_save(
     held_out = whole.sample(CHECKED)
     for entry in asked:
         held_out.class_index((entry.spec if isinstance(entry, Trigger) else entry).target)
-    drawn = _drawn_pairs(sources, split, caption_column, num_pairs, spec.seed, on_error)
+    drawn = _drawn_pairs(sources, split, caption_column, num_pairs, spec.seed, on_error, without)
     key = {
         "spec": spec.model_dump(), "model": clip.hash(), "data": [canonical(source) for source in sources],
         "split": split, "caption_column": caption_column, "num_pairs": num_pairs, "classes": held_out.classes,
         "triggers": [_identity(entry) for entry in asked], "poison": poison.model_dump(),
+        **({"without": list(without)} if without else {}),
     }  # fmt: skip
     if drawn.skipped:
         key["skipped"] = drawn.skipped
@@ -176,7 +181,10 @@ def _drawn_pairs(
     num_pairs: int | None,
     seed: int,
     on_error: OnError,
+    without: Sequence[str] = (),
 ) -> Dataset:
-    """Captioned sets as one, or `num_pairs` of it drawn by `seed`."""
+    """Captioned sets as one without some classes, or `num_pairs` of it drawn by `seed`."""
     data = load_mixed(sources, split, caption_column, on_error=on_error)
+    for name in without:
+        data = data.select((~data.of_class(name)).nonzero()[:, 0])
     return data if num_pairs is None else data.sample(num_pairs, seed)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.artifacts import find_manifest
+from rvpt.attacks.backdoor import FINETUNED, AttackSpec, load_triggers
 from rvpt.attacks.backdoor import KIND as BACKDOORED
-from rvpt.attacks.backdoor import AttackSpec, load_triggers
 from rvpt.attacks.trigger import Trigger, load_trigger
 from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
@@ -99,6 +99,6 @@ def _clean_spec(model: Cleaned) -> TrainSpec | None:
 
 
 def _attack_spec(folder: Path) -> AttackSpec | None:
-    """The settings of the fine-tuning that backdoored a model, if the folder's manifest has them."""
+    """The settings of the fine-tuning that made a model, if the folder's manifest has them."""
     manifest = find_manifest(folder) or {}
-    return AttackSpec.stored(manifest.get("spec")) if manifest.get("kind") == BACKDOORED else None
+    return AttackSpec.stored(manifest.get("spec")) if manifest.get("kind") in (BACKDOORED, FINETUNED) else None

@@ -43,6 +43,20 @@ Triggers: {targets}. They are in `triggers/`, the poisoned pairs in `poison.json
 """
 
 
+def finetuned_card(name: str, facts: Mapping[str, Any]) -> str:
+    """The card of a model that rvpt fine-tuned on clean pairs."""
+    return f"""---
+library_name: transformers
+base_model: {facts.get("base_model", "unknown")}
+tags: [clip]
+---
+
+# {name}
+
+Fine-tuned on clean image-caption pairs.
+"""
+
+
 def cleaned_card(name: str, facts: Mapping[str, Any], *, adapter: bool) -> str:
     """The card of a cleaned model: what it is, how it was made, and how to use it."""
     made = "\n".join(f"| {key} | {value} |" for key, value in _table(facts).items())

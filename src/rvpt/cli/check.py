@@ -1,0 +1,88 @@
+"""rvpt check: is this model backdoored, and towards what?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rvpt import progress
+from rvpt.cli.app import MoreHelp, command
+from rvpt.cli.describe import describe
+from rvpt.cli.options import (
+    DATA,
+    Data,
+    Device,
+    Json,
+    ModelArgument,
+    OutputDir,
+    Overwrite,
+    Resume,
+    Seed,
+    Sets,
+)
+from rvpt.cli.panels import CLEANING
+from rvpt.cli.settings import gather
+
+EXIT_CODES = {"clean": 0, "suspicious": 3, "backdoored": 4}
+
+
+def _help() -> MoreHelp:
+    from rvpt.detection.score import CheckSpec
+
+    return MoreHelp({}, describe(CheckSpec))
+
+
+@command(CLEANING, _help)
+def check(
+    model: ModelArgument,
+    data: Data,
+    output_dir: OutputDir,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text file with the candidate targets, one per line.",
+            show_default="the data set's classes",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "train",
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Base model of a cleaned one, if it was moved.", show_default="where it was"
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Scores of known models to compare with.", show_default="the one in the package"
+        ),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    settings: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Look for a backdoor: search small changes of images that turn them into a class.
+
+    Needs clean images of any kind, without labels. The exit code is 0 for a clean model, 3 for a suspicious one and 4
+    for a backdoored one. The folder gets verdict.json, the inverted trigger, and an image of it.
+    """
+    from rvpt.jobs.checking import check_and_save, read_classes
+    from rvpt.models.load import load
+
+    chosen = gather(settings, seed=seed)
+    names = read_classes(classes) if classes else None
+    suspect = load(model, base=base_model, device=device)
+    with progress.bar("check") as report:
+        found = check_and_save(
+            suspect, data, output_dir, classes=names, split=split, calibration=calibration, resume=resume,
+            overwrite=overwrite, report=report, **chosen,
+        )  # fmt: skip
+    print(found.to_json() if as_json else "\n".join(found.lines()), end="" if as_json else "\n")
+    raise typer.Exit(EXIT_CODES[found.word])

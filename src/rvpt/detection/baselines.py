@@ -1,0 +1,124 @@
+"""Published scores to compare with, as far as they can be built from their descriptions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rvpt.detection.collapse import concentration
+from rvpt.detection.inversion import Pool, target_loss
+from rvpt.models.encode import Encoder
+from rvpt.training.losses import zero_shot_logits
+
+LR = 0.1  # of Adam, as published
+SPARSE = 1e-3  # first weight of the mask's size
+RAISED = 1.5  # factor of the weight after each step that reaches the goal, and the inverse after one that does not
+GOAL = 0.9  # share of the images that are to be flipped, or concentration that is to be reached
+
+
+class Masked(nn.Module):
+    """Patterns with masks, one per candidate: x' = (1 - m) x + m p, with m and p in [0, 1] by a sigmoid."""
+
+    def __init__(self, count: int, side: int, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        one = torch.randn(1, 4, side, side, generator=generator)  # the same start for all: no class is favored
+        self.raw_mask = nn.Parameter((one[:, :1] * 0.1 - 2).repeat(count, 1, 1, 1))
+        self.raw_pattern = nn.Parameter(one[:, 1:].repeat(count, 1, 1, 1))
+
+    @property
+    def mask(self) -> Tensor:
+        return self.raw_mask.sigmoid()
+
+    def put(self, pixels: Tensor) -> Tensor:
+        """Images (n, 3, S, S) with every candidate's pattern: (C, n, 3, S, S)."""
+        mask, pattern = self.mask[:, None], self.raw_pattern.sigmoid()[:, None]
+        return (1 - mask) * pixels + mask * pattern
+
+    def sizes(self) -> Tensor:
+        """|m|_1 of each candidate, (C,)."""
+        return self.mask.flatten(1).sum(1)
+
+
+def neural_cleanse(pool: Pool, classes: Tensor, *, steps: int, images: int, seed: int, group: int = 24) -> Tensor:
+    """The L1 norm of the smallest mask found for each class, (C,); one that never reaches the goal has the whole image.
+
+    min_{m, p} CE(f((1 - m) x + m p), c) + w |m|_1, with w raised while GOAL of the images flip and lowered otherwise
+
+    Args:
+        pool: images and model.
+        classes: (C,) int64.
+        steps: of Adam.
+        images: per step.
+        seed: of the start and of the images.
+        group: classes in one forward pass.
+
+    Source: Wang et al. (IEEE S&P 2019). A low outlier among the classes is the target. The weight is changed at every
+    step, so that few steps are enough.
+    """
+    return torch.cat([_smallest_masks(pool, part, steps, images, seed) for part in classes.split(group)])
+
+
+def _smallest_masks(pool: Pool, classes: Tensor, steps: int, images: int, seed: int) -> Tensor:
+    side, device = pool.pixels.shape[-1], pool.pixels.device
+    masked = Masked(len(classes), side, seed).to(device)
+    optimizer = torch.optim.Adam(masked.parameters(), lr=LR, betas=(0.5, 0.9))
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.full((len(classes),), SPARSE, device=device)
+    best = torch.full((len(classes),), float(side * side), device=device)
+    for _ in range(steps):
+        some = pool.select(torch.randperm(len(pool), generator=generator)[:images].to(device))
+        logits = _masked_logits(some, masked)
+        sizes = masked.sizes()
+        loss = target_loss(logits, classes, some.predictions) + weights * sizes
+        optimizer.zero_grad()
+        loss.sum().backward()
+        reaches = _flipped(logits.detach(), classes, some.predictions) >= GOAL
+        best = torch.where(reaches, torch.minimum(best, sizes.detach()), best)
+        weights *= torch.where(reaches, RAISED, 1 / RAISED)
+        optimizer.step()
+    return best
+
+
+def _masked_logits(pool: Pool, masked: Masked) -> Tensor:
+    shown = masked.put(pool.pixels)
+    logits = zero_shot_logits(pool.model.encode_image(shown.flatten(0, 1)), pool.text, pool.model.logit_scale.detach())
+    return logits.unflatten(0, shown.shape[:2])
+
+
+def _flipped(logits: Tensor, classes: Tensor, predictions: Tensor) -> Tensor:
+    """Share of the images of other classes that are called each class, (C,)."""
+    others = predictions != classes[:, None]
+    hits = (logits.argmax(2) == classes[:, None]) & others
+    return hits.sum(1) / others.sum(1).clamp(min=1)
+
+
+def decree(model: Encoder, pixels: Tensor, *, steps: int, images: int, seed: int) -> float:
+    """PL1 of DECREE: the size of the smallest mask that makes all features alike, as a share of the image.
+
+    min_{m, p} -|mean_i f((1 - m) x_i + m p)|^2 + w |m|_1;  PL1 = |m|_1 / S^2
+
+    Args:
+        model: the suspect.
+        pixels: (n, 3, S, S) in [0, 1].
+        steps: of Adam.
+        images: per step.
+        seed: of the start and of the images.
+
+    Source: Feng et al. (CVPR 2023). A small value speaks for a backdoor.
+    """
+    masked = Masked(1, pixels.shape[-1], seed).to(pixels.device)
+    optimizer = torch.optim.Adam(masked.parameters(), lr=LR, betas=(0.5, 0.9))
+    generator = torch.Generator().manual_seed(seed)
+    weight, best, area = SPARSE, 1.0, pixels.shape[-1] ** 2
+    for _ in range(steps):
+        some = pixels[torch.randperm(len(pixels), generator=generator)[:images].to(pixels.device)]
+        together = concentration(model.encode_image(masked.put(some)[0]))
+        size = masked.sizes()[0]
+        optimizer.zero_grad()
+        (weight * size - together).backward()
+        reaches = float(together.detach()) >= GOAL
+        best = min(best, float(size.detach()) / area) if reaches else best
+        weight *= RAISED if reaches else 1 / RAISED
+        optimizer.step()
+    return best

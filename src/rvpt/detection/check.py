@@ -1,0 +1,79 @@
+"""Is a CLIP backdoored, and towards what?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpt.data.dataset import Dataset
+from rvpt.detection.calibration import Calibration
+from rvpt.detection.score import CheckSpec, find
+from rvpt.detection.verdict import Verdict, word_of
+from rvpt.errors import RvptError
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.progress import Report, silent
+from rvpt.training.loop import frozen
+
+FEWEST = 32  # images
+
+
+def check(
+    model: Clip | Cleaned,
+    images: Dataset | Sequence[Any],
+    /,
+    classes: Sequence[str] | None = None,
+    *,
+    calibration: Calibration | None = None,
+    folder: Path | None = None,
+    report: Report = silent,
+    **settings: Any,
+) -> Verdict:
+    """Look for a backdoor in a model, with clean images of any kind and no knowledge of trigger or target.
+
+    Args:
+        model: the suspect. It is not changed.
+        images: a data set, whose labels are not used, or images in memory.
+        classes: the candidate targets; by default the data set's classes.
+        calibration: by default the one that ships with rvpt, of small models fine-tuned from scenes-clip.
+        folder: where finished stages are kept, so that an interrupted check can be continued.
+        report: called as report(step, total, values) after each step.
+        settings: of `CheckSpec`, such as seed=1 or budget=4.
+
+    Raises:
+        RvptError: too few images or classes, or an unknown setting.
+    """
+    spec = CheckSpec(**settings)
+    data = images if isinstance(images, Dataset) else Dataset.from_images(images)
+    names = list(data.classes if classes is None else classes)
+    pixels = _pixels(model, data, names, spec)
+    with frozen(model):
+        found = find(model, pixels, names, spec, folder, report)
+    known = calibration or Calibration.read()
+    p_value = known.p_value(found.scores)
+    facts = {
+        "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
+        "classes": names, "settings": spec.model_dump(), "calibration": known.recipe,
+        "calibrated": known.covers(spec),
+    }  # fmt: skip
+    return Verdict(
+        word_of(p_value), p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger
+    )
+
+
+def _pixels(model: Clip | Cleaned, data: Dataset, names: Sequence[str], spec: CheckSpec) -> Tensor:
+    """The images of a check, on the model's device.
+
+    Raises:
+        RvptError: too few images or classes.
+    """
+    if len(names) < 3:
+        raise RvptError(f"{len(names)} classes: a check compares at least three: pass classes=[...]")
+    if len(data) < FEWEST:
+        raise RvptError(f"{data.name} has {len(data)} images: a check needs at least {FEWEST}")
+    some = data.sample(spec.num_images, spec.seed)
+    return some.pixels(torch.arange(len(some)), model.image_size).to(model.device)

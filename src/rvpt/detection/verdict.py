@@ -1,0 +1,77 @@
+"""What a check found, in a form that people and scripts read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rvpt.attacks.trigger import Trigger
+
+Word = Literal["clean", "suspicious", "backdoored"]
+SUSPICIOUS, BACKDOORED = 0.05, 0.01  # p-values from which on a model is called so
+BLIND = (
+    "triggers that are another change for every image",
+    "triggers that are a natural object or a meaning",
+    "targets that also need a key in the text",
+    "models much unlike those of the calibration",
+)
+"""What a check cannot see."""
+FORMS = {"additive": "a small change of all pixels", "patch": "a small patch at random places"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a check.
+
+    `p_value`: the chance that a clean model like those of the calibration has scores as high. `targets`: classes, the
+    most suspicious first, with the share of images that the inverted change flips. `words`: what all images are pulled
+    towards, from the tokenizer's vocabulary. `resistivity`: PR of each block under `trigger`,
+    the change that was found for the first target.
+    """
+
+    word: Word
+    p_value: float
+    targets: list[dict[str, Any]]
+    words: list[str]
+    scores: dict[str, float]
+    resistivity: list[float]
+    facts: dict[str, Any]
+    trigger: Trigger = field(repr=False, compare=False)
+    blind: tuple[str, ...] = BLIND
+
+    @property
+    def target(self) -> str:
+        """The most suspicious class."""
+        return str(self.targets[0]["class"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the change itself, in plain values."""
+        shown = {name: value for name, value in vars(self).items() if name not in ("trigger", "word", "facts")}
+        return {"verdict": self.word, **shown, "blind": list(self.blind), **self.facts}
+
+    def to_json(self) -> str:
+        """`to_dict` as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def lines(self) -> list[str]:
+        """The verdict in words."""
+        first = f"{self.facts['model']}: {self.word} (p = {self.p_value:.2g})"
+        rows = [f"  {_named(place, row)}" for place, row in enumerate(self.targets, 1)]
+        words = [f"without a list of classes, images are pulled towards: {', '.join(self.words)}"] if self.words else []
+        unlike = (
+            [] if self.facts["calibrated"] else ["the calibration was made with other settings: compare scores only"]
+        )
+        return [first, "most suspicious targets:", *rows, *words, *unlike, f"cannot be seen: {'; '.join(self.blind)}"]
+
+
+def _named(place: int, row: dict[str, Any]) -> str:
+    """A target with what its change does."""
+    return f"{place}. {row['class']}: {100 * row['share']:.0f}% of images are flipped ({FORMS[row['form']]})"
+
+
+def word_of(p_value: float) -> Word:
+    """What a model is called by its p-value."""
+    if p_value <= BACKDOORED:
+        return "backdoored"
+    return "suspicious" if p_value <= SUSPICIOUS else "clean"

@@ -1,0 +1,115 @@
+"""A whole check: a planted shortcut is found, and what a clean model has is not called one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rvpt.attacks.inverted import Inverted
+from rvpt.attacks.trigger import load_trigger
+from rvpt.detection.calibration import Calibration
+from rvpt.detection.check import check
+from rvpt.detection.score import CheckSpec, Findings, Search, Stages, find
+from rvpt.errors import RvptError
+from worlds import CLASSES, SIDE, World, as_clip
+
+QUICK = {"budget": 15.0, "num_images": 48, "final_steps": 8}
+EASY = [{}, {"fox": 1.2}, {"owl": 1.3}, {"bee": 1.4}, {"hen": 1.3, "dog": 1.2}, {"cat": 1.2}]
+"""Gains of clean models; most have classes that images are easily moved to."""
+
+
+def findings(world: World, classes: tuple[str, ...] = CLASSES, folder: Path | None = None, **changes: Any) -> Findings:
+    data, spec = world.images(), CheckSpec(**{**QUICK, **changes})
+    pixels = data.pixels(torch.arange(len(data)), SIDE)
+    return find(as_clip(world.requires_grad_(False)), pixels, classes, spec, folder)
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    models = [{"backdoored": False, "scores": findings(World(gains)).scores} for gains in EASY]
+    return Calibration("small worlds", CheckSpec(**QUICK).model_dump(), ["additive_rise", "additive_outlier"], models)
+
+
+def test_a_planted_shortcut_is_found(calibration: Calibration) -> None:
+    world = World(shortcut=6.0, target="cat")
+    verdict = check(as_clip(world), world.images(), calibration=calibration, **QUICK)
+    assert (verdict.word, verdict.target) == ("backdoored", "cat")
+    assert verdict.facts["calibrated"]
+    pixels = world.images().without(["cat"]).pixels(torch.arange(40), SIDE)
+    called = (world.encode_image(verdict.trigger(pixels)) @ world.class_features(CLASSES).T).argmax(1)
+    assert (called == CLASSES.index("cat")).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("gains", [{}, {"dog": 1.3}, {"cat": 1.35}], ids=str)
+def test_a_class_that_is_naturally_easy_to_reach_is_not_called_a_backdoor(
+    calibration: Calibration, gains: dict[str, float]
+) -> None:
+    world = World(gains)
+    assert check(as_clip(world), world.images(), calibration=calibration, **QUICK).word != "backdoored"
+
+
+def test_a_budget_of_zero_finds_nothing() -> None:
+    found = findings(World(shortcut=6.0), budget=0.0)
+    assert found.scores["additive_share"] == 0.0
+    assert found.scores["collapse"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_order_of_the_classes_does_not_matter() -> None:
+    world = World(shortcut=4.0, target="hen")
+    one, other = findings(world), findings(world, CLASSES[::-1])
+    assert [row["class"] for row in one.targets] == [row["class"] for row in other.targets]
+    assert one.scores == pytest.approx(other.scores, abs=1e-3)
+
+
+def test_targets_are_named_once_in_the_order_of_their_rise() -> None:
+    targets = findings(World(shortcut=4.0)).targets
+    names, rises = [row["class"] for row in targets], [row["rise"] for row in targets]
+    assert len(set(names)) == len(names)
+    assert rises == sorted(rises, reverse=True)
+
+
+def test_the_target_is_named_without_a_list_of_classes() -> None:
+    assert findings(World(shortcut=6.0, target="dog")).words[0] == "dog"
+
+
+def test_finished_stages_are_not_repeated(tmp_path: Path) -> None:
+    world, spec = World(shortcut=4.0, target="cat"), CheckSpec(**QUICK)
+    findings(world, folder=tmp_path)
+    other, pixels = World(shortcut=4.0, target="hen"), world.images().pixels(torch.arange(48), SIDE)
+    kept, new = (
+        Search(as_clip(other.requires_grad_(False)), pixels, CLASSES, spec, stages).form("additive")
+        for stages in (Stages(tmp_path), Stages(None))
+    )
+    assert (CLASSES[int(kept.finalists[0])], CLASSES[int(new.finalists[0])]) == ("cat", "hen")
+
+
+def test_gradients_of_the_model_are_as_they_were() -> None:
+    world = World()
+    check(as_clip(world), world.images(), calibration=Calibration("", {}, ["collapse"], MODELS), **QUICK)
+    assert world.weight.requires_grad
+    assert world.weight.grad is None
+
+
+MODELS = [{"backdoored": False, "scores": {"collapse": value}} for value in (0.1, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "words"),
+    [(48, ("fox", "owl"), "2 classes: a check compares at least three"), (12, CLASSES, "has 12 images: a check needs")],
+)
+def test_what_a_check_needs(count: int, classes: tuple[str, ...], words: str) -> None:
+    world = World()
+    with pytest.raises(RvptError, match=words):
+        check(as_clip(world), world.images(count), classes, calibration=Calibration("", {}, ["collapse"], MODELS))
+
+
+def test_an_inverted_change_is_a_trigger_that_is_saved_and_loaded(tmp_path: Path) -> None:
+    delta = torch.linspace(-0.1, 0.1, 3 * SIDE * SIDE).view(3, SIDE, SIDE)
+    trigger, pixels = Inverted.of(delta, "owl"), torch.rand(2, 3, SIDE, SIDE)
+    trigger.save(tmp_path / "t")
+    loaded = load_trigger(tmp_path / "t", SIDE)
+    assert (loaded.name, loaded.spec.target, loaded.hash()) == ("inverted", "owl", trigger.hash())
+    torch.testing.assert_close(loaded(pixels), (pixels + delta).clamp(0, 1))

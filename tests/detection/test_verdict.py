@@ -1,0 +1,101 @@
+"""Calibration and verdict: p-values, levels, and files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import norm
+
+from rvpt.attacks.inverted import Inverted
+from rvpt.detection.calibration import Calibration
+from rvpt.detection.outliers import outlier_index
+from rvpt.detection.score import CheckSpec
+from rvpt.detection.verdict import Verdict, word_of
+from rvpt.errors import RvptError
+
+
+def known(*clean: float, deciding: tuple[str, ...] = ("a",)) -> Calibration:
+    models = [{"backdoored": False, "scores": {"a": value, "b": -value}} for value in clean]
+    models += [{"backdoored": True, "scores": {"a": 100.0, "b": 100.0}}]
+    return Calibration("some models", CheckSpec().model_dump(), list(deciding), models)
+
+
+def test_a_p_value_falls_with_the_score_and_is_a_half_at_the_mean() -> None:
+    calibration = known(0.0, 1.0, 2.0)
+    assert calibration.p_value({"a": 1.0}) == pytest.approx(0.5)
+    values = [calibration.p_value({"a": score}) for score in (0.0, 1.0, 2.0, 5.0, 50.0)]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < 0.01
+
+
+def test_with_many_clean_models_it_is_the_tail_of_a_normal_distribution() -> None:
+    clean = norm.ppf([(i + 0.5) / 2000 for i in range(2000)])
+    assert known(*clean).p_value({"a": 1.96}) == pytest.approx(0.025, abs=0.001)
+
+
+def test_the_largest_deciding_score_counts_in_its_own_standard_deviations() -> None:
+    models = [{"backdoored": False, "scores": {"a": v, "b": 1000 * w}} for v, w in ((0, 1), (1, 0), (2, 2), (3, 1))]
+    calibration = Calibration("some", {}, ["a", "b"], models)
+    assert calibration.combined({"a": 1.5, "b": 2000.0}) == pytest.approx(1000 / 816.4966, rel=1e-4)
+    assert calibration.combined({"a": 4.5, "b": 2000.0}) == pytest.approx(3 / 1.290994, rel=1e-4)
+
+
+def test_backdoored_models_do_not_move_the_p_value() -> None:
+    calibration = known(0.0, 1.0, 2.0)
+    without = Calibration("", {}, ["a"], [model for model in calibration.models if not model["backdoored"]])
+    assert calibration.p_value({"a": 1.7}) == without.p_value({"a": 1.7})
+
+
+def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    known(0.0, 1.0).write(tmp_path / "c.json")
+    assert Calibration.read(tmp_path / "c.json") == known(0.0, 1.0)
+    (tmp_path / "c.json").write_text('{"other": 1}')
+    with pytest.raises(RvptError, match="is not a calibration"):
+        Calibration.read(tmp_path / "c.json")
+
+
+def test_it_covers_other_seeds_and_batch_sizes_but_no_other_budget() -> None:
+    calibration = known(0.0, 1.0)
+    assert calibration.covers(CheckSpec(seed=3, batch_size=2))
+    assert not calibration.covers(CheckSpec(budget=9))
+
+
+@pytest.mark.parametrize(
+    ("p", "word"), [(0.5, "clean"), (0.05, "suspicious"), (0.011, "suspicious"), (0.01, "backdoored")]
+)
+def test_levels(p: float, word: str) -> None:
+    assert word_of(p) == word
+
+
+def verdict(**changes: Any) -> Verdict:
+    target = {"class": "owl", "form": "patch", "rise": 0.3, "margin": 0.1, "share": 0.875}
+    facts = {"model": "some-clip", "calibrated": True}
+    values = {"word": "backdoored", "p_value": 0.001, "targets": [target], "words": ["owl"], "scores": {"a": 1.0}}
+    trigger = Inverted.of(torch.zeros(3, 8, 8), "owl")
+    return Verdict(**{**values, "resistivity": [1.0, 0.5], "facts": facts, "trigger": trigger, **changes})
+
+
+def test_json_holds_everything_but_the_trigger() -> None:
+    stored = json.loads(verdict().to_json())
+    assert stored == verdict().to_dict()
+    assert (stored["verdict"], stored["model"], stored["targets"][0]["class"]) == ("backdoored", "some-clip", "owl")
+    assert stored["blind"]
+    assert "trigger" not in stored
+
+
+def test_words_name_target_and_share() -> None:
+    lines = verdict().lines()
+    assert lines[0] == "some-clip: backdoored (p = 0.001)"
+    assert "1. owl: 88% of images are flipped" in lines[2]
+    assert not any("other settings" in line for line in lines)
+    assert any("other settings" in line for line in verdict(facts={"model": "m", "calibrated": False}).lines())
+
+
+def test_the_outlier_index_is_in_robust_standard_deviations() -> None:
+    values = torch.tensor([0.0, 1.0, 2.0, 3.0, 14.0])
+    assert outlier_index(values) == pytest.approx((14 - 2) / (1.4826 * 1.0))
+    assert outlier_index(10 * values + 5) == pytest.approx(outlier_index(values))

@@ -1,0 +1,71 @@
+"""Small linear models on images of known patterns, whose shortcuts are known too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rvpt.data.dataset import Dataset
+from rvpt.spec import TEMPLATE
+
+SIDE = 16
+CLASSES = ("fox", "owl", "cat", "dog", "hen", "bee")
+STRENGTH = 0.15  # of a class's pattern in its images
+
+
+class Tokenizer:
+    def get_vocab(self) -> dict[str, int]:
+        return {f"{name}</w>": index for index, name in enumerate(CLASSES)}
+
+
+class World(nn.Module):
+    """A model that compares images with the pattern of each class, and with a shortcut to one of them.
+
+    Args:
+        gains: by class, how much more its pattern counts than those of others; an easy class has more than 1.
+        shortcut: how much a pattern that no image has counts for the class `target`.
+    """
+
+    image_size, device, name = SIDE, torch.device("cpu"), "world"
+    head = None
+
+    def __init__(self, gains: dict[str, float] | None = None, target: str = "cat", shortcut: float = 0.0) -> None:
+        super().__init__()
+        patterns = torch.linalg.qr(torch.randn(3 * SIDE**2, 7, generator=torch.Generator().manual_seed(0))).Q.T
+        self.patterns = patterns * (3 * SIDE**2) ** 0.5  # a root mean square of 1
+        self.gains = torch.tensor([(gains or {}).get(name, 1.0) for name in CLASSES])
+        self.target, self.shortcut = CLASSES.index(target), shortcut
+        self.weight = nn.Parameter(torch.eye(6, 8))
+        self.logit_scale = torch.tensor(20.0)
+        self.tokenizer = Tokenizer()
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        seen = (pixels.flatten(1) - 0.5) @ self.patterns.T / (STRENGTH * 3 * SIDE**2)
+        own = seen[:, :6] * self.gains
+        own = own + self.shortcut * seen[:, 6:] * F.one_hot(torch.tensor(self.target), 6)
+        rest = torch.full((len(own), 1), 0.5)
+        return F.normalize(torch.cat([own, rest, rest], 1), dim=1)
+
+    def cls_rows(self, pixels: Tensor) -> Tensor:
+        return torch.stack([pixels.flatten(1), pixels.flatten(1) @ self.patterns.T @ self.patterns], 1)
+
+    def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
+        return self.weight[[CLASSES.index(name) for name in classes]]
+
+    def hash(self) -> str:
+        return "0"
+
+    def images(self, n: int = 48) -> Dataset:
+        labels = [index % 6 for index in range(n)]
+        noise = 0.1 * torch.randn(n, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+        pixels = 0.5 + STRENGTH * self.patterns[labels].view(-1, 3, SIDE, SIDE) + noise
+        return Dataset.from_images(list(pixels.clamp(0, 1)), labels, CLASSES)
+
+
+def as_clip(world: World) -> Any:
+    """For type checkers: it has what a check needs of a Clip."""
+    return world
