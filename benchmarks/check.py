@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from rvpt.detection.inversion import InversionSpec, Pool, invert, radius
 from rvpt.models.clip import Clip
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from rvpt.rows import append_rows
 from rvpt.training.loop import frozen
 

@@ -32,7 +32,7 @@ from rvpt.detection.score import FORMS, CheckSpec, find
 from rvpt.detection.verdict import SUSPICIOUS, word_of
 from rvpt.evaluation.metrics import Rate
 from rvpt.models.clip import Clip
-from rvpt.models.formats.hf import load_clip
+from rvpt.models.formats.load import load_clip
 from rvpt.rows import Rows, append_rows, read_rows
 from rvpt.training.loop import frozen
 
