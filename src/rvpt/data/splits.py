@@ -7,7 +7,7 @@ not searched for words such as "test", as `datasets` does: a file may be called 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 from rvpt.errors import RvptError
@@ -93,8 +93,3 @@ def _refuse_several(root: Path, split: str, members: Sequence[Path]) -> None:
     if len(places) > 1:
         first, second = (root.joinpath(*parts) for parts in sorted(places)[:2])
         raise RvptError(f"{root}: {first} and {second} both hold files of split {split}: give one of these folders")
-
-
-def pick_group(root: Path, groups: Mapping[str, list[Path]], asked: str | None) -> str:
-    """The split that was asked for, among groups of files."""
-    return find_split(root, list(groups), asked)

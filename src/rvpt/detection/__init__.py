@@ -1,0 +1,1 @@
+"""Detection: whether a model is backdoored, and towards which class."""

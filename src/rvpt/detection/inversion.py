@@ -176,7 +176,7 @@ class Reached:
 
 
 @torch.no_grad()
-def reached(pool: Pool, classes: Tensor, deltas: Tensor, batch_size: int = 384) -> Reached:
+def reached(pool: Pool, classes: Tensor, deltas: Tensor) -> Reached:
     """The share of images of other classes that each change flips, and the mean margin in cosines."""
     parts = [_reached(pool, *pair) for pair in zip(classes.split(1), deltas.split(1), strict=True)]
     return Reached(*(torch.cat(values) for values in zip(*parts, strict=True)))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rvpt.errors import RvptError
 from rvpt.files import read_json
 from rvpt.models.formats.pickles import LISTED
@@ -145,14 +143,3 @@ def _pooled_at(ids: list[int], end: int | None) -> int:
     """
     wanted = max(ids) if end == 2 else end
     return ids.index(wanted) if wanted in ids else 0
-
-
-def refuse_non_finite(model: torch.nn.Module, name: str) -> None:
-    """Refuse infinite or NaN weights.
-
-    Raises:
-        RvptError: there is one.
-    """
-    for weight, value in model.state_dict().items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise RvptError(f"{name}: {weight} holds values that are not finite: download the model again")
