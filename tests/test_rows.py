@@ -29,6 +29,8 @@ def test_written_rows_replace_the_file(tmp_path):
     append_rows(path, [ROW, ROW])
     write_rows(path, iter([{**ROW, "seed": 1}]))
     assert read_rows(path) == [{**ROW, "seed": 1}]
+    write_rows(str(path), [ROW])
+    assert read_rows(str(path)) == [ROW]
 
 
 def test_a_row_begins_a_line_of_its_own(tmp_path):

@@ -48,9 +48,9 @@ class Rows(list[dict[str, Any]]):
         return pandas.DataFrame(list(self))
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
+def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
     """Write a file of rows, replacing an existing one, completely or not at all."""
-    write_text(path, _lines(rows))
+    write_text(Path(path), _lines(rows))
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -77,12 +77,13 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
             raise
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: str | Path) -> Rows:
     """All rows of a JSONL file.
 
     Raises:
         RvptError: the file is missing, or a line is not a JSON object.
     """
+    path = Path(path)
     if not path.is_file():
         raise RvptError(f"{path} is missing: give a file of rows (JSONL)")
     rows = Rows()
@@ -105,7 +106,7 @@ def read_measurements(path: Path) -> Rows:
     """
     rows = read_rows(path)
     if not rows:
-        raise RvptError(f"{path} is empty: `rvpt evaluate --rows` writes rows")
+        raise RvptError(f"{path} is empty: give a file of rows (JSONL)")
     for number, row in enumerate(rows, 1):
         if missing := sorted(KEYS - row.keys()):
             raise RvptError(f"{path}, line {number}: no {missing[0]!r}: not a row of rvpt evaluate or rvpt bench")

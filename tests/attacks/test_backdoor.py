@@ -47,7 +47,7 @@ def test_a_copy_is_trained(attacked: Backdoored, clip: Clip) -> None:
 
 
 def test_the_folder_lists_every_change_and_has_the_triggers(attacked: Backdoored, tmp_path: Path) -> None:
-    attacked.save(tmp_path / "model")
+    attacked.save(str(tmp_path / "model"))
     assert read_rows(tmp_path / "model" / "poison.jsonl") == [vars(change) for change in attacked.changes]
     assert len(attacked.changes) == 5
     manifest = read_manifest(tmp_path / "model", "backdoored")

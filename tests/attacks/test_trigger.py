@@ -97,7 +97,7 @@ def test_gradients_flow_through_every_trigger(trigger: Trigger) -> None:
 
 
 def test_a_saved_trigger_is_the_same(trigger: Trigger, tmp_path: Path) -> None:
-    trigger.save(tmp_path / "t")
+    trigger.save(str(tmp_path / "t"))
     loaded = load_trigger(tmp_path / "t", SIDE)
     assert loaded.spec == trigger.spec
     assert loaded.hash() == trigger.hash()

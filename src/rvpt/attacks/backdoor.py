@@ -57,8 +57,9 @@ class Backdoored:
     changes: Sequence[Change]
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: Path, *, overwrite: bool = False) -> None:
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write one artifact: a transformers model folder with triggers/, poison.jsonl and a manifest."""
+        folder = Path(folder)
         with staging(folder, overwrite=overwrite) as stage:
             self.clip.write(stage)
             card = backdoored_card if self.triggers else finetuned_card

@@ -108,9 +108,9 @@ class Trigger:
         settings = json.dumps([self.spec.model_dump(exclude={"target"}), self.image_size], sort_keys=True)
         return sha256(f"{settings} {sha256_tensors(self.tensors)}".encode()).hexdigest()
 
-    def save(self, folder: Path, *, overwrite: bool = False, **facts: Any) -> None:
+    def save(self, folder: str | Path, *, overwrite: bool = False, **facts: Any) -> None:
         """Write the trigger as an artifact, with more facts for its manifest."""
-        with staging(folder, overwrite=overwrite) as stage:
+        with staging(Path(folder), overwrite=overwrite) as stage:
             write_tensors(stage / TENSORS, self.tensors)
             write_manifest(stage, KIND, spec=self.spec.model_dump(), image_size=self.image_size, **facts)
 

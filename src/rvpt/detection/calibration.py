@@ -33,22 +33,22 @@ class Calibration:
     models: list[dict[str, Any]]
 
     @classmethod
-    def read(cls, path: Path | None = None) -> Calibration:
+    def read(cls, path: str | Path | None = None) -> Calibration:
         """The calibration in a file, by default the one that ships with rvpt.
 
         Raises:
             RvptError: no such file, or not a calibration.
         """
-        path = path or Path(str(resources.files("rvpt") / "assets" / SHIPPED))
+        path = Path(path) if path else Path(str(resources.files("rvpt") / "assets" / SHIPPED))
         values = read_json(path)
         try:
             return cls(**values)
         except TypeError:
             raise RvptError(f"{path} is not a calibration: make it with benchmarks/check_zoo.py") from None
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write the calibration as JSON."""
-        write_json(path, asdict(self))
+        write_json(Path(path), asdict(self))
 
     def covers(self, spec: CheckSpec) -> bool:
         """Whether the calibration was made with these settings; batch size and seed do not matter."""

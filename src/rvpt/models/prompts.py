@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rvpt.errors import RvptError
 from rvpt.models.blocks import KV, prompt_kv
 from rvpt.models.clip import Clip
 
@@ -23,7 +24,7 @@ class RepulsivePrompts(nn.Module):
     def __init__(self, blocks: Sequence[int], length: int, width: int, std: float = 0.02, seed: int = 0) -> None:
         super().__init__()
         if length < 1:
-            raise ValueError(f"prompt length {length}: at least 1 is needed")
+            raise RvptError(f"length={length}: a block needs at least 1 prompt")
         self.blocks = tuple(blocks)
         generator = torch.Generator().manual_seed(seed)
         self.table = nn.Parameter(std * torch.randn(len(self.blocks), length, width, generator=generator))
