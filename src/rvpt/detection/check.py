@@ -29,7 +29,7 @@ def check(
     classes: Sequence[str] | None = None,
     *,
     calibration: Calibration | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     report: Report = silent,
     **settings: Any,
 ) -> Verdict:
@@ -52,7 +52,7 @@ def check(
     names = list(data.classes if classes is None else classes)
     pixels = _pixels(model, data, names, spec)
     with frozen(model):
-        found = find(model, pixels, names, spec, folder, report)
+        found = find(model, pixels, names, spec, Path(folder) if folder else None, report)
     known = calibration or Calibration.read()
     p_value = known.p_value(found.scores)
     facts = {
@@ -72,7 +72,7 @@ def _pixels(model: Clip | Cleaned, data: Dataset, names: Sequence[str], spec: Ch
         RvptError: too few images or classes.
     """
     if len(names) < 3:
-        raise RvptError(f"{len(names)} classes: a check compares at least three: pass classes=[...]")
+        raise RvptError(f"{len(names)} classes: a check compares at least three: pass more as classes=NAMES")
     if len(data) < FEWEST:
         raise RvptError(f"{data.name} has {len(data)} images: a check needs at least {FEWEST}")
     some = data.sample(spec.num_images, spec.seed)

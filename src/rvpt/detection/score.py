@@ -19,6 +19,7 @@ from rvpt.detection.inversion import InversionSpec, Pool, Reached, invert, radiu
 from rvpt.detection.outliers import outlier_index
 from rvpt.detection.patches import blank, invert_patches, reached_by_patches
 from rvpt.detection.resistivity import resistivity_curve
+from rvpt.detection.verdict import FORMS
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
@@ -26,7 +27,6 @@ from rvpt.spec import TEMPLATE, Template
 from rvpt.tensors import read_tensors, write_tensors
 
 WORDS = 5  # that are named
-FORMS = ("additive", "patch")
 
 
 class CheckSpec(InversionSpec):

@@ -13,8 +13,10 @@ from rvpt.artifacts import staging, write_manifest
 from rvpt.attacks.trigger import Trigger
 from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_data
+from rvpt.data.names import canonical
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.check import check
+from rvpt.detection.score import CheckSpec
 from rvpt.detection.verdict import Verdict
 from rvpt.errors import RvptError
 from rvpt.files import write_text
@@ -58,10 +60,13 @@ def check_and_save(
         report: called after each step.
         settings: of `CheckSpec`.
     """
-    known, data = Calibration.read(calibration), load_data(source, split)
+    spec, known, data = CheckSpec(**settings), Calibration.read(calibration), load_data(source, split)
     if classes is None and not data.classes:
         raise RvptError(f"{source} has no class names: give a file with the candidate targets as classes=FILE")
-    key = {"model": model.hash(), "data": source, "split": split, "classes": classes, "settings": settings}
+    key = {
+        "model": model.hash(), "data": canonical(source), "split": split, "classes": classes,
+        "settings": spec.model_dump(),
+    }  # fmt: skip
     suspect = model.clip.source if isinstance(model, Cleaned) else model.source
     checkpoint = open_checkpoint(target, key, (suspect, source), resume=resume, overwrite=overwrite)
     stages = checkpoint.folder / KEPT / checkpoint.digest()[:12]
