@@ -107,6 +107,15 @@ def image_folder(folder: Path, split: str = "test", n: int = 2) -> Path:
     return folder
 
 
+def broken_folder(folder: Path) -> Path:
+    """Three images of each of two classes in each split, of which one of each class cannot be read."""
+    for split in ("train", "test"):
+        image_folder(folder, split, n=3)
+        for name in ("cat", "dog"):
+            (folder / split / name / "1.png").write_bytes(b"<html>404</html>")
+    return folder
+
+
 def contents(folder: Path) -> dict[str, bytes | None]:
     """All that is in a folder: the bytes of files, None for folders."""
     return {

@@ -5,17 +5,12 @@ import json
 import pytest
 
 from commands import refused, works
-from helpers import image_folder, place_images
+from helpers import broken_folder, place_images
 
 
 @pytest.fixture
 def broken(tmp_path):
-    """Three images of each of two classes in each split, of which one of each class is broken."""
-    for split in ("train", "test"):
-        image_folder(tmp_path / "set", split, n=3)
-        for name in ("cat", "dog"):
-            (tmp_path / "set" / split / name / "1.png").write_bytes(b"<html>404</html>")
-    return tmp_path / "set"
+    return broken_folder(tmp_path / "set")
 
 
 def test_commands_count_without_skipped_images_and_say_so(tiny, home, broken):

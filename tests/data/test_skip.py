@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import class_counts, image_folder
+from helpers import broken_folder, class_counts, image_folder
 from rvpt import Dataset, load_data
 from rvpt.data.dataset import mix
 from rvpt.errors import MachineError, RvptError
@@ -14,12 +14,7 @@ from rvpt.errors import MachineError, RvptError
 
 @pytest.fixture
 def broken(tmp_path):
-    """Three images of each of two classes in each split, of which one of each class is broken."""
-    for split in ("train", "test"):
-        image_folder(tmp_path / "set", split, n=3)
-        for name in ("cat", "dog"):
-            (tmp_path / "set" / split / name / "1.png").write_bytes(b"<html>404</html>")
-    return tmp_path / "set"
+    return broken_folder(tmp_path / "set")
 
 
 def test_the_error_names_all_of_a_batch_and_the_way_out(broken):

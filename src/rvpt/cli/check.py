@@ -12,6 +12,7 @@ from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.describe import describe
 from rvpt.cli.options import (
     DATA,
+    BaseModel,
     Data,
     Device,
     Json,
@@ -49,12 +50,7 @@ def check(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "train",
-    base_model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL", help="Base model of a cleaned one, if it was moved.", show_default="where it was"
-        ),
-    ] = None,
+    base_model: BaseModel = None,
     calibration: Annotated[
         Path | None,
         typer.Option(

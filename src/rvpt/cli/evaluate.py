@@ -10,7 +10,7 @@ import typer
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.choices import PROTOCOL, SHIFT
-from rvpt.cli.options import DATA, Data, Device, Json, OnErrors, Rows
+from rvpt.cli.options import DATA, BaseModel, Data, Device, Json, OnErrors, Rows
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
 from rvpt.cli.tables import show_rows
@@ -59,14 +59,7 @@ def evaluate(
         int | None, typer.Option(min=1, help="Use at most this many images, drawn at random.", show_default="all")
     ] = None,
     device: Device = None,
-    base_model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="Base model of a cleaned model, if it was moved.",
-            show_default="as saved",
-        ),
-    ] = None,
+    base_model: BaseModel = None,
     target: Annotated[
         str | None,
         typer.Option(

@@ -37,6 +37,10 @@ Activation = Annotated[
         autocompletion=lambda: ["quick_gelu", "gelu"],
     ),
 ]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="Base model of a cleaned model, if it was moved.", show_default="as saved"),
+]
 Revision = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.", show_default="main"),
