@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from rvpt.attacks.trigger import Trigger
 from rvpt.data.dataset import Dataset
 from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, encode_finite, stream
 from rvpt.evaluation.metrics import CLASSIFICATION, attack_success
@@ -81,7 +80,7 @@ def measure(
 class _Key:
     """A trigger's target, and the text features of the classes with its text key, if it has one."""
 
-    def __init__(self, model: Encoder, data: Dataset, trigger: Any, template: str) -> None:
+    def __init__(self, model: Encoder, data: Dataset, trigger: Trigger, template: str) -> None:
         self.target = data.class_index(trigger.spec.target)
         key = trigger.text_key
         self.text = model.class_features(data.classes, key + template) if key else None

@@ -9,6 +9,7 @@ from typing import Any
 from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_captioned, load_data
 from rvpt.data.names import canonical, unnamed
+from rvpt.data.splits import TRAIN
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import Defense, clean
 from rvpt.errors import RvptError
@@ -20,7 +21,6 @@ from rvpt.progress import Report, silent
 from rvpt.spec import OnError
 
 SHOTS = 16
-TRAIN = "train"
 
 
 def clean_and_save(

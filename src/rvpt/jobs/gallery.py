@@ -13,7 +13,7 @@ from rvpt.attacks.trigger import TriggerSpec, load_trigger, make_trigger
 from rvpt.data.load import load_data
 from rvpt.evaluation.similarity import psnr, ssim
 from rvpt.files import refuse_existing_file, staged_file
-from rvpt.report.gallery import Look, draw_gallery
+from rvpt.report.gallery import Images, Look, draw_gallery
 from rvpt.spec import OnError
 
 MEASURED, DRAWN = 16, 3  # images on which a trigger's visibility is measured, and shown
@@ -59,6 +59,6 @@ def visibility(pixels: Tensor, changed: Tensor) -> dict[str, float]:
     return {"psnr": float(psnr(pixels, changed).mean()), "ssim": float(ssim(pixels, changed).mean())}
 
 
-def _drawn(pixels: Tensor) -> Any:
+def _drawn(pixels: Tensor) -> Images:
     """The first images as an array (n, H, W, 3)."""
     return pixels[:DRAWN].permute(0, 2, 3, 1).numpy()

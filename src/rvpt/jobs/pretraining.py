@@ -15,14 +15,13 @@ from rvpt.evaluation.probing import PROBED, attribute_readability
 from rvpt.files import write_text
 from rvpt.jobs.places import open_checkpoint
 from rvpt.models.card import clip_card
-from rvpt.models.clip import Clip
+from rvpt.models.clip import KIND, Clip
 from rvpt.models.formats.load import EMBEDDED, embedded_model
 from rvpt.models.placement import find_device
 from rvpt.progress import Report, silent
+from rvpt.rows import CLEAN
 from rvpt.spec import OnError
 from rvpt.training.pretrain import PretrainSpec, VisionSpec, train_clip, untrained_clip
-
-KIND = "clip"
 
 
 def pretrain_and_save(
@@ -104,7 +103,7 @@ def _recipe(clip: Clip) -> dict[str, Any]:
 
 def _measured(clip: Clip, source: str, data: Dataset) -> dict[str, dict[str, Any]]:
     """Zero-shot accuracy on a set, and linear probes for its attributes."""
-    rates = {"zero-shot": measure(clip, data)["none", "CA"]}
+    rates = {"zero-shot": measure(clip, data)[CLEAN, "CA"]}
     if data.attributes:
         seen = load_data(source, "train").sample(PROBED)
         rates |= {f"readable: {name}": rate for name, rate in attribute_readability(clip, seen, data).items()}

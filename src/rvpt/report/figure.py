@@ -1,4 +1,4 @@
-"""The demo's picture: images and the models' top predictions, drawn with matplotlib."""
+"""The demo's figure: images and the models' top predictions, drawn with matplotlib."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture of triggers: the same images with each of them, and what each changes."""
+"""A figure of triggers: the same images with each of them, and what each changes."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rvpt.data.classnames import name_classes
 from rvpt.data.labels import CAPTION_COLUMNS, LABEL_COLUMNS, caption_column, caption_reader, find_column, to_labels
@@ -150,7 +151,7 @@ def _json(tar: Path, name: str, text: str) -> dict[str, Any]:
     return {**(found if isinstance(found, dict) else {}), "json": found}
 
 
-def _labels(samples: Sequence[Sample], elsewhere: Sequence[Path], source: str) -> tuple[Any, tuple[str, ...]]:
+def _labels(samples: Sequence[Sample], elsewhere: Sequence[Path], source: str) -> tuple[Tensor | None, tuple[str, ...]]:
     """Labels, and the classes if they are words; the words of other tars count too."""
     column = find_column({name for sample in samples for name in sample.values}, LABEL_COLUMNS)
     if column is None:
@@ -168,7 +169,7 @@ def _captions(samples: Sequence[Sample], asked: str | None, source: str) -> Call
     return caption_reader([sample.values.get(column) for sample in samples], column, source) if column else None
 
 
-def _names(root: Path, labels: Any) -> tuple[str, ...]:
+def _names(root: Path, labels: Tensor | None) -> tuple[str, ...]:
     """The names of numbered classes, if the data set has a file of them."""
     file = next((folder / NAMES for folder in (root, root.parent) if (folder / NAMES).is_file()), None)
     return name_classes(labels, (), file, str(root))[1] if file and labels is not None else ()

@@ -108,7 +108,7 @@ def _activation(parts: Parts, name: str, stated: str | None, asked: str | None) 
     if asked is None and not _is_openai(parts):
         logger.warning(
             "%s does not state its activation; quick_gelu, that of OpenAI's CLIPs, is assumed. Models of open_clip "
-            "mostly have gelu: pass activation=gelu for them, or use rvpt convert --activation gelu",
+            "mostly have gelu: pass activation=gelu for them, or convert them with it first, by rvpt convert",
             name,
         )
     return asked or ACTIVATIONS[0]
