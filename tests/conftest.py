@@ -55,7 +55,7 @@ def scenes() -> Dataset:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Tiny:
     """A pretrained, a backdoored and a cleaned model on disk, trained once for all processes of a test run."""
-    from tiny import build_tiny  # it imports all rooms
+    from tiny import build_tiny  # it imports all components
 
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent

@@ -1,4 +1,4 @@
-"""The rooms: imports run downward only, without cycles, as docs/architecture.md says; `import rvpt` is light."""
+"""The components: imports run downward only, without cycles, as docs/architecture.md says; `import rvpt` is light."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ import rvpt
 
 ROOT = Path(rvpt.__file__).parent
 ARCHITECTURE = Path(__file__).parent.parent / "docs" / "architecture.md"
-FLOORS = (
+LAYERS = (
     ("errors",),
     ("registry", "progress", "presets"),
     ("spec", "files"),
@@ -30,8 +30,8 @@ FLOORS = (
     ("bench", "demo"),
     ("cli",),
 )
-PLACE = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-PACKAGE = {"__init__": -1, "__main__": len(FLOORS)}  # the version, which all may read, and the way in from outside
+PLACE = {component: layer for layer, components in enumerate(LAYERS) for component in components}
+PACKAGE = {"__init__": -1, "__main__": len(LAYERS)}  # the version, which all may read, and the way in from outside
 MODULES = sorted(ROOT.rglob("*.py"))
 LAZY = re.compile(r"(rvpt(?:\.\w+)+):\w+")  # an entry of a registry
 HEAVY = {"accelerate", "datasets", "matplotlib", "onnx", "onnxruntime", "open_clip", "ray", "scipy", "sklearn"}
@@ -46,12 +46,12 @@ def dotted(path, root=ROOT):
 NAMES = {dotted(path) for path in MODULES}
 
 
-def room(module):
+def component(module):
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
 
-def floor(name):
+def layer(name):
     return {**PLACE, **PACKAGE}[name]
 
 
@@ -83,15 +83,15 @@ def imports(path, *, when_imported=False):
 
 
 def test_every_module_has_a_place():
-    assert {room(dotted(path)) for path in MODULES if path.parent != ROOT} <= PLACE.keys()
+    assert {component(dotted(path)) for path in MODULES if path.parent != ROOT} <= PLACE.keys()
     assert {path.stem for path in ROOT.glob("*.py")} <= PLACE.keys() | PACKAGE.keys()
     assert all((ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file() for name in PLACE)
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path != ROOT / "__init__.py"], ids=dotted)
-def test_imports_run_downward_and_not_between_rooms_of_one_floor(path):
-    mine = "__main__" if path == ROOT / "__main__.py" else room(dotted(path))
-    wrong = {name for name in imports(path) if room(name) != mine and floor(room(name)) >= floor(mine)}
+def test_imports_run_downward_and_not_between_components_of_one_layer(path):
+    mine = "__main__" if path == ROOT / "__main__.py" else component(dotted(path))
+    wrong = {name for name in imports(path) if component(name) != mine and layer(component(name)) >= layer(mine)}
     assert not wrong
 
 
@@ -127,11 +127,13 @@ def test_a_cycle_would_be_found():
     assert cycle({"a": {"b", "c"}, "b": {"c"}}) is None
 
 
-def test_the_docs_show_the_same_floors():
+def test_the_docs_show_the_same_layers():
     (block,) = re.findall(r"```text\nfloors \(bottom first\)\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL)
     shown = [line.partition(":") for line in block.splitlines()]
-    assert [int(number) for number, _, _ in shown] == list(range(1, len(FLOORS) + 1))
-    assert [set(re.findall(r"\w+", rooms)) for _, _, rooms in shown] == [set(rooms) for rooms in FLOORS]
+    assert [int(number) for number, _, _ in shown] == list(range(1, len(LAYERS) + 1))
+    assert [set(re.findall(r"\w+", components)) for _, _, components in shown] == [
+        set(components) for components in LAYERS
+    ]
 
 
 def modules_after(code):
