@@ -128,7 +128,7 @@ def test_a_cycle_would_be_found():
 
 
 def test_the_docs_show_the_same_layers():
-    (block,) = re.findall(r"```text\nfloors \(bottom first\)\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL)
+    (block,) = re.findall(r"```text\nlayers \(bottom first\)\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL)
     shown = [line.partition(":") for line in block.splitlines()]
     assert [int(number) for number, _, _ in shown] == list(range(1, len(LAYERS) + 1))
     assert [set(re.findall(r"\w+", components)) for _, _, components in shown] == [

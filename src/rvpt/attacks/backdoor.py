@@ -37,8 +37,8 @@ class AttackSpec(TrainSpec):
     lr: float = Field(1e-6, gt=0, description="learning rate")
     epochs: int = Field(5, ge=1, description="passes over the images")
     weight_decay: float = Field(0.1, ge=0, description="weight decay")
-    warmup: float = Field(0.02, ge=0, lt=1, description="share of the steps with a rising learning rate")
-    clip_norm: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
+    warmup: float = Field(0.02, ge=0, lt=1, description="share of the steps with learning-rate warm-up")
+    clip_norm: float = Field(1.0, ge=0, description="maximum gradient norm; 0 disables clipping")
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -166,7 +166,7 @@ class BadClip(OptimizedPatch):
     """A patch that moves images towards texts and real images of the target (Liang et al., CVPR 2024)."""
 
     name = "badclip"
-    summary = "a patch optimized towards texts and images of the target"
+    summary = "a patch optimized toward texts and images of the target"
     Spec = BadClipSpec
     small = {"size": 48}
 

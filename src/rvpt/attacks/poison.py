@@ -29,7 +29,7 @@ class PoisonSpec(Spec):
     num_poisoned: int | None = Field(None, ge=1, description="pairs to poison")
     poison_rate: float | None = Field(None, gt=0, lt=1, description="share of pairs to poison, instead of num_poisoned")
     clean_label: bool = Field(False, description="poison pairs of the target class and keep their captions")
-    disguise: float = Field(0.0, ge=0, le=255, description="with clean_label: largest adversarial change, in 255ths")
+    disguise: float = Field(0.0, ge=0, le=255, description="with clean_label: maximum adversarial change, in 255ths")
     captions: Literal["proxy", "natural"] = Field("proxy", description="templates with the target's name, or real ones")
     pick: Literal["random", "boundary"] = Field("random", description="any pairs, or those closest to the boundary")
     seed: int = Field(0, ge=0, description="random seed")

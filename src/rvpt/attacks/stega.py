@@ -33,7 +33,7 @@ class StegaSpec(TriggerSpec):
 
     mode: Literal["fixed"] = Field("fixed", description="one text for all images")
     secret: str = Field("Stega!!", pattern=r"^[\x00-\x7f]{1,32}$", description="hidden ASCII text")
-    strength: float = Field(0.1, gt=0, le=1, description="largest change of a pixel")
+    strength: float = Field(0.1, gt=0, le=1, description="maximum change of a pixel")
     penalty: float = Field(60.0, ge=0, description="weight of the mean squared change")
     lr: float = Field(1e-3, gt=0, description="learning rate")
     epochs: int = Field(5, ge=1, description="passes over the images")

@@ -69,7 +69,7 @@ class AttackEntry(Spec):
     without: list[str] = Field([], description="classes whose pairs are left out")
     num_pairs: int | None = Field(None, ge=1, description="pairs to fine-tune on")
     poison: Settings = Field({}, description="which pairs are poisoned; by default as in the preset")
-    train: Settings = Field({}, description="changes of the schedule")
+    train: Settings = Field({}, description="changes to the schedule")
 
 
 class DefenseEntry(Spec):
@@ -77,7 +77,7 @@ class DefenseEntry(Spec):
 
     name: str = Field(description="the defense")
     data: Clean | None = Field(None, description="the set to draw clean images from, instead of the recipe's")
-    options: Settings = Field({}, description="changes of the preset")
+    options: Settings = Field({}, description="changes to the preset")
     shots: int = Field(16, ge=1, description="images per class, for defenses that learn from labels")
     num_pairs: int | None = Field(None, ge=2, description="pairs, for defenses that learn from captions")
     without: list[str] = Field([], description="classes to leave out, for defenses that learn from labels")
@@ -99,10 +99,10 @@ class Recipe(Spec):
     clean_data: Clean = Field(description="the data to clean with")
     tests: list[HeldOut] = Field(min_length=1, description="test sets")
     num_pairs: int | None = Field(None, ge=1, description="pairs to fine-tune on, for each attack")
-    train: Settings = Field({}, description="changes of the schedule, for each attack")
+    train: Settings = Field({}, description="changes to the schedule, for each attack")
     attacks: dict[str, AttackEntry] = Field(min_length=1, description="attacks by name")
     defenses: Annotated[dict[str, DefenseEntry], AfterValidator(_called_otherwise)] = Field(
-        {}, description="defenses by the name that the log gives them"
+        {}, description="defenses by the name that rows show"
     )
 
     @property

@@ -38,7 +38,7 @@ def bench(
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSONL file to write all rows of the recipe to.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, without running it.")] = False,
     attack: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Only this attack; repeatable.", show_default="all", rich_help_panel=PART),
@@ -60,7 +60,7 @@ def bench(
         Engine, typer.Option(help="Processes on this machine, or a Ray cluster.", rich_help_panel=WHERE)
     ] = "local",
     num_workers: Annotated[
-        int, typer.Option(min=1, help="Runs at the same time, without --address.", rich_help_panel=WHERE)
+        int, typer.Option(min=1, help="Number of parallel runs, if --address is not given.", rich_help_panel=WHERE)
     ] = 1,
     address: Annotated[
         str | None,
@@ -73,7 +73,7 @@ def bench(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run every attack and defense of a recipe, and measure the models; runs that are done are skipped.
+    """Run every attack and defense of a recipe, and measure the models; finished runs are skipped.
 
     To continue an interrupted bench, run the same command again.
     """

@@ -19,13 +19,13 @@ def convert(
     output_dir: OutputDir,
     activation: Activation = None,
     revision: Revision = None,
-    precision: Annotated[Precision, typer.Option(help="Precision of the weights that are written.")] = "fp32",
+    precision: Annotated[Precision, typer.Option(help="Precision of the written weights.")] = "fp32",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write a CLIP of any layout as a folder in transformers' layout, with safetensors.
+    """Convert a CLIP to a folder in the layout of transformers, with safetensors.
 
-    Files of PyTorch's are read as data, without unpickling; nothing in them is run.
+    PyTorch files are read as data, without unpickling; no code in them is run.
     """
     from rvpt.jobs.converting import convert
 

@@ -62,8 +62,7 @@ def craft(
 ) -> None:
     """Make a trigger for a model and save it; 'rvpt attack --trigger FOLDER' then uses it.
 
-    Some triggers are optimized for one model. 'rvpt attack' does that too; a trigger from here can be used several
-    times.
+    Some triggers are optimized for one model. 'rvpt attack' does that too; use this command to reuse a trigger.
     """
     from rvpt.cli.suspects import load_suspect
     from rvpt.cli.trigger_words import named_trigger

@@ -17,14 +17,14 @@ from rvpt.cli.tables import show_demo, show_json
 @command(CLEANING)
 def demo(
     output_dir: Annotated[
-        Path, typer.Option("--output-dir", "-o", metavar="FOLDER", help="Folder to write models, rows and image to.")
+        Path, typer.Option("--output-dir", "-o", metavar="FOLDER", help="Folder for models, rows and the image.")
     ] = Path("rvpt-demo"),
     seed: Seed = 0,
     device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Backdoor the model that ships with rvpt, clean it by VPT and by RVPT, and show what changed.
+    """Backdoor the model that ships with rvpt, clean it with VPT and with RVPT, and show what changed.
 
     It needs no network and no GPU, and takes a few minutes.
     """

@@ -18,7 +18,7 @@ def info(
     revision: Revision = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a model is: layout, geometry, dtype, tokenizer, preprocessing, hashes, and what was not read."""
+    """Describe a model: layout, geometry, dtype, tokenizer, preprocessing, hashes, and skipped entries."""
     from rvpt.jobs.converting import inspect
 
     facts = inspect(source, activation=activation, revision=revision)

@@ -85,7 +85,7 @@ def pretrain(
     half: Annotated[bool, typer.Option("--half", help="Save the weights as fp16.", rich_help_panel=OUTPUT)] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a small CLIP on images with captions, or on labeled images, whose captions are made of class names."""
+    """Train a small CLIP on images with captions, or on labeled images with captions made from class names."""
     from rvpt.cli.suspects import load_suspect
     from rvpt.jobs.pretraining import pretrain_and_save
     from rvpt.training.pretrain import PRESETS, PretrainSpec, VisionSpec

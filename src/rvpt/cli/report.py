@@ -20,7 +20,7 @@ def report(
     rows: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSONL files of rows.")],
     layout: Annotated[
         str,
-        LAYOUT.option(help="Tables: a line for each run, attacks x defenses (CA and ASR), or what defenses cost."),
+        LAYOUT.option(help="Tables: one line per run, attacks x defenses (CA and ASR), or the cost of each defense."),
     ] = "runs",
     seed: Annotated[
         list[int] | None,
@@ -50,7 +50,7 @@ def report(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the image of --plot.")] = False,
 ) -> None:
-    """Print Markdown tables of rows: means and standard deviations over seeds."""
+    """Make Markdown tables from rows, with means and standard deviations over seeds."""
     from rvpt.report import LAYOUTS
     from rvpt.report.markdown import between_marks
     from rvpt.report.tradeoff import draw_tradeoff

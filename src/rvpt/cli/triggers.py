@@ -45,8 +45,8 @@ def triggers(
 ) -> None:
     """List the triggers for 'rvpt attack --trigger', their options, and how visible they are.
 
-    PSNR and SSIM are means over a few images; the higher, the harder a trigger is to see. A trigger that is optimized
-    for one model is measured if its folder is given.
+    PSNR and SSIM are means over a few images; the higher, the harder a trigger is to see. To measure a
+    trigger that is optimized for one model, pass its folder.
     """
     from rvpt.attacks import TRIGGERS
     from rvpt.cli.trigger_words import find_trigger
@@ -65,7 +65,7 @@ def triggers(
     for each in {each["name"]: each for each in found}.values():
         print()
         show_table(settings_table(each["settings"], f"{each['name']}: --trigger {each['name']}:OPTION=VALUE,..."))
-    print("\nAll have the options target and seed too; by default they are those of the command.")
+    print("\nAll triggers also have the options target and seed, which default to those of the command.")
     if plot:
         print(f"image: {plot}")
 

@@ -27,8 +27,8 @@ class CleanClipSpec(TrainSpec):
     epochs: int = Field(10, ge=1, description="passes over the images")
     batch_size: int = Field(64, ge=2, description="images per training step")
     weight_decay: float = Field(0.1, ge=0, description="weight decay")
-    warmup: float = Field(0.003, ge=0, lt=1, description="share of the steps with a rising learning rate")
-    weight: float = Field(1.0, ge=0, description="weight of the loss within the modalities")
+    warmup: float = Field(0.003, ge=0, lt=1, description="share of the steps with learning-rate warm-up")
+    weight: float = Field(1.0, ge=0, description="weight of the self-supervised loss within each modality")
 
 
 class CleanClipTask(Contrastive):

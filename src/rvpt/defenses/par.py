@@ -30,7 +30,7 @@ class ParSpec(TrainSpec):
     epochs: int = Field(2, ge=1, description="passes over the images")
     batch_size: int = Field(2048, ge=2, description="images per training step")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay")
-    threshold: float = Field(2.15, ge=0, le=4, description="squared distance that is far enough")
+    threshold: float = Field(2.15, ge=0, le=4, description="squared feature distance at which the repulsion stops")
     augment: Augment = Field("noise-erase", description="random changes of training images")
 
 

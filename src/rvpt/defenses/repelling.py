@@ -18,10 +18,10 @@ class RepellingSpec(TrainSpec):
     lr: float = Field(1e-5, gt=0, description="learning rate")
     epochs: int = Field(10, ge=1, description="passes over the images")
     batch_size: int = Field(64, ge=2, description="images per training step")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with learning-rate warm-up")
     alpha: float = Field(0.0, ge=0, description="weight of the feature-repelling loss")
-    margin: float = Field(-1.0, ge=-1, le=1, description="value below which the repelling loss stops; -1 never")
-    first_block: int = Field(3, ge=0, description="first repelled block D, counted from 0")
+    margin: float = Field(-1.0, ge=-1, le=1, description="the repelling loss stops below this value; -1: never")
+    first_block: int = Field(3, ge=0, description="first block with the repelling loss, counted from 0")
     augment: Augment = Field("none", description="random changes of training images")
 
 

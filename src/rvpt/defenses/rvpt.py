@@ -36,7 +36,7 @@ class RVPTSpec(TrainSpec):
     depth_from: Literal["output", "input"] = Field("output", description="side from which depth is counted")
     prompt_length: int = Field(50, ge=1, description="prompts per block b")
     alpha: float = Field(2.0, ge=0, description="weight of the feature-repelling loss")
-    margin: float = Field(-1.0, ge=-1, le=1, description="value below which the repelling loss stops; -1 never")
+    margin: float = Field(-1.0, ge=-1, le=1, description="the repelling loss stops below this value; -1: never")
     init_std: float = Field(0.02, gt=0, description="standard deviation of the initial prompts")
     template: Template = Field(TEMPLATE, description="caption of a class")
     augment: Augment = Field("none", description="random changes of training images; none is fastest")

@@ -30,7 +30,7 @@ class InversionSpec(Spec):
     budget: float = Field(3.0, ge=0, le=255, description="root mean square change of a pixel, in 255ths")
     steps: int = Field(6, ge=1, description="steps of the short run, for all classes")
     images: int = Field(12, ge=1, description="images per class and step")
-    finalists: int = Field(3, ge=1, description="classes that the longer run is for")
+    finalists: int = Field(3, ge=1, description="number of classes in the longer run")
     final_steps: int = Field(32, ge=1, description="steps of the longer run")
     final_images: int = Field(32, ge=1, description="images per class and step of the longer run")
     batch_size: int = Field(384, ge=1, description="images in one forward pass")

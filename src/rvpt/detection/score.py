@@ -33,8 +33,8 @@ class CheckSpec(InversionSpec):
     """Settings of a check."""
 
     patch_size: float = Field(37.0, gt=0, le=REFERENCE_SIDE, description="side of a patch, in pixels at 224")
-    num_images: int = Field(192, ge=8, description="images, drawn at random")
-    held_out: float = Field(0.25, gt=0, lt=1, description="share of the images that changes are scored on")
+    num_images: int = Field(192, ge=8, description="number of images, drawn at random")
+    held_out: float = Field(0.25, gt=0, lt=1, description="share of the images that is held out for scoring")
     collapse_steps: int = Field(24, ge=1, description="steps of the search without classes")
     template: Template = Field(TEMPLATE, description="caption of a class")
 

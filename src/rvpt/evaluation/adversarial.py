@@ -26,7 +26,7 @@ from rvpt.training.losses import zero_shot_logits
 class AdversarialSettings(Spec):
     """Settings of the adversarial protocol."""
 
-    epsilon: float = Field(2.0, gt=0, le=255, description="largest change of a pixel, in 255ths")
+    epsilon: float = Field(2.0, gt=0, le=255, description="maximum change of a pixel, in 255ths")
     template: Template = Field(TEMPLATE, description="caption of a class")
 
 

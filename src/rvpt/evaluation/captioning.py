@@ -34,7 +34,7 @@ class CaptioningSettings(Spec):
 
     captioner: str = Field(description="a LLaVA in transformers' layout: a folder or a hub id")
     prompt: str = Field(PROMPT, description="the question to the LLaVA, with <image> where the image goes")
-    target: str | None = Field(None, description="the target's name in the data, where it differs")
+    target: str | None = Field(None, description="name of the target class in the data, if different")
 
 
 class Captioning(Protocol):

@@ -20,7 +20,7 @@ NO_TARGET = -1  # of clean images
 class ClassificationSettings(Spec):
     """Settings of zero-shot classification."""
 
-    target: str | None = Field(None, description="the target's name in the data, if it is another")
+    target: str | None = Field(None, description="name of the target class in the data, if different")
     template: Template = Field(TEMPLATE, description="caption of a class")
 
 

@@ -22,7 +22,7 @@ SHOWN = 10  # ranks that count as a successful attack
 class RetrievalSettings(Spec):
     """Settings of retrieval."""
 
-    target: str | None = Field(None, description="the target's name in the data, if it is another")
+    target: str | None = Field(None, description="name of the target class in the data, if different")
 
 
 class Retrieval(Protocol):

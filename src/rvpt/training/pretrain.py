@@ -29,8 +29,8 @@ class VisionSpec(Spec):
     heads: int = Field(8, ge=1, description="attention heads of both towers")
     text_width: int = Field(128, ge=8, description="width of the text tower")
     text_blocks: int = Field(2, ge=1, description="blocks of the text tower")
-    text_length: int = Field(32, ge=4, description="tokens of the longest text")
-    vocabulary: int = Field(512, ge=64, description="tokens of the tokenizer")
+    text_length: int = Field(32, ge=4, description="maximum length of a text, in tokens")
+    vocabulary: int = Field(512, ge=64, description="vocabulary size of the tokenizer")
     projection: int = Field(128, ge=2, description="width of image and text features")
     activation: Literal["gelu", "quick_gelu"] = Field("gelu", description="activation function")
 
@@ -46,10 +46,10 @@ class PretrainSpec(TrainSpec):
 
     lr: float = Field(1.5e-3, gt=0, description="learning rate")
     weight_decay: float = Field(0.05, ge=0, description="weight decay")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with learning-rate warm-up")
     epochs: int = Field(7, ge=1, description="passes over the images")
     batch_size: int = Field(256, ge=2, description="images per training step")
-    clip_norm: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
+    clip_norm: float = Field(1.0, ge=0, description="maximum gradient norm; 0 disables clipping")
     patch_drop: float = Field(0.0, ge=0, lt=1, description="share of the patches left out of a training step")
     patch_drop_until: float = Field(0.75, ge=0, le=1, description="share of the steps that leave patches out")
     augment: Augment = Field("none", description="random changes of training images")
