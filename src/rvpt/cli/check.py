@@ -64,7 +64,7 @@ def check(
     settings: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Look for a backdoor: search small changes of images that turn them into a class.
+    """Look for a backdoor: search for small image changes that make the model predict a class.
 
     Needs clean images of any kind, without labels. The exit code is 0 for a clean model, 3 for a suspicious one and 4
     for a backdoored one. The folder gets verdict.json, the inverted trigger, and an image of it.

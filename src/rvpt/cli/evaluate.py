@@ -64,7 +64,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="CLASS",
-            help="What the data set calls the triggers' target class.",
+            help="Name of the triggers' target class in this data set.",
             show_default="its name in the trigger",
             rich_help_panel=MEASURING,
         ),

@@ -17,14 +17,14 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Model folder, file of weights, hub id, open_clip:NAME:TAG, or scenes-clip (it ships with rvpt).",
+        help="Model folder, weights file, hub id, open_clip:NAME:TAG, or scenes-clip (it ships with rvpt).",
     ),
 ]
 Source = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Folder of transformers or open_clip, file of weights (.safetensors, .pt, ...), hub id, "
+        help="Model folder (transformers or open_clip), weights file (.safetensors, .pt, ...), hub id, "
         "open_clip:NAME:TAG, or scenes-clip.",
     ),
 ]
@@ -32,7 +32,7 @@ Activation = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="quick_gelu (OpenAI's CLIPs) or gelu, for files of weights that do not state it.",
+        help="Activation of weights files that do not state it: quick_gelu (OpenAI's CLIPs) or gelu.",
         show_default="as stated, or quick_gelu with a warning",
         autocompletion=lambda: ["quick_gelu", "gelu"],
     ),
@@ -59,8 +59,8 @@ ManyData = Annotated[
     typer.Option("--data", metavar="DATA", help="Data set with captions or labels; repeatable, to mix several."),
 ]
 OutputDir = Annotated[Path, typer.Option("--output-dir", "-o", metavar="FOLDER", help="Folder to write.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what rvpt wrote there before.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same settings.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output of rvpt.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run with the same settings.")]
 PresetName = Annotated[
     Preset,
     typer.Option("--preset", help="Settings: the paper's, or those for small CLIPs; auto chooses by the model's size."),
@@ -76,15 +76,13 @@ Device = Annotated[
         autocompletion=lambda: ["cpu", "cuda", "mps"],
     ),
 ]
-Target = Annotated[
-    str, typer.Option(metavar="CLASS", help="Attack target: the class that triggered images are to be classified as.")
-]
+Target = Annotated[str, typer.Option(metavar="CLASS", help="Attack target: the class to predict for triggered images.")]
 Triggers = Annotated[
     list[str] | None,
     typer.Option(
         "--trigger",
         metavar="TRIGGER",
-        help="NAME, NAME:OPTION=VALUE,... as in badnet:size=24,place=middle, or a trigger's folder; repeatable. "
+        help="NAME, NAME:OPTION=VALUE,... as in badnet:size=24,place=middle, or the folder of a trigger; repeatable. "
         "'rvpt triggers' lists names and options.",
         show_default="badnet",
         autocompletion=TRIGGER.complete,
@@ -103,7 +101,7 @@ OnErrors = Annotated[
     OnError,
     typer.Option(
         "--on-error",
-        help="At images that cannot be read: stop, or check all first, skip these and list them.",
+        help="Unreadable images: stop at the first, or check all images first, then skip and list the unreadable ones.",
         rich_help_panel=DATA,
     ),
 ]
@@ -113,7 +111,7 @@ Rows = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.", rich_help_panel=OUTPUT)]
 SpecPrecision = Annotated[
     Precision | None,
-    typer.Option("--precision", help="Arithmetic; the weights stay in fp32.", rich_help_panel=TRAINING),
+    typer.Option("--precision", help="Compute precision; the weights stay in fp32.", rich_help_panel=TRAINING),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the images.", rich_help_panel=TRAINING)]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate.", rich_help_panel=TRAINING)]
