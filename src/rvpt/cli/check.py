@@ -21,7 +21,7 @@ from rvpt.cli.options import (
     Overwrite,
     Resume,
     Seed,
-    Sets,
+    set_option,
 )
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
@@ -61,7 +61,9 @@ def check(
     device: Device = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    settings: Sets = None,
+    settings: Annotated[
+        list[str] | None, set_option("Any other setting (listed below), as in --set budget=4; repeatable.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Look for a backdoor: search for small image changes that make the model predict a class.

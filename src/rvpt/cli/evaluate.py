@@ -10,7 +10,7 @@ import typer
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.choices import PROTOCOL, SHIFT
-from rvpt.cli.options import DATA, BaseModel, Data, Device, Json, OnErrors, Rows
+from rvpt.cli.options import DATA, BaseModel, Data, Device, Json, OnErrors, Rows, set_option
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
 from rvpt.cli.tables import show_rows
@@ -77,11 +77,8 @@ def evaluate(
     precision: Annotated[Precision, typer.Option(help="Precision of the weights.", rich_help_panel=MEASURING)] = "fp32",
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Setting of the protocol, as in --set epsilon=4; repeatable. 'rvpt protocols' lists them.",
-            rich_help_panel=MEASURING,
+        set_option(
+            "Setting of the protocol, as in --set epsilon=4; repeatable. 'rvpt protocols' lists them.", MEASURING
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data to measure on.", rich_help_panel=DATA)] = "test",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -118,12 +118,14 @@ LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate.
 SizeOfBatch = Annotated[
     int | None, typer.Option("--batch-size", min=1, help="Images per training step.", rich_help_panel=TRAINING)
 ]
+
+
+def set_option(help: str, panel: str | None = None) -> Any:
+    """The option --set of a command, whose settings are those of what it runs."""
+    return typer.Option("--set", metavar="KEY=VALUE", help=help, rich_help_panel=panel)
+
+
 Sets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Any other setting (listed below), as in --set weight_decay=0.1; repeatable.",
-        rich_help_panel=TRAINING,
-    ),
+    set_option("Any other setting (listed below), as in --set weight_decay=0.1; repeatable.", TRAINING),
 ]
