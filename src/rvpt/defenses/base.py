@@ -77,6 +77,16 @@ class Defense(ABC):
         return ("num_pairs", "caption_column") if cls.learns_from == "captions" else ("shots", "without")
 
 
+def refuse_missing_block(first_block: int, blocks: int) -> None:
+    """Refuse a first block that a model with so many blocks does not have.
+
+    Raises:
+        RvptError: it does not.
+    """
+    if first_block >= blocks:
+        raise RvptError(f"first_block={first_block} does not exist: the blocks are 0 to {blocks - 1}")
+
+
 def defense_of(spec: TrainSpec) -> type[Defense]:
     """The defense that a spec belongs to.
 

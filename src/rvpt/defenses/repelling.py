@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rvpt.errors import RvptError
+from rvpt.defenses.base import refuse_missing_block
 from rvpt.models.clip import Clip
 from rvpt.spec import Augment, TrainSpec
 from rvpt.training.losses import feature_repelling
@@ -31,8 +31,8 @@ def check_blocks(clip: Clip, spec: RepellingSpec) -> None:
     Raises:
         RvptError: it does not.
     """
-    if spec.alpha and spec.first_block >= len(clip.blocks):
-        raise RvptError(f"first_block={spec.first_block} does not exist: the blocks are 0 to {len(clip.blocks) - 1}")
+    if spec.alpha:
+        refuse_missing_block(spec.first_block, len(clip.blocks))
 
 
 def repelling(suspect: Clip, rows: Tensor, pixels: Tensor, spec: RepellingSpec) -> Tensor:

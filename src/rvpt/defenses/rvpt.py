@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from rvpt.data.augment import AUGMENTS
 from rvpt.data.dataset import CACHE_BYTES, Dataset
-from rvpt.defenses.base import Defense, Run
+from rvpt.defenses.base import Defense, Run, refuse_missing_block
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -56,8 +56,7 @@ class RVPTSpec(TrainSpec):
             RvptError: the model has fewer blocks.
         """
         if self.depth is None:
-            if self.first_block >= blocks:
-                raise RvptError(f"first_block={self.first_block} does not exist: the blocks are 0 to {blocks - 1}")
+            refuse_missing_block(self.first_block, blocks)
             return range(self.first_block, blocks)
         if self.depth > blocks:
             raise RvptError(f"depth={self.depth} is too deep: the model has {blocks} blocks")

@@ -60,7 +60,7 @@ def _classes_alone(root: Path, tree: Tree, split: str | None) -> Source:
     if split is not None and family(split) != family(TRAIN):
         raise RvptError(f"{root} has no split {split!r}, only train: pass split=train, or create {root / split}")
     names = {*tree.folders, *tree.empty} if tree.folders else {}
-    return _labeled(root, root, tree, _classes(root, names))
+    return _labeled(root, root, tree, _classes(names))
 
 
 def _one_split(root: Path, tree: Tree, split: str | None) -> Source:
@@ -74,10 +74,10 @@ def _one_split(root: Path, tree: Tree, split: str | None) -> Source:
         _refuse_bad_classes(root / other, below)
         refuse_twins(str(root / other), [*below.folders, *below.empty])
     names = {found for below in tree.folders.values() if below.folders for found in (*below.folders, *below.empty)}
-    return _labeled(root, root / name, tree.folders[name], _classes(root, names))
+    return _labeled(root, root / name, tree.folders[name], _classes(names))
 
 
-def _classes(root: Path, folders: Iterable[str]) -> tuple[str, ...]:
+def _classes(folders: Iterable[str]) -> tuple[str, ...]:
     """The names of classes in order, in composed Unicode form, as text has them."""
     return sort_names({unicodedata.normalize("NFC", name) for name in folders})
 
