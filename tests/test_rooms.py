@@ -114,12 +114,12 @@ def test_the_walk_finds_imports_of_every_form(tmp_path):
     path.write_text(
         "import rvpt.training.loop\nfrom rvpt import __version__, cli\nfrom rvpt.attacks.patch import Patch\n"
         "import torch\nclass A:\n    from rvpt.rows import Rows\n"
-        "if TYPE_CHECKING:\n    from rvpt.jobs import places\n"
+        "if TYPE_CHECKING:\n    from rvpt.jobs import output_dirs\n"
         "def f():\n    from rvpt.report import table\n    return 'rvpt.defenses.rvpt:RVPT'\n"
     )
     at_once = {"rvpt.training.loop", "rvpt", "rvpt.cli", "rvpt.attacks.patch", "rvpt.rows"}
     assert set(imports(path, when_imported=True)) == at_once
-    assert set(imports(path)) == at_once | {"rvpt.jobs.places", "rvpt.report", "rvpt.defenses.rvpt"}
+    assert set(imports(path)) == at_once | {"rvpt.jobs.output_dirs", "rvpt.report", "rvpt.defenses.rvpt"}
 
 
 def test_a_cycle_would_be_found():

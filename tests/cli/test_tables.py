@@ -2,8 +2,8 @@
 
 import pytest
 
+from rvpt.cli.attack_summary import verdict
 from rvpt.cli.tables import show_rows
-from rvpt.cli.verdict import verdict
 from rvpt.rows import BEFORE
 
 

@@ -10,8 +10,8 @@ import torch
 
 from helpers import encoded, image_folder
 from rvpt import Dataset, load_data
+from rvpt.data.identifiers import canonical
 from rvpt.data.layouts import LAYOUTS
-from rvpt.data.names import canonical
 from rvpt.data.source import Layout, Source
 from rvpt.errors import RvptError
 

@@ -5,8 +5,8 @@ import torch
 
 from helpers import image_folder, random_image
 from rvpt import load_data
+from rvpt.data.identifiers import configured, find_place, unnamed
 from rvpt.data.load import load_captioned, load_labeled, load_mixed
-from rvpt.data.names import configured, find_place, unnamed
 from rvpt.errors import RvptError
 
 

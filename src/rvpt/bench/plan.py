@@ -14,7 +14,7 @@ from rvpt.attacks.backdoor import PRESETS, AttackSpec
 from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import preset_spec
 from rvpt.bench.recipe import AttackEntry, DefenseEntry, Recipe
-from rvpt.data.names import find_place
+from rvpt.data.identifiers import find_place
 from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut

@@ -8,6 +8,7 @@ import typer
 
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
+from rvpt.cli.attack_summary import verdict
 from rvpt.cli.describe import by_preset, default_texts, describe
 from rvpt.cli.options import (
     DATA,
@@ -35,7 +36,6 @@ from rvpt.cli.options import (
 from rvpt.cli.panels import ATTACKING
 from rvpt.cli.settings import divide, gather
 from rvpt.cli.tables import show_rows
-from rvpt.cli.verdict import verdict
 from rvpt.files import refuse_unwritable_file
 from rvpt.presets import choose_preset
 from rvpt.rows import append_rows
@@ -97,8 +97,8 @@ def attack(
     """Backdoor a CLIP: fine-tune it on poisoned captions; save the model, its triggers and the poisoned pairs."""
     from rvpt.attacks.backdoor import PRESETS, AttackSpec
     from rvpt.attacks.poison import PoisonSpec
-    from rvpt.cli.suspects import load_suspect
-    from rvpt.cli.trigger_words import find_trigger
+    from rvpt.cli.models import load_suspect
+    from rvpt.cli.trigger_option import find_trigger
     from rvpt.jobs.attacking import attack_and_save
 
     changes = gather(

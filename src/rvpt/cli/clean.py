@@ -94,7 +94,7 @@ def clean(
 
     The settings and defaults below are those of RVPT; 'rvpt defenses' lists those of all defenses.
     """
-    from rvpt.cli.suspects import load_suspect
+    from rvpt.cli.models import load_suspect
     from rvpt.jobs.cleaning import clean_and_save
 
     changes = gather(

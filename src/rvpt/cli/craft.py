@@ -64,8 +64,8 @@ def craft(
 
     Some triggers are optimized for one model. 'rvpt attack' does that too; use this command to reuse a trigger.
     """
-    from rvpt.cli.suspects import load_suspect
-    from rvpt.cli.trigger_words import named_trigger
+    from rvpt.cli.models import load_suspect
+    from rvpt.cli.trigger_option import named_trigger
     from rvpt.jobs.attacking import craft_and_save
 
     clip = load_suspect(model, device)

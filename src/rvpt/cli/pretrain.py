@@ -86,7 +86,7 @@ def pretrain(
     as_json: Json = False,
 ) -> None:
     """Train a small CLIP on images with captions, or on labeled images with captions made from class names."""
-    from rvpt.cli.suspects import load_suspect
+    from rvpt.cli.models import load_suspect
     from rvpt.jobs.pretraining import pretrain_and_save
     from rvpt.training.pretrain import PRESETS, PretrainSpec, VisionSpec
 

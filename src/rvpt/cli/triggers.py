@@ -49,7 +49,7 @@ def triggers(
     trigger that is optimized for one model, pass its folder.
     """
     from rvpt.attacks import TRIGGERS
-    from rvpt.cli.trigger_words import find_trigger
+    from rvpt.cli.trigger_option import find_trigger
     from rvpt.jobs.gallery import trigger_gallery
 
     crafted = [text for text in names or TRIGGERS if text in TRIGGERS and TRIGGERS[text].crafted]

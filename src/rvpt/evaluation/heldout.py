@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from rvpt.data.dataset import Dataset
+from rvpt.data.identifiers import unnamed
 from rvpt.data.load import load_data
-from rvpt.data.names import unnamed
 from rvpt.data.shifts import SHIFTS, shifted
 from rvpt.errors import RvptError
 from rvpt.evaluation import PROTOCOLS

@@ -13,13 +13,13 @@ from rvpt.attacks.backdoor import AttackSpec, backdoor
 from rvpt.attacks.poison import Poison, PoisonSpec
 from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigger
 from rvpt.data.dataset import Dataset
+from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_labeled, load_mixed
-from rvpt.data.names import canonical
 from rvpt.errors import RvptError
 from rvpt.evaluation.evaluate import evaluate
 from rvpt.jobs.gallery import MEASURED, visibility
 from rvpt.jobs.measuring import row_facts
-from rvpt.jobs.places import open_checkpoint, refuse_source
+from rvpt.jobs.output_dirs import open_checkpoint, refuse_source
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.rows import BEFORE, Rows

@@ -12,8 +12,8 @@ import torch
 from rvpt.artifacts import staging, write_manifest
 from rvpt.attacks.trigger import Trigger
 from rvpt.data.dataset import Dataset
+from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
-from rvpt.data.names import canonical
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.check import check
 from rvpt.detection.score import CheckSpec
@@ -21,7 +21,7 @@ from rvpt.detection.verdict import Verdict
 from rvpt.errors import RvptError
 from rvpt.files import write_text
 from rvpt.jobs.gallery import visibility
-from rvpt.jobs.places import open_checkpoint
+from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.data.dataset import Dataset
+from rvpt.data.identifiers import canonical, unnamed
 from rvpt.data.load import load_captioned, load_data
-from rvpt.data.names import canonical, unnamed
 from rvpt.data.splits import TRAIN
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import Defense, clean
 from rvpt.errors import RvptError
-from rvpt.jobs.places import open_checkpoint
+from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.presets import Preset, choose_preset

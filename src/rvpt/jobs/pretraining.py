@@ -8,12 +8,12 @@ from typing import Any
 
 from rvpt.artifacts import find_manifest, staging, write_manifest
 from rvpt.data.dataset import Dataset
+from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data, load_labeled, load_mixed
-from rvpt.data.names import canonical
 from rvpt.evaluation.classification import measure
 from rvpt.evaluation.probing import PROBED, attribute_readability
 from rvpt.files import write_text
-from rvpt.jobs.places import open_checkpoint
+from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.card import clip_card
 from rvpt.models.clip import KIND, Clip
 from rvpt.models.formats.load import EMBEDDED, embedded_model

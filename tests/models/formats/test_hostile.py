@@ -19,9 +19,9 @@ from safetensors.torch import save, save_file
 from openai_layout import open_clip_config, random_weights, write_tokenizer
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
+from rvpt.models.formats.isolated import read_index
 from rvpt.models.formats.load import load_clip
-from rvpt.models.formats.pickles import read_index
-from rvpt.models.formats.torchfile import limit
+from rvpt.models.formats.torch_file import limit
 
 WEIGHTS = random_weights()
 ROOT = Path(__file__).parents[3]

@@ -13,7 +13,7 @@ FORMATS: Registry[Layout] = Registry(
     "layout",
     {
         "open_clip-name": "rvpt.models.formats.open_clip_hub:OPEN_CLIP_NAME",
-        "file": "rvpt.models.formats.file:FILE",
+        "file": "rvpt.models.formats.single_file:FILE",
         "transformers": "rvpt.models.formats.hf:TRANSFORMERS",
         "open_clip": "rvpt.models.formats.open_clip:OPEN_CLIP",
     },

@@ -15,9 +15,9 @@ from rvpt.models.clip import Clip
 from rvpt.models.formats.base import Parts
 from rvpt.models.formats.checks import refuse_unfit_tokenizer, refuse_wrong_end
 from rvpt.models.formats.geometry import read_geometry, refuse_absurd
-from rvpt.models.formats.names import to_transformers
-from rvpt.models.formats.pickles import LISTED
+from rvpt.models.formats.isolated import LISTED
 from rvpt.models.formats.preprocessing import Preprocessing, refuse_other_size
+from rvpt.models.formats.state_dict import to_transformers
 from rvpt.models.formats.tokenizers import find_tokenizer
 from rvpt.models.formats.weights import FLOATING, Stored
 from rvpt.models.quiet import quiet_transformers

@@ -7,7 +7,7 @@ from typing import Any
 
 from rvpt.errors import RvptError
 from rvpt.files import read_json
-from rvpt.models.formats.pickles import LISTED
+from rvpt.models.formats.isolated import LISTED
 from rvpt.models.formats.weights import PICKLES
 
 CONFIGS = ("config.json", "open_clip_config.json")

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from rvpt.errors import RvptError
-from rvpt.models.formats.pickles import LISTED
+from rvpt.models.formats.isolated import LISTED
 from rvpt.models.formats.weights import Weights
 
 HEADS = {1280: 16, 1408: 16, 1664: 16, 1792: 16}

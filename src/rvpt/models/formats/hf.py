@@ -10,8 +10,8 @@ from rvpt.errors import RvptError
 from rvpt.files import read_json
 from rvpt.models.clip import PREPROCESSOR
 from rvpt.models.formats.base import Parts
+from rvpt.models.formats.isolated import LISTED
 from rvpt.models.formats.open_clip import CONFIG as OPEN_CLIP
-from rvpt.models.formats.pickles import LISTED
 from rvpt.models.formats.preprocessing import Preprocessing, from_transformers
 from rvpt.models.formats.weights import PICKLES, SAFETENSORS, WeightFile, read_weights
 

@@ -9,7 +9,7 @@ from typing import Any
 from rvpt.files import sha256_file
 from rvpt.models.clip import Clip
 from rvpt.models.formats.base import Parts
-from rvpt.models.formats.names import to_transformers
+from rvpt.models.formats.state_dict import to_transformers
 from rvpt.models.formats.weights import Weights
 
 BESIDE = 8  # names of what was not read that are listed

@@ -16,8 +16,8 @@ from rvpt.models.formats.base import Parts
 from rvpt.models.formats.build import build
 from rvpt.models.formats.checks import refuse_missing, refuse_odd_files, refuse_other_layouts
 from rvpt.models.formats.hub import fetch
+from rvpt.models.formats.isolated import LISTED
 from rvpt.models.formats.open_clip_hub import PREFIX
-from rvpt.models.formats.pickles import LISTED
 from rvpt.models.placement import find_device, find_dtype
 
 EMBEDDED = "scenes-clip"

@@ -9,7 +9,7 @@ from typing import Any
 from rvpt.errors import RvptError
 from rvpt.files import read_json
 from rvpt.models.formats.base import Parts
-from rvpt.models.formats.pickles import LISTED
+from rvpt.models.formats.isolated import LISTED
 from rvpt.models.formats.preprocessing import Preprocessing, from_open_clip
 from rvpt.models.formats.weights import PICKLES, SAFETENSORS, read_weights
 

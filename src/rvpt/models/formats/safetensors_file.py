@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from rvpt.models.formats.machine import Refused
+from rvpt.models.formats.pickle_reader import Refused
 
 MAX_HEADER, MAX_TENSORS, MAX_DIMENSIONS = 16 * 2**20, 100_000, 8
 ITEM = {

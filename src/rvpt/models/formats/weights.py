@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rvpt.errors import RvptError, first_line
-from rvpt.models.formats.machine import Refused
-from rvpt.models.formats.pickles import read_index
+from rvpt.models.formats.isolated import read_index
+from rvpt.models.formats.pickle_reader import Refused
 from rvpt.models.formats.safetensors_file import describe
 
 MAX_FILE = 64 * 2**30  # bytes; the largest CLIP of open_clip with its optimizer has half

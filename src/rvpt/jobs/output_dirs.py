@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.artifacts import refuse_existing
-from rvpt.data.names import unnamed
+from rvpt.data.identifiers import unnamed
 from rvpt.errors import RvptError
 from rvpt.training.checkpoint import Checkpoint
 

@@ -5,7 +5,7 @@ import pytest
 from helpers import contents
 from line import SPECS, Run
 from rvpt.errors import RvptError
-from rvpt.jobs.places import open_checkpoint, refuse_source
+from rvpt.jobs.output_dirs import open_checkpoint, refuse_source
 
 SPEC = SPECS["sgd"]
 

@@ -10,7 +10,7 @@ from functools import partial
 from torch import Tensor
 
 from rvpt.errors import RvptError
-from rvpt.models.formats.pickles import LISTED
+from rvpt.models.formats.isolated import LISTED
 from rvpt.models.formats.weights import Stored, Weights
 
 OPENAI, TRANSFORMERS = "visual.class_embedding", "vision_model.embeddings.class_embedding"

@@ -13,7 +13,7 @@ from rvpt.errors import MachineError, RvptError
 
 SECONDS, MEMORY = 60, 2 * 2**30
 CODE = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from rvpt.models.formats.torchfile import main; main(*sys.argv[2:])"
+    "import sys; sys.path.insert(0, sys.argv[1]); from rvpt.models.formats.torch_file import main; main(*sys.argv[2:])"
 )
 LISTED = 'see "Read any CLIP" (docs/guides/models.md)'
 

@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rvpt.models.formats.machine import Machine, Record, Refused, Storage, TensorView, is_scripted
+from rvpt.models.formats.pickle_reader import Machine, Record, Refused, Storage, TensorView, is_scripted
 
 MAX_PICKLE = 16 * 2**20
 MAX_MEMBERS, MAX_TENSORS, MAX_DEPTH = 100_000, 100_000, 24
