@@ -31,8 +31,8 @@ from safetensors.torch import save
 
 from rvpt import __version__
 from rvpt.errors import RvptError
-from rvpt.models.formats.machine import Refused
-from rvpt.models.formats.torchfile import describe
+from rvpt.models.formats.pickle_reader import Refused
+from rvpt.models.formats.torch_file import describe
 from rvpt.models.formats.weights import read_weights
 from rvpt.rows import append_rows
 
