@@ -10,7 +10,7 @@ import pytest
 
 import rvpt
 from rvpt.errors import MachineError, RvptError
-from rvpt.rows import Rows, append_rows, read_measurements, read_rows, write_rows
+from rvpt.rows import Rows, append_rows, read_measurements, read_rows, refuse_foreign, write_rows
 
 ROW = {"model": "m", "data": "d", "attack": "none", "defense": "none", "seed": 0, "metric": "CA", "rate": 0.5}
 
@@ -126,3 +126,20 @@ def test_without_pandas_the_message_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(RvptError, match="to_pandas needs pandas: pip install pandas"):
         Rows([ROW]).to_pandas()
+
+
+@pytest.mark.parametrize("wrong", [{"rate": 5}, {"rate": True}, {"rate": "x"}, {"hashes": None}, {"model": 3}])
+def test_values_that_no_measurement_has_are_refused(tmp_path, wrong):
+    row = {"model": "m", "data": "d", "attack": "none", "defense": "none", "seed": 0, "metric": "CA", "rate": 0.5}
+    write_rows(tmp_path / "rows.jsonl", [row, {**row, **wrong}])
+    with pytest.raises(RvptError, match=f"line 2: '{next(iter(wrong))}' cannot be"):
+        read_measurements(tmp_path / "rows.jsonl")
+
+
+def test_rows_are_not_appended_to_a_file_of_another_kind(tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(RvptError, match="does not hold rows"):
+        refuse_foreign(path)
+    assert path.read_bytes() == b"\x89PNG\r\n"
+    refuse_foreign(tmp_path / "new.jsonl")

@@ -14,5 +14,6 @@ class MachineError(RuntimeError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, or its class if the message is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of another library's message, and the next one after a colon; its class if it is empty."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])

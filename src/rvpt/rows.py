@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.errors import RvptError
-from rvpt.files import disk_errors, write_text
+from rvpt.files import disk_errors, refuse_unwritable_file, write_text
 from rvpt.progress import main_process
 
 Row = Mapping[str, Any]
@@ -30,6 +30,8 @@ CLEAN = "none"
 BEFORE = "before the attack"
 """The `defense` of the clean model, measured with the triggers of an attack."""
 UNCLEANED = (BEFORE, CLEAN)
+KINDS = {"seed": int, "test": dict, "hashes": dict, "targets": dict, "spec": dict, "without": list}
+"""Types of the values that reports look into."""
 
 
 class Rows(list[dict[str, Any]]):
@@ -98,6 +100,22 @@ def read_rows(path: str | Path) -> Rows:
     return rows
 
 
+def refuse_foreign(path: Path) -> None:
+    """Fail early where rows would be appended to a file that does not hold rows.
+
+    Raises:
+        RvptError: it does not, or it is not writable.
+    """
+    refuse_unwritable_file(path)
+    if path.is_file() and path.stat().st_size:
+        try:
+            first = json.loads(path.open("rb").readline())
+        except ValueError:
+            first = None
+        if not isinstance(first, dict):
+            raise RvptError(f"{path} does not hold rows (JSONL): choose another file")
+
+
 def read_measurements(path: Path) -> Rows:
     """The rows of a file, which must all be measurements.
 
@@ -110,7 +128,22 @@ def read_measurements(path: Path) -> Rows:
     for number, row in enumerate(rows, 1):
         if missing := sorted(KEYS - row.keys()):
             raise RvptError(f"{path}, line {number}: no {missing[0]!r}: not a row of rvpt evaluate or rvpt bench")
+        if wrong := _wrong_values(row):
+            raise RvptError(f"{path}, line {number}: {wrong!r} cannot be {row[wrong]!r} in a row of rvpt")
     return rows
+
+
+def _wrong_values(row: Row) -> str | None:
+    """The key of a value that no measurement has."""
+    for name in ("model", "data", "attack", "defense", "metric"):
+        if not isinstance(row[name], str):
+            return name
+    for name, kind in KINDS.items():
+        if not isinstance(row.get(name, kind()), kind):
+            return name
+    rate = row["rate"]
+    number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    return None if rate is None or (number and -1 <= rate <= 1) else "rate"  # a mean cosine may be negative
 
 
 def _lines(rows: Iterable[Row]) -> str:

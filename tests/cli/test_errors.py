@@ -61,12 +61,19 @@ def test_without_set_a_setting_that_has_no_option_stays():
         (PermissionError(13, "Permission denied", "x"), 1, "error: [Errno 13] Permission denied: 'x'"),
         (MemoryError(), 1, "error: out of memory: use a smaller --set batch_size=N, fewer images, or a larger machine"),
         (KeyError("x"), 1, "error: unexpected KeyError: 'x'; rerun with --verbose for the traceback, and report it"),
-        (KeyboardInterrupt(), 130, "interrupted; rerun the command with --resume to continue"),
-        (Terminated(), 143, "terminated; rerun the command with --resume to continue"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Terminated(), 143, "terminated"),
     ],
 )
 def test_every_failure_has_a_line_and_an_exit_code(error, code, line):
     assert failure(error, OPTIONS, {}) == (code, line)
+
+
+def test_an_interrupted_run_can_be_resumed_if_its_state_was_kept(tmp_path):
+    options, values = {**OPTIONS, "resume": "--resume"}, {"output_dir": tmp_path / "out"}
+    assert failure(KeyboardInterrupt(), options, values) == (130, "interrupted")
+    (tmp_path / "out.run").mkdir()
+    assert failure(KeyboardInterrupt(), options, values).line.endswith("rerun the command with --resume to continue")
 
 
 @pytest.mark.parametrize(

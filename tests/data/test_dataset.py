@@ -252,3 +252,10 @@ def test_labels_in_memory_may_be_names():
         Dataset.from_images(images, ["dog", "cat", "eel"], ("cat", "dog"))
     with pytest.raises(RvptError, match=r"label 0\.5 has no class"):
         Dataset.from_images(images, [0, 0.5, 1], ("cat", "dog"))
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "3"])
+def test_a_count_that_is_not_a_positive_whole_number_is_refused(scenes, count):
+    for draw in (scenes.few_shot, scenes.sample):
+        with pytest.raises(RvptError, match="is not a positive whole number"):
+            draw(count)

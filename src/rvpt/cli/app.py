@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +15,12 @@ import typer
 from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
-from rvpt.cli.errors import BAD_INPUT, failure
+from rvpt.cli.errors import BAD_INPUT, failure, interrupted_run
 from rvpt.cli.listing import Setting, show_settings_panel
 from rvpt.cli.logs import output
 from rvpt.errors import MachineError, RvptError
 
+logger = logging.getLogger("rvpt")
 F = TypeVar("F", bound=Callable[..., None])
 UsageError: Any = typer.BadParameter.__base__  # of the click inside typer, which typer does not export
 ORDER = (
@@ -67,6 +69,8 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         with output(verbose=ctx.params["verbose"]):
             try:
+                if ctx.params.get("resume") and not interrupted_run(ctx.params):
+                    logger.warning("there is no interrupted run to continue: starting a new one")
                 return super().invoke(ctx)
             except (typer.Exit, UsageError, BrokenPipeError):
                 raise

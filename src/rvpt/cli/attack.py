@@ -36,9 +36,8 @@ from rvpt.cli.options import (
 from rvpt.cli.panels import ATTACKING
 from rvpt.cli.settings import divide, gather
 from rvpt.cli.tables import show_rows
-from rvpt.files import refuse_unwritable_file
 from rvpt.presets import choose_preset
-from rvpt.rows import append_rows
+from rvpt.rows import append_rows, refuse_foreign
 
 
 def _help() -> MoreHelp:
@@ -107,7 +106,7 @@ def attack(
     )  # fmt: skip
     schedule, poisoning = divide(changes, AttackSpec, PoisonSpec)
     if rows:
-        refuse_unwritable_file(rows)
+        refuse_foreign(rows)
     clip = load_suspect(model, device)
     chosen = choose_preset(preset, clip.parameter_count())
     spec = AttackSpec(**{**PRESETS[chosen]["train"], **schedule})

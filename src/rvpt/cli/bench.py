@@ -16,8 +16,7 @@ from rvpt.cli.panels import EXPERIMENTS
 from rvpt.cli.signals import Terminated, interrupt_workers
 from rvpt.cli.tables import show_facts, show_rows
 from rvpt.errors import RvptError
-from rvpt.files import refuse_unwritable_file
-from rvpt.rows import write_rows
+from rvpt.rows import refuse_foreign, write_rows
 
 if TYPE_CHECKING:
     from rvpt.bench import Outcome, Task
@@ -89,7 +88,7 @@ def bench(
         _show_plan(asked.title, tasks, left, work, as_json=as_json)
         return
     if rows:
-        refuse_unwritable_file(rows)
+        refuse_foreign(rows)
     place = ray_cluster(address, num_workers) if engine == "ray" else processes(num_workers)
     with progress.bar(asked.title) as report, place as submit:
         ended = _Ended(tasks, len(left), work, rows, report)

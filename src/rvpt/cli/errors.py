@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rvpt.cli.signals import Terminated
@@ -41,9 +42,15 @@ def failure(error: BaseException, options: Mapping[str, str], values: Mapping[st
     """
     if isinstance(error, KeyboardInterrupt):
         code, what = (TERMINATED, "terminated") if isinstance(error, Terminated) else (INTERRUPTED, "interrupted")
-        return Failure(code, what + ("; rerun the command with --resume to continue" if "resume" in options else ""))
+        kept = "resume" in options and interrupted_run(values)
+        return Failure(code, what + ("; rerun the command with --resume to continue" if kept else ""))
     code, message = _described(error)
     return Failure(code, f"error: {' '.join(as_options(message, options, values).split())}")
+
+
+def interrupted_run(values: Mapping[str, Any]) -> bool:
+    """Whether a run towards a command's output folder was interrupted, and its state kept."""
+    return Path(f"{values.get('output_dir')}.run").is_dir()
 
 
 def _described(error: BaseException) -> tuple[int, str]:

@@ -15,9 +15,8 @@ from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
 from rvpt.cli.tables import show_rows
 from rvpt.errors import RvptError
-from rvpt.files import refuse_unwritable_file
 from rvpt.rows import Rows as RowList
-from rvpt.rows import append_rows
+from rvpt.rows import append_rows, refuse_foreign
 from rvpt.spec import TEMPLATE, Precision
 
 MEASURING = "Measuring"
@@ -112,7 +111,7 @@ def evaluate(
     if trigger and not held_out.how.uses_triggers:
         raise RvptError(f"protocol {protocol} uses no triggers: remove trigger={trigger[0]}")
     if rows:
-        refuse_unwritable_file(rows)
+        refuse_foreign(rows)
     opened, measured = held_out.open(), RowList()
     try:
         for model in models:

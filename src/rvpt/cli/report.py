@@ -57,6 +57,8 @@ def report(
 
     if section and output is None:
         raise RvptError(f"section={section} is a place in a page: pass output=FILE.md too")
+    if output and output.resolve() in [path.resolve() for path in rows]:
+        raise RvptError(f"{output} holds the rows: choose another file")
     if plot:
         refuse_existing_file(plot, overwrite=overwrite)
     found = _measurements(rows, seed)

@@ -186,7 +186,12 @@ class Dataset:
         return replace(chosen, name=f"{self.name} (only {', '.join(self.classes[index] for index in kept)})")
 
     def sample(self, n: int, seed: int = 0) -> Dataset:
-        """`n` random images in their order, or all if there are fewer."""
+        """`n` random images in their order, or all if there are fewer.
+
+        Raises:
+            RvptError: `n` is not a positive whole number.
+        """
+        _refuse_count(n, "n")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return self.select(order[:n].sort().values)
 
@@ -196,8 +201,9 @@ class Dataset:
         Of a class with fewer, all are used, and a warning names it.
 
         Raises:
-            RvptError: no class has as many.
+            RvptError: no class has as many, or `shots` is not a positive whole number.
         """
+        _refuse_count(shots, "shots")
         generator = torch.Generator().manual_seed(seed)
         labels, picked, few = self.labeled(), [], []
         for index in labels.unique().tolist():
@@ -259,6 +265,11 @@ class Dataset:
                     pending = ahead.submit(self.pixels, parts[number + 1], size)
                 yield part, ready.to(device)
                 report(int(part[-1]) + 1, len(self), {})
+
+
+def _refuse_count(count: int, name: str) -> None:
+    if not isinstance(count, int) or count < 1:
+        raise RvptError(f"{name}={count!r} is not a positive whole number")
 
 
 def mix(parts: Sequence[Dataset]) -> Dataset:

@@ -53,6 +53,8 @@ def load_data(
             raise RvptError(f"{source.name} is loaded already: remove split={split}")
         data = source
     elif isinstance(source, str | Path):
+        if not str(source).strip():
+            raise RvptError("the name of the data set is empty: give a folder, a hub id, or 'scenes'")
         data = Dataset(*_named(source, Asked(split, None, caption_column), revision))
     else:
         data = Dataset(*wrap_object(source, split, "dataset", caption_column))

@@ -56,6 +56,10 @@ def evaluate(
         RvptError: an unknown protocol or setting, or data or a model that the protocol cannot measure.
     """
     asked = make_protocol(protocol, training, **settings) if isinstance(protocol, str) else protocol
+    if not isinstance(data, Dataset):
+        raise RvptError(f"data is a {type(data).__name__}: pass a Dataset, as rvpt.load_data returns it")
+    if triggers is not None and not isinstance(triggers, Mapping):
+        raise RvptError("triggers must be a mapping of names to triggers, as rvpt.load_triggers returns it")
     asked.check(data)
     triggers = renamed(triggers or {}, getattr(asked.settings, "target", None))
     size = batch_size or asked.batch_size

@@ -27,7 +27,8 @@ class Classifier:
         batch_size: images encoded at a time.
 
     Raises:
-        RvptError: the model has its own classifier, which was not trained on one of the classes.
+        RvptError: the model has its own classifier, which was not trained on one of the classes; or the classes are not
+            different names.
     """
 
     def __init__(
@@ -36,6 +37,9 @@ class Classifier:
         if isinstance(classes, str):
             raise RvptError(f"classes={classes!r} is one text: give a list of class names")
         self.model, self.classes, self.batch_size = model, tuple(classes), batch_size
+        names = {name for name in self.classes if isinstance(name, str)}
+        if not names or len(names) < len(self.classes):
+            raise RvptError("classes must be different names, at least one")
         with torch.inference_mode():
             self.text = model.class_features(self.classes, template)
 

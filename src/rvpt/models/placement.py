@@ -23,8 +23,8 @@ def find_device(asked: str | torch.device | None = None) -> torch.device:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     try:
         device = torch.device(asked)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+        torch.empty(1, device=device).cpu()  # not of torch's device "meta", which has no values
+    except (RuntimeError, AssertionError, NotImplementedError, ModuleNotFoundError):
         raise RvptError(f"device={asked} is not available on this machine: use cpu") from None
     return device
 

@@ -93,6 +93,7 @@ def open_hub(place: str, config: str | None, split: str | None, *, revision: str
     import datasets
 
     datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False  # before 4, it asks whether to run a data set's own code
+    datasets.disable_progress_bars()
     try:
         if split is None:
             split = find_split(place, datasets.get_dataset_split_names(place, config, revision=revision), None)

@@ -32,7 +32,8 @@ def list_images(folder: Path | str, above: tuple[tuple[int, int], ...] = ()) -> 
     here = (*above, (status.st_dev, status.st_ino))
     for entry in entries(folder):
         if not entry.is_dir():
-            (tree.images if is_image(entry.name) else tree.others).append(entry.name)
+            image = is_image(entry.name) and entry.is_file()  # a pipe would block its reader
+            (tree.images if image else tree.others).append(entry.name)
         elif entry.name not in JUNK and _identity(entry) not in here:
             below = list_images(entry.path, here)
             if below.images or below.folders:
@@ -66,7 +67,7 @@ def find_files(place: Path, suffixes: tuple[str, ...], *, anywhere: bool = False
 
 def _walk(folder: Path, depth: int, anywhere: bool) -> Iterator[Path]:
     for entry in entries(folder):
-        if not entry.is_dir():
+        if entry.is_file():
             yield Path(entry.path)
-        elif depth and (anywhere or is_split(entry.name)):
+        elif entry.is_dir() and depth and (anywhere or is_split(entry.name)):
             yield from _walk(Path(entry.path), depth - 1, anywhere)

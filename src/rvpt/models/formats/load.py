@@ -10,6 +10,7 @@ import torch
 
 from rvpt.artifacts import find_manifest
 from rvpt.errors import RvptError
+from rvpt.models.cleaned_config import CONFIG
 from rvpt.models.clip import Clip
 from rvpt.models.formats import FORMATS
 from rvpt.models.formats.base import Parts
@@ -78,4 +79,8 @@ def open_model(source: str | Path, revision: str | None = None) -> Opened:
     for layout in FORMATS.values():
         if layout.recognizes(name, path):
             return Opened(layout.open(name, path), known, commit)
+    if (path / CONFIG).is_file():
+        raise RvptError(
+            f"{name} is a cleaned model: rvpt.load(...).to_transformers() makes a CLIPModel of it in Python"
+        )
     raise RvptError(f"{name} is a folder without config.json: rvpt does not read such a layout; {LISTED}")
