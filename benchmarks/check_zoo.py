@@ -25,14 +25,14 @@ from torch import Tensor
 from rvpt.bench import plan, read_recipe
 from rvpt.data.load import load_data
 from rvpt.detection.baselines import decree, neural_cleanse
-from rvpt.detection.calibration import Calibration
+from rvpt.detection.calibration import Calibration, geometry_of
 from rvpt.detection.inversion import Pool
 from rvpt.detection.outliers import outlier_index
 from rvpt.detection.score import FORMS, CheckSpec, find
 from rvpt.detection.verdict import SUSPICIOUS, word_of
 from rvpt.evaluation.metrics import Rate
 from rvpt.models.clip import Clip
-from rvpt.models.formats.load import load_clip
+from rvpt.models.formats.load import EMBEDDED, load_clip
 from rvpt.rows import Rows, append_rows, read_rows
 from rvpt.training.loop import frozen
 
@@ -98,7 +98,8 @@ def calibrate(rows: Rows, path: Path, recipe: str) -> Calibration:
          "scores": row["scores"]}
         for row in even
     ]  # fmt: skip
-    tried = [Calibration(recipe, even[0]["settings"], names, models) for names in CANDIDATES]
+    geometry = geometry_of(load_clip(EMBEDDED))  # which all models were fine-tuned from
+    tried = [Calibration(recipe, even[0]["settings"], names, models, geometry) for names in CANDIDATES]
     best = max(tried, key=lambda one: separation(even, lambda row: one.combined(row["scores"])))
     best.write(path)
     return best

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,9 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_it_covers_other_seeds_and_batch_sizes_but_no_other_budget() -> None:
     calibration = known(0.0, 1.0)
-    assert calibration.covers(CheckSpec(seed=3, batch_size=2))
-    assert not calibration.covers(CheckSpec(budget=9))
+    assert calibration.covers(CheckSpec(seed=3, batch_size=2), {"width": 8})
+    assert not calibration.covers(CheckSpec(budget=9), {"width": 8})
+    assert not replace(calibration, geometry={"width": 9}).covers(CheckSpec(), {"width": 8})
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,6 +13,7 @@ from typing import Any
 from rvpt.detection.score import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
+from rvpt.models.clip import Clip
 
 SHIPPED = "check-calibration.json"
 LEAST = 1e-6
@@ -24,13 +25,14 @@ class Calibration:
 
     `models`: for each its sha256, whether it is backdoored, and its scores. `deciding`: the scores that the p-value is
     made of. `settings`: of the check that found them; other settings need another calibration. `recipe`: how the
-    models were made.
+    models were made. `geometry`: of the models (`geometry_of`); empty if it does not matter.
     """
 
     recipe: str
     settings: dict[str, Any]
     deciding: list[str]
     models: list[dict[str, Any]]
+    geometry: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | Path | None = None) -> Calibration:
@@ -50,8 +52,10 @@ class Calibration:
         """Write the calibration as JSON."""
         write_json(Path(path), asdict(self))
 
-    def covers(self, spec: CheckSpec) -> bool:
-        """Whether the calibration was made with these settings; batch size and seed do not matter."""
+    def covers(self, spec: CheckSpec, geometry: Mapping[str, int]) -> bool:
+        """Whether it was made with these settings, batch size and seed aside, and with models of this geometry."""
+        if self.geometry and self.geometry != geometry:
+            return False
         other = {"batch_size", "seed"}
         return spec.model_dump(exclude=other) == {k: v for k, v in self.settings.items() if k not in other}
 
@@ -80,6 +84,11 @@ class Calibration:
         known = [self.combined(one) for one in self.clean()]
         spread = max(stdev(known), LEAST) * math.sqrt(1 + 1 / len(known))
         return float(t.sf((self.combined(scores) - mean(known)) / spread, len(known) - 1))
+
+
+def geometry_of(model: Clip) -> dict[str, int]:
+    """What scores depend on besides the weights: image size, width and number of blocks of the visual tower."""
+    return {"image_size": model.image_size, "width": model.width, "blocks": len(model.blocks)}
 
 
 def _standardized(value: float, known: Sequence[float]) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
-from rvpt.detection.calibration import Calibration
+from rvpt.detection.calibration import Calibration, geometry_of
 from rvpt.detection.score import CheckSpec, find
 from rvpt.detection.verdict import Verdict, word_of
 from rvpt.errors import RvptError
@@ -58,7 +58,7 @@ def check(
     facts = {
         "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
         "classes": names, "settings": spec.model_dump(), "calibration": known.recipe,
-        "calibrated": known.covers(spec),
+        "calibrated": known.covers(spec, geometry_of(model.clip if isinstance(model, Cleaned) else model)),
     }  # fmt: skip
     return Verdict(
         word_of(p_value), p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger

@@ -59,15 +59,19 @@ class Verdict:
         first = f"{self.facts['model']}: {self.word} (p = {self.p_value:.2g})"
         rows = [f"  {_named(place, row)}" for place, row in enumerate(self.targets, 1)]
         words = [f"without a list of classes, images are pulled towards: {', '.join(self.words)}"] if self.words else []
-        unlike = (
-            [] if self.facts["calibrated"] else ["the calibration was made with other settings: compare scores only"]
-        )
+        unlike = [] if self.facts["calibrated"] else [UNCALIBRATED]
         return [first, "most suspicious targets:", *rows, *words, *unlike, f"cannot be seen: {'; '.join(self.blind)}"]
 
 
 def _named(place: int, row: dict[str, Any]) -> str:
     """A target with what its change does."""
     return f"{place}. {row['class']}: {100 * row['share']:.0f}% of images are flipped ({FORMS[row['form']]})"
+
+
+UNCALIBRATED = (
+    "p-values do not apply: the calibration was made with other settings or other models; compare only scores, "
+    "with those of a model that you trust"
+)
 
 
 def word_of(p_value: float) -> Word:
