@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from rvpt.artifacts import staging, write_manifest
+from rvpt.artifacts import CARD, staging, write_manifest
 from rvpt.attacks.margins import disguise, target_margins
 from rvpt.attacks.poison import Change, Poison, PoisonSpec, poison_pairs
 from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigger, preset_spec
@@ -63,7 +63,7 @@ class Backdoored:
         with staging(folder, overwrite=overwrite) as stage:
             self.clip.write(stage)
             card = backdoored_card if self.triggers else finetuned_card
-            write_text(stage / "README.md", card(folder.name, self.facts))
+            write_text(stage / CARD, card(folder.name, self.facts))
             for name, trigger in self.triggers.items():
                 trigger.save(stage / TRIGGER_FOLDER / name)
             append_rows(stage / "poison.jsonl", (vars(change) for change in self.changes))

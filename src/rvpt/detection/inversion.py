@@ -7,7 +7,7 @@ class does to its own change does not depend on the other candidates.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,9 +81,13 @@ def project(deltas: Tensor, limit: float) -> Tensor:
 
 def changed_logits(pool: Pool, deltas: Tensor) -> Tensor:
     """tau cos(f(x_i + delta_c), t_k) for all changes and images: (C, n, K)."""
-    shown = (pool.pixels[None] + deltas[:, None]).clamp(0, 1).flatten(0, 1)
+    return shown_logits(pool, (pool.pixels[None] + deltas[:, None]).clamp(0, 1).flatten(0, 1), len(deltas))
+
+
+def shown_logits(pool: Pool, shown: Tensor, count: int) -> Tensor:
+    """Logits (C, n, K) of the pool's images under `count` changes, one after the other: `shown` is (C n, 3, S, S)."""
     logits = zero_shot_logits(pool.model.encode_image(shown), pool.text, pool.model.logit_scale.detach())
-    return logits.unflatten(0, (len(deltas), len(pool)))
+    return logits.unflatten(0, (count, len(pool)))
 
 
 def target_loss(logits: Tensor, classes: Tensor, predictions: Tensor) -> Tensor:
@@ -147,11 +151,16 @@ def invert(
 
 def _slope(pool: Pool, deltas: Tensor, classes: Tensor) -> Tensor:
     """The unit gradient of each change's loss."""
+    return _unit(loss_slope(pool, deltas, classes, lambda values: changed_logits(pool, values)))
+
+
+def loss_slope(pool: Pool, changes: Tensor, classes: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+    """The gradient (C, ...) of each change's `target_loss`, where `logits` gives (C, n, K) of the changes."""
     with torch.enable_grad():
-        deltas = deltas.detach().requires_grad_(True)
-        losses = target_loss(changed_logits(pool, deltas), classes, pool.predictions)
-        (slope,) = torch.autograd.grad(losses.sum(), deltas)
-    return _unit(slope)
+        changes = changes.detach().requires_grad_(True)
+        losses = target_loss(logits(changes), classes, pool.predictions)
+        (slope,) = torch.autograd.grad(losses.sum(), changes)
+    return slope
 
 
 def _step(step: int, steps: int, *, settle: bool) -> float:
@@ -184,7 +193,11 @@ def reached(pool: Pool, classes: Tensor, deltas: Tensor) -> Reached:
 
 def _reached(pool: Pool, classes: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor]:
     others = pool.select((pool.predictions != classes).nonzero()[:, 0])
-    logits = changed_logits(others, deltas)[0] / pool.model.logit_scale.detach()
-    own = logits[:, classes].squeeze(1)
-    margin = own - logits.index_fill(1, classes, -math.inf).amax(1)
+    return flipped(changed_logits(others, deltas)[0], classes, pool.model.logit_scale.detach())
+
+
+def flipped(logits: Tensor, target: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Share of images called the target, and mean margin in cosines: (1,) each, of logits (n, K) and a class (1,)."""
+    cosines = logits / scale
+    margin = cosines[:, target].squeeze(1) - cosines.index_fill(1, target, -math.inf).amax(1)
     return (margin > 0).float().mean()[None], margin.mean()[None]

@@ -5,15 +5,12 @@ A universal additive change cannot be a patch that moves from image to image; th
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from rvpt.attacks.patch import paste
-from rvpt.detection.inversion import InversionSpec, Pool, Reached, target_loss
+from rvpt.detection.inversion import InversionSpec, Pool, Reached, flipped, loss_slope, shown_logits
 from rvpt.progress import Report, silent
-from rvpt.training.losses import zero_shot_logits
 
 FIRST_STEP, LAST_STEP = 0.3, 0.05  # of a pixel, in [0, 1]
 MOMENTUM = 0.5
@@ -35,8 +32,7 @@ def patched_logits(pool: Pool, patches: Tensor, corners: Tensor) -> Tensor:
     count, images = len(patches), len(pool)
     top, left = corners.to(patches.device).repeat(1, count)
     shown = paste(pool.pixels.repeat(count, 1, 1, 1), patches.repeat_interleave(images, 0), top, left)
-    logits = zero_shot_logits(pool.model.encode_image(shown), pool.text, pool.model.logit_scale.detach())
-    return logits.unflatten(0, (count, images))
+    return shown_logits(pool, shown, count)
 
 
 def invert_patches(
@@ -80,10 +76,7 @@ def invert_patches(
 
 def _slope(pool: Pool, patches: Tensor, classes: Tensor, corners: Tensor) -> Tensor:
     """The gradient of each patch's loss, with an L1 norm of 1."""
-    with torch.enable_grad():
-        patches = patches.detach().requires_grad_(True)
-        losses = target_loss(patched_logits(pool, patches, corners), classes, pool.predictions)
-        (slope,) = torch.autograd.grad(losses.sum(), patches)
+    slope = loss_slope(pool, patches, classes, lambda values: patched_logits(pool, values, corners))
     return slope / slope.flatten(1).norm(p=1, dim=1).clamp(min=1e-12)[:, None, None, None]
 
 
@@ -92,12 +85,9 @@ def reached_by_patches(pool: Pool, classes: Tensor, patches: Tensor, seed: int) 
     """As `reached`, for patches at places drawn by the seed."""
     room = pool.pixels.shape[-1] - patches.shape[-1]
     corners = places(len(pool), room, torch.Generator().manual_seed(seed))
-    shares, margins = [], []
-    for target, patch in zip(classes, patches.split(1), strict=True):
+    parts = []
+    for target, patch in zip(classes.split(1), patches.split(1), strict=True):
         kept = (pool.predictions != target).nonzero()[:, 0]
-        logits = patched_logits(pool.select(kept), patch, corners[:, kept.cpu()])[0] / pool.model.logit_scale.detach()
-        rest = logits.index_fill(1, target[None], -math.inf).amax(1)
-        margin = logits[:, target] - rest
-        shares.append((margin > 0).float().mean())
-        margins.append(margin.mean())
-    return Reached(torch.stack(shares), torch.stack(margins))
+        logits = patched_logits(pool.select(kept), patch, corners[:, kept.cpu()])[0]
+        parts.append(flipped(logits, target, pool.model.logit_scale.detach()))
+    return Reached(*(torch.cat(values) for values in zip(*parts, strict=True)))

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rvpt.artifacts import refuse_existing, staging, write_manifest
-from rvpt.files import sha256_file, write_text
-from rvpt.models.card import clip_card
+from rvpt.artifacts import refuse_existing, staging
+from rvpt.files import sha256_file
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.cleaned_config import find_config
-from rvpt.models.clip import KIND
 from rvpt.models.formats.build import build
 from rvpt.models.formats.info import describe_clip
 from rvpt.models.formats.load import open_model
@@ -56,9 +54,7 @@ def convert(
         "activation": clip.activation,
     }
     with staging(output_dir, overwrite=overwrite) as stage:
-        clip.write(stage)
-        write_text(stage / "README.md", clip_card(output_dir.resolve().name))
-        write_manifest(stage, KIND, **facts, converted=converted)
+        clip.write_artifact(stage, output_dir.resolve().name, **facts, converted=converted)
     return {"layout": opened.parts.layout, "parameters": clip.parameter_count(tokens=True), "sha256": digest}
 
 

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rvpt.artifacts import find_manifest, staging, write_manifest
+from rvpt.artifacts import find_manifest, staging
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data, load_labeled, load_mixed
 from rvpt.evaluation.classification import measure
 from rvpt.evaluation.probing import PROBED, attribute_readability
-from rvpt.files import write_text
 from rvpt.jobs.output_dirs import open_checkpoint
-from rvpt.models.card import clip_card
-from rvpt.models.clip import KIND, Clip
+from rvpt.models.clip import Clip
 from rvpt.models.formats.load import EMBEDDED, embedded_model
 from rvpt.models.placement import find_device
 from rvpt.progress import Report, silent
@@ -85,9 +83,7 @@ def pretrain_and_save(
     if half:
         clip.model.half()
     with staging(target, overwrite=overwrite) as stage:
-        clip.write(stage)
-        write_text(stage / "README.md", clip_card(target.resolve().name))
-        write_manifest(stage, KIND, **facts)
+        clip.write_artifact(stage, target.resolve().name, **facts)
     checkpoint.drop()
     rates = {f"{source}: {name}": r["rate"] for source, rates in measured.items() for name, r in rates.items()}
     left_out = {"left out": list(data.skipped)} if data.skipped else {}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rvpt.artifacts import STAMP, read_manifest, staging, write_manifest
+from rvpt.artifacts import CARD, STAMP, read_manifest, staging, write_manifest
 from rvpt.errors import RvptError
 from rvpt.files import write_json, write_text
 from rvpt.models.card import cleaned_card
@@ -183,7 +183,7 @@ class Cleaned(nn.Module):
                 self.clip.write(stage)
             write_json(stage / CONFIG, self._config().model_dump())
             write_tensors(stage / WEIGHTS, self.tensors())  # empty, if it has only its own weights
-            write_text(stage / "README.md", cleaned_card(Path(folder).name, self.facts, adapter=not self.own_weights))
+            write_text(stage / CARD, cleaned_card(Path(folder).name, self.facts, adapter=not self.own_weights))
             write_manifest(stage, KIND, **self.facts)
 
     def _config(self) -> CleanedConfig:

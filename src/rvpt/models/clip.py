@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rvpt.artifacts import staging, write_manifest
+from rvpt.artifacts import CARD, staging, write_manifest
 from rvpt.data.preprocess import OPENAI_MEAN, OPENAI_STD, to_pixels
 from rvpt.data.text import spoken
 from rvpt.files import share, write_json, write_text
@@ -243,9 +243,14 @@ class Clip(nn.Module):
             MachineError: the disk is full or not writable.
         """
         with staging(Path(folder), overwrite=overwrite) as stage:
-            self.write(stage)
-            write_text(stage / "README.md", clip_card(Path(folder).resolve().name))
-            write_manifest(stage, KIND, sha256=self.hash(), source=self.source, revision=self.revision)
+            name = Path(folder).resolve().name
+            self.write_artifact(stage, name, sha256=self.hash(), source=self.source, revision=self.revision)
+
+    def write_artifact(self, folder: Path, name: str, **facts: Any) -> None:
+        """Write what `write` writes, a model card titled `name`, and a manifest with facts, into an existing folder."""
+        self.write(folder)
+        write_text(folder / CARD, clip_card(name))
+        write_manifest(folder, KIND, **facts)
 
     def write(self, folder: Path) -> None:
         """Write model, tokenizer and image geometry into an existing folder."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,11 @@ def open_hub(place: str, config: str | None, split: str | None, *, revision: str
     import datasets
 
     datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False  # before 4, it asks whether to run a data set's own code
-    datasets.disable_progress_bars()
     try:
         if split is None:
             split = find_split(place, datasets.get_dataset_split_names(place, config, revision=revision), None)
-        return datasets.load_dataset(place, config, split=split, revision=revision)
+        with _quiet_datasets():
+            return datasets.load_dataset(place, config, split=split, revision=revision)
     except RvptError:
         raise
     except ValueError as error:
@@ -108,6 +109,20 @@ def open_hub(place: str, config: str | None, split: str | None, *, revision: str
     except Exception as error:  # datasets raises a different class for each way a source can be wrong
         where = "" if Path(place).is_dir() else ": not a folder here, and on the hub"
         raise RvptError(f"{place} cannot be read as a data set{where}: {first_line(error)}") from None
+
+
+@contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    """Let `datasets` show no progress bars, and restore its setting afterwards."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _image_column(features: Mapping[str, Any], source: str) -> str:
