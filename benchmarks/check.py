@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.detection.inversion import InversionSpec, Pool, invert, radius
+from rvpt.inversion.additive import InversionSpec, Pool, invert, radius
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
 from rvpt.rows import append_rows

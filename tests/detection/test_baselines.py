@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from rvpt.detection.baselines import decree, neural_cleanse
-from rvpt.detection.inversion import Pool
 from rvpt.detection.resistivity import resistivity_curve
+from rvpt.inversion.additive import Pool
 from worlds import CLASSES, SIDE, World, as_clip
 
 

@@ -15,11 +15,11 @@ from rvpt.attacks.inverted import Inverted
 from rvpt.attacks.patch import Patch
 from rvpt.attacks.trigger import REFERENCE_SIDE, Trigger, trigger_spec
 from rvpt.detection.collapse import collapse, concentration, nearest_words, whole_words
-from rvpt.detection.inversion import InversionSpec, Pool, Reached, invert, radius, reached
 from rvpt.detection.outliers import outlier_index
-from rvpt.detection.patches import blank, invert_patches, reached_by_patches
 from rvpt.detection.resistivity import resistivity_curve
 from rvpt.detection.verdict import FORMS
+from rvpt.inversion.additive import InversionSpec, Pool, Reached, invert, radius, reached
+from rvpt.inversion.patches import blank, invert_patches, reached_by_patches
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent

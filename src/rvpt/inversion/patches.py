@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rvpt.attacks.patch import paste
-from rvpt.detection.inversion import InversionSpec, Pool, Reached, flipped, loss_slope, shown_logits
+from rvpt.inversion.additive import InversionSpec, Pool, Reached, flipped, loss_slope, shown_logits
 from rvpt.progress import Report, silent
 
 FIRST_STEP, LAST_STEP = 0.3, 0.05  # of a pixel, in [0, 1]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from helpers import random_clip, random_pixels
-from rvpt.detection.inversion import InversionSpec, Pool, invert, project, radius, reached, target_loss
+from rvpt.inversion.additive import InversionSpec, Pool, invert, project, radius, reached, target_loss
 from rvpt.models.clip import Clip
 
 SPEC = InversionSpec(images=4, steps=3, batch_size=8)

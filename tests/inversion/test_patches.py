@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from helpers import random_clip, random_pixels
-from rvpt.detection.inversion import InversionSpec, Pool
-from rvpt.detection.patches import blank, invert_patches, patched_logits, places, reached_by_patches
+from rvpt.inversion.additive import InversionSpec, Pool
+from rvpt.inversion.patches import blank, invert_patches, patched_logits, places, reached_by_patches
 
 SPEC = InversionSpec(images=4, steps=2, batch_size=8)
 SIDE = 32
