@@ -83,4 +83,8 @@ def open_model(source: str | Path, revision: str | None = None) -> Opened:
         raise RvptError(
             f"{name} is a cleaned model: rvpt.load(...).to_transformers() makes a CLIPModel of it in Python"
         )
+    if (path / "config.json").is_file():
+        raise RvptError(
+            f"{name} is a model of timm, one tower of a CLIP: give a folder with open_clip_config.json too; {LISTED}"
+        )
     raise RvptError(f"{name} is a folder without config.json: rvpt does not read such a layout; {LISTED}")
