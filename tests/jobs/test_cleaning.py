@@ -54,7 +54,14 @@ def test_every_defense_is_written_measured_and_reported(name: str, suspect: Clip
 def test_clean_images_may_be_shifted_and_rows_say_so(
     defense: str, draw: dict[str, Any], suspect: Clip, tmp_path: Path
 ) -> None:
-    asked = {"source": "scenes:500", "split": "train", "seed": 0, "shift": "gray", "without": [], "caption_column": None}
+    asked = {
+        "source": "scenes:500",
+        "split": "train",
+        "seed": 0,
+        "shift": "gray",
+        "without": [],
+        "caption_column": None,
+    }
     pixels = draw_images({**asked, **draw}).pixels(torch.arange(3), 16)
     assert torch.equal(pixels[:, 0], pixels[:, 2])
     clean_and_save(suspect, "scenes:500", tmp_path / "cleaned", defense, {"epochs": 1}, shift="gray", **draw)
