@@ -131,6 +131,12 @@ def test_keys_stay_where_no_shift_is_used(tiny: Tiny, clean: Clip, tmp_path: Pat
     assert {task.kind for task in plain if task.key not in keys} == {"clean", "measure"}
 
 
+def test_a_defense_may_be_run_against_some_attacks_only(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    other = '[attacks.other]\ntriggers = [{ name = "sig" }]\n[defenses.own]\nname = "vpt"\nattacks = ["other"]\n'
+    tasks = plan(read_recipe(write_recipe(tiny, tmp_path, extra=other)).part(seeds=[0]), clean)
+    assert titles(tasks, "clean", "own") == ["clip+other, seed 0, own"]
+
+
 def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
     trigger = '{ name = "trojvqa", epochs = 1, images = 32 }'
     extra = f'[attacks.a]\ntriggers = [{trigger}, {{ name = "sig" }}]\n[attacks.b]\ntriggers = [{trigger}]\n'

@@ -19,6 +19,7 @@ from tiny import Tiny
         ('[defenses.none]\nname = "vpt"\n', "'none'"),
         ('[defenses.v]\nname = "vpt"\ndata = { data = "scenes", shift = "fog" }\n', "unknown shift 'fog'"),
         ('[defenses.v]\nname = "vpt"\nshot = 3\n', "defenses.v.*shot"),
+        ('[defenses.v]\nname = "vpt"\nattacks = ["two"]\n', "defenses.v.attacks: no attack 'two': choose from both"),
         ("[attacks.x]\n", "attacks.x.*triggers"),
         ("[attacks", "is not a recipe"),
     ],

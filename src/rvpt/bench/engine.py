@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rvpt.bench.execute import execute
@@ -69,12 +71,19 @@ def worker_shares(workers: int) -> list[tuple[int, str | None]]:
 
 def _take_share(shares: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, _interrupt_once)
     threads, gpu = shares.get()
     if gpu is not None:  # before CUDA is initialized
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
 
     torch.set_num_threads(threads)
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    """Interrupt the task; a second SIGINT must not interrupt the saving of its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:

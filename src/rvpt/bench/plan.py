@@ -73,6 +73,8 @@ def plan(recipe: Recipe, clip: Clip) -> list[Task]:
             for label in UNCLEANED:
                 tasks += _measured(recipe, tests, attacked, model, seed, label)
             for label, cleaning in recipe.defenses.items():
+                if cleaning.attacks and name not in cleaning.attacks:
+                    continue
                 title = f"{model}, seed {seed}, {label}"
                 cleaned = Task("clean", title, _clean(recipe, cleaning, clip, seed), attacked)
                 measured = list(

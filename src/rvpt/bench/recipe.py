@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from rvpt.data.shifts import ShiftName
 from rvpt.errors import RvptError
@@ -82,9 +82,10 @@ class AttackEntry(Spec):
 
 
 class DefenseEntry(Spec):
-    """One cleaned model for each backdoored one; `data` and `tests` replace the recipe's."""
+    """One cleaned model for each backdoored one, or for some; `data` and `tests` replace the recipe's."""
 
     name: str = Field(description="the defense")
+    attacks: list[str] = Field([], description="only against these attacks, by default against all")
     data: Clean | None = Field(None, description="the set to draw clean images from, instead of the recipe's")
     tests: list[HeldOut] = Field([], description="test sets, instead of the recipe's and the attack's")
     preset: CleanPreset | None = Field(None, description="its preset, instead of the recipe's")
@@ -116,14 +117,27 @@ class Recipe(Spec):
         {}, description="defenses by the name that rows show"
     )
 
+    @model_validator(mode="after")
+    def _attacks_are_there(self) -> Recipe:
+        for label, entry in self.defenses.items():
+            if unknown := [name for name in entry.attacks if name not in self.attacks]:
+                raise ValueError(
+                    f"defenses.{label}.attacks: no attack {unknown[0]!r}: choose from {', '.join(self.attacks)}"
+                )
+        return self
+
     @property
     def sources(self) -> set[str]:
         """All data sets by their names."""
         attacked = {*self.attack_data.data, self.attack_data.test}
         clean = {entry.data.data for entry in self.defenses.values() if entry.data}
-        entries = [*self.attacks.values(), *self.defenses.values()]
-        tests = [*self.tests, *(test for entry in entries for test in entry.tests)]
-        return attacked | clean | {self.clean_data.data} | {test.data for test in tests}
+        return attacked | clean | {self.clean_data.data} | {test.data for test in self.all_tests}
+
+    @property
+    def all_tests(self) -> list[HeldOut]:
+        """The recipe's tests, and those of single attacks and defenses."""
+        attacks = (test for entry in self.attacks.values() for test in entry.tests)
+        return [*self.tests, *attacks, *(test for entry in self.defenses.values() for test in entry.tests)]
 
     def part(
         self,

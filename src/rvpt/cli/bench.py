@@ -13,7 +13,7 @@ from rvpt import progress
 from rvpt.cli.app import command
 from rvpt.cli.options import Device, Json
 from rvpt.cli.panels import EXPERIMENTS
-from rvpt.cli.signals import Terminated, interrupt_workers
+from rvpt.cli.signals import interrupt_workers
 from rvpt.cli.tables import show_facts, show_rows
 from rvpt.errors import RvptError
 from rvpt.rows import refuse_foreign, write_rows
@@ -77,7 +77,7 @@ def bench(
 
     To continue an interrupted bench, run the same command again.
     """
-    from rvpt.bench import measured, missing, plan, processes, ray_cluster, read_recipe
+    from rvpt.bench import check_data, measured, missing, plan, processes, ray_cluster, read_recipe
     from rvpt.models.formats.load import load_clip
     from rvpt.models.placement import find_device
 
@@ -85,6 +85,7 @@ def bench(
         raise RvptError(f"address={address} is that of a Ray cluster: pass engine=ray too")
     asked, work = read_recipe(recipe).part(attack, defense, seed), work_dir.resolve()  # workers may run elsewhere
     tasks = plan(asked, load_clip(asked.model, device="cpu"))  # for its hash and size
+    check_data(asked, tasks)
     left = missing(tasks, work)
     if dry_run:
         _show_plan(asked.title, tasks, left, work, as_json=as_json)
@@ -110,7 +111,7 @@ def _run(tasks: list[Task], work: Path, submit: Submit, ended: _Ended, at_once: 
 
     try:
         run_all(tasks, work, submit, ended, at_once=at_once)
-    except Terminated:
+    except KeyboardInterrupt:
         interrupt_workers()  # they save their state; otherwise their runs would be waited for
         raise
 
