@@ -22,7 +22,8 @@ def test_a_task_whose_worker_died_is_run_again_and_rows_are_the_same(
 ) -> None:
     died = tmp_path / "died"
 
-    def dying(task: Task, work: Path, device: str | None) -> float:  # a nested function is sent whole, so that workers need not import it
+    # A nested function is sent whole, so that workers need not import it.
+    def dying(task: Task, work: Path, device: str | None) -> float:
         if not died.exists():
             died.write_text(task.key)
             os.kill(os.getpid(), signal.SIGKILL)
