@@ -73,9 +73,13 @@ def plan(recipe: Recipe, clip: Clip) -> list[Task]:
             for label in UNCLEANED:
                 tasks += _measured(recipe, tests, attacked, model, seed, label)
             for label, cleaning in recipe.defenses.items():
+                if cleaning.attacks and name not in cleaning.attacks:
+                    continue
                 title = f"{model}, seed {seed}, {label}"
                 cleaned = Task("clean", title, _clean(recipe, cleaning, clip, seed), attacked)
-                measured = list(_measured(recipe, _fit(tests, recipe, cleaning), cleaned, model, seed, label))
+                measured = list(
+                    _measured(recipe, _fit(cleaning.tests or tests, recipe, cleaning), cleaned, model, seed, label)
+                )
                 tasks += [cleaned, *measured] if measured else []
     return list({task.key: task for task in tasks}.values())
 
@@ -92,7 +96,7 @@ def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: i
     return {
         "model": recipe.model,
         "sha256": sha256,
-        "data": recipe.attack_data.model_dump(),
+        "data": recipe.attack_data.stable(),
         "triggers": specs,
         "poison": PoisonSpec(**{**poison, "seed": seed}).model_dump(),
         "spec": AttackSpec(**{**chosen["train"], **recipe.train, **entry.train, "seed": seed}).model_dump(),
@@ -119,10 +123,10 @@ def _clean(recipe: Recipe, entry: DefenseEntry, clip: Clip, seed: int) -> dict[s
             raise RvptError(f"{recipe.title}: {entry.name} learns from {kind.learns_from}: remove {option}")
     if kind.has_head and entry.without:
         raise RvptError(f"{recipe.title}: {entry.name} cannot be evaluated on unseen classes: remove without")
-    spec = kind.settings(recipe.preset, clip, **{**entry.options, "seed": seed})
+    spec = kind.settings(entry.preset or recipe.preset, clip, **{**entry.options, "seed": seed})
     draw = {option: known[option] for option in known if option in kind.draws()}
     data = entry.data or recipe.clean_data
-    return {"name": entry.name, "data": data.model_dump(), "spec": spec.model_dump(), **draw}
+    return {"name": entry.name, "data": data.stable(), "spec": spec.model_dump(), **draw}
 
 
 def _fit(tests: Sequence[HeldOut], recipe: Recipe, entry: DefenseEntry) -> Sequence[HeldOut]:

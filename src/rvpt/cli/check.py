@@ -9,6 +9,7 @@ import typer
 
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
+from rvpt.cli.choices import SHIFT
 from rvpt.cli.describe import describe
 from rvpt.cli.options import (
     DATA,
@@ -21,6 +22,7 @@ from rvpt.cli.options import (
     Overwrite,
     Resume,
     Seed,
+    ShiftName,
     set_option,
 )
 from rvpt.cli.panels import CLEANING
@@ -32,7 +34,7 @@ EXIT_CODES = {"clean": 0, "suspicious": 3, "backdoored": 4}
 def _help() -> MoreHelp:
     from rvpt.detection.spec import CheckSpec
 
-    return MoreHelp({}, describe(CheckSpec))
+    return MoreHelp({"shift": SHIFT.text()}, describe(CheckSpec))
 
 
 @command(CLEANING, _help)
@@ -50,6 +52,7 @@ def check(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "train",
+    shift: ShiftName = None,
     base_model: BaseModel = None,
     calibration: Annotated[
         Path | None,
@@ -79,7 +82,7 @@ def check(
     suspect = load(model, base=base_model, device=device)
     with progress.bar("check") as report:
         found = check_and_save(
-            suspect, data, output_dir, classes=names, split=split, calibration=calibration, resume=resume,
+            suspect, data, output_dir, classes=names, split=split, shift=shift, calibration=calibration, resume=resume,
             overwrite=overwrite, report=report, **chosen,
         )  # fmt: skip
     print(found.to_json() if as_json else "\n".join(found.lines()), end="" if as_json else "\n")

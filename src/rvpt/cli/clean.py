@@ -8,7 +8,7 @@ import typer
 
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
-from rvpt.cli.choices import DEFENSE
+from rvpt.cli.choices import DEFENSE, SHIFT
 from rvpt.cli.describe import by_preset, default_texts, describe
 from rvpt.cli.options import (
     DATA,
@@ -23,15 +23,16 @@ from rvpt.cli.options import (
     OnErrors,
     OutputDir,
     Overwrite,
-    PresetName,
     Resume,
     Sets,
+    ShiftName,
     SpecPrecision,
     SpecSeed,
 )
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
 from rvpt.cli.tables import show_facts
+from rvpt.presets import CleanPreset
 
 
 def _help() -> MoreHelp:
@@ -39,10 +40,11 @@ def _help() -> MoreHelp:
     from rvpt.jobs.cleaning import SHOTS
 
     rvpt = DEFENSES["rvpt"]
-    presets = {"paper": {}, "small": rvpt.small}
+    presets = rvpt.presets()
     pairs = {name: kind.published_pairs for name, kind in DEFENSES.items() if kind.published_pairs}
     texts = {
         "defense": DEFENSE.text(),
+        "shift": SHIFT.text(),
         "shots": f"default: {SHOTS}",
         "num_pairs": f"default: {by_preset(pairs)}",
         **default_texts(rvpt.Spec, presets, ("alpha", "prompt_length", "lr", "epochs", "precision", "seed")),
@@ -56,7 +58,12 @@ def clean(
     data: Data,
     output_dir: OutputDir,
     defense: Annotated[str, DEFENSE.option(help="How to clean it; 'rvpt defenses' describes them.")] = "rvpt",
-    preset: PresetName = "auto",
+    preset: Annotated[
+        CleanPreset,
+        typer.Option(
+            help="Settings: the paper's, those for small CLIPs, or those of CoOp; auto chooses by the model's size."
+        ),
+    ] = "auto",
     shots: Annotated[int | None, typer.Option(min=1, help="Clean images per class.")] = None,
     seed: SpecSeed = None,
     device: Device = None,
@@ -87,6 +94,7 @@ def clean(
         ),
     ] = None,
     caption_column: CaptionColumn = None,
+    shift: ShiftName = None,
     on_error: OnErrors = "stop",
     as_json: Json = False,
 ) -> None:
@@ -104,6 +112,7 @@ def clean(
         facts = clean_and_save(
             load_suspect(model, device), data, output_dir, defense, changes,
             preset=preset, split=split, shots=shots, without=exclude_class or [], num_pairs=num_pairs,
-            caption_column=caption_column, on_error=on_error, resume=resume, overwrite=overwrite, report=report,
+            caption_column=caption_column, shift=shift, on_error=on_error, resume=resume, overwrite=overwrite,
+            report=report,
         )  # fmt: skip
     show_facts({"cleaned": str(output_dir), **facts}, as_json=as_json)
