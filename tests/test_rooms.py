@@ -22,7 +22,7 @@ LAYERS = (
     ("data",),
     ("models",),
     ("training",),
-    ("attacks",),
+    ("attacks", "exports"),
     ("inversion",),
     ("defenses",),
     ("evaluation",),
