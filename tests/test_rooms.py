@@ -23,7 +23,7 @@ LAYERS = (
     ("models",),
     ("training",),
     ("attacks", "exports"),
-    ("inversion",),
+    ("inversion", "modifications"),
     ("defenses",),
     ("evaluation",),
     ("detection",),

@@ -102,8 +102,8 @@ class Distilled(Export):
     summary = "a plain CLIPModel trained to give the cleaned features without prompts; needs clean images"
     takes = frozenset({"prompts"})
     advice = {
-        "weights": "it is a plain CLIP already: use --to hf, openclip or openai",
-        "head": "use --to onnx or torch, which hold the classifier too",
+        "weights": "it is a plain CLIP already: use to=hf, openclip or openai",
+        "head": "use to=onnx or torch, which hold the classifier too",
     }
     Settings = DistillSpec
     trains = True

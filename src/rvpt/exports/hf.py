@@ -27,7 +27,7 @@ class Transformers(Export):
     summary = "a folder for transformers' AutoModel; with prompts it needs `import rvpt.models.auto`"
     libraries = ("transformers",)
     takes = frozenset({"prompts", "weights"})
-    advice = {"head": "use --to onnx or torch, which hold the classifier too"}
+    advice = {"head": "use to=onnx or torch, which hold the classifier too"}
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
         clip = clip_of(model)

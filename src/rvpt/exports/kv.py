@@ -29,8 +29,8 @@ class KVRows(Export):
     takes = frozenset({"prompts"})
     needs_base = True
     advice = {
-        "weights": "use --to hf, onnx, torch, openclip or openai, which hold the weights",
-        "head": "use --to onnx or torch, which hold the classifier too",
+        "weights": "use to=hf, onnx, torch, openclip or openai, which hold the weights",
+        "head": "use to=onnx or torch, which hold the classifier too",
     }
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:

@@ -41,11 +41,11 @@ class OpenAI(StateDict):
         for place, (found, wanted) in facts.items():
             if found != wanted:
                 raise RvptError(
-                    f"{model.name}: {place}: {found}, and OpenAI's code takes {wanted} for granted: use --to openclip"
+                    f"{model.name}: {place}: {found}, and OpenAI's code takes {wanted} for granted: use to=openclip"
                 )
         for stated, published in ((clip.mean, OPENAI_MEAN), (clip.std, OPENAI_STD)):
             if not torch.allclose(stated.flatten().cpu(), torch.tensor(published), atol=1e-6):
-                raise RvptError(f"{model.name} normalizes images otherwise than OpenAI's code: use --to openclip")
+                raise RvptError(f"{model.name} normalizes images otherwise than OpenAI's code: use to=openclip")
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
         clip = clip_of(model)

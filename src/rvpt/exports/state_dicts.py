@@ -21,8 +21,8 @@ class StateDict(Export):
 
     takes = frozenset({"weights"})
     advice = {
-        "prompts": "use --to distilled, whose weights do without prompts, and export that",
-        "head": "use --to onnx or torch, which hold the classifier too",
+        "prompts": "use to=distilled, whose weights do without prompts, and export that",
+        "head": "use to=onnx or torch, which hold the classifier too",
     }
 
     def refuse(self, model: Clip | Cleaned) -> None:
@@ -31,7 +31,7 @@ class StateDict(Export):
         if text.eos_token_id not in (ARGMAX, text.vocab_size - 1):
             raise RvptError(
                 f"{model.name} reads text features at token {text.eos_token_id}, and the code of OpenAI and open_clip "
-                "at the highest one: use --to hf, onnx or torch"
+                "at the highest one: use to=hf, onnx or torch"
             )
 
     def run(self, folder: Path, inputs: Mapping[str, Tensor], base: Clip | None = None) -> dict[str, Tensor]:

@@ -14,10 +14,8 @@ from rvpt.evaluation.heldout import HeldOut
 from rvpt.exports import EXPORTS
 from rvpt.exports.save import model_facts, save
 from rvpt.jobs.cleaning import SHOTS
-from rvpt.jobs.measuring import find_triggers, row_facts
+from rvpt.jobs.modifying import measure_modified
 from rvpt.jobs.output_dirs import refuse_source
-from rvpt.models.cleaned import Cleaned
-from rvpt.models.clip import Clip
 from rvpt.models.load import load
 from rvpt.progress import Report, silent
 from rvpt.rows import Rows, read_measurements
@@ -81,14 +79,6 @@ def export_and_save(
         raise RvptError(f"{to} is trained on clean images: pass data=DATA")
     drawn = load_data(data, split).few_shot(shots or SHOTS, spec.seed)
     made = kind.prepare(model, drawn, spec, report)
-    rows = _measured(made, model, to, HeldOut(data=data, split=test_split), report)
+    rows = measure_modified(made, model, to, HeldOut(data=data, split=test_split).open(), report=report)
     facts |= {"spec": spec.model_dump(), "trained_sha256": made.hash()}
     return save(kind, made, target, facts, rows, overwrite=overwrite), rows
-
-
-def _measured(made: Clip | Cleaned, model: Clip | Cleaned, to: str, test: HeldOut, report: Report) -> Rows:
-    """Rows of a model that was trained for a format, under the triggers stored with the suspect."""
-    triggers = find_triggers(model)
-    facts = row_facts(model, triggers)
-    facts["hashes"]["model"] = made.hash()
-    return test.open().measure(made, triggers, {**facts, "test": {**test.facts(), "modification": to}}, report)
