@@ -11,6 +11,7 @@ from rvpt.cli import (  # importing a command registers it
     demo,
     evaluate,
     info,
+    inspect,
     pretrain,
     protocols,
     report,
@@ -20,8 +21,8 @@ from rvpt.cli.app import app
 from rvpt.cli.signals import raise_on_sigterm
 
 __all__ = [
-    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "info", "main",
-    "pretrain", "protocols", "report", "triggers",
+    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "info",
+    "inspect", "main", "pretrain", "protocols", "report", "triggers",
 ]  # fmt: skip
 
 
