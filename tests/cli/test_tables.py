@@ -55,6 +55,16 @@ def test_a_mean_has_no_interval_and_what_was_not_measured_has_a_dash(lines):
     assert [first[4:], third[4:]] == [["90.0", "–", "25.0"], ["90.0", "10.0", "–"]]
 
 
+def test_a_table_is_as_wide_as_a_terminal_and_wide_where_there_is_none(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "72")
+    widths = []
+    for terminal in (True, False):
+        monkeypatch.setattr("rich.console.Console.is_terminal", terminal)
+        show_rows(rows(0.15), as_json=False)
+        widths.append(max(map(len, capsys.readouterr().out.splitlines())))
+    assert widths[0] <= 72 < widths[1]
+
+
 @pytest.mark.parametrize(
     ("accuracies", "successes", "said"),
     [

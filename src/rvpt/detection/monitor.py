@@ -92,8 +92,9 @@ class Monitor:
                 "give more, or a higher rate"
             )
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))
-        self.others = data.pixels(order[: self.score.kept], self.before.model.image_size)
-        self.known = self._seen(data.select(order[self.score.kept :]), report)[0].sort().values
+        if kept := self.score.kept:
+            self.others = data.pixels(order[:kept], self.before.model.image_size)
+        self.known = self._seen(data.select(order[kept:]), report)[0].sort().values
         return self
 
     def __call__(self, images: Dataset | Sequence[Any], report: Report = silent) -> Tensor:
