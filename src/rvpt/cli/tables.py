@@ -16,7 +16,8 @@ from rvpt.report.markdown import TITLES, spread
 from rvpt.rows import CLEAN, Row
 
 CAPTION = "rates in %, with 95% Wilson intervals or standard deviations over seeds; ASR leaves the target class out"
-WIDTH, TEXTS, INTERVAL = 100, 48, 12  # least widths of a table, of its columns of text, of a rate with its interval
+WIDTH = 100  # of a table where there is no terminal
+TEXTS, FOLDED, INTERVAL = 48, 28, 12  # widths of a table's columns of text, of the same folded, of an interval
 SHOWN = 20  # flagged images in a table
 HIDDEN = ("ASR_with_target",)  # in the rows, but not on the screen
 
@@ -53,7 +54,8 @@ def show_rows(rows: Sequence[Row], *, as_json: bool, title: str = "") -> None:
             cells = [*(_cell(found.clean, name) for name in clean), *(_cell(found.hit, name) for name in triggered)]
             table.add_row(data, run.model, run.attack, run.title, *cells)
         table.add_section()
-    show_table(table, TEXTS + sum(3 + max(INTERVAL, len(heading)) for heading in rates))
+    numbers = sum(3 + max(INTERVAL, len(heading)) for heading in rates)
+    show_table(table, FOLDED + numbers, TEXTS + numbers)
 
 
 def show_demo(rows: Sequence[Row]) -> None:
@@ -126,11 +128,16 @@ def _suspected(target: Mapping[str, Any]) -> str:
     return f"{target['class']} ({100 * target['share']:.0f}% of images flipped)"
 
 
-def show_table(table: Table, width: int = WIDTH) -> None:
-    """Print a table as wide as the terminal; at least `width` wide where there is none, so that it is not folded."""
+def show_table(table: Table, least: int = 0, wide: int = WIDTH) -> None:
+    """Print a table as wide as the terminal; where there is none, wide enough not to be folded.
+
+    Args:
+        table: what to print.
+        least: width without which numbers would be cut off.
+        wide: width where there is no terminal.
+    """
     console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, WIDTH, width)
+    console.width = max(console.width, least) if console.is_terminal else max(console.width, WIDTH, wide)
     console.print(table)
 
 
