@@ -30,8 +30,8 @@ class Dataset:
     """A data set: images by row, and for each row a class, captions, or both.
 
     `rows` are the rows of the source that belong to this set, in order. `select` keeps the numbers of rows, so
-    random numbers drawn per row (for a trigger, say) are the same in every subset. `skipped` says which images of
-    the source are left out because they cannot be read.
+    random numbers drawn per row (for a trigger, say) are the same in every subset. `place_of` gives the file of a row,
+    where images have files. `skipped` says which images of the source are left out because they cannot be read.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     captions_of: Callable[[int], list[str]] | None = None
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
+    place_of: Callable[[int], str] | None = None
     skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -102,6 +103,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        return f"Dataset({self.name!r}, {len(self)} images{classes})"
+
     def pixels(self, indices: Tensor, size: int) -> Tensor:
         """Images (B, 3, size, size) float32 in [0, 1], preprocessed as a model's `image_size` says.
 
@@ -114,6 +119,10 @@ class Dataset:
         if self.captions_of is None:
             raise RvptError(f"{self.name} has no captions: it needs a column of them, or labels and templates")
         return self.captions_of(int(self.rows[index]))
+
+    def place(self, index: int) -> str | None:
+        """The file of one image; None where images have no files."""
+        return self.place_of(int(self.rows[index])) if self.place_of else None
 
     def labeled(self) -> Tensor:
         """The class index of every image (n,) int64.

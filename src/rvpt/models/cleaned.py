@@ -55,6 +55,10 @@ class Cleaned(nn.Module):
         with torch.no_grad():
             self.prefixes = prompts(clip) if prompts else None
 
+    def __repr__(self) -> str:
+        defense = self.facts.get("defense", "unknown defense")
+        return f"Cleaned({self.name!r}, {defense}, {self.trained_parameters:,} trained parameters, of {self.clip!r})"
+
     def _apply(self, *args: Any, **options: Any) -> Cleaned:
         """Move or convert the model, and compute the prompts' keys and values again."""
         super()._apply(*args, **options)

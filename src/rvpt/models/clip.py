@@ -77,6 +77,10 @@ class Clip(nn.Module):
         self.mean, self.std = mean.to(self.mean.device), std.to(self.std.device)
         return self
 
+    def __repr__(self) -> str:
+        parameters = self.parameter_count(tokens=True) / 1e6
+        return f"Clip({self.name!r}, {parameters:.1f}M parameters, images of side {self.image_size})"
+
     @property
     def name(self) -> str:
         """The name of the model in rows."""
