@@ -35,6 +35,7 @@ from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import Settings, gather
 from rvpt.cli.tables import show_checked_cleaning, show_facts
 from rvpt.cli.verdicts import EXIT_CODES
+from rvpt.errors import RvptError
 from rvpt.presets import CleanPreset
 
 
