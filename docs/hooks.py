@@ -19,6 +19,7 @@ from rvpt.attacks.poison import PoisonSpec
 from rvpt.cli.app import app
 from rvpt.data.shifts import SHIFTS
 from rvpt.defenses import DEFENSES
+from rvpt.detection import SCORES
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.metrics import CLASSIFICATION
 from rvpt.spec import Spec, TrainSpec
@@ -107,6 +108,10 @@ def metrics() -> str:
     return table(["name", "counted on"], ([code(name), f"{m.on} images"] for name, m in CLASSIFICATION.items()))
 
 
+def scores() -> str:
+    return table(["name", "what it is"], ([code(name), s.summary] for name, s in SCORES.items()))
+
+
 def shifts() -> str:
     return table(["name", "what it does"], ([code(name), first_sentence(s)] for name, s in SHIFTS.items()))
 
@@ -165,6 +170,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "triggers": triggers,
     "protocols": protocols,
     "metrics": metrics,
+    "scores": scores,
     "shifts": shifts,
     "attack-settings": lambda: settings(AttackSpec),
     "poison-settings": lambda: settings(PoisonSpec),

@@ -20,7 +20,7 @@ from rvpt.models.card import backdoored_card, finetuned_card
 from rvpt.models.clip import Clip
 from rvpt.models.placement import refuse_half
 from rvpt.presets import Preset, choose_preset
-from rvpt.progress import Report, silent
+from rvpt.progress import Report, shows_bar, silent
 from rvpt.rows import append_rows
 from rvpt.spec import TrainSpec
 from rvpt.training.checkpoint import Checkpoint
@@ -73,6 +73,7 @@ class Backdoored:
             write_manifest(stage, KIND if self.triggers else FINETUNED, **self.facts)
 
 
+@shows_bar("attack")
 def attack(
     model: Clip,
     data: Dataset,
@@ -124,6 +125,7 @@ def _made(
     return entry if isinstance(entry, Trigger) else craft_trigger(entry, clip, data, report)
 
 
+@shows_bar("craft")
 def craft(
     name: str,
     model: Clip,

@@ -19,6 +19,7 @@ from rvpt.evaluation.heldout import HeldOut, Opened
 from rvpt.jobs.attacking import attack_and_save, craft_and_save
 from rvpt.jobs.cleaning import clean_and_save
 from rvpt.jobs.measuring import evaluate_saved
+from rvpt.jobs.modifying import modify_and_measure
 from rvpt.models.formats.load import load_clip
 from rvpt.progress import Report, silent
 from rvpt.rows import Rows, read_rows, write_rows
@@ -82,10 +83,12 @@ def _measure(task: Task, work: Path, device: str | None, report: Report) -> None
     asked, made = task.settings, _start(task)
     attacked = made.start or made
     folders = sorted((attacked.path(work) / TRIGGER_FOLDER).glob("*"))  # none with a clean fine-tuning
-    rows = evaluate_saved(
-        asked["before"] or str(made.path(work)), _opened(json.dumps(asked["test"])),
-        triggers=[str(folder) for folder in folders], device=device, report=report,
-    )  # fmt: skip
+    source, test = asked["before"] or str(made.path(work)), _opened(json.dumps(asked["test"]))
+    triggers = [str(folder) for folder in folders]
+    if change := asked.get("modification"):
+        rows = modify_and_measure(source, test, change, triggers=triggers, device=device, report=report)
+    else:
+        rows = evaluate_saved(source, test, triggers=triggers, device=device, report=report)
     label = {"model": asked["model"], "seed": asked["seed"]}
     if asked["before"]:
         label["defense"] = asked["label"]

@@ -95,6 +95,16 @@ class DefenseEntry(Spec):
     without: list[str] = Field([], description="classes to leave out, for defenses that learn from labels")
 
 
+class ModificationEntry(Spec):
+    """What is done to cleaned models before they are measured once more; `data` replaces the recipe's clean data."""
+
+    name: str = Field(description="the modification")
+    data: Clean | None = Field(None, description="the set of clean pairs to learn from, instead of the recipe's")
+    num_pairs: int = Field(2_000, ge=2, description="clean pairs")
+    options: Settings = Field({}, description="changes to its settings")
+    defenses: list[str] | None = Field(None, description="defenses that it is applied to, by default all")
+
+
 class Recipe(Spec):
     """What `rvpt bench` runs: every attack with every seed, each cleaned by every defense, each measured on every test.
 
@@ -116,6 +126,9 @@ class Recipe(Spec):
     defenses: Annotated[dict[str, DefenseEntry], AfterValidator(_called_otherwise)] = Field(
         {}, description="defenses by the name that rows show"
     )
+    modifications: dict[str, ModificationEntry] = Field(
+        {}, description="modifications of cleaned models, by the name that rows show"
+    )
 
     @model_validator(mode="after")
     def _attacks_are_there(self) -> Recipe:
@@ -131,6 +144,7 @@ class Recipe(Spec):
         """All data sets by their names."""
         attacked = {*self.attack_data.data, self.attack_data.test}
         clean = {entry.data.data for entry in self.defenses.values() if entry.data}
+        clean |= {entry.data.data for entry in self.modifications.values() if entry.data}
         return attacked | clean | {self.clean_data.data} | {test.data for test in self.all_tests}
 
     @property

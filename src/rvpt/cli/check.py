@@ -14,6 +14,7 @@ from rvpt.cli.describe import describe
 from rvpt.cli.options import (
     DATA,
     BaseModel,
+    ClassesFile,
     Data,
     Device,
     Json,
@@ -27,12 +28,11 @@ from rvpt.cli.options import (
 )
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
-
-EXIT_CODES = {"clean": 0, "suspicious": 3, "backdoored": 4}
+from rvpt.cli.verdicts import EXIT_CODES
 
 
 def _help() -> MoreHelp:
-    from rvpt.detection.score import CheckSpec
+    from rvpt.detection.spec import CheckSpec
 
     return MoreHelp({"shift": SHIFT.text()}, describe(CheckSpec))
 
@@ -42,15 +42,7 @@ def check(
     model: ModelArgument,
     data: Data,
     output_dir: OutputDir,
-    classes: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Text file with the candidate targets, one per line.",
-            show_default="the data set's classes",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    classes: ClassesFile = None,
     split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "train",
     shift: ShiftName = None,
     base_model: BaseModel = None,
@@ -74,11 +66,12 @@ def check(
     Needs clean images of any kind, without labels. The exit code is 0 for a clean model, 3 for a suspicious one and 4
     for a backdoored one. The folder gets verdict.json, the inverted trigger, and an image of it.
     """
-    from rvpt.jobs.checking import check_and_save, read_classes
+    from rvpt.data.classnames import read_names
+    from rvpt.jobs.checking import check_and_save
     from rvpt.models.load import load
 
     chosen = gather(settings, seed=seed)
-    names = read_classes(classes) if classes else None
+    names = read_names(classes) if classes else None
     suspect = load(model, base=base_model, device=device)
     with progress.bar("check") as report:
         found = check_and_save(

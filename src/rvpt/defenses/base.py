@@ -15,7 +15,7 @@ from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.placement import refuse_half
 from rvpt.presets import CleanPreset, choose_preset
-from rvpt.progress import Report, silent
+from rvpt.progress import Report, shows_bar, silent
 from rvpt.spec import TrainSpec
 from rvpt.training.checkpoint import Checkpoint
 
@@ -106,6 +106,7 @@ def defense_of(spec: TrainSpec) -> type[Defense]:
     raise RvptError(f"{type(spec).__name__} is not the spec of a defense: pass a RVPTSpec, say")
 
 
+@shows_bar("clean")
 def clean(
     model: Clip,
     data: Dataset,

@@ -13,6 +13,7 @@ from rvpt.data.splits import TRAIN
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import Defense, clean
 from rvpt.errors import RvptError
+from rvpt.jobs.findings import suspected_targets
 from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -21,6 +22,7 @@ from rvpt.progress import Report, silent
 from rvpt.spec import OnError
 
 SHOTS = 16
+TARGETS = "targets"  # the setting of defenses that use suspected targets
 
 
 def clean_and_save(
@@ -38,6 +40,7 @@ def clean_and_save(
     caption_column: str | None = None,
     shift: str | None = None,
     on_error: OnError = "stop",
+    check: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
@@ -58,6 +61,7 @@ def clean_and_save(
         caption_column: the column with the captions, for these defenses.
         shift: change of style of the images.
         on_error: "skip" leaves out images that cannot be read.
+        check: the folder of a check of this model, for defenses that use its suspected targets.
         resume: continue an interrupted run.
         overwrite: replace an artifact at `target`.
         report: called after each step.
@@ -66,7 +70,8 @@ def clean_and_save(
         RvptError: an option that the defense does not use, or an error of `rvpt.clean`.
     """
     kind = DEFENSES.find(defense)
-    spec = kind.settings(preset, model, **(settings or {}))
+    settings = {**(settings or {}), **(_found(check, kind, model, settings or {}) if check else {})}
+    spec = kind.settings(preset, model, **settings)
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
     draw = {"source": source, "split": split, "seed": spec.seed, **_draw(kind, given)}
     draw |= {"shift": shift} if shift else {}
@@ -75,7 +80,7 @@ def clean_and_save(
     key["data"] = {**draw, "source": canonical(source)} | ({"skipped": drawn.skipped} if drawn.skipped else {})
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
     read = drawn.cached(model.image_size) if "num_pairs" in draw else drawn
-    cleaned = clean(model, read, defense, preset=preset, checkpoint=checkpoint, report=report, **(settings or {}))
+    cleaned = clean(model, read, defense, preset=preset, checkpoint=checkpoint, report=report, **settings)
     name = Path(unnamed(source)).name
     cleaned.facts["data"] = {**draw, "name": f"{name} ({shift})" if shift else name}
     if drawn.skipped:
@@ -86,6 +91,25 @@ def clean_and_save(
     if drawn.skipped:
         seen["left out"] = _left_out(drawn)
     return {"preset": choose_preset(preset, model.parameter_count(), kind.presets()), **_summary(cleaned, model, seen)}
+
+
+def uses_targets(kind: type[Defense]) -> bool:
+    """Whether a defense can use the targets that a check suspects: its settings have `targets`."""
+    return TARGETS in kind.Spec.model_fields
+
+
+def _found(check: Path, kind: type[Defense], model: Clip, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting that a check gives to a defense.
+
+    Raises:
+        RvptError: the defense has no such setting, it is given twice, or the check belongs to another model.
+    """
+    if not uses_targets(kind):
+        able = ", ".join(name for name, each in DEFENSES.items() if uses_targets(each)) or "none"
+        raise RvptError(f"{kind.name} does not use what a check found: remove check={check}, or choose from {able}")
+    if TARGETS in settings:
+        raise RvptError(f"{TARGETS} are given, and so is check={check}: give one of them")
+    return {TARGETS: tuple(suspected_targets(check, model))}
 
 
 def _draw(kind: type[Defense], given: dict[str, Any]) -> dict[str, Any]:
