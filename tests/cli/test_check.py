@@ -74,6 +74,7 @@ def test_what_is_refused(tiny, home):
     has(refused("check", tiny.clip, "-o", "found", *QUICK), "found already exists", "--overwrite")
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--classes", "none.txt"), "none.txt cannot be read")
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--set", "budget=-1"), "budget")
+    has(refused("check", tiny.clip, "-o", "other", *QUICK, "--shift", "fog"), "'fog'", "noise, blur")
     (home / "two.txt").write_text("anchor\nstar\n")
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--classes", "two.txt"), "2 classes", "--classes NAMES")
     assert not (home / "other").exists()

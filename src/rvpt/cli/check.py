@@ -9,6 +9,7 @@ import typer
 
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
+from rvpt.cli.choices import SHIFT
 from rvpt.cli.describe import describe
 from rvpt.cli.options import (
     DATA,
@@ -22,6 +23,7 @@ from rvpt.cli.options import (
     Overwrite,
     Resume,
     Seed,
+    ShiftName,
     set_option,
 )
 from rvpt.cli.panels import CLEANING
@@ -30,9 +32,9 @@ from rvpt.cli.verdicts import EXIT_CODES
 
 
 def _help() -> MoreHelp:
-    from rvpt.detection.score import CheckSpec
+    from rvpt.detection.spec import CheckSpec
 
-    return MoreHelp({}, describe(CheckSpec))
+    return MoreHelp({"shift": SHIFT.text()}, describe(CheckSpec))
 
 
 @command(CLEANING, _help)
@@ -42,6 +44,7 @@ def check(
     output_dir: OutputDir,
     classes: ClassesFile = None,
     split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "train",
+    shift: ShiftName = None,
     base_model: BaseModel = None,
     calibration: Annotated[
         Path | None,
@@ -72,7 +75,7 @@ def check(
     suspect = load(model, base=base_model, device=device)
     with progress.bar("check") as report:
         found = check_and_save(
-            suspect, data, output_dir, classes=names, split=split, calibration=calibration, resume=resume,
+            suspect, data, output_dir, classes=names, split=split, shift=shift, calibration=calibration, resume=resume,
             overwrite=overwrite, report=report, **chosen,
         )  # fmt: skip
     print(found.to_json() if as_json else "\n".join(found.lines()), end="" if as_json else "\n")

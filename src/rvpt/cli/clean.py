@@ -8,7 +8,7 @@ import typer
 
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
-from rvpt.cli.choices import DEFENSE
+from rvpt.cli.choices import DEFENSE, SHIFT
 from rvpt.cli.describe import by_preset, default_texts, describe
 from rvpt.cli.options import (
     CHECK,
@@ -25,9 +25,9 @@ from rvpt.cli.options import (
     OnErrors,
     OutputDir,
     Overwrite,
-    PresetName,
     Resume,
     Sets,
+    ShiftName,
     SpecPrecision,
     SpecSeed,
 )
@@ -36,6 +36,7 @@ from rvpt.cli.settings import Settings, gather
 from rvpt.cli.tables import show_checked_cleaning, show_facts
 from rvpt.cli.verdicts import EXIT_CODES
 from rvpt.errors import RvptError
+from rvpt.presets import CleanPreset
 
 
 def _help() -> MoreHelp:
@@ -43,10 +44,11 @@ def _help() -> MoreHelp:
     from rvpt.jobs.cleaning import SHOTS
 
     rvpt = DEFENSES["rvpt"]
-    presets = {"paper": {}, "small": rvpt.small}
+    presets = rvpt.presets()
     pairs = {name: kind.published_pairs for name, kind in DEFENSES.items() if kind.published_pairs}
     texts = {
         "defense": DEFENSE.text(),
+        "shift": SHIFT.text(),
         "shots": f"default: {SHOTS}",
         "num_pairs": f"default: {by_preset(pairs)}",
         **default_texts(rvpt.Spec, presets, ("alpha", "prompt_length", "lr", "epochs", "precision", "seed")),
@@ -60,7 +62,12 @@ def clean(
     data: Data,
     output_dir: OutputDir,
     defense: Annotated[str, DEFENSE.option(help="How to clean it; 'rvpt defenses' describes them.")] = "rvpt",
-    preset: PresetName = "auto",
+    preset: Annotated[
+        CleanPreset,
+        typer.Option(
+            help="Settings: the paper's, those for small CLIPs, or those of CoOp; auto chooses by the model's size."
+        ),
+    ] = "auto",
     shots: Annotated[int | None, typer.Option(min=1, help="Clean images per class.")] = None,
     seed: SpecSeed = None,
     device: Device = None,
@@ -91,6 +98,7 @@ def clean(
         ),
     ] = None,
     caption_column: CaptionColumn = None,
+    shift: ShiftName = None,
     on_error: OnErrors = "stop",
     check: FoundByCheck = None,
     auto: Annotated[
@@ -121,7 +129,7 @@ def clean(
     )
     drawing: Settings = {
         "preset": preset, "split": split, "shots": shots, "without": exclude_class or [], "num_pairs": num_pairs,
-        "caption_column": caption_column, "on_error": on_error,
+        "caption_column": caption_column, "shift": shift, "on_error": on_error,
     }  # fmt: skip
     run: Settings = {"resume": resume, "overwrite": overwrite}
     suspect = load_suspect(model, device)

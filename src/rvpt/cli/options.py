@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rvpt.cli.choices import TRIGGER
+from rvpt.cli.choices import SHIFT, TRIGGER
 from rvpt.presets import Preset
 from rvpt.spec import OnError, Precision
 
@@ -120,6 +120,7 @@ CaptionColumn = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+ShiftName = Annotated[str | None, SHIFT.option(help="Change the style of all images first.", panel=DATA)]
 OnErrors = Annotated[
     OnError,
     typer.Option(

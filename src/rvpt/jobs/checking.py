@@ -15,7 +15,7 @@ from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.check import check
-from rvpt.detection.score import CheckSpec
+from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict
 from rvpt.errors import RvptError
 from rvpt.files import write_text
@@ -38,6 +38,7 @@ def check_and_save(
     *,
     classes: Sequence[str] | None = None,
     split: str | None = None,
+    shift: str | None = None,
     calibration: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -52,18 +53,20 @@ def check_and_save(
         target: the folder to write.
         classes: the candidate targets; by default the data set's classes.
         split: the split of the images.
+        shift: change of style of the images.
         calibration: a file, by default the one that ships with rvpt.
         resume: continue an interrupted check.
         overwrite: replace an artifact at `target`.
         report: called after each step.
         settings: of `CheckSpec`.
     """
-    spec, known, data = CheckSpec(**settings), Calibration.read(calibration), load_data(source, split)
+    spec, known, data = CheckSpec(**settings), Calibration.read(calibration), load_data(source, split, shift=shift)
     if classes is None and not data.classes:
         raise RvptError(f"{source} has no class names: give a file with the candidate targets as classes=FILE")
     key = {
         "model": model.hash(), "data": canonical(source), "split": split, "classes": classes,
         "settings": spec.model_dump(),
+        **({"shift": shift} if shift else {}),
     }  # fmt: skip
     suspect = model.clip.source if isinstance(model, Cleaned) else model.source
     checkpoint = open_checkpoint(target, key, (suspect, source), resume=resume, overwrite=overwrite)

@@ -260,9 +260,14 @@ class Clip(nn.Module):
         """Write model, tokenizer and image geometry into an existing folder."""
         with quiet_transformers():
             self.model.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
         for file in folder.glob("*.safetensors"):
             share(file)
+        self.write_processors(folder)
+
+    def write_processors(self, folder: Path) -> None:
+        """Write tokenizer and image geometry into an existing folder."""
+        with quiet_transformers():
+            self.tokenizer.save_pretrained(folder)
         geometry = {
             "image_processor_type": "CLIPImageProcessor",
             "size": {"shortest_edge": self.image_size},
