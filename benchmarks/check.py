@@ -28,6 +28,7 @@ from rvpt.models.placement import find_device
 from rvpt.rows import append_rows
 from rvpt.training.loop import frozen
 
+
 def open_clip_of(model: str, device: str | None) -> Clip:
     """A model by its name; b32 is a ViT-B/32 with random weights."""
     if model != "b32":
@@ -84,7 +85,13 @@ def main() -> None:
         found = compare(clip, args.classes, args.images, args.loop, spec)
     print("  ".join(f"{name} {value:.3g}" for name, value in found.items()))
     if args.output:
-        facts = {"model": args.model, "classes": args.classes, "images": args.images, "device": str(clip.device), "spec": spec.model_dump()}
+        facts = {
+            "model": args.model,
+            "classes": args.classes,
+            "images": args.images,
+            "device": str(clip.device),
+            "spec": spec.model_dump(),
+        }
         append_rows(args.output, [{**facts, **found}])
 
 

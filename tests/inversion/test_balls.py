@@ -59,4 +59,6 @@ def test_a_run_that_settles_gets_farther_than_its_start(name: str, pool: Pool) -
     form, spec, every = FORMS[name].of(InversionSpec(), SIDE), InversionSpec(), torch.arange(5)
     start = descend(form, pool, every, form.start(5), 2, 4, spec)
     longer = descend(form, pool, every, start, 12, 8, spec, settle=True)
-    assert reached(form, pool, every, longer, spec).margins.mean() > reached(form, pool, every, start, spec).margins.mean()
+    assert (
+        reached(form, pool, every, longer, spec).margins.mean() > reached(form, pool, every, start, spec).margins.mean()
+    )

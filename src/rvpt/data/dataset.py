@@ -15,7 +15,7 @@ from torch import Tensor
 from rvpt.data.layouts import read_place
 from rvpt.data.layouts.huggingface import open_hub, wrap_huggingface, wrap_object
 from rvpt.data.layouts.memory import wrap_images
-from rvpt.data.preprocess import resize
+from rvpt.data.preprocess import resize, resizing_of
 from rvpt.data.source import Asked, Reader
 from rvpt.data.text import names_class, plain, refuse_twins, spoken
 from rvpt.errors import RvptError
@@ -108,7 +108,10 @@ class Dataset:
         return f"Dataset({self.name!r}, {len(self)} images{classes})"
 
     def pixels(self, indices: Tensor, size: int) -> Tensor:
-        """Images (B, 3, size, size) float32 in [0, 1], with the shorter side resized (bicubic) and center cropped."""
+        """Images (B, 3, size, size) float32 in [0, 1], preprocessed as a model's `image_size` says.
+
+        By default the shorter side is resized (bicubic), and the center is cropped.
+        """
         return self.reader(self.rows[indices], size).float() / 255
 
     def captions(self, index: int) -> list[str]:
@@ -249,7 +252,10 @@ class Dataset:
             report(int(part[-1]) + 1, len(self), {})
 
         def read(rows: Tensor, side: int) -> Tensor:
-            return resize(store[[place[row] for row in rows.tolist()]], side)
+            if resizing_of(side) != resizing_of(size):  # for a model with another preprocessing
+                return self.reader(rows, side)
+            kept = store[[place[row] for row in rows.tolist()]]
+            return kept if side == size else resize(kept, side)
 
         return replace(self, reader=read)
 

@@ -93,7 +93,11 @@ class Search:
     def _long(self, form: Form, finalists: Tensor, start: Tensor) -> dict[str, Tensor]:
         spec, report = self.spec, self.report
         steps, images = spec.final_steps, spec.final_images
-        return {"changes": descend(form, self.fit, towards(finalists), start, steps, images, spec, settle=True, report=report)}
+        return {
+            "changes": descend(
+                form, self.fit, towards(finalists), start, steps, images, spec, settle=True, report=report
+            )
+        }
 
     def _reached(self, form: Form, classes: Tensor, changes: Tensor) -> Reached:
         return reached(form, self.held, classes, changes, self.spec)

@@ -18,7 +18,6 @@ from rvpt.inversion.spec import InversionSpec
 from rvpt.progress import Report, silent
 from rvpt.training.losses import zero_shot_logits
 
-
 Loss = Callable[[Pool, Tensor, Tensor], Tensor]
 """Of images (C, n, 3, S, S), which are those of a pool with C changes, and the changes' numbers (C,): (C,) losses."""
 
@@ -63,7 +62,9 @@ def descend(
         drawn = form.draw(len(some), generator)
         length, kept = form.length(step / steps, steps, settle=settle), form.momentum(settle=settle)
         for part in torch.arange(len(start), device=start.device).split(group):
-            slope = _slope(changes[part], lambda values, part=part: loss(some, form.apply(some.pixels, values, drawn), part))
+            slope = _slope(
+                changes[part], lambda values, part=part: loss(some, form.apply(some.pixels, values, drawn), part)
+            )
             momentum[part] = kept * momentum[part] + form.direction(slope)
             changes[part] = form.step(changes[part], momentum[part], length)
         report(step + 1, steps, {})

@@ -267,7 +267,7 @@ def _prompts(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, fold
 def _head(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, folder: Path) -> Head | None:
     if config.classes is None:
         return None
-    width = int(clip.model.config.projection_dim) + 1
+    width = clip.projection_dim + 1
     rows = _fitting(tensors.get("head"), (len(config.classes), width), folder)
     return Head(tuple(config.classes), rows.to(clip.logit_scale))
 
