@@ -8,6 +8,7 @@ from typing import Any
 
 from rvpt.errors import RvptError
 from rvpt.report.groups import by_run, place, which_model
+from rvpt.report.markdown import cell
 from rvpt.rows import UNCLEANED, Row
 
 # Set to the same value in all rows, because the cost does not depend on how a model was measured.
@@ -35,5 +36,5 @@ def costs(rows: Sequence[Row]) -> str:
     table = ["| defense | trained parameters | models | seconds |", "|---|---:|---:|---:|"]
     for (_, title, trained), seconds in sorted(lines.items()):
         spread = f" ± {stdev(seconds):.0f}" if len(seconds) > 1 else ""
-        table.append(f"| {title} | {trained:,} | {len(seconds)} | {mean(seconds):.0f}{spread} |")
+        table.append(f"| {cell(title)} | {trained:,} | {len(seconds)} | {mean(seconds):.0f}{spread} |")
     return "\n".join(table) + "\n"
