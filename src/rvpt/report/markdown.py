@@ -52,6 +52,12 @@ def spread(rows: Sequence[Row], metric: str) -> str:
     return f"{mean(rates):.1f} ± {stdev(rates):.1f}" if len(rates) > 1 else f"{rates[0]:.1f}"
 
 
+def spelled(title: str) -> str:
+    """A defense as people write it, "RVPT, alpha=2" for "rvpt, alpha=2"."""
+    name, comma, own = title.partition(",")
+    return f"{TITLES.get(name, name)}{comma}{own}"
+
+
 def marks(section: str = "") -> tuple[str, str]:
     """The comments before and after the tables of a page, or of one of its sections."""
     name = f" {section}" if section else ""
