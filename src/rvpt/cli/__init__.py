@@ -10,6 +10,7 @@ from rvpt.cli import (  # importing a command registers it
     defenses,
     demo,
     evaluate,
+    figures,
     info,
     pretrain,
     protocols,
@@ -20,8 +21,8 @@ from rvpt.cli.app import app
 from rvpt.cli.signals import raise_on_sigterm
 
 __all__ = [
-    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "info", "main",
-    "pretrain", "protocols", "report", "triggers",
+    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "figures", "info",
+    "main", "pretrain", "protocols", "report", "triggers",
 ]  # fmt: skip
 
 

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 FIGURES: "Registry[Measure]" = Registry(
     "figure",
     {
-        "resistivity": "rvpt.insight.resistivity:figure",
-        "attention": "rvpt.insight.attention:figure",
-        "prompts": "rvpt.insight.prompts:figure",
-        "tsne": "rvpt.insight.embedding:figure",
-        "encoding": "rvpt.insight.encoding:figure",
         "confusion": "rvpt.insight.confusion:figure",
         "failures": "rvpt.insight.failures:figure",
         "captions": "rvpt.insight.captions:figure",
+        "tsne": "rvpt.insight.embedding:figure",
+        "resistivity": "rvpt.insight.resistivity:figure",
+        "attention": "rvpt.insight.attention:figure",
+        "prompts": "rvpt.insight.prompts:figure",
+        "encoding": "rvpt.insight.encoding:figure",
     },
 )
 """Functions that measure what a figure shows, by the figure's name; `rvpt.report.figures.DRAWINGS` draws it."""

@@ -27,9 +27,13 @@ def tsne(features: Tensor, seed: int = 0) -> Tensor:
 
 
 def figure(subjects: Subjects, report: Report) -> Arrays:
-    """`positions` (M, 1 + T, n, 2): each model's clean and triggered images in its own map; `labels` (n,) int64."""
+    """`positions` (M, 1 + T, n, 2): each model's clean and triggered images in its own map.
+
+    `labels` (n,) int64, and `targets` (T,) int64.
+    """
     positions = []
     for name in subjects.models:
         positions.append(tsne(subjects.features(name, report), subjects.seed))
     labels = subjects.data.labeled()
-    return Arrays({"positions": torch.stack(positions), "labels": labels}, subjects.facts(classes=subjects.data.classes))
+    arrays = {"positions": torch.stack(positions), "labels": labels, "targets": subjects.targets()}
+    return Arrays(arrays, subjects.facts(classes=list(subjects.data.classes)))

@@ -56,7 +56,7 @@ def figure(subjects: Subjects, report: Report) -> Arrays:
         raise RvptError("encoding needs images to train probes on: data with a split train")
     seen, held_out = subjects.training, subjects.data
     found = [probe_blocks(model, seen, held_out, report=report) for model in subjects.models.values()]
-    rates = [[[(rate.value, *rate.interval()) for rate in line] for line in each.values()] for each in found]
+    rates = [[[(rate.value, *(rate.interval() or ())) for rate in line] for line in each.values()] for each in found]
     value, low, high = torch.tensor(rates).unbind(-1)
     chance = [values.bincount().max() / len(values) for values in held_out.attributes.values()]
     arrays = {"rate": value, "low": low, "high": high, "chance": torch.stack(chance)}

@@ -19,13 +19,15 @@ def still_fooled(labels: Tensor, predictions: Tensor, target: int) -> Tensor:
 def figure(subjects: Subjects, report: Report) -> Arrays:
     """The first images that the last model still predicts as the target: F in all, over all triggers.
 
-    `images` (F, S, S, 3) in [0, 1] with their trigger; `trigger`, `label` (F,) int64; `failed`, `others` (T,) int64, how
-    many of how many images fail.
+    `images` (F, S, S, 3) in [0, 1] with their trigger; `trigger`, `label` (F,) int64; `failed`, `others` (T,) int64,
+    how many of how many images fail.
     """
     data, labels, name = subjects.data, subjects.data.labeled(), list(subjects.models)[-1]
     model, predictions = subjects.models[name], subjects.predictions(name, report)
     images, numbers, classes, failed, others = [torch.zeros(0, model.image_size, model.image_size, 3)], [], [], [], []
-    for number, (trigger, target) in enumerate(zip(subjects.triggers.values(), subjects.targets().tolist(), strict=True)):
+    for number, (trigger, target) in enumerate(
+        zip(subjects.triggers.values(), subjects.targets().tolist(), strict=True)
+    ):
         places = still_fooled(labels, predictions[1 + number], target)
         failed.append(len(places))
         others.append(int((labels != target).sum()))
@@ -34,6 +36,8 @@ def figure(subjects: Subjects, report: Report) -> Arrays:
         numbers += [number] * len(shown)
         classes += labels[shown].tolist()
     integers = {"trigger": numbers, "label": classes, "failed": failed, "others": others}
-    arrays = {"images": torch.cat(images)} | {key: torch.tensor(value, dtype=torch.int64) for key, value in integers.items()}
+    arrays = {"images": torch.cat(images)} | {
+        key: torch.tensor(value, dtype=torch.int64) for key, value in integers.items()
+    }
     targets = [trigger.spec.target for trigger in subjects.triggers.values()]
     return Arrays(arrays, subjects.facts(classes=list(data.classes), targets=targets, model=name))

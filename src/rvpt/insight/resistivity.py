@@ -36,7 +36,7 @@ def resistivity_curves(
 
 def figure(subjects: Subjects, report: Report) -> Arrays:
     """`mean`, `std` (M, C, L): of the curves of each model under each change, over images; triggers come first."""
-    changes = {**subjects.triggers, **{name: PERTURBATIONS[name] for name in PERTURBATIONS}}
+    changes: Changes = {**subjects.triggers, **PERTURBATIONS}
     curves = [resistivity_curves(model, subjects.data, changes, report=report) for model in subjects.models.values()]
     arrays = {
         "mean": torch.stack([each.mean(1) for each in curves]),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rvpt.artifacts import staging, write_manifest
 from rvpt.attacks.trigger import Trigger
-from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_data
 from rvpt.errors import RvptError
 from rvpt.insight import FIGURES
@@ -22,6 +22,7 @@ from rvpt.report.figures import DRAWINGS
 from rvpt.report.stored import Stored, write_stored
 from rvpt.report.style import styled
 
+logger = logging.getLogger(__name__)
 KIND = "figures"
 LIMIT, PROBED = 500, 2_000  # images that are shown, and that probes are trained on
 
@@ -60,7 +61,7 @@ def figures_and_save(
         report: called as the work goes on.
 
     Raises:
-        RvptError: models for images of different sizes, or a figure lacks what it needs.
+        RvptError: models of different geometry, or a figure lacks what it needs.
     """
     refuse_source(target, (*sources, data))
     with staging(target, overwrite=overwrite) as stage:
@@ -88,9 +89,10 @@ def write_figures(
     for name in names or FIGURES:
         try:
             found = FIGURES.find(name)(subjects, report)
-        except RvptError:
+        except RvptError as error:
             if names:
                 raise
+            logger.warning("figure %s is left out: %s", name, error)
             continue
         arrays = {key: value.numpy() for key, value in found.arrays.items()}
         told = {"command": f"{command} --figure {name}"} if command else {}
@@ -111,7 +113,7 @@ def _named(sources: Sequence[str], base: str | None, device: str | None) -> Mapp
     """The models by their names, the folders' if they are folders.
 
     Raises:
-        RvptError: two models have the same name, or take images of different sizes.
+        RvptError: two models have the same name, or differ in geometry.
     """
     models = {}
     for source in sources:
@@ -119,6 +121,11 @@ def _named(sources: Sequence[str], base: str | None, device: str | None) -> Mapp
         if model.name in models:
             raise RvptError(f"two models are called {model.name}: rename a folder")
         models[model.name] = model
-    if len({model.image_size for model in models.values()}) > 1:
-        raise RvptError("the models take images of different sizes: make figures of each size alone")
+    if len({(model.image_size, depth_of(model)) for model in models.values()}) > 1:
+        raise RvptError("the models differ in image size or number of blocks: make figures of each alone")
     return models
+
+
+def depth_of(model: Clip | Cleaned) -> int:
+    """The number of blocks of a model's visual tower."""
+    return len((model.clip if isinstance(model, Cleaned) else model).blocks)

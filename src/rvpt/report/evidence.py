@@ -1,9 +1,9 @@
-"""Everything a page is made from: rows, verdicts, how models were cleaned, stored figures and images, found in folders."""
+"""What a page is made from, found in files and folders: rows, verdicts, how models were cleaned, figures, images."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,17 @@ def gather(sources: Sequence[Path]) -> Evidence:
         else:
             found.rows += read_measurements(source)
         if _amount(found) == before:
-            raise RvptError(f"{source} has no results of rvpt: give rows (JSONL), or the folder of a demo, clean, check, "
-                            "bench or figures")  # fmt: skip
+            raise RvptError(
+                f"{source} has no results of rvpt: give rows (JSONL), or a folder of a demo, check or other command"
+            )
         found.sources.append(str(source))
     found.rows = _once(found.rows)
     return found
 
 
 def _amount(found: Evidence) -> int:
-    return sum(map(len, (found.rows, found.verdicts, found.cleanings, found.figures, found.images)))
+    lists: tuple[Sized, ...] = (found.rows, found.verdicts, found.cleanings, found.figures, found.images)
+    return sum(map(len, lists))
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:

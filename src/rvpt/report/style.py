@@ -22,7 +22,8 @@ RC = {
     "axes.edgecolor": LINE, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
     "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.6, "axes.axisbelow": True,
     "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False, "legend.fontsize": 9,
-    "lines.linewidth": 1.8, "savefig.dpi": 110, "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "rvpt",
+    "lines.linewidth": 1.8, "savefig.dpi": 110, "text.parse_math": False,
+    "svg.fonttype": "none", "svg.hashsalt": "rvpt",
 }  # fmt: skip
 
 
@@ -52,9 +53,7 @@ def looks(names: Sequence[str]) -> dict[str, dict[str, str]]:
     for name in names:
         if name not in colors:
             colors[name] = free[(len(colors) - len(OWN)) % len(free)]
-    return {
-        name: {"color": colors[name], "marker": MARKERS[place % len(MARKERS)]} for place, name in enumerate(names)
-    }
+    return {name: {"color": colors[name], "marker": MARKERS[place % len(MARKERS)]} for place, name in enumerate(names)}
 
 
 def tip(artist: Any, text: str, tips: dict[str, str]) -> None:

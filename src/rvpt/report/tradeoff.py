@@ -9,6 +9,7 @@ from typing import Any
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cells, cells
 from rvpt.report.groups import by_data
+from rvpt.report.markdown import spelled
 from rvpt.report.style import INK, MARKERS, looks, new_figure, styled
 from rvpt.rows import Row
 
@@ -49,7 +50,9 @@ def draw_panel(axes: Any, data: str, found: Cells) -> None:
             look = {**look, "color": colormaps["viridis"](number / (len(found.titles) - 1))}
         points = [line[title][:2] for line in found.lines.values() if title in line]
         axes.scatter(*zip(*points, strict=True), **look, s=12, alpha=0.5)
-        axes.scatter(*(means[title][:2] if title in means else ([], [])), **look, s=70, edgecolor=INK, label=title)
+        axes.scatter(
+            *(means[title][:2] if title in means else ([], [])), **look, s=70, edgecolor=INK, label=spelled(title)
+        )
     attacks = f", large: means over {len(found.met_by_all)} attacks" if means else ""
     axes.set_title(f"{data}: a small mark for each attack{attacks}", fontsize=9)
     axes.set_xlabel("CA (%)")

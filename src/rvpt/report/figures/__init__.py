@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 DRAWINGS: "Registry[Drawing]" = Registry(
     "figure",
     {
-        "resistivity": "rvpt.report.figures.resistivity:DRAWING",
-        "attention": "rvpt.report.figures.attention:DRAWING",
-        "prompts": "rvpt.report.figures.prompts:DRAWING",
-        "tsne": "rvpt.report.figures.tsne:DRAWING",
-        "encoding": "rvpt.report.figures.encoding:DRAWING",
         "confusion": "rvpt.report.figures.confusion:DRAWING",
         "failures": "rvpt.report.figures.failures:DRAWING",
         "captions": "rvpt.report.figures.captions:DRAWING",
+        "tsne": "rvpt.report.figures.tsne:DRAWING",
+        "resistivity": "rvpt.report.figures.resistivity:DRAWING",
+        "attention": "rvpt.report.figures.attention:DRAWING",
+        "prompts": "rvpt.report.figures.prompts:DRAWING",
+        "encoding": "rvpt.report.figures.encoding:DRAWING",
     },
 )
 """Drawings by the name of their figure; `rvpt.insight.FIGURES` measures what they show."""

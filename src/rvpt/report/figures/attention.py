@@ -37,18 +37,18 @@ def draw(stored: Stored, tips: dict[str, str]) -> Any:
 
 
 def _overlay(axes: Any, image: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
-    """A map over the image in gray, scaled so that its largest value is opaque."""
+    """A map over the image in gray, scaled from its smallest value, which is faint, to its largest."""
     side = image.shape[0]
     axes.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=1, interpolation="nearest", alpha=0.55)
-    shares = weights / max(float(weights.max()), 1e-12)
-    axes.imshow(shares, cmap="inferno", vmin=0, vmax=1, alpha=0.25 + 0.6 * shares, interpolation="nearest",
+    shares = (weights - weights.min()) / max(float(np.ptp(weights)), 1e-12)
+    axes.imshow(shares, cmap="inferno", vmin=0, vmax=1, alpha=0.12 + 0.7 * shares, interpolation="nearest",
                 extent=(-0.5, side - 0.5, side - 0.5, -0.5))  # fmt: skip
 
 
 def focus(stored: Stored) -> list[list[float]]:
     """The largest share of the last block's [CLS] attention to patches that one patch has, (M, I)."""
     maps = stored.arrays["cls"]
-    return (maps.max((-2, -1)) / np.maximum(maps.sum((-2, -1)), 1e-12)).tolist()  # type: ignore[no-any-return]
+    return (maps.max((-2, -1)) / np.maximum(maps.sum((-2, -1)), 1e-12)).tolist()
 
 
 def describe(stored: Stored) -> str:
@@ -56,7 +56,9 @@ def describe(stored: Stored) -> str:
     told = []
     for model, shares in zip(stored.facts["models"], focus(stored), strict=True):
         means = [np.mean(shares[place :: len(looks)]) for place in range(len(looks))]
-        told.append(f"{model}: " + ", ".join(f"{name} {100 * mean:.0f}%" for name, mean in zip(looks, means, strict=True)))
+        told.append(
+            f"{model}: " + ", ".join(f"{name} {100 * mean:.0f}%" for name, mean in zip(looks, means, strict=True))
+        )
     return (
         "Images without and with triggers, and heat maps of the patches that each model attends to. Share of the last "
         f"block's [CLS] attention that the most attended patch has: {'; '.join(told)}."
@@ -66,7 +68,7 @@ def describe(stored: Stored) -> str:
 DRAWING = Drawing(
     "Where the models look",
     "Attention of the last block's [CLS] token to the patches, and attention rollout over all blocks, both means over "
-    "heads. Each map is scaled to its largest value.",
+    "heads. Each map is scaled from its smallest to its largest value.",
     draw,
     describe,
 )

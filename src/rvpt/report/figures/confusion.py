@@ -29,7 +29,9 @@ def draw(stored: Stored, tips: dict[str, str]) -> Any:
             shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
             axes.imshow(shares, cmap=shade, vmin=0, vmax=1, interpolation="nearest")
             axes.grid(visible=False)
-            axes.set_yticks(range(len(classes)) if len(classes) <= FEW else [], classes if len(classes) <= FEW else [], fontsize=6)
+            axes.set_yticks(
+                range(len(classes)) if len(classes) <= FEW else [], classes if len(classes) <= FEW else [], fontsize=6
+            )
             axes.set_xticks([] if target is None else [target], [] if target is None else [classes[target]], fontsize=7)
             if look == 0:
                 axes.set_title(models[number])
@@ -52,7 +54,9 @@ def describe(stored: Stored) -> str:
         shares = [f"{model} {100 * to_target(stored.arrays['counts'][number, 1 + look], target):.1f}%"
                   for number, model in enumerate(stored.facts["models"])]  # fmt: skip
         told.append(f"{name} to {stored.facts['classes'][target]}: {', '.join(shares)}")
-    return f"Confusion matrices of clean and triggered images. Triggered images that go to the target: {'; '.join(told)}."
+    return (
+        f"Confusion matrices of clean and triggered images. Triggered images that go to the target: {'; '.join(told)}."
+    )
 
 
 DRAWING = Drawing(

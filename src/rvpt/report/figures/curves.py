@@ -35,7 +35,7 @@ def draw_curves(
         tips: gets the tooltips of the lines.
         levels: C values, each drawn as a dashed line.
     """
-    columns = min(COLUMNS, len(panels))
+    columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     figure = new_figure(2.55 * columns + 0.4, 2.05 * lines + 0.6)
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)

@@ -11,6 +11,7 @@ from rvpt.report.markdown import spelled
 from rvpt.report.style import INK, looks, new_figure, tip
 from rvpt.rows import CLEAN, Row
 
+LISTED = 6  # measurements in a tooltip
 ACCURACY = "accuracy on clean images"
 
 
@@ -24,17 +25,22 @@ class Mark(NamedTuple):
 
 
 def marks(rows: Sequence[Row]) -> dict[str, dict[str, Mark]]:
-    """For accuracy and each attack, the marks of the defenses: one seed with its Wilson interval, or mean ± deviation."""
+    """For accuracy and each attack, the marks of the defenses: one seed with its interval, or mean ± deviation.
+
+    An attack that several models have is named with the model. Accuracy is over all models.
+    """
+    runs = by_run(rows)
+    models = {run.attack: {other.model for other in runs if other.attack == run.attack} for run in runs}
+    titles = dict.fromkeys(run.title for run in sorted(runs, key=lambda run: place(run.defense)))
+    accuracy: dict[str, list[Row]] = {title: [] for title in titles}
     found: dict[str, dict[str, Mark]] = {ACCURACY: {}}
-    titles: dict[str, int] = {}
-    for run, (clean, hit) in by_run(rows).items():
-        titles[run.title] = place(run.defense)
-        for line, part, metric in ((ACCURACY, clean, "CA"), (run.attack, hit, "ASR")):
-            mark = mark_of(part, metric, run.title, run.attack if line == run.attack else CLEAN)
-            if mark and line != CLEAN:
-                found.setdefault(line, {}).setdefault(run.title, mark)
-    ordered = sorted(titles, key=lambda title: titles[title])
-    return {line: {title: of[title] for title in ordered if title in of} for line, of in found.items() if of}
+    for run, (clean, hit) in runs.items():
+        accuracy[run.title] += [row for row in clean if row not in accuracy[run.title]]
+        line = run.attack if len(models[run.attack]) == 1 else f"{run.attack}, {run.model}"
+        if run.attack != CLEAN and (mark := mark_of(hit, "ASR", run.title, run.attack)):
+            found.setdefault(line, {})[run.title] = mark
+    found[ACCURACY] = {title: mark for title, part in accuracy.items() if (mark := mark_of(part, "CA", title))}
+    return {line: {title: of[title] for title in titles if title in of} for line, of in found.items() if of}
 
 
 def mark_of(rows: Sequence[Row], metric: str, title: str, attack: str = CLEAN) -> Mark | None:
@@ -46,8 +52,11 @@ def mark_of(rows: Sequence[Row], metric: str, title: str, attack: str = CLEAN) -
     about = f"{spelled(title)}, {metric}" + (f" under {attack}" if attack != CLEAN else "")
     if len(rates) > 1:
         spread = 100 * stdev(row["rate"] for row in rates)
-        seeds = ", ".join(f"seed {row['seed']}: {100 * row['rate']:.1f}%" for row in rates)
-        return Mark(middle, middle - spread, middle + spread, f"{about}: {middle:.1f} ± {spread:.1f}%; {seeds}; {size(rates)}")
+        seeds = ", ".join(f"seed {row['seed']}: {100 * row['rate']:.1f}%" for row in rates[:LISTED])
+        seeds += f" and {len(rates) - LISTED} more" if len(rates) > LISTED else ""
+        return Mark(
+            middle, middle - spread, middle + spread, f"{about}: {middle:.1f} ± {spread:.1f}%; {seeds}; {size(rates)}"
+        )
     (row,) = rates
     low, high = row.get("low"), row.get("high")
     if low is None or high is None:
@@ -95,8 +104,6 @@ def describe(found: dict[str, dict[str, Mark]]) -> str:
         for line, of in found.items()
     ]
     return "Dot plot of rates. " + "; ".join(lines) + "."
-
-
 
 
 def _label(line: str) -> str:

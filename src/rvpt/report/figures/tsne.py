@@ -1,4 +1,4 @@
-"""Features in two dimensions: `positions` (M, 1 + T, n, 2) of clean and triggered images, `labels` (n,)."""
+"""Features in two dimensions: `positions` (M, 1 + T, n, 2), clean first, `labels` (n,) and `targets` (T,)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 
 from rvpt.report.figures.base import Drawing
 from rvpt.report.stored import Stored
-from rvpt.report.style import ATTACKED, MUTED, PALETTE, new_figure
+from rvpt.report.style import ATTACKED, CLEAN_MODEL, PALETTE, new_figure
 
 COLORS = (ATTACKED, PALETTE[0], PALETTE[2], PALETTE[3], PALETTE[1])
+TARGET = "clean, of the target class"
 
 
 def draw(stored: Stored, tips: dict[str, str]) -> Any:
@@ -26,15 +27,20 @@ def draw(stored: Stored, tips: dict[str, str]) -> Any:
         axes.set_title(models[place])
         for look, name in enumerate(names):
             x, y = stored.arrays["positions"][place, look].T
-            color = MUTED if look == 0 else COLORS[(look - 1) % len(COLORS)]
-            axes.scatter(x, y, s=5 if look else 4, color=color, alpha=0.65, linewidths=0, rasterized=True, label=name)
+            color = CLEAN_MODEL if look == 0 else COLORS[(look - 1) % len(COLORS)]
+            axes.scatter(x, y, s=5, color=color, alpha=0.65, linewidths=0, rasterized=True, label=name)
+        of_target = np.isin(stored.arrays["labels"], stored.arrays["targets"])
+        x, y = stored.arrays["positions"][place, 0][of_target].T
+        axes.scatter(
+            x, y, s=16, facecolors="none", edgecolors=CLEAN_MODEL, linewidths=0.9, rasterized=True, label=TARGET
+        )
     handles, names = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=min(6, len(names)), markerscale=2.2)
+    figure.legend(handles, names, loc="outside upper left", ncols=min(6, len(names)), markerscale=1.8)
     return figure
 
 
 def mixing(stored: Stored) -> list[list[float]]:
-    """The share of each look's images whose nearest neighbor looks the same, (M, 1 + T): 1 if they form own clusters."""
+    """The share of each look's images whose nearest neighbor has the same look, (M, 1 + T)."""
     found = []
     for positions in stored.arrays["positions"]:
         flat = positions.reshape(-1, 2)
@@ -48,7 +54,8 @@ def mixing(stored: Stored) -> list[list[float]]:
 
 def describe(stored: Stored) -> str:
     told = [
-        f"{model}: " + ", ".join(f"{name} {100 * share:.0f}%" for name, share in zip(stored.facts["looks"], shares, strict=True))
+        f"{model}: "
+        + ", ".join(f"{name} {100 * share:.0f}%" for name, share in zip(stored.facts["looks"], shares, strict=True))
         for model, shares in zip(stored.facts["models"], mixing(stored), strict=True)
     ]
     return f"Scatter plots of t-SNE positions. Images whose nearest neighbor has the same trigger: {'; '.join(told)}."

@@ -33,7 +33,9 @@ def effects(rows: Sequence[Row]) -> list[Effect]:
         for title in measured.titles:
             pairs = [(line[CLEAN], line[title]) for line in measured.lines.values() if line.keys() >= {CLEAN, title}]
             if pairs and title not in (CLEAN, BEFORE):
-                ca, asr = ([mean(getattr(pair[side], name) for pair in pairs) for side in (0, 1)] for name in ("ca", "asr"))
+                ca, asr = (
+                    [mean(getattr(pair[side], name) for pair in pairs) for side in (0, 1)] for name in ("ca", "asr")
+                )
                 found.append(Effect(data, title, len(pairs), (ca[0], ca[1]), (asr[0], asr[1])))
     return sorted(found, key=lambda effect: (-effect.attacks, effect.data, effect.asr[1]))
 

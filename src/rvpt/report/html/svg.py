@@ -10,6 +10,7 @@ from xml.sax.saxutils import quoteattr
 from rvpt.report.style import INK, LINE, MUTED
 
 THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", "#000000": "var(--ink)"}
+SCALE = 1.5  # CSS pixels for a point of a figure
 FONT = re.compile(r"font: (?:\w+ )?([\d.]+px) [^;\"<>]*")
 
 
@@ -27,11 +28,6 @@ def inline_svg(figure: Any, name: str, alt: str, tips: dict[str, str] | None = N
     for gid, words in (tips or {}).items():
         text = text.replace(f'<g id="{name}-{gid}">', f'<g class="mark" data-tip={quoteattr(words)}>')
     label = f'role="img" aria-label={quoteattr(alt)}'
-    text = re.sub(r"<svg[^>]*viewBox=\"([^\"]*)\"[^>]*>", rf'<svg viewBox="\1" {_literal(label)}>', text, count=1)
-    return text.strip()
-
-
-def _literal(text: str) -> str:
-    return text.replace("\\", "\\\\")
-
-
+    width, height = (72 * side for side in figure.get_size_inches())
+    head = f'<svg viewBox="0 0 {width:g} {height:g}" style="--natural: {SCALE * width:.0f}px" {label}>'
+    return head + text[text.index(">") + 1 :].strip()
