@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -94,6 +96,15 @@ SHIFTS: Registry[Shift] = Registry(
     {"noise": noise, "blur": blur, "gray": gray, "sketch": sketch, "posterize": posterize, "recolor": recolor},
 )
 """Changes of style by name."""
+
+
+def _known(name: str) -> str:
+    SHIFTS.find(name)
+    return name
+
+
+ShiftName = Annotated[str, AfterValidator(_known)]
+"""The name of a shift, for settings."""
 
 
 def shifted(data: Dataset, name: str) -> Dataset:

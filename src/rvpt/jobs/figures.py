@@ -127,5 +127,5 @@ def _named(sources: Sequence[str], base: str | None, device: str | None) -> Mapp
 
 
 def depth_of(model: Clip | Cleaned) -> int:
-    """The number of blocks of a model's visual tower."""
-    return len((model.clip if isinstance(model, Cleaned) else model).blocks)
+    """The number L of rows that a model has for each image."""
+    return (model.clip if isinstance(model, Cleaned) else model).depth

@@ -11,9 +11,10 @@ from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.rows import CLEAN, COSTS, RESULT, UNCLEANED, Row
 
-CLEAN_METRICS = ("CA", "R@1", "caption_CA")
+CLEAN_METRICS = ("CA", "R@1", "caption_CA", "BLEU")
 TRIGGERED_METRICS = (
-    "PA", "ASR", "ASR_image_alone", "ASR_text_alone", "ASR_with_target", "ASR@10", "rank_ratio", "caption_PA",
+    "PA", "ASR", "ASR_image_alone", "ASR_text_alone", "ASR_with_target", "ASR@10", "rank_ratio",
+    "rank_ratio_in_class", "caption_PA",
     "caption_ASR",
 )  # fmt: skip
 
