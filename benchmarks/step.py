@@ -44,8 +44,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import reference
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.packed import packed
 from rvpt.models.placement import DTYPES, mixed_precision
-from rvpt.models.prompts import RepulsivePrompts, cast_blocks, frozen_pass, prompted_pass
+from rvpt.models.prompts import RepulsivePrompts, frozen_pass, prompted_pass
 from rvpt.rows import append_rows
 from rvpt.spec import TrainSpec
 from rvpt.training.graphs import Recorder
@@ -144,12 +145,15 @@ class Bench:
 
 
 def fast_step(
-    bench: Bench, forward: Callable[..., tuple[Tensor, Tensor]] = prompted_pass, *, graph: bool = False
+    bench: Bench,
+    forward: Callable[..., tuple[Tensor, Tensor]] = prompted_pass,
+    *,
+    graph: bool = False,
+    pack: bool = True,
 ) -> Run:
     """The pass that computes the constants is not timed: a run has one, the naive path one per epoch."""
-    clip, prompts, setting = bench.clip, bench.prompts, bench.setting
-    if setting.dtype != "fp32":
-        clip = cast_blocks(clip, prompts.first_block, DTYPES[setting.dtype])
+    prompts, setting = bench.prompts, bench.setting
+    clip = packed(bench.clip, DTYPES[setting.dtype]) if pack else bench.clip
     with setting.precision():
         constants = frozen_pass(clip, bench.pixels, prompts.first_block)
     picked = torch.randperm(len(bench.pixels)).to(constants[0].device)
@@ -202,7 +206,11 @@ VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
         "cleaned": inference(lambda x: x.cleaned.encode_image(x.pixels)),
         "naive": inference(Bench.naive_pass),
     },
-    "graph": {"fast": fast_step, "graph": partial(fast_step, graph=True)},
+    "graph": {
+        "fast": fast_step,
+        "graph": partial(fast_step, graph=True),
+        "graph, not packed": partial(fast_step, graph=True, pack=False),
+    },
     "compile": {
         "fast": fast_step,
         "compiled": compiled_step,

@@ -36,7 +36,10 @@ def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_o
     attention = layer.self_attn
     hidden = layer.layer_norm1(tokens)
     asked = slice(0, 1) if cls_only else slice(None)
-    query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
+    if hasattr(attention, "qkv_proj") and not cls_only:  # a packed model
+        query, key, value = attention.qkv_proj(hidden).chunk(3, dim=-1)
+    else:
+        query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
     if prefix is not None:
         key, value = (
             torch.cat([p.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
