@@ -26,20 +26,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from transformers import CLIPConfig, CLIPModel
 
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.rvpt import PromptTuning, RVPTSpec
 from rvpt.evaluation.base import peak_memory
 from rvpt.models import prompts
-from rvpt.models.clip import Clip
 from rvpt.rows import append_rows
 from rvpt.spec import Augment
 from rvpt.training.loop import count_steps, fit, frozen
-from rvpt.training.pretrain import train_tokenizer
+from sizes import MODELS, random_clip
 
-TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
-MODELS: dict[str, dict[str, Any]] = {"b32": {}, "tiny": TINY}  # the defaults of CLIPConfig are a ViT-B/32
 CACHES = {"device": float("inf"), "host": 0.0, "off": 0.0}
 """Bytes of constants that are kept on the device."""
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -68,17 +64,6 @@ class Setting:
     def spec(self) -> RVPTSpec:
         augment: Augment = "crop-flip" if self.cache == "off" else "none"
         return RVPTSpec(epochs=1, precision=self.precision, augment=augment)
-
-
-def new_clip(setting: Setting) -> Clip:
-    """A CLIP with random weights, and a tokenizer trained on the class names."""
-    tokenizer = train_tokenizer(setting.names, 512)
-    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
-    changes = MODELS[setting.model]
-    config = CLIPConfig(text_config={**changes, **ends}, vision_config=changes)
-    torch.manual_seed(0)
-    with torch.device(setting.device):
-        return Clip(CLIPModel(config), tokenizer).eval()
 
 
 def random_data(setting: Setting) -> Dataset:
@@ -112,7 +97,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     """One flat row: encoding, then training."""
     prompts.room = lambda device: CACHES[setting.cache]
     data, spec = random_data(setting), setting.spec
-    clip = new_clip(setting)
+    clip = random_clip(setting.model, setting.device, setting.names)
     with frozen(clip):
         reset(setting.device)
         encoding, task = seconds_of(setting.device, lambda: PromptTuning(clip, data, spec))
@@ -146,7 +131,7 @@ def measure_all(setting: Setting) -> list[dict[str, Any]]:
 def write_profile(path: Path, setting: Setting) -> None:
     """Profile some steps: operators by their own time on the host and on the device."""
     data, spec = random_data(setting), setting.spec
-    clip = new_clip(setting)
+    clip = random_clip(setting.model, setting.device, setting.names)
     with frozen(clip):
         task = PromptTuning(clip, data, spec)
         run = partial(fit, task, spec=spec, graphs=setting.graphs)

@@ -52,6 +52,7 @@ from rvpt.spec import TrainSpec
 from rvpt.training.graphs import Recorder
 from rvpt.training.loop import make_optimizer
 from rvpt.training.losses import feature_repelling, zero_shot_logits
+from sizes import MODELS, Geometry
 
 CLASSES, ALPHA = 100, 2.0
 SPEC = TrainSpec(optimizer="sgd", lr=2e-3)
@@ -60,36 +61,6 @@ SQUARE = {"cpu": 1024, "cuda": 8192, "meta": 1}
 WARMUP = {"cpu": 1, "cuda": 10}  # rounds that are not counted
 Run = Callable[[], None]
 """One call: a training step, or encoding a batch."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Settings of a CLIPVisionConfig, and where its prompts go."""
-
-    vision: dict[str, Any]
-    projection: int
-    first_block: int = 3
-    length: int = 50
-
-    @property
-    def patches(self) -> int:
-        return (self.vision["image_size"] // self.vision["patch_size"]) ** 2
-
-
-def tower(width: int, blocks: int, image: int, patch: int, **others: Any) -> dict[str, Any]:
-    openai = {
-        "hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": blocks,
-        "num_attention_heads": width // 64, "image_size": image, "patch_size": patch, "hidden_act": "quick_gelu",
-    }  # fmt: skip
-    return openai | others
-
-
-MODELS = {
-    "scenes": Geometry(tower(128, 8, 48, 8, num_attention_heads=8, hidden_act="gelu"), 128, first_block=2, length=100),
-    "b32": Geometry(tower(768, 12, 224, 32), 512),
-    "b16": Geometry(tower(768, 12, 224, 16), 512),
-    "l14": Geometry(tower(1024, 24, 224, 14), 768),
-}
 
 
 @dataclass(frozen=True)
