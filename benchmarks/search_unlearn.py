@@ -37,28 +37,25 @@ V = [
     dict(none=1),
     dict(b=100, epochs=40, keep=0, resist=0, lr=0.1),  # VPT
     dict(b=100, epochs=40, keep=0, resist=0, alpha=2.0),  # RVPT
-    dict(b=100),
-    dict(b=30), dict(), dict(b=4),
-    dict(aim="known"), dict(aim="none", targets=1), dict(aim="none", targets=3), dict(aim="all"),
-    dict(keep_kind="feat"), dict(resist_kind="feat"), dict(keep_kind="feat", resist_kind="feat"),
-    dict(resist_kind="kl"), dict(resist_kind="pair"), dict(keep_kind="feat", resist_kind="kl"),
-    dict(ce=0, resist_kind="kl"), dict(ce=0, keep_kind="feat", resist_kind="feat"),
-    dict(keep=0), dict(keep=3), dict(keep=3, resist=3), dict(resist=3), dict(resist=0.3),
-    dict(r=1.2), dict(r=3.0), dict(r=4.5), dict(r=3.0, keep=3), dict(r=4.5, keep=3),
-    dict(lr=0.01), dict(lr=0.1), dict(epochs=50), dict(epochs=50, lr=0.01),
-    dict(forms=("add", "low")), dict(forms=("add", "patch")), dict(forms=("add", "warp")),
-    dict(forms=("add", "low", "patch", "warp")), dict(forms=("low",)), dict(forms=("patch",)), dict(forms=("tok",)),
-    dict(forms=("add", "tok")), dict(forms=("add", "low"), rlow=10.0), dict(forms=("add", "low"), rlow=3.0),
-    dict(forms=("add", "patch"), patch=16), dict(forms=("tok",), rtok=8.0), dict(forms=("tok",), rtok=2.0),
-    dict(restart=5), dict(eta=0.5), dict(eta=0.07), dict(mom=0.8, eta=0.1),
-    dict(alpha=0.1), dict(alpha=0.5), dict(wd=0.0), dict(std=0.001), dict(mix="pixels"), dict(lam="uni"), dict(kn=96),
-    dict(plain=1.0), dict(plain=1.0, keep=0), dict(ce=0.3), dict(ce=0.3, resist_kind="kl"), dict(targets=6), dict(targets=1),
-    dict(D=1), dict(D=4), dict(D=0), dict(ramp=0.5),
-    dict(forms=("add", "low", "patch"), epochs=50), dict(forms=("add", "low", "patch"), epochs=50, r=3.0),
-    dict(forms=("add", "low", "patch"), epochs=50, aim="none"), dict(aim="none", epochs=50), dict(aim="none", r=3.0),
-    dict(aim="none", r=1.2), dict(aim="none", resist_kind="kl"), dict(aim="none", keep_kind="feat", resist_kind="feat"),
-    dict(forms=("add", "low", "patch"), batch=64, epochs=40), dict(b=30, epochs=50), dict(b=100, epochs=50),
-    dict(b=30, aim="none"), dict(b=100, aim="none", epochs=50),
+    dict(), dict(b=30), dict(b=100), dict(b=4), dict(aim="none"), dict(aim="start"), dict(aim="known"),
+    dict(keep_kind="feat"), dict(resist_kind="feat", aim="none"), dict(keep_kind="feat", resist_kind="feat", aim="none"),
+    dict(resist_kind="kl"), dict(resist_kind="kl", aim="none"), dict(resist_kind="pair"), dict(aim="none", targets=1),
+    dict(forms=("add", "low"), aim="none"), dict(forms=("add", "patch"), aim="none"), dict(forms=("tok",), aim="none"),
+    dict(forms=("add", "low", "patch"), aim="none", epochs=40), dict(forms=("add", "low", "patch"), aim="none", epochs=40, r=3.0),
+    dict(aim="none", epochs=50), dict(aim="none", epochs=50, lr=0.01), dict(aim="start", epochs=50),
+    dict(keep=3, aim="none"), dict(keep=0, aim="none"), dict(resist=3, aim="none"), dict(resist=0.3, aim="none"), dict(keep=3, resist=3, aim="none"),
+    dict(r=1.2, aim="none"), dict(r=3.0, aim="none"), dict(r=4.5, aim="none"), dict(r=4.5, keep=3, aim="none"),
+    dict(lr=0.01, aim="none"), dict(lr=0.1, aim="none"), dict(alpha=0.1, aim="none"), dict(alpha=0.5, aim="none"),
+    dict(forms=("add", "warp"), aim="none"), dict(forms=("add", "low", "patch", "warp"), aim="none", epochs=40), dict(forms=("low",), aim="none"),
+    dict(forms=("patch",), aim="none"), dict(forms=("add", "tok"), aim="none"), dict(forms=("add", "low"), rlow=10.0, aim="none"),
+    dict(forms=("add", "patch"), patch=16, aim="none"), dict(forms=("tok",), rtok=8.0, aim="none"), dict(forms=("tok",), rtok=2.0, aim="none"),
+    dict(ce=0, resist_kind="kl", aim="none"), dict(ce=0, keep_kind="feat", resist_kind="feat", aim="none"), dict(ce=0.3, resist_kind="kl", aim="none"),
+    dict(eta=0.5, aim="none"), dict(eta=0.07, aim="none"), dict(mom=0.8, eta=0.1, aim="none"), dict(restart=5, aim="none"),
+    dict(std=0.001, aim="none"), dict(wd=0.0, aim="none"), dict(mix="pixels", aim="none"), dict(lam="uni", aim="none"), dict(kn=96, aim="none"),
+    dict(plain=1.0, aim="none"), dict(plain=1.0, keep=0, aim="none"), dict(targets=6, aim="none"), dict(D=1, aim="none"), dict(D=4, aim="none"),
+    dict(D=0, aim="none"), dict(ramp=0.5, aim="none"), dict(aim="all"), dict(b=30, epochs=50, aim="none"), dict(b=100, epochs=50, aim="none"),
+    dict(r=3.0), dict(epochs=50), dict(b=30, epochs=50), dict(keep=3, resist=3), dict(forms=("add", "low", "patch"), epochs=40),
+    dict(forms=("add", "low"), aim="start"), dict(aim="start", r=3.0), dict(aim="none", r=3.0, keep=3, resist=3, epochs=50),
 ]  # fmt: skip
 
 
@@ -126,7 +123,8 @@ def scan(clip, pixels, text, k, seed):
     pool = Pool.of(clip, pixels, text)
     limit, classes = radius(spec.budget, pixels.shape[1:]), torch.arange(len(text), device=pixels.device)
     d = invert(pool, classes, torch.zeros(len(text), *pixels.shape[1:], device=pixels.device), limit, spec.steps, spec.images, spec)
-    return reached(pool, classes, d).margins.argsort(descending=True)[:k]
+    best = reached(pool, classes, d).margins.argsort(descending=True)[:k]
+    return best, d[best]
 
 
 def run(clip, px, labels, names, known, o):
@@ -141,16 +139,23 @@ def run(clip, px, labels, names, known, o):
         feat0 = torch.cat([clip.encode_image(p) for p in px.split(128)])
     P = RepulsivePrompts(range(o["D"], 8), o["b"], 128, o["std"], o["seed"]).to(dev)
     opt = torch.optim.AdamW(P.parameters(), lr=o["lr"], weight_decay=o["wd"], betas=(0.9, 0.98), fused=True)
-    targets = None
+    targets, begun = None, None
     if o["resist"]:
         if o["aim"] == "scan":
-            targets = scan(clip, px, text, o["targets"], o["seed"])
+            targets, _ = scan(clip, px, text, o["targets"], o["seed"])
+        elif o["aim"] == "start":  # begin at the changes of the scan, then move away from the labels
+            _, begun = scan(clip, px, text, o["targets"], o["seed"])
         elif o["aim"] == "known":
             targets = torch.tensor([names.index(known)], device=dev)
         elif o["aim"] == "all":
             targets = torch.arange(len(names), device=dev)
     M = o["targets"] if targets is None else len(targets)
     forms = [Form(f, o, M, 48, tok.shape[1:], dev) for f in o["forms"]]
+    if begun is not None:
+        for f in forms:
+            if f.name == "add":
+                f.t = proj(begun * 100, f.r)
+                f.start = f.t.clone()
     n, per = len(px), math.ceil(len(px) / o["batch"])
     total, step = o["epochs"] * per, 0
 
