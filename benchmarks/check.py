@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.inversion.additive import InversionSpec, Pool, invert, radius
+from rvpt.inversion.additive import Additive
+from rvpt.inversion.descent import descend
+from rvpt.inversion.pool import Pool
+from rvpt.inversion.spec import InversionSpec
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
 from rvpt.rows import append_rows
@@ -38,11 +41,10 @@ def make_pool(clip: Clip, classes: int) -> Pool:
 
 def run(pool: Pool, classes: Tensor, steps: int, images: int, spec: InversionSpec) -> float:
     """Seconds of one run for some classes together."""
-    shape = pool.pixels.shape[1:]
-    start = torch.zeros(len(classes), *shape, device=pool.pixels.device)
+    form = Additive.of(spec, pool.pixels.shape[-1])
     clock = time.perf_counter if pool.pixels.is_cuda else time.process_time  # other programs take no part in it
     begun = clock()
-    invert(pool, classes, start, radius(spec.budget, shape), steps, images, spec)
+    descend(form, pool, classes, form.start(len(classes)).to(pool.pixels.device), steps, images, spec)
     if pool.pixels.is_cuda:
         torch.cuda.synchronize()
     return clock() - begun

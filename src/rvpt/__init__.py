@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rvpt.defenses.vpt import VPTSpec as VPTSpec
     from rvpt.detection.calibration import Calibration as Calibration
     from rvpt.detection.check import check as check
-    from rvpt.detection.score import CheckSpec as CheckSpec
+    from rvpt.detection.spec import CheckSpec as CheckSpec
     from rvpt.detection.verdict import Verdict as Verdict
     from rvpt.errors import MachineError as MachineError
     from rvpt.errors import RvptError as RvptError
@@ -61,7 +61,7 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "AttackSpec": "attacks.backdoor", "Backdoored": "attacks.backdoor", "Calibration": "detection.calibration",
-    "CheckSpec": "detection.score", "Checkpoint": "training.checkpoint", "Classifier": "models.classifier",
+    "CheckSpec": "detection.spec", "Checkpoint": "training.checkpoint", "Classifier": "models.classifier",
     "CleanClipSpec": "defenses.cleanclip", "Cleaned": "models.cleaned", "Clip": "models.clip",
     "ContrastiveSpec": "defenses.contrastive", "Dataset": "data.dataset", "Defense": "defenses.base",
     "FinetuneSpec": "defenses.finetune", "MachineError": "errors", "ParSpec": "defenses.par",

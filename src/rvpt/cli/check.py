@@ -30,7 +30,7 @@ EXIT_CODES = {"clean": 0, "suspicious": 3, "backdoored": 4}
 
 
 def _help() -> MoreHelp:
-    from rvpt.detection.score import CheckSpec
+    from rvpt.detection.spec import CheckSpec
 
     return MoreHelp({}, describe(CheckSpec))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rvpt.detection.collapse import concentration
-from rvpt.inversion.additive import Pool, target_loss
+from rvpt.inversion.pool import Pool, target_loss
 from rvpt.models.encode import Encoder
 from rvpt.training.losses import zero_shot_logits
 

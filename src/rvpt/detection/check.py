@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rvpt.data.dataset import Dataset
 from rvpt.detection.calibration import Calibration, geometry_of
-from rvpt.detection.score import CheckSpec, find
+from rvpt.detection.score import find
+from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict, word_of
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.inversion.additive import REACH, project
+from rvpt.inversion.ball import REACH
+from rvpt.inversion.form import project
 from rvpt.models.clip import Clip
 from rvpt.models.encode import Encoder
 from rvpt.progress import Report, silent

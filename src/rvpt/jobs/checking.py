@@ -16,7 +16,7 @@ from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.check import check
-from rvpt.detection.score import CheckSpec
+from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict
 from rvpt.errors import RvptError
 from rvpt.files import write_text
