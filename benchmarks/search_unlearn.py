@@ -26,36 +26,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BASE = dict(
-    lr=0.03, epochs=20, batch=32, D=2, b=10, wd=0.1, std=0.02, alpha=0.0, ce=1.0, keep=1.0, keep_kind="kl", mix="tokens",
-    lam="half", kn=32, resist=1.0, resist_kind="ce", forms=("add",), r=2.0, aim="scan", targets=3, eta=0.2, restart=0,
-    rlow=6.0, patch=10, rtok=4.0, warp=0.1, ramp=0.0, fs=20.0, plain=0.0, mom=0.0,
+    what="prompts", lr=0.03, epochs=30, batch=32, D=2, b=30, wd=0.1, std=0.02, alpha=0.0, ce=1.0, keep=1.0, keep_kind="kl",
+    mix="tokens", lam="half", kn=32, resist=1.0, resist_kind="ce", forms=("add", "patch", "waves"), r=2.0, aim="known", targets=3,
+    per=1, rrep=1, eta=0.2, rwave=6.0, patch=10, warp=0.1, fs=20.0, rep=0.0, par=0.0,
 )  # fmt: skip
-CONTEXTS = [(100, ""), (101, "posterize"), (101, ""), (100, "noise")]
+CONTEXTS = [(100, ""), (101, "gray")]
 TARGETS = {100: "anchor", 101: "heart", 102: "cup"}
 
 V = [
-    dict(none=1),
-    dict(b=100, epochs=40, keep=0, resist=0, lr=0.1),  # VPT
-    dict(b=100, epochs=40, keep=0, resist=0, alpha=2.0),  # RVPT
-    dict(), dict(b=30), dict(b=100), dict(b=4), dict(aim="none"), dict(aim="start"), dict(aim="known"),
-    dict(keep_kind="feat"), dict(resist_kind="feat", aim="none"), dict(keep_kind="feat", resist_kind="feat", aim="none"),
-    dict(resist_kind="kl"), dict(resist_kind="kl", aim="none"), dict(resist_kind="pair"), dict(aim="none", targets=1),
-    dict(forms=("add", "low"), aim="none"), dict(forms=("add", "patch"), aim="none"), dict(forms=("tok",), aim="none"),
-    dict(forms=("add", "low", "patch"), aim="none", epochs=40), dict(forms=("add", "low", "patch"), aim="none", epochs=40, r=3.0),
-    dict(aim="none", epochs=50), dict(aim="none", epochs=50, lr=0.01), dict(aim="start", epochs=50),
-    dict(keep=3, aim="none"), dict(keep=0, aim="none"), dict(resist=3, aim="none"), dict(resist=0.3, aim="none"), dict(keep=3, resist=3, aim="none"),
-    dict(r=1.2, aim="none"), dict(r=3.0, aim="none"), dict(r=4.5, aim="none"), dict(r=4.5, keep=3, aim="none"),
-    dict(lr=0.01, aim="none"), dict(lr=0.1, aim="none"), dict(alpha=0.1, aim="none"), dict(alpha=0.5, aim="none"),
-    dict(forms=("add", "warp"), aim="none"), dict(forms=("add", "low", "patch", "warp"), aim="none", epochs=40), dict(forms=("low",), aim="none"),
-    dict(forms=("patch",), aim="none"), dict(forms=("add", "tok"), aim="none"), dict(forms=("add", "low"), rlow=10.0, aim="none"),
-    dict(forms=("add", "patch"), patch=16, aim="none"), dict(forms=("tok",), rtok=8.0, aim="none"), dict(forms=("tok",), rtok=2.0, aim="none"),
-    dict(ce=0, resist_kind="kl", aim="none"), dict(ce=0, keep_kind="feat", resist_kind="feat", aim="none"), dict(ce=0.3, resist_kind="kl", aim="none"),
-    dict(eta=0.5, aim="none"), dict(eta=0.07, aim="none"), dict(mom=0.8, eta=0.1, aim="none"), dict(restart=5, aim="none"),
-    dict(std=0.001, aim="none"), dict(wd=0.0, aim="none"), dict(mix="pixels", aim="none"), dict(lam="uni", aim="none"), dict(kn=96, aim="none"),
-    dict(plain=1.0, aim="none"), dict(plain=1.0, keep=0, aim="none"), dict(targets=6, aim="none"), dict(D=1, aim="none"), dict(D=4, aim="none"),
-    dict(D=0, aim="none"), dict(ramp=0.5, aim="none"), dict(aim="all"), dict(b=30, epochs=50, aim="none"), dict(b=100, epochs=50, aim="none"),
-    dict(r=3.0), dict(epochs=50), dict(b=30, epochs=50), dict(keep=3, resist=3), dict(forms=("add", "low", "patch"), epochs=40),
-    dict(forms=("add", "low"), aim="start"), dict(aim="start", r=3.0), dict(aim="none", r=3.0, keep=3, resist=3, epochs=50),
+    dict(none=1), dict(), dict(what="tower", lr=3e-4), dict(resist_kind="pair"), dict(b=100), dict(keep=0.0), dict(keep=0.3),
+    dict(what="tower", lr=3e-4, keep=0.0), dict(what="tower", lr=1e-3), dict(what="tower", lr=1e-4), dict(aim="scan"),
+    dict(what="tower", lr=3e-4, aim="scan"), dict(what="tower", lr=3e-4, resist_kind="pair"), dict(what="tower", lr=3e-4, aim="none"),
+    dict(what="tower", lr=3e-4, keep=3.0, resist=3.0), dict(rwave=10.0), dict(forms=("waves",), rwave=10.0), dict(forms=("waves",)),
+    dict(rrep=3), dict(resist=3.0), dict(per=3), dict(rep=0.5), dict(forms=("patch",)), dict(forms=("add",)),
+    dict(what="tower", lr=3e-4, rwave=10.0), dict(what="tower", lr=3e-4, rrep=3), dict(what="tower", lr=3e-4, resist=0.0),
+    dict(what="tower", lr=1e-3, par=0.5, resist=0.0, keep=0.0), dict(what="tower", lr=1e-3, par=2.0, resist=0.0, keep=0.0),
+    dict(what="tower", lr=1e-3, keep=3.0, resist=3.0), dict(what="tower", lr=3e-4, ce=0.0, resist_kind="kl"),
+    dict(what="tower", lr=3e-4, rep=0.5), dict(what="tower", lr=3e-4, forms=("waves",), rwave=10.0),
+    dict(what="tower", lr=3e-4, forms=("patch",)), dict(what="tower", lr=3e-4, forms=("add",)), dict(what="tower", lr=3e-4, keep_kind="feat", resist_kind="feat"),
+    dict(b=100, rrep=3, keep=0.3), dict(b=100, rrep=3, epochs=60), dict(b=100, resist_kind="pair", rrep=3), dict(r=3.0), dict(lr=0.01), dict(lr=0.1),
+    dict(patch=14), dict(forms=("add", "patch", "waves", "warp")), dict(keep_kind="feat", resist_kind="feat"), dict(ce=0.0, resist_kind="kl"),
+    dict(resist_kind="pair", resist=3.0), dict(resist_kind="pair", keep=0.0), dict(b=100, per=3, rrep=3, epochs=60, resist=3.0),
+    dict(what="tower", lr=3e-4, r=3.0), dict(what="tower", lr=3e-4, per=3), dict(what="tower", lr=3e-4, epochs=60), dict(what="tower", lr=3e-4, patch=14),
+    dict(what="tower", lr=3e-4, aim="scan", rrep=3, epochs=60), dict(aim="scan", rrep=3, epochs=60, b=100), dict(aim="none", rrep=3, b=100),
 ]  # fmt: skip
 
 
@@ -74,8 +67,12 @@ class Form:
     def __init__(self, name: str, o: dict, M: int, S: int, shape, dev) -> None:
         self.name, self.o, self.M = name, o, M
         g = torch.Generator().manual_seed(o["seed"])
-        sizes = {"add": (3, S, S), "low": (3, 8, 8), "patch": (3, o["patch"], o["patch"]), "tok": tuple(shape), "warp": (2, 5, 5)}
-        self.r = {"add": o["r"], "low": o["rlow"] / (S / 8), "tok": o["rtok"]}.get(name, 0.0)
+        sizes = {"add": (3, S, S), "waves": (3, 16, 16), "patch": (3, o["patch"], o["patch"]), "warp": (2, 5, 5)}
+        self.r = {"add": o["r"], "waves": o["rwave"]}.get(name, 0.0)
+        place = (2 * torch.arange(S) + 1) * (math.pi / (2 * S))
+        self.basis = torch.cos(torch.arange(16)[:, None] * place) * math.sqrt(2 / S)
+        self.basis[0] = math.sqrt(1 / S)
+        self.basis = self.basis.to(dev)
         t = torch.randn(M, *sizes[name], generator=g) * 0.01
         self.t = (torch.full_like(t, 0.5) if name == "patch" else t).to(dev)
         self.start, self.m = self.t.clone(), torch.zeros_like(self.t)
@@ -84,8 +81,8 @@ class Form:
         S = x.shape[-1]
         if self.name == "add":
             return (x + t).clamp(0, 1)
-        if self.name == "low":
-            return (x + F.interpolate(t, size=(S, S), mode="bicubic", align_corners=False)).clamp(0, 1)
+        if self.name == "waves":
+            return (x + self.basis.T @ t @ self.basis).clamp(0, 1)
         if self.name == "patch":
             p = self.o["patch"]
             i, j = torch.randint(S - p + 1, (2, len(x)), generator=gen).to(x.device)
@@ -102,7 +99,7 @@ class Form:
         return F.grid_sample(x, torch.stack([xx, yy], -1)[None] + flow, align_corners=True, padding_mode="border")
 
     def move(self, g: Tensor) -> None:
-        self.m = self.o["mom"] * self.m + unit(g)
+        self.m = unit(g)
         if self.name == "patch":
             self.t = (self.t + 0.1 * self.m.sign()).clamp(0, 1)
         elif self.name == "warp":
@@ -116,46 +113,77 @@ def kl(f0, f1, text, tau):
     return F.kl_div((tau * f1 @ text.T).log_softmax(1), (tau * f0 @ text.T).log_softmax(1), log_target=True, reduction="batchmean")
 
 
-def scan(clip, pixels, text, k, seed):
-    from rvpt.inversion.additive import InversionSpec, Pool, invert, radius, reached
-
-    spec = InversionSpec(seed=seed)
-    pool = Pool.of(clip, pixels, text)
-    limit, classes = radius(spec.budget, pixels.shape[1:]), torch.arange(len(text), device=pixels.device)
-    d = invert(pool, classes, torch.zeros(len(text), *pixels.shape[1:], device=pixels.device), limit, spec.steps, spec.images, spec)
-    best = reached(pool, classes, d).margins.argsort(descending=True)[:k]
-    return best, d[best]
+def scan(clip, px, text, forms, k, seed, steps=10):
+    """The classes that the changes of a form reach unusually well: (target, score) of the best k, and the changes of all."""
+    gen, K, tau = torch.Generator().manual_seed(seed), len(text), clip.logit_scale
+    said = torch.cat([clip.encode_image(p) @ text.T for p in px.split(128)]).argmax(1)
+    classes, scores = torch.arange(K, device=px.device), []
+    for f in forms:
+        for step in range(steps):
+            some = torch.randperm(len(px), generator=gen)[:12].to(px.device)
+            with torch.enable_grad():
+                t = f.t.clone().requires_grad_()
+                z = tau * clip.encode_image(f.apply(px[some].repeat(K, 1, 1, 1), t.repeat_interleave(12, 0), gen)) @ text.T
+                want = classes.repeat_interleave(12)
+                ok = (said[some].repeat(K) != want).float()
+                (g,) = torch.autograd.grad((F.cross_entropy(z, want, reduction="none") * ok).sum(), t)
+            f.move(-g)
+        some = torch.randperm(len(px), generator=gen)[:48].to(px.device)
+        margins = []
+        for c in range(K):
+            cos = clip.encode_image(f.apply(px[some], f.t[c : c + 1].expand(48, *f.t.shape[1:]), gen)) @ text.T
+            rest = cos.clone()
+            rest[:, c] = -1
+            margins.append((cos[:, c] - rest.amax(1))[said[some] != c].mean())
+        margins = torch.stack(margins)
+        spread = (margins - margins.median()).abs().median().clamp(min=1e-6)
+        scores.append((margins - margins.median()) / spread)
+    best = torch.stack(scores).amax(0)
+    return best.argsort(descending=True)[:k]
 
 
 def run(clip, px, labels, names, known, o):
+    import copy
+
+    from rvpt.models.cleaned import Cleaned
     from rvpt.models.prompts import RepulsivePrompts, frozen_pass, prompted_pass
     from rvpt.training.loop import learning_rate
     from rvpt.training.losses import feature_repelling
 
-    dev = clip.device
+    dev, tower = clip.device, o["what"] == "tower"
+    D = 0 if tower else o["D"]
     with torch.no_grad():
         text, tau = clip.class_features(names), clip.logit_scale
-        tok, rows = [torch.cat(z) for z in zip(*[frozen_pass(clip, p, o["D"]) for p in px.split(128)])]
+        tok, rows = [torch.cat(z) for z in zip(*[frozen_pass(clip, p, D) for p in px.split(128)])]
         feat0 = torch.cat([clip.encode_image(p) for p in px.split(128)])
-    P = RepulsivePrompts(range(o["D"], 8), o["b"], 128, o["std"], o["seed"]).to(dev)
-    opt = torch.optim.AdamW(P.parameters(), lr=o["lr"], weight_decay=o["wd"], betas=(0.9, 0.98), fused=True)
-    targets, begun = None, None
+    if tower:
+        victim = copy.deepcopy(clip)
+        victim.vision.requires_grad_(True)
+        victim.model.visual_projection.requires_grad_(True)
+        trained = [p for p in victim.parameters() if p.requires_grad]
+        groups = [{"params": [p for p in trained if p.ndim > 1], "weight_decay": o["wd"]}, {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}]
+    else:
+        P = RepulsivePrompts(range(D, 8), o["b"], 128, o["std"], o["seed"]).to(dev)
+        trained, groups = [P.table], [{"params": [P.table], "weight_decay": o["wd"]}]
+    opt = torch.optim.AdamW(groups, lr=o["lr"], betas=(0.9, 0.98), fused=True)
+
+    def encode(shown):  # pixels with the tower, tokens before block D with prompts
+        if tower:
+            return victim.encode_image(torch.cat(shown)), None
+        return prompted_pass(clip, P, torch.cat(shown))
+
+    own_in = px if tower else tok
+    targets = None
     if o["resist"]:
-        if o["aim"] == "scan":
-            targets, _ = scan(clip, px, text, o["targets"], o["seed"])
-        elif o["aim"] == "start":  # begin at the changes of the scan, then move away from the labels
-            _, begun = scan(clip, px, text, o["targets"], o["seed"])
-        elif o["aim"] == "known":
+        if o["aim"] == "known":
             targets = torch.tensor([names.index(known)], device=dev)
-        elif o["aim"] == "all":
-            targets = torch.arange(len(names), device=dev)
-    M = o["targets"] if targets is None else len(targets)
-    forms = [Form(f, o, M, 48, tok.shape[1:], dev) for f in o["forms"]]
-    if begun is not None:
-        for f in forms:
-            if f.name == "add":
-                f.t = proj(begun * 100, f.r)
-                f.start = f.t.clone()
+        elif o["aim"] == "scan":
+            with torch.no_grad():
+                targets = scan(clip, px, text, [Form(f, o, len(names), 48, None, dev) for f in o["forms"] if f != "warp"], o["targets"], o["seed"])
+        if targets is not None:
+            slots = targets.repeat(o["per"])
+    M = o["targets"] if targets is None else len(slots)
+    forms = [Form(f, o, M, 48, None, dev) for f in o["forms"]]
     n, per = len(px), math.ceil(len(px) / o["batch"])
     total, step = o["epochs"] * per, 0
 
@@ -163,46 +191,47 @@ def run(clip, px, labels, names, known, o):
         lr, warmup = o["lr"], 0.0
 
     for epoch in range(o["epochs"]):
-        if o["restart"] and epoch % o["restart"] == 0:
-            for f in forms:
-                f.t = f.start.clone()
         perm = torch.randperm(n, generator=torch.Generator().manual_seed(1000 * o["seed"] + epoch))
         for cpu in perm.split(o["batch"]):
             idx, gen = cpu.to(dev), torch.Generator().manual_seed(7919 * step + o["seed"])
             for group in opt.param_groups:
                 group["lr"] = learning_rate(S, step, total)
-            loss, gs = torch.zeros((), device=dev), []
-            if o["ce"] or o["alpha"] or o["plain"]:
-                image, rw = prompted_pass(clip, P, tok[idx])
-                loss = loss + o["ce"] * F.cross_entropy(tau * image @ text.T, labels[idx])
-                if o["alpha"]:
-                    loss = loss + o["alpha"] * feature_repelling(rw, rows[idx])
-                if o["plain"]:
-                    loss = loss + o["plain"] * kl(feat0[idx], image, text, tau)
+            shown = [own_in[idx]]
             if o["keep"]:
                 k = o["kn"]
                 i, j = torch.randint(n, (2, k), generator=gen).to(dev)
-                lam = torch.rand(k, 1, 1, generator=gen).to(dev) if o["lam"] == "uni" else 0.5
                 with torch.no_grad():
-                    if o["mix"] == "tokens":
-                        mixed = lam * tok[i] + (1 - lam) * tok[j]
-                    else:
-                        mixed, _ = clip.run_blocks(clip.embed(0.5 * px[i] + 0.5 * px[j]), stop=o["D"])
-                    s0 = clip.project(clip.run_blocks(mixed, start=o["D"])[0][:, 0])
-                s1, _ = prompted_pass(clip, P, mixed)
-                loss = loss + o["keep"] * (kl(s0, s1, text, tau) if o["keep_kind"] == "kl" else o["fs"] * (1 - (s1 * s0).sum(1)).mean())
+                    mixed = 0.5 * own_in[i] + 0.5 * own_in[j]
+                    s0 = clip.encode_image(mixed) if tower else clip.project(clip.run_blocks(mixed, start=D)[0][:, 0])
+                shown.append(mixed)
+            leaves, gs = [], []
             if o["resist"]:
-                parts = list(torch.arange(len(idx)).chunk(len(forms)))
+                twice = idx.repeat(o["rrep"])
+                parts = list(torch.arange(len(twice)).chunk(len(forms)))
                 parts = parts[step % len(parts):] + parts[: step % len(parts)]
-                leaves, toks, assigned, order = [], [], [], []
+                pixels, assigned, order = [], [], []
                 for f, part in zip(forms, parts):
                     t = f.t.clone().requires_grad_()
                     a = torch.randint(f.M, (len(part),), generator=gen).to(dev)
-                    mine = idx[part.to(dev)]
-                    shown = tok[mine] + t[a] if f.name == "tok" else clip.run_blocks(clip.embed(f.apply(px[mine], t[a], gen)), stop=o["D"])[0]
-                    leaves.append(t), toks.append(shown), assigned.append(a), order.append(mine)
+                    mine = twice[part.to(dev)]
+                    pixels.append(f.apply(px[mine], t[a], gen))
+                    leaves.append(t), assigned.append(a), order.append(mine)
                 ri, a = torch.cat(order), torch.cat(assigned)
-                image, _ = prompted_pass(clip, P, torch.cat(toks))
+                pixels = torch.cat(pixels)
+                shown.append(pixels if tower else clip.run_blocks(clip.embed(pixels), stop=D)[0])
+            image, rw = encode(shown)
+            images = list(image.split([len(part) for part in shown]))
+            own = images.pop(0)
+            loss = o["ce"] * F.cross_entropy(tau * own @ text.T, labels[idx])
+            if o["alpha"]:
+                loss = loss + o["alpha"] * feature_repelling(rw[: len(own)], rows[idx])
+            if o["par"]:
+                loss = loss - o["par"] * (own - feat0[idx]).square().sum(1).mean().clamp(max=2.15)
+            if o["keep"]:
+                s1 = images.pop(0)
+                loss = loss + o["keep"] * (kl(s0, s1, text, tau) if o["keep_kind"] == "kl" else o["fs"] * (1 - (s1 * s0).sum(1)).mean())
+            if o["resist"]:
+                image = images.pop(0)
                 z = tau * image @ text.T
                 if o["resist_kind"] == "ce":
                     l = F.cross_entropy(z, labels[ri])
@@ -211,23 +240,28 @@ def run(clip, px, labels, names, known, o):
                 elif o["resist_kind"] == "feat":
                     l = o["fs"] * (1 - (image * feat0[ri]).sum(1)).mean()
                 else:
-                    l = F.softplus(z.gather(1, targets[a][:, None]) - z.gather(1, labels[ri][:, None])).mean()
-                if targets is None or o["resist_kind"] == "pair":
-                    gs = torch.autograd.grad(l, leaves, retain_graph=True)
-                else:
-                    ok = (labels[ri] != targets[a]).float()
-                    toward = (F.cross_entropy(z, targets[a], reduction="none") * ok).sum() / ok.sum().clamp(min=1)
+                    l = F.softplus(z.gather(1, slots[a][:, None]) - z.gather(1, labels[ri][:, None])).mean()
+                loss = loss + o["resist"] * l
+                if o["rep"]:
+                    with torch.no_grad():
+                        away = clip.encode_image(pixels)
+                    loss = loss + o["rep"] * (image * away).sum(1).mean()
+                if targets is not None and o["resist_kind"] != "pair":
+                    ok = (labels[ri] != slots[a]).float()
+                    toward = (F.cross_entropy(z, slots[a], reduction="none") * ok).sum() / ok.sum().clamp(min=1)
                     gs = [-g for g in torch.autograd.grad(toward, leaves, retain_graph=True)]
-                loss = loss + o["resist"] * (min(1.0, step / total / o["ramp"]) if o["ramp"] else 1.0) * l
+                    leaves = []
             opt.zero_grad()
-            loss.backward(inputs=[P.table])
+            loss.backward(inputs=[*trained, *leaves])
+            gs = gs or [leaf.grad for leaf in leaves]
             opt.step()
             step += 1
             for f, g in zip(forms, gs):
                 f.move(g)
-    from rvpt.models.cleaned import Cleaned
-
-    return Cleaned(clip, P.requires_grad_(False)), [names[t] for t in targets.tolist()] if targets is not None else None
+    found = [names[t] for t in targets.tolist()] if targets is not None else None
+    if tower:
+        return Cleaned(victim.requires_grad_(False), own_weights=True), found
+    return Cleaned(clip, P.requires_grad_(False)), found
 
 
 def prepare(seed: int, work: str, pairs: int, n: int) -> float:
@@ -295,7 +329,7 @@ def main() -> None:
     with ProcessPoolExecutor(len(seeds), mp_context=spawn) as pool:
         todo = [pool.submit(prepare, s, str(work), 800 if asked.tiny else 16000, 100 if asked.tiny else 1000) for s in seeds]
         print("prepared", [round(t.result(), 1) for t in todo], flush=True)
-    trials = [(c, v) for pair in (CONTEXTS[:2], CONTEXTS[2:]) for v in V for c in pair]
+    trials = [(c, v) for pair in (CONTEXTS,) for v in V for c in pair]
     trials = trials[:6] if asked.tiny else trials
     gpu = "cuda" if torch.cuda.is_available() else "cpu"
     manager = spawn.Manager()

@@ -31,6 +31,42 @@ def zero_shot_logits(image_features: Tensor, text_features: Tensor, logit_scale:
     return logit_scale * image_features @ text_features.T
 
 
+def keep(logits: Tensor, suspect_logits: Tensor) -> Tensor:
+    """Divergence of predictions from the suspect's own, which needs no labels.
+
+    mean_i KL(softmax(s_i) | softmax(z_i))
+
+    Args:
+        logits: z, (B, K) float.
+        suspect_logits: s, (B, K) float, of the same images in the suspect.
+
+    Returns:
+        Scalar, at least 0.
+
+    Source: Hinton, Vinyals and Dean (2015), distillation at temperature 1.
+    """
+    ours, theirs = logits.float().log_softmax(1), suspect_logits.float().log_softmax(1)
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def resist(logits: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of changed images with what they show without the change.
+
+    mean_i CE(z_i, y_i)
+
+    Args:
+        logits: z, (B, K) float, of images with a universal change that was moved to make this loss large.
+        truth: y, labels (B,) int64, or without labels the suspect's predictions on the unchanged images (B, K).
+
+    Returns:
+        Scalar, at least 0.
+
+    Source: the outer problem of I-BAU (Zeng et al., ICLR 2022, equation 1); without labels as TRADES (Zhang et al.,
+    ICML 2019).
+    """
+    return F.cross_entropy(logits.float(), truth)
+
+
 def info_nce(
     image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float, pairs: Tensor | None = None
 ) -> Tensor:
