@@ -45,7 +45,7 @@ def test_a_budget_of_zero_changes_nothing(name: str, pool: Pool) -> None:
     form = FORMS[name].of(spec, SIDE)
     changes = descend(form, pool, torch.arange(2), form.start(2), 3, 4, spec)
     assert (changes == 0).all()
-    assert (reached(form, pool, torch.arange(2), changes).shares == 0).all()  # images of other classes stay there
+    assert (reached(form, pool, torch.arange(2), changes, spec).shares == 0).all()  # images of other classes stay there
 
 
 def test_an_additive_run_is_a_descent_of_the_additive_form(pool: Pool) -> None:
@@ -59,4 +59,6 @@ def test_a_run_that_settles_gets_farther_than_its_start(name: str, pool: Pool) -
     form, spec, every = FORMS[name].of(InversionSpec(), SIDE), InversionSpec(), torch.arange(5)
     start = descend(form, pool, every, form.start(5), 2, 4, spec)
     longer = descend(form, pool, every, start, 12, 8, spec, settle=True)
-    assert reached(form, pool, every, longer).margins.mean() > reached(form, pool, every, start).margins.mean()
+    assert (
+        reached(form, pool, every, longer, spec).margins.mean() > reached(form, pool, every, start, spec).margins.mean()
+    )

@@ -90,7 +90,7 @@ def test_the_batch_size_does_not_matter(form: Form, pool: Pool) -> None:
 
 def test_a_descent_raises_the_margins_and_keeps_images_in_range(form: Form, pool: Pool) -> None:
     changes, every = found(form, pool, list(range(CLASSES)), steps=6), torch.arange(CLASSES)
-    before, after = (reached(form, pool, every, c).margins for c in (form.start(CLASSES), changes))
+    before, after = (reached(form, pool, every, c, SPEC).margins for c in (form.start(CLASSES), changes))
     assert after.mean() > before.mean()
     shown = form.apply(pool.pixels, changes, form.draw(len(pool), torch.Generator()))
     assert shown.shape == (CLASSES, *pool.pixels.shape)
@@ -104,7 +104,7 @@ def test_reached_counts_the_images_of_other_classes(form: Form, pool: Pool) -> N
         called = changed_logits(form, pool, changes, drawn)[0].argmax(1)
     others = pool.predictions != 1
     expected = (called[others] == 1).float().mean()
-    assert reached(form, pool, torch.tensor([1]), changes).shares.item() == pytest.approx(expected.item())
+    assert reached(form, pool, torch.tensor([1]), changes, SPEC).shares.item() == pytest.approx(expected.item())
 
 
 def test_a_change_is_a_trigger_that_is_saved_and_loaded(

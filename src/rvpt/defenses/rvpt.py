@@ -24,6 +24,7 @@ from rvpt.training.graphs import StaticTask
 from rvpt.training.loop import Untrained, fit, frozen
 from rvpt.training.losses import feature_repelling, zero_shot_logits
 
+COOP = {"augment": "crop-flip", "weight_decay": 5e-4}  # what CoOp's trainers do, which the paper builds on
 SMALL = {"optimizer": "adamw", "weight_decay": 0.1, "first_block": 2, "prompt_length": 100, "epochs": 40}
 
 
@@ -124,6 +125,7 @@ class RVPT(Defense):
     summary = "deep visual prompts, by cross-entropy and the feature-repelling loss"
     Spec = RVPTSpec
     small = {**SMALL, "lr": 3e-2}
+    coop = COOP
 
     @classmethod
     def task(cls, clip: Clip, data: Dataset, spec: Any) -> PromptTuning:

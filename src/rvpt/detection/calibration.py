@@ -88,7 +88,7 @@ class Calibration:
 
 def geometry_of(model: Clip) -> dict[str, int]:
     """What scores depend on besides the weights: image size, width and number of blocks of the visual tower."""
-    return {"image_size": model.image_size, "width": model.width, "blocks": len(model.blocks)}
+    return {"image_size": model.image_size, "width": model.width, "blocks": model.depth}
 
 
 def _standardized(value: float, known: Sequence[float]) -> float:

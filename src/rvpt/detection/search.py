@@ -13,8 +13,8 @@ from rvpt.detection.collapse import collapse
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.stages import Stages
 from rvpt.inversion import FORMS
-from rvpt.inversion.descent import Reached, descend, reached
-from rvpt.inversion.form import Form, radius
+from rvpt.inversion.descent import Reached, descend, reached, towards
+from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -87,21 +87,23 @@ class Search:
 
     def _short(self, form: Form, every: Tensor) -> dict[str, Tensor]:
         start, spec = form.start(len(every)).to(every.device), self.spec
-        changes = descend(form, self.fit, every, start, spec.steps, spec.images, spec, report=self.report)
+        changes = descend(form, self.fit, towards(every), start, spec.steps, spec.images, spec, report=self.report)
         return {"changes": changes, "margins": self._reached(form, every, changes).margins}
 
     def _long(self, form: Form, finalists: Tensor, start: Tensor) -> dict[str, Tensor]:
-        spec, steps = self.spec, form.settling(self.spec.final_steps)
-        images, report = spec.final_images, self.report
-        return {"changes": descend(form, self.fit, finalists, start, steps, images, spec, settle=True, report=report)}
+        spec, report = self.spec, self.report
+        steps, images = spec.final_steps, spec.final_images
+        return {
+            "changes": descend(
+                form, self.fit, towards(finalists), start, steps, images, spec, settle=True, report=report
+            )
+        }
 
     def _reached(self, form: Form, classes: Tensor, changes: Tensor) -> Reached:
-        return reached(form, self.held, classes, changes, self.spec.seed)
+        return reached(form, self.held, classes, changes, self.spec)
 
-    def together(self) -> Tensor:
-        """The change (3, S, S) that pulls all features together."""
-        spec, pixels = self.spec, self.fit.pixels
-        limit = radius(spec.budget, pixels.shape[1:])
-        settings = {"steps": spec.collapse_steps, "images": spec.final_images, "seed": spec.seed}
-        make = lambda: {"delta": collapse(self.model, pixels, limit, **settings, report=self.report)}  # noqa: E731
-        return self.stages.get("collapse", make)["delta"]
+    def together(self, form: Form) -> Tensor:
+        """The change (...) of one form that pulls all features together."""
+        spec = self.spec
+        make = lambda: {"change": collapse(form, self.fit, spec.collapse_steps, spec, self.report)}  # noqa: E731
+        return self.stages.get(f"{form.name}-collapse", make)["change"]

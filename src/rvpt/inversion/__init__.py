@@ -11,6 +11,8 @@ FORMS: "Registry[type[Form]]" = Registry(
     "form of inversion",
     {
         "additive": "rvpt.inversion.additive:Additive",
+        "waves": "rvpt.inversion.waves:Waves",
+        "warp": "rvpt.inversion.warps:Warps",
         "patch": "rvpt.inversion.patches:Patches",
     },
 )

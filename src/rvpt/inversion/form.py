@@ -56,10 +56,6 @@ class Form:
         """The length of a step after a share `done` of the steps; with `settle`, of a run that ends near an optimum."""
         raise NotImplementedError
 
-    def settling(self, steps: int) -> int:
-        """How many steps of the longer run the form needs."""
-        return steps
-
     def step(self, changes: Tensor, directions: Tensor, length: float) -> Tensor:
         """Changes moved against the directions, and back within their budget."""
         raise NotImplementedError

@@ -54,9 +54,6 @@ class Patches(Form):
     def length(self, done: float, steps: int, *, settle: bool) -> float:
         return max(LAST_STEP, FIRST_STEP * (1 - done))
 
-    def settling(self, steps: int) -> int:
-        return max(1, steps // 2)  # patches settle sooner
-
     def step(self, changes: Tensor, directions: Tensor, length: float) -> Tensor:
         return (changes - length * directions.sign()).clamp(0, 1)
 

@@ -39,7 +39,7 @@ def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_o
     query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
     if prefix is not None:
         key, value = (
-            torch.cat([p.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+            torch.cat([p.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
             for p, x in zip(prefix, (key, value), strict=True)
         )
     query, key, value = (split_heads(x, attention.num_heads) for x in (query, key, value))

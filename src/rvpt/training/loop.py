@@ -36,11 +36,11 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def learning_rate(spec: TrainSpec, step: int, total: int) -> float:
-    """Linear warm-up over the first `spec.warmup` of the steps, then half a cosine to zero."""
+    """Linear warm-up over the first `spec.warmup` of the steps, then `spec.decayed`, half a cosine to zero."""
     rising = round(spec.warmup * total)
     if step < rising:
         return spec.lr * (step + 1) / rising
-    return spec.lr * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+    return spec.decayed((step - rising) / max(1, total - rising))
 
 
 def index_batches(n: int, spec: TrainSpec) -> Iterator[Tensor]:
