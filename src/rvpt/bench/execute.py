@@ -92,6 +92,12 @@ def _measure(task: Task, work: Path, device: str | None, report: Report) -> None
     write_rows(task.path(work), ({**row, **label} for row in rows))
 
 
+def _check(task: Task, work: Path, device: str | None, report: Report) -> None:
+    asked = task.settings
+    clip, spec = load_clip(_start(task).path(work), device=device), CheckSpec(**asked["spec"])
+    write_json(task.path(work), scores_of(clip, asked["data"], asked["split"], spec, report))
+
+
 def _trigger(settings: dict[str, Any]) -> TriggerSpec:
     options = dict(settings)
     return trigger_spec(options.pop("name"), **options)
@@ -103,7 +109,7 @@ def _start(task: Task) -> Task:
 
 
 DRAWS = ("shots", "without", "num_pairs")
-DOING = {"craft": _craft, "attack": _attack, "clean": _clean, "measure": _measure}
+DOING = {"craft": _craft, "attack": _attack, "clean": _clean, "measure": _measure, "check": _check}
 
 
 def measured(tasks: Sequence[Task], work: Path) -> Rows:

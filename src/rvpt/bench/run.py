@@ -15,7 +15,13 @@ from rvpt.errors import RvptError, first_line
 from rvpt.rows import append_rows, read_rows
 
 TIMES = "times.jsonl"
-NEAREST_TO_ROWS = ("measure", "clean", "attack", "craft")  # later steps first, so that an interrupted bench has rows
+NEAREST_TO_ROWS = (
+    "measure",
+    "check",
+    "clean",
+    "attack",
+    "craft",
+)  # later steps first, so that an interrupted bench has rows
 
 
 @dataclass(frozen=True)
