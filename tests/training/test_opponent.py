@@ -40,7 +40,11 @@ def test_it_goes_up_while_the_others_go_down(spec: Any) -> None:
     before = [p.detach().clone() for p in (task.weight, task.bias)]
     values = task(torch.arange(10), torch.Generator(), 0.0)
     slope, *down = torch.autograd.grad(values["loss"], [task.shift, task.weight, task.bias])
-    fit(task, 10, spec.model_copy(update={"epochs": 1, "batch_size": 10, "warmup": 0.0, "weight_decay": 0.0, "clip_norm": 0.0}))
+    fit(
+        task,
+        10,
+        spec.model_copy(update={"epochs": 1, "batch_size": 10, "warmup": 0.0, "weight_decay": 0.0, "clip_norm": 0.0}),
+    )
     assert torch.equal(task.shift.detach(), uphill(torch.zeros(3), slope))
     for old, new, gradient in zip(before, (task.weight, task.bias), down, strict=True):
         assert ((new - old) * gradient).sum() < 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -89,29 +90,35 @@ class PromptTuning(StaticTask):
         self.data, self.spec, self.suspect = data, spec, Untrained(clip)
         with mixed_precision(spec.precision, clip.device):
             self.constants = Constants(clip, data, blocks[0]) if spec.augment == "none" else None
-        self.terms = nn.ModuleList(terms)
+        self.terms: Any = nn.ModuleList(terms)
+        self.counts: list[int] = []
 
     def inputs(self, indices: Tensor, generator: torch.Generator, done: float) -> tuple[Tensor, ...]:
         """Labels (B,), what the terms need, and images (B, 3, S, S) or, without augmentation, the constants."""
         clip = self.suspect.module
         labels = self.labels[indices].to(clip.device, non_blocking=True)
         given = [term.inputs(indices, generator) for term in self.terms]
+        self.counts = [len(each) for each in given]
+        more = itertools.chain(*given)
         if self.constants is not None:
-            return labels, *given, *self.constants[indices]
+            return labels, *more, *self.constants[indices]
         pixels = self.data.pixels(indices, clip.image_size).to(clip.device)
-        return labels, *given, AUGMENTS[self.spec.augment](pixels, generator)
+        return labels, *more, AUGMENTS[self.spec.augment](pixels, generator)
 
-    def losses(self, labels: Tensor, *inputs: Tensor) -> dict[str, Tensor]:
-        clip, first = self.suspect.module, self.prompts.first_block
-        given, own = inputs[: len(self.terms)], inputs[len(self.terms) :]
+    def losses(self, *inputs: Tensor) -> dict[str, Tensor]:
+        clip, first, rest = self.suspect.module, self.prompts.first_block, iter(inputs)
+        labels = next(rest)
+        given = [tuple(itertools.islice(rest, count)) for count in self.counts]
+        own = tuple(rest)
         tokens, frozen_rows = own if self.constants is not None else frozen_pass(clip, own[0], first)
         batch = Batch(clip, self.text, first, tokens, labels)
-        views = [term(batch, each) for term, each in zip(self.terms, given, strict=True)]
+        views = [term(batch, *each) for term, each in zip(self.terms, given, strict=True)]
         image, rows = prompted_pass(clip, self.prompts, torch.cat([tokens, *(view.tokens for view in views)]))
         logits = zero_shot_logits(image, self.text, clip.logit_scale).split(len(tokens))
         ce = F.cross_entropy(logits[0], labels)
         fr = feature_repelling(rows[: len(tokens)], frozen_rows, self.spec.margin)
-        more = {term.name: view.loss(own) for term, view, own in zip(self.terms, views, logits[1:], strict=True)}
+        parts = zip(self.terms, views, logits[1:], strict=True)
+        more: dict[str, Tensor] = {term.name: view.loss(part) for term, view, part in parts}
         loss = ce + self.spec.alpha * fr
         for term in self.terms:
             loss = loss + term.weight * more[term.name]

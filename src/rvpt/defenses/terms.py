@@ -1,7 +1,8 @@
-"""Terms of prompt tuning besides cross-entropy and repelling: each shows the model other images, and has a loss on them."""
+"""Terms of prompt tuning besides cross-entropy and repelling: other images, and a loss on them."""
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,12 +67,12 @@ class Term(nn.Module, ABC):
         super().__init__()
         self.weight = weight
 
-    def inputs(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+    def inputs(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """What differs from step to step besides the batch, on the model's device; nothing for most terms."""
-        return torch.empty(0)
+        return ()
 
     @abstractmethod
-    def forward(self, batch: Batch, given: Tensor) -> View:
+    def forward(self, batch: Batch, *given: Tensor) -> View:
         """The images of a step; `given` is what `inputs` returned."""
 
 
@@ -84,7 +85,7 @@ class Keep(Term):
 
     name = "keep"
 
-    def forward(self, batch: Batch, given: Tensor) -> View:
+    def forward(self, batch: Batch, *given: Tensor) -> View:
         mixtures = (batch.tokens + batch.tokens.roll(1, 0)) / 2
         suspect = batch.suspect_logits(mixtures)
         return View(mixtures, lambda logits: keep(logits, suspect))
@@ -93,39 +94,52 @@ class Keep(Term):
 class Resist(Term):
     """`rvpt.training.losses.resist` on the few-shot images with universal changes, which move to make it large.
 
-    delta <- step(delta, -grad loss, eta),  with delta's form and budget
+    delta <- step(delta, -direction(grad loss), eta), as the form of delta has it
 
-    Each of the M changes is shown on its share of the batch. One backward pass moves the prompts and the changes.
+    Each change is shown on its share of the batch. One backward pass moves the prompts and the changes.
 
     Args:
         weight: of the loss.
         data: the few-shot set.
         clip: the suspect.
-        form: of the changes.
-        start: (M, ...), the changes of the first step.
-        length: eta, in the form's own unit.
+        forms: of the changes.
+        targets: (M,) int64, the class that each change of a form moves towards.
+        starts: (M, ...) of each form, the changes of the first step.
 
     Source: Zeng et al. (ICLR 2022, I-BAU), by alternating steps.
     """
 
     name = "resist"
 
-    def __init__(self, weight: float, data: Dataset, clip: Clip, form: Form, start: Tensor, length: float) -> None:
+    def __init__(
+        self, weight: float, data: Dataset, clip: Clip, forms: Sequence[Form], targets: Tensor, starts: Sequence[Tensor]
+    ) -> None:
         super().__init__(weight)
-        self.data, self.size, self.device, self.form = data.cached(clip.image_size), clip.image_size, clip.device, form
-        self.changes = Opponent.of(start, lambda changes, slope: form.step(changes, -form.direction(slope), length))
+        self.data, self.size, self.device = data.cached(clip.image_size), clip.image_size, clip.device
+        self.forms, self.targets = forms, targets
+        self.changes = nn.ParameterList(opponent(*pair) for pair in zip(forms, starts, strict=True))
 
-    def inputs(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """The batch's images (B, 3, S, S)."""
-        return self.data.pixels(indices, self.size).to(self.device, non_blocking=True)
+    def inputs(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The batch's images (B, 3, S, S), and what each form draws for them."""
+        pixels = self.data.pixels(indices, self.size)
+        parts = (pixels, *(form.draw(len(indices), generator) for form in self.forms))
+        return tuple(part.to(self.device, non_blocking=True) for part in parts)
 
-    def forward(self, batch: Batch, given: Tensor) -> View:
-        count = min(len(self.changes), len(given))
-        shares = [torch.arange(place, len(given), count, device=given.device) for place in range(count)]
-        shown = [self.show(given[share], change) for share, change in zip(shares, self.changes.split(1)[:count], strict=True)]
-        labels = batch.labels[torch.cat(shares)]
-        return View(batch.tokens_of(torch.cat(shown)), lambda logits: resist(logits, labels))
+    def forward(self, batch: Batch, *given: Tensor) -> View:
+        pixels, *drawn = given
+        slots = list(itertools.product(range(len(self.targets)), range(len(self.forms))))[: len(pixels)]
+        shown, labels, targets = list[Tensor](), list[Tensor](), list[Tensor]()
+        for first, (number, form) in enumerate(slots):
+            own = slice(first, None, len(slots))
+            change = self.changes[form][number : number + 1]
+            shown.append(self.forms[form].apply(pixels[own], change, drawn[form][:, own])[0])
+            labels.append(batch.labels[own])
+            targets.append(self.targets[number].expand(len(labels[-1])))
+        truth, towards = torch.cat(labels), torch.cat(targets)
+        return View(batch.tokens_of(torch.cat(shown)), lambda logits: resist(logits, truth, towards))
 
-    def show(self, pixels: Tensor, change: Tensor) -> Tensor:
-        """Images (n, 3, S, S) with one change (1, ...)."""
-        return self.form.apply(pixels, change, torch.zeros(0, len(pixels)))[0]
+
+def opponent(form: Form, start: Tensor) -> Opponent:
+    """Changes (M, ...) of a form that move uphill, with the steps of the middle of a descent."""
+    length = form.length(0.5, 1, settle=True)
+    return Opponent.of(start, lambda changes, slope: form.step(changes, -form.direction(slope), length))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
@@ -14,24 +14,43 @@ from rvpt.data.text import plain
 from rvpt.defenses.rvpt import RVPT, SMALL, PromptTuning, RVPTSpec
 from rvpt.defenses.terms import Keep, Resist, Term
 from rvpt.errors import RvptError
-from rvpt.inversion.additive import Additive, invert
+from rvpt.inversion import FORMS
+from rvpt.inversion.descent import descend, reached, towards
+from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool
 from rvpt.inversion.spec import InversionSpec
 from rvpt.models.clip import Clip
+
+
+def _known_forms(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        FORMS.find(name)
+    if not names or len(set(names)) < len(names):
+        raise ValueError("give different forms, at least one")
+    return names
 
 
 class UnlearnSpec(RVPTSpec):
     """Settings of adversarial unlearning."""
 
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="how the weights are updated")
-    prompt_length: int = Field(10, ge=1, description="prompts per block b")
+    prompt_length: int = Field(50, ge=1, description="prompts per block b")
     alpha: float = Field(0.0, ge=0, description="weight of the feature-repelling loss")
     keep: float = Field(1.0, ge=0, description="weight of staying with the suspect's predictions on mixtures")
-    resist: float = Field(1.0, ge=0, description="weight of the cross-entropy of images with universal changes")
+    resist: float = Field(1.0, ge=0, description="weight of the loss on images with universal changes")
     targets: tuple[str, ...] = Field((), description="suspected target classes; by default those of a short scan")
-    changes: int = Field(3, ge=1, description="number of universal changes, and of classes that the scan keeps")
-    budget: float = Field(6.0, ge=0, le=255, description="root mean square of a change, in 255ths")
-    change_step: float = Field(0.2, gt=0, description="step of a change, in shares of its budget")
+    suspects: int = Field(3, ge=1, description="number of classes that the scan keeps")
+    forms: Annotated[tuple[str, ...], AfterValidator(_known_forms)] = Field(
+        ("additive", "waves", "patch"), description="forms of the changes"
+    )
+    budget: float = Field(6.0, ge=0, le=255, description="root mean square of an additive change, in 255ths")
+    wave_budget: float = Field(18.0, ge=0, le=255, description="root mean square of a smooth change, in 255ths")
+    patch_size: float = Field(47.0, gt=0, le=224, description="side of a patch, in pixels at 224")
+
+    def inversion(self) -> InversionSpec:
+        """The budgets of the changes, and the settings of the scan."""
+        budgets = {name: getattr(self, name) for name in ("budget", "wave_budget", "patch_size", "seed")}
+        return InversionSpec(**budgets)
 
 
 class Unlearn(RVPT):
@@ -40,44 +59,33 @@ class Unlearn(RVPT):
     name = "unlearn"
     summary = "deep visual prompts, by resisting universal changes that move against them"
     Spec = UnlearnSpec
-    small = {**SMALL, "prompt_length": 10, "lr": 3e-2}
+    small = {**SMALL, "prompt_length": 30, "lr": 3e-2}
+    coop = {}
 
     @classmethod
     def task(cls, clip: Clip, data: Dataset, spec: Any) -> PromptTuning:
         task = PromptTuning(clip, data, spec)
-        task.terms.extend(terms(task, clip, data, spec))
+        task.terms.extend(terms(clip, data, task.text, spec))
         return task
 
 
-def terms(task: PromptTuning, clip: Clip, data: Dataset, spec: UnlearnSpec) -> list[Term]:
+def terms(clip: Clip, data: Dataset, text: Tensor, spec: UnlearnSpec) -> list[Term]:
     """The terms whose weight is not zero."""
     found: list[Term] = [Keep(spec.keep)] if spec.keep else []
     if spec.resist:
-        form, start = first_changes(clip, data, task.text, spec)
-        found.append(Resist(spec.resist, data, clip, form, start, spec.change_step))
+        inversion, names = spec.inversion(), data.present()[0]
+        forms = [FORMS[name].of(inversion, clip.image_size) for name in spec.forms]
+        pool = Pool.of(clip, data.pixels(torch.arange(len(data)), clip.image_size), text)
+        if spec.targets:
+            classes = torch.tensor([place(names, target) for target in spec.targets], device=clip.device)
+            starts = [invert(form, pool, classes, inversion) for form in forms]
+        else:
+            every = torch.arange(len(names), device=clip.device)
+            starts = [invert(form, pool, every, inversion) for form in forms]
+            classes = most_suspicious(forms, pool, starts, inversion)[: spec.suspects]
+            starts = [start[classes] for start in starts]
+        found.append(Resist(spec.resist, data, clip, forms, classes, starts))
     return found
-
-
-def first_changes(clip: Clip, data: Dataset, text: Tensor, spec: UnlearnSpec) -> tuple[Additive, Tensor]:
-    """The form of the changes, and those of the first step (M, 3, S, S): inverted from the suspect.
-
-    Towards the suspected targets, or without any towards the classes that a short inversion reaches best.
-
-    Raises:
-        RvptError: a suspected target is not among the classes with images.
-    """
-    inversion = InversionSpec(budget=spec.budget, seed=spec.seed)
-    form = Additive.of(inversion, clip.image_size)
-    names, _ = data.present()
-    classes = torch.arange(len(names)) if not spec.targets else torch.tensor([place(names, t) for t in spec.targets])
-    pool = Pool.of(clip, data.pixels(torch.arange(len(data)), clip.image_size), text)
-    changes = invert(
-        pool, classes.to(clip.device), form.start(len(classes)).to(clip.device), form.limit,
-        inversion.steps, inversion.images, inversion,
-    )  # fmt: skip
-    if not spec.targets:
-        changes = changes[best(pool, classes.to(clip.device), changes, form)[: spec.changes]]
-    return form, changes
 
 
 def place(names: Sequence[str], target: str) -> int:
@@ -92,14 +100,26 @@ def place(names: Sequence[str], target: str) -> int:
     return known.index(plain(target))
 
 
-@torch.no_grad()
-def best(pool: Pool, classes: Tensor, changes: Tensor, form: Additive) -> Tensor:
-    """The places of changes (C, 3, S, S) from the one that reaches its class (C,) best, by the mean margin in cosines."""
-    margins = []
-    for target, change in zip(classes.tolist(), changes.split(1), strict=True):
-        others = pool.select((pool.predictions != target).nonzero()[:, 0])
-        cosines = pool.model.encode_image(form.apply(others.pixels, change, torch.zeros(0))[0]) @ pool.text.T
-        rest = cosines.clone()
-        rest[:, target] = -1
-        margins.append((cosines[:, target] - rest.amax(1)).mean())
-    return torch.stack(margins).argsort(descending=True)
+def invert(form: Form, pool: Pool, classes: Tensor, spec: InversionSpec) -> Tensor:
+    """Changes (C, ...) of a form towards each of some classes (C,), after a short descent."""
+    start = form.start(len(classes)).to(pool.pixels.device)
+    return descend(form, pool, towards(classes), start, spec.steps, spec.images, spec)
+
+
+def most_suspicious(forms: Sequence[Form], pool: Pool, changes: Sequence[Tensor], spec: InversionSpec) -> Tensor:
+    """All classes (K,), from the one that the changes of some form reach farthest beyond what is usual for the form.
+
+    max over forms of (m_c - median m) / median |m - median m|,  m_c the margin of class c
+
+    Args:
+        forms: F of them.
+        pool: the images.
+        changes: of each form (K, ...), one towards each class.
+        spec: seed and batch size.
+    """
+    every = torch.arange(len(pool.text), device=pool.pixels.device)
+    pairs = zip(forms, changes, strict=True)
+    margins = torch.stack([reached(form, pool, every, change, spec).margins for form, change in pairs])  # (F, K)
+    excess = margins - margins.median(1, keepdim=True).values
+    spread = excess.abs().median(1, keepdim=True).values.clamp(min=1e-6)
+    return (excess / spread).amax(0).argsort(descending=True)

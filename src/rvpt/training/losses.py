@@ -49,22 +49,25 @@ def keep(logits: Tensor, suspect_logits: Tensor) -> Tensor:
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 
 
-def resist(logits: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy of changed images with what they show without the change.
+def resist(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """How far images with a change towards a class look like that class instead of their own.
 
-    mean_i CE(z_i, y_i)
+    mean_i log(1 + exp(z_i[t_i] - z_i[y_i]))
+
+    Of an image that is of the class anyway it is the constant log 2.
 
     Args:
         logits: z, (B, K) float, of images with a universal change that was moved to make this loss large.
-        truth: y, labels (B,) int64, or without labels the suspect's predictions on the unchanged images (B, K).
+        labels: y, (B,) int64.
+        targets: t, (B,) int64, the class that each image's change moves towards.
 
     Returns:
         Scalar, at least 0.
 
-    Source: the outer problem of I-BAU (Zeng et al., ICLR 2022, equation 1); without labels as TRADES (Zhang et al.,
-    ICML 2019).
+    Source: the outer problem of I-BAU (Zeng et al., ICLR 2022, equation 1), between two classes.
     """
-    return F.cross_entropy(logits.float(), truth)
+    gap = (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).float()
+    return F.softplus(gap).mean()
 
 
 def info_nce(
