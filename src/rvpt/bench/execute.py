@@ -95,6 +95,12 @@ def _measure(task: Task, work: Path, device: str | None, report: Report) -> None
     write_rows(task.path(work), ({**row, **label} for row in rows))
 
 
+def _check(task: Task, work: Path, device: str | None, report: Report) -> None:
+    asked = task.settings
+    clip, spec = load_clip(_start(task).path(work), device=device), CheckSpec(**asked["spec"])
+    write_json(task.path(work), scores_of(clip, asked["data"], asked["split"], spec, report))
+
+
 @lru_cache(maxsize=2)
 def _opened(asked: str) -> Opened:
     """A test set, whose images this worker keeps for the next models that are measured on it."""
@@ -112,7 +118,7 @@ def _start(task: Task) -> Task:
 
 
 DRAWS = ("shots", "without", "num_pairs")
-DOING = {"craft": _craft, "attack": _attack, "clean": _clean, "measure": _measure}
+DOING = {"craft": _craft, "attack": _attack, "clean": _clean, "measure": _measure, "check": _check}
 
 
 def measured(tasks: Sequence[Task], work: Path) -> Rows:
