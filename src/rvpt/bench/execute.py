@@ -15,11 +15,13 @@ from rvpt.attacks.backdoor import TRIGGER_FOLDER, AttackSpec
 from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import TriggerSpec, trigger_spec
 from rvpt.bench.plan import Task
+from rvpt.detection.spec import CheckSpec
 from rvpt.evaluation.heldout import HeldOut, Opened
 from rvpt.jobs.attacking import attack_and_save, craft_and_save
 from rvpt.jobs.cleaning import clean_and_save
 from rvpt.jobs.measuring import evaluate_saved
 from rvpt.jobs.modifying import modify_and_measure
+from rvpt.jobs.scoring import score_and_save
 from rvpt.models.formats.load import load_clip
 from rvpt.progress import Report, silent
 from rvpt.rows import Rows, read_rows, write_rows
@@ -98,7 +100,7 @@ def _measure(task: Task, work: Path, device: str | None, report: Report) -> None
 def _check(task: Task, work: Path, device: str | None, report: Report) -> None:
     asked = task.settings
     clip, spec = load_clip(_start(task).path(work), device=device), CheckSpec(**asked["spec"])
-    write_json(task.path(work), scores_of(clip, asked["data"], asked["split"], spec, report))
+    score_and_save(clip, asked["data"], asked["split"], spec, task.path(work), report)
 
 
 @lru_cache(maxsize=2)
