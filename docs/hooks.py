@@ -21,6 +21,9 @@ from rvpt.data.shifts import SHIFTS
 from rvpt.defenses import DEFENSES
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.metrics import CLASSIFICATION
+from rvpt.exports import EXPORTS
+from rvpt.exports.distilled import SMALL, DistillSpec
+from rvpt.modifications import MODIFICATIONS
 from rvpt.spec import Spec, TrainSpec
 from rvpt.training.pretrain import PRESETS, PretrainSpec, VisionSpec
 
@@ -106,6 +109,17 @@ def metrics() -> str:
     return table(["name", "counted on"], ([code(name), f"{m.on} images"] for name, m in CLASSIFICATION.items()))
 
 
+def exports() -> str:
+    return table(["name", "what it is"], ([code(name), kind.summary] for name, kind in EXPORTS.items()))
+
+
+def modifications() -> str:
+    return table(
+        ["name", "what it does", "settings (default)"],
+        ([code(name), m.summary, _options(m.Settings) or "none"] for name, m in MODIFICATIONS.items()),
+    )
+
+
 def shifts() -> str:
     return table(["name", "what it does"], ([code(name), first_sentence(s)] for name, s in SHIFTS.items()))
 
@@ -165,6 +179,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "protocols": protocols,
     "metrics": metrics,
     "shifts": shifts,
+    "exports": exports,
+    "distill-settings": lambda: settings(DistillSpec, SMALL),
+    "modifications": modifications,
     "attack-settings": lambda: settings(AttackSpec),
     "poison-settings": lambda: settings(PoisonSpec),
     "pretraining": pretraining,

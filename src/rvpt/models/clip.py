@@ -160,11 +160,22 @@ class Clip(nn.Module):
     def hidden_states(self, pixels: Tensor, layers: Sequence[int], prefixes: Prefixes | None = None) -> list[Tensor]:
         """All tokens (B, 1 + N, W) at some of the L + 1 positions between blocks, as in transformers: 0 is before block
         0, -1 after the last."""
+        return self.hidden_tokens(self.embed(pixels), layers, prefixes)
+
+    def hidden_tokens(self, tokens: Tensor, layers: Sequence[int], prefixes: Prefixes | None = None) -> list[Tensor]:
+        """`hidden_states` of the tokens (B, 1 + N, W) before block 0."""
         places = [range(len(self.blocks) + 1)[layer] for layer in layers]
-        states = [self.embed(pixels)]
+        states = [tokens]
         for index, block in enumerate(self.blocks[: max(places)]):
             states.append(block_forward(block, states[-1], (prefixes or {}).get(index)))
         return [states[place] for place in places]
+
+    def patch_features(self, pixel_values: Tensor, layer: int = -2, prefixes: Prefixes | None = None) -> Tensor:
+        """Tokens (B, N, W) of all patches at a hidden layer, without [CLS], of pixel_values (B, 3, S, S).
+
+        This is what a vision-language model such as LLaVA reads; `layer` counts as in `hidden_states`.
+        """
+        return self.hidden_tokens(self.embed_normalized(pixel_values.to(self.device)), [layer], prefixes)[0][:, 1:]
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids (B, T), padded to the longest text and cut at the model's length."""
