@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rvpt.data.ahead import read_ahead
 from rvpt.data.layouts import read_place
 from rvpt.data.layouts.huggingface import open_hub, wrap_huggingface, wrap_object
 from rvpt.data.layouts.memory import wrap_images
@@ -30,8 +31,8 @@ class Dataset:
     """A data set: images by row, and for each row a class, captions, or both.
 
     `rows` are the rows of the source that belong to this set, in order. `select` keeps the numbers of rows, so
-    random numbers drawn per row (for a trigger, say) are the same in every subset. `skipped` says which images of
-    the source are left out because they cannot be read.
+    random numbers drawn per row (for a trigger, say) are the same in every subset. `place_of` gives the file of a row,
+    where images have files. `skipped` says which images of the source are left out because they cannot be read.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     captions_of: Callable[[int], list[str]] | None = None
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
+    place_of: Callable[[int], str] | None = None
     skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -102,6 +104,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        return f"Dataset({self.name!r}, {len(self)} images{classes})"
+
     def pixels(self, indices: Tensor, size: int) -> Tensor:
         """Images (B, 3, size, size) float32 in [0, 1], preprocessed as a model's `image_size` says.
 
@@ -114,6 +120,10 @@ class Dataset:
         if self.captions_of is None:
             raise RvptError(f"{self.name} has no captions: it needs a column of them, or labels and templates")
         return self.captions_of(int(self.rows[index]))
+
+    def place(self, index: int) -> str | None:
+        """The file of one image; None where images have no files."""
+        return self.place_of(int(self.rows[index])) if self.place_of else None
 
     def labeled(self) -> Tensor:
         """The class index of every image (n,) int64.
@@ -253,7 +263,7 @@ class Dataset:
     def batches(
         self, batch_size: int, size: int, device: torch.device | str = "cpu", report: Report = silent
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(indices, pixels) of the whole set in order; the next batch is read while this one is used.
+        """(indices, pixels) of the whole set in order; the next batches are read while one is used.
 
         Args:
             batch_size: images per batch B.
@@ -262,14 +272,10 @@ class Dataset:
             report: called after each batch.
         """
         parts = torch.arange(len(self)).split(batch_size) if len(self) else ()
-        with ThreadPoolExecutor(1) as ahead:
-            pending = ahead.submit(self.pixels, parts[0], size) if parts else None
-            for number, part in enumerate(parts):
-                assert pending is not None
-                ready = pending.result()
-                if number + 1 < len(parts):
-                    pending = ahead.submit(self.pixels, parts[number + 1], size)
-                yield part, ready.to(device)
+        ahead = read_ahead(self.reader, [self.rows[part] for part in parts], size, device)
+        with closing(ahead):
+            for part, pixels in zip(parts, ahead, strict=True):
+                yield part, pixels
                 report(int(part[-1]) + 1, len(self), {})
 
 

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from rvpt.artifacts import CARD, staging, write_manifest
 from rvpt.data.preprocess import CLIP_RESIZING, OPENAI_MEAN, OPENAI_STD, ImageSize, Resizing, to_pixels
 from rvpt.data.text import spoken
-from rvpt.files import write_text
+from rvpt.files import write_json, write_text
 from rvpt.models.architectures import architecture_of
 from rvpt.models.architectures.base import Architecture
 from rvpt.models.blocks import Prefixes
 from rvpt.models.formats.preprocessing import Preprocessing
+from rvpt.models.formats.write_preprocessing import PREPROCESSOR, as_transformers
 from rvpt.models.quiet import quiet_transformers
 from rvpt.spec import TEMPLATE
 from rvpt.tensors import sha256_tensors
@@ -75,6 +76,10 @@ class Clip(nn.Module):
         super()._apply(*args, **options)
         self.mean, self.std = mean.to(self.mean.device), std.to(self.std.device)
         return self
+
+    def __repr__(self) -> str:
+        parameters = self.parameter_count(tokens=True) / 1e6
+        return f"Clip({self.name!r}, {parameters:.1f}M parameters, images of side {self.image_size})"
 
     @property
     def name(self) -> str:
@@ -199,6 +204,13 @@ class Clip(nn.Module):
         """
         return self.architecture.hidden_states(self.normalize(pixels), layers, prefixes)
 
+    def patch_features(self, pixel_values: Tensor, layer: int = -2, prefixes: Prefixes | None = None) -> Tensor:
+        """Tokens (B, N, W) of all patches at a hidden layer, without [CLS], of pixel_values (B, 3, S, S).
+
+        This is what a vision-language model such as LLaVA reads; `layer` counts as in `hidden_states`.
+        """
+        return self.architecture.hidden_states(pixel_values.to(self.device), [layer], prefixes)[0][:, 1:]
+
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids (B, T), padded to the longest text (of a SigLIP, to its length) and cut at the model's length."""
         length, padding = self.model.config.text_config.max_position_embeddings, self.architecture.padding()
@@ -297,3 +309,9 @@ class Clip(nn.Module):
         self.architecture.save(folder, self.preprocessing)
         with quiet_transformers():
             self.tokenizer.save_pretrained(folder)
+
+    def write_processors(self, folder: Path) -> None:
+        """Write tokenizer and preprocessing, as those of a CLIPModel, into an existing folder."""
+        with quiet_transformers():
+            self.tokenizer.save_pretrained(folder)
+        write_json(folder / PREPROCESSOR, as_transformers(self.preprocessing, "CLIPImageProcessor"))
