@@ -324,7 +324,7 @@ def test_an_empty_folder_beside_innermost_ones_is_a_class(here):
             ["test/images/cat/0.png", "test/images/dog/0.png"],
             "all images are in images/, around the class folders: give",
         ),
-        (["a/x/test/0.png", "b/y/train/0.png"], "may be a split or a class"),
+        (["a/x/test/0.png", "b/y/train/0.png"], "a is not the name of a split"),
         (["test/a/val/0.png", "test/b/owl/0.png"], "val/ in .* may be a split or a class"),
         (["birds/owl/0.png", "pets/cat/0.png", "0.png"], "birds is not the name of a split"),
     ],

@@ -158,6 +158,11 @@ def _warn(folder: Path, tree: Tree) -> None:
     others = [f"{name}/{file}" for name, below in tree.folders.items() for file in below.others]
     if others:
         logger.warning("%s: %d files are not images by their suffix, as %s: left out", folder, len(others), others[0])
+    if tree.strange:
+        logger.warning(
+            "%s: %d folders have files but no images by their suffix, as %s: they are no classes",
+            folder, len(tree.strange), tree.strange[0],
+        )  # fmt: skip
     if tree.empty:
         names = ", ".join(tree.empty[:5]) + (", ..." if len(tree.empty) > 5 else "")
         logger.warning("%s: %d class folders are empty (%s): they count as classes", folder, len(tree.empty), names)

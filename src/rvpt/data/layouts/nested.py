@@ -37,7 +37,7 @@ def innermost(folder: Path, tree: Tree) -> Tree:
         "%s: class folders are nested: the innermost ones are the %d classes, as %s for %s",
         folder, len(found) + len(empty), class_of(some), some,
     )  # fmt: skip
-    return Tree(folders=found, empty=empty)
+    return Tree(folders=found, empty=empty, strange=tree.strange)
 
 
 def class_of(path: str) -> str:
