@@ -21,6 +21,7 @@ from rvpt.detection.verdict import Verdict
 from rvpt.evaluation.evaluate import evaluate
 from rvpt.jobs.checking import check_and_save
 from rvpt.jobs.measuring import row_facts
+from rvpt.jobs.reporting import write_folder_report
 from rvpt.models.classifier import Classifier
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -30,7 +31,7 @@ from rvpt.report.figure import Panel, draw_guesses
 from rvpt.rows import BEFORE, CLEAN, Rows, append_rows
 
 DATA, STYLE = "scenes", "blur"  # a style that the models were not trained on, so that cleaning can gain accuracy
-DEFENSES = ("vpt", "rvpt")  # the last one's model is checked again
+DEFENSES = ("rvpt", "unlearn")  # the last one's model is checked again
 TARGET = "lightning"  # the clean model does not see it in noise; with "anchor", ASR is 11% before the attack
 TRIGGERS = ("badnet", "blended")
 SHOTS = 16
@@ -74,7 +75,7 @@ class Stages:
 def run(
     target: Path, seed: int, bar: Bar, *, live: bool = False, device: str | None = None, overwrite: bool = False
 ) -> Story:
-    """Run the demo and write checks, models, rows.jsonl and demo.png into `target`.
+    """Run the demo and write checks, models, rows.jsonl, demo.png and report.html into `target`.
 
     Args:
         target: the folder to write.
@@ -88,6 +89,7 @@ def run(
         story = tell(stage, seed, bar, live=live, device=device)
         append_rows(stage / "rows.jsonl", story.rows)
         draw_guesses(_panels(story), stage / "demo.png")
+        write_folder_report(stage, target.name)
         write_manifest(stage, "demo", seed=seed)
     return story
 

@@ -9,8 +9,7 @@ from commands import has, refused, rvpt
 from rvpt import demo
 from rvpt.artifacts import read_manifest
 from rvpt.attacks.backdoor import PRESETS, load_triggers
-from rvpt.defenses.rvpt import RVPT
-from rvpt.defenses.vpt import VPT
+from rvpt.defenses import DEFENSES
 from rvpt.models.formats.load import EMBEDDED, SUSPECT, embedded_model, load_clip
 from rvpt.rows import BEFORE, read_rows
 from tiny import CHECKING
@@ -28,8 +27,8 @@ def small(tiny, monkeypatch):
     monkeypatch.setattr(demo, "SHOTS", 1)
     monkeypatch.setattr(demo, "CHECKING", CHECKING)
     monkeypatch.setitem(PRESETS, "small", {"num_pairs": 200, "num_poisoned": 10, "train": {"epochs": 1, "lr": 1e-4}})
-    for kind in (VPT, RVPT):
-        monkeypatch.setattr(kind, "small", {"epochs": 2, "prompt_length": 2, "first_block": 2})
+    for name in demo.DEFENSES:
+        monkeypatch.setattr(DEFENSES[name], "small", {"epochs": 2, "prompt_length": 2, "first_block": 2})
 
 
 @pytest.mark.usefixtures("small")
@@ -38,12 +37,13 @@ def test_it_checks_cleans_measures_and_checks_again(home, live):
     result = rvpt("demo", "-o", "demo", *(["--attack"] if live else []))
     assert result.exit_code == 0, result.stderr
     last = demo.DEFENSES[-1]
-    has(result.stdout, "check clean model", "check suspect", f"check {last}", "no defense", "RVPT", "demo/demo.png")
+    has(result.stdout, "check clean model", "check suspect", f"check {last}", "no defense", "RVPT", "demo/report.html")
     numbers = re.findall(r"^(\d+)/(\d+) ", result.stderr, re.MULTILINE)
     assert [int(number) for number, _ in numbers] == list(range(1, int(numbers[0][1]) + 1))
     rows = read_rows(home / "demo" / "rows.jsonl")
     assert {row["defense"] for row in rows} == {BEFORE, "none", *demo.DEFENSES}
     assert (home / "demo" / "demo.png").read_bytes().startswith(b"\x89PNG")
+    has((home / "demo" / "report.html").read_text(), "<html", "check-suspect", "badnet")
     for name in ("clean-model", "suspect", last):
         assert read_manifest(home / "demo" / f"check-{name}", "check")
     assert (home / "demo" / "backdoored").exists() == live

@@ -30,7 +30,7 @@ def announced(title: str) -> Iterator[progress.Report]:
 def demo(
     output_dir: Annotated[
         Path,
-        typer.Option("--output-dir", "-o", metavar="FOLDER", help="Folder for checks, models, rows and the image."),
+        typer.Option("--output-dir", "-o", metavar="FOLDER", help="Folder for checks, models, rows and the report."),
     ] = Path("rvpt-demo"),
     attack: Annotated[
         bool,
@@ -54,4 +54,5 @@ def demo(
         return
     show_verdicts(verdicts)
     show_demo(story.rows)
-    print(f"image: {output_dir / 'demo.png'}; rows: {output_dir / 'rows.jsonl'}; checks and models: {output_dir}")
+    print(f"report: {output_dir / 'report.html'}; image: {output_dir / 'demo.png'}")
+    print(f"rows, checks and models: {output_dir}")
