@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -116,13 +116,14 @@ class RVPT(Defense):
     Spec = RVPTSpec
     small = {**SMALL, "lr": 3e-2}
     coop = COOP
+    Task: ClassVar[type[PromptTuning]] = PromptTuning
 
     @classmethod
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
         with frozen(clip):
-            task = PromptTuning(clip, data, spec)
+            task = cls.Task(clip, data, spec)
             history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
         facts = {"history": history, "trained_parameters": task.prompts.parameter_count()}
-        if not spec.alpha:
+        if cls is RVPT and not spec.alpha:
             facts["defense"] = "vpt"  # RVPT without repelling is VPT
         return Cleaned(clip, task.prompts.requires_grad_(False), facts=facts)
