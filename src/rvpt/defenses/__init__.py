@@ -18,6 +18,7 @@ DEFENSES: "Registry[type[Defense]]" = Registry(
         "vpt": "rvpt.defenses.vpt:VPT",
         "apt": "rvpt.defenses.apt:APT",
         "rvpt": "rvpt.defenses.rvpt:RVPT",
+        "unlearn": "rvpt.defenses.unlearn:Unlearn",
     },
 )
 """Ways to clean a model, by name, in the order in which reports show them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -52,4 +53,7 @@ class APT(VPT):
     name = "apt"
     summary = "deep visual prompts, by cross-entropy on adversarial images"
     Spec = APTSpec
-    Task = AdversarialTuning
+
+    @classmethod
+    def task(cls, clip: Clip, data: Dataset, spec: Any) -> PromptTuning:
+        return AdversarialTuning(clip, data, spec)
