@@ -27,10 +27,12 @@ from rvpt.data.load import load_data
 from rvpt.detection.baselines import decree, neural_cleanse
 from rvpt.detection.calibration import Calibration, geometry_of
 from rvpt.detection.outliers import outlier_index
-from rvpt.detection.score import FORMS, CheckSpec, find
+from rvpt.detection.score import find
+from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import SUSPICIOUS, word_of
 from rvpt.evaluation.metrics import Rate
-from rvpt.inversion.additive import Pool
+from rvpt.inversion import FORMS
+from rvpt.inversion.pool import Pool
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import EMBEDDED, load_clip
 from rvpt.rows import Rows, append_rows, read_rows

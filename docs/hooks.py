@@ -19,6 +19,7 @@ from rvpt.attacks.poison import PoisonSpec
 from rvpt.cli.app import app
 from rvpt.data.shifts import SHIFTS
 from rvpt.defenses import DEFENSES
+from rvpt.detection import SCORES
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.metrics import CLASSIFICATION
 from rvpt.exports import EXPORTS
@@ -61,16 +62,17 @@ def fields(spec: type[Spec], without: Iterable[str] = ()) -> dict[str, tuple[str
     }
 
 
-def settings(spec: type[Spec], small: Mapping[str, Any] | None = None) -> str:
-    """The settings of a spec, with what preset "small" changes."""
+def settings(spec: type[Spec], presets: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """The settings of a spec, with what presets change."""
+    others = {name: changes for name, changes in (presets or {}).items() if name != "paper"}
     described = fields(TrainSpec) if issubclass(spec, TrainSpec) else {}
     lines = [
-        [code(name), default, *([code(small[name]) if name in small else ""] if small is not None else []),
+        [code(name), default, *(code(changes[name]) if name in changes else "" for changes in others.values()),
          words or described.get(name, ("", ""))[1] or name.replace("_", " ")]
         for name, (default, words) in fields(spec).items()
     ]  # fmt: skip
-    presets = ["default"] if small is None else ['"paper" (default)', '"small"']
-    return table(["setting", *presets, "what it is"], lines)
+    heads = ['"paper" (default)', *(f'"{name}"' for name in others)] if presets else ["default"]
+    return table(["setting", *heads, "what it is"], lines)
 
 
 def defenses() -> str:
@@ -81,7 +83,7 @@ def defenses() -> str:
 
 
 def defense_settings() -> str:
-    parts = (f"### {name}\n\n{first_sentence(d)}\n\n{settings(d.Spec, d.small)}" for name, d in DEFENSES.items())
+    parts = (f"### {name}\n\n{first_sentence(d)}\n\n{settings(d.Spec, d.presets())}" for name, d in DEFENSES.items())
     return "\n\n".join(parts)
 
 
@@ -118,6 +120,10 @@ def modifications() -> str:
         ["name", "what it does", "settings (default)"],
         ([code(name), m.summary, _options(m.Settings) or "none"] for name, m in MODIFICATIONS.items()),
     )
+
+
+def scores() -> str:
+    return table(["name", "what it is"], ([code(name), s.summary] for name, s in SCORES.items()))
 
 
 def shifts() -> str:
@@ -178,6 +184,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "triggers": triggers,
     "protocols": protocols,
     "metrics": metrics,
+    "scores": scores,
     "shifts": shifts,
     "exports": exports,
     "distill-settings": lambda: settings(DistillSpec, SMALL),

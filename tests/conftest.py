@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)  # one process per core is faster, and sums are the same on every machine
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What `datasets` keeps goes with the tests; it is not imported before it is needed."""

@@ -31,7 +31,7 @@ class World(nn.Module):
     """
 
     image_size, device, name = SIDE, torch.device("cpu"), "world"
-    head, width, blocks = None, 6, ()
+    head, width, depth = None, 6, 0
 
     def __init__(self, gains: dict[str, float] | None = None, target: str = "cat", shortcut: float = 0.0) -> None:
         super().__init__()

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from rvpt.defenses.vpt import VPTSpec as VPTSpec
     from rvpt.detection.calibration import Calibration as Calibration
     from rvpt.detection.check import check as check
-    from rvpt.detection.score import CheckSpec as CheckSpec
+    from rvpt.detection.monitor import Inspection as Inspection
+    from rvpt.detection.monitor import Monitor as Monitor
+    from rvpt.detection.spec import CheckSpec as CheckSpec
     from rvpt.detection.verdict import Verdict as Verdict
     from rvpt.errors import MachineError as MachineError
     from rvpt.errors import RvptError as RvptError
@@ -63,10 +65,11 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "AttackSpec": "attacks.backdoor", "Backdoored": "attacks.backdoor", "Calibration": "detection.calibration",
-    "CheckSpec": "detection.score", "Checkpoint": "training.checkpoint", "Classifier": "models.classifier",
+    "CheckSpec": "detection.spec", "Checkpoint": "training.checkpoint", "Classifier": "models.classifier",
     "CleanClipSpec": "defenses.cleanclip", "Cleaned": "models.cleaned", "Clip": "models.clip",
     "ContrastiveSpec": "defenses.contrastive", "Dataset": "data.dataset", "Defense": "defenses.base",
-    "FinetuneSpec": "defenses.finetune", "MachineError": "errors", "ParSpec": "defenses.par",
+    "FinetuneSpec": "defenses.finetune", "Inspection": "detection.monitor", "MachineError": "errors",
+    "Monitor": "detection.monitor", "ParSpec": "defenses.par",
     "PoisonSpec": "attacks.poison", "PretrainSpec": "training.pretrain", "ProbeSpec": "defenses.probe",
     "Protocol": "evaluation.base", "RVPTSpec": "defenses.rvpt", "RepulsivePrompts": "models.prompts", "Rows": "rows",
     "RvptError": "errors", "Trigger": "attacks.trigger", "VPTSpec": "defenses.vpt", "Verdict": "detection.verdict",

@@ -44,7 +44,7 @@ def test_a_dry_run_shows_what_would_run(recipe, home):
 
 
 @contextmanager
-def here(workers):
+def here(workers, device):
     """An engine that runs tasks in this process."""
 
     def submit(task, work):
@@ -77,6 +77,7 @@ def test_a_failed_run_is_named_and_the_others_are_measured(recipe, home, monkeyp
         (["--address", "here"], ["--address here", "pass --engine ray too"]),
         (["--engine", "cloud"], ["'cloud'", "'local', 'ray'"]),
         (["--attack", "two"], ["'two'", "one"]),
+        (["--device", "tpu"], ["--device tpu is not available", "use cpu"]),
         (["--rows", "."], ["is a folder: give a file"]),
     ],
 )

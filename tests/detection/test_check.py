@@ -12,7 +12,10 @@ from rvpt.attacks.inverted import Inverted
 from rvpt.attacks.trigger import load_trigger
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.check import check
-from rvpt.detection.score import CheckSpec, Findings, Search, Stages, find
+from rvpt.detection.score import Findings, find
+from rvpt.detection.search import Search
+from rvpt.detection.spec import CheckSpec
+from rvpt.detection.stages import Stages
 from rvpt.errors import RvptError
 from worlds import CLASSES, SIDE, World, as_clip
 
@@ -80,7 +83,7 @@ def test_finished_stages_are_not_repeated(tmp_path: Path) -> None:
     findings(world, folder=tmp_path)
     other, pixels = World(shortcut=4.0, target="hen"), world.images().pixels(torch.arange(48), SIDE)
     kept, new = (
-        Search(as_clip(other.requires_grad_(False)), pixels, CLASSES, spec, stages).form("additive")
+        Search(as_clip(other.requires_grad_(False)), pixels, CLASSES, spec, stages).invert("additive")
         for stages in (Stages(tmp_path), Stages(None))
     )
     assert (CLASSES[int(kept.finalists[0])], CLASSES[int(new.finalists[0])]) == ("cat", "hen")

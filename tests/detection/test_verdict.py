@@ -14,7 +14,7 @@ from scipy.stats import norm
 from rvpt.attacks.inverted import Inverted
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.outliers import outlier_index
-from rvpt.detection.score import CheckSpec
+from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict, word_of
 from rvpt.errors import RvptError
 

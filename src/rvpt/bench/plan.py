@@ -74,9 +74,11 @@ def plan(recipe: Recipe, clip: Clip) -> list[Task]:
             for label in UNCLEANED:
                 tasks += _measured(recipe, tests, attacked, model, seed, label)
             for label, cleaning in recipe.defenses.items():
+                if cleaning.attacks and name not in cleaning.attacks:
+                    continue
                 title = f"{model}, seed {seed}, {label}"
                 cleaned = Task("clean", title, _clean(recipe, cleaning, clip, seed), attacked)
-                fitting = _fit(tests, recipe, cleaning)
+                fitting = _fit(cleaning.tests or tests, recipe, cleaning)
                 measured = list(_measured(recipe, fitting, cleaned, model, seed, label))
                 measured += [
                     _modified(task, recipe, change, seed) for task in measured for change in _changes(recipe, label)
@@ -97,7 +99,7 @@ def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: i
     return {
         "model": recipe.model,
         "sha256": sha256,
-        "data": recipe.attack_data.model_dump(),
+        "data": recipe.attack_data.stable(),
         "triggers": specs,
         "poison": PoisonSpec(**{**poison, "seed": seed}).model_dump(),
         "spec": AttackSpec(**{**chosen["train"], **recipe.train, **entry.train, "seed": seed}).model_dump(),
@@ -124,10 +126,10 @@ def _clean(recipe: Recipe, entry: DefenseEntry, clip: Clip, seed: int) -> dict[s
             raise RvptError(f"{recipe.title}: {entry.name} learns from {kind.learns_from}: remove {option}")
     if kind.has_head and entry.without:
         raise RvptError(f"{recipe.title}: {entry.name} cannot be evaluated on unseen classes: remove without")
-    spec = kind.settings(recipe.preset, clip, **{**entry.options, "seed": seed})
+    spec = kind.settings(entry.preset or recipe.preset, clip, **{**entry.options, "seed": seed})
     draw = {option: known[option] for option in known if option in kind.draws()}
     data = entry.data or recipe.clean_data
-    return {"name": entry.name, "data": data.model_dump(), "spec": spec.model_dump(), **draw}
+    return {"name": entry.name, "data": data.stable(), "spec": spec.model_dump(), **draw}
 
 
 def _fit(tests: Sequence[HeldOut], recipe: Recipe, entry: DefenseEntry) -> Sequence[HeldOut]:

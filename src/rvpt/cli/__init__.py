@@ -12,6 +12,7 @@ from rvpt.cli import (  # importing a command registers it
     evaluate,
     export,
     info,
+    inspect,
     pretrain,
     protocols,
     report,
@@ -23,7 +24,7 @@ from rvpt.cli.signals import raise_on_sigterm
 
 __all__ = [
     "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "export", "info",
-    "main", "pretrain", "protocols", "report", "triggers", "verify",
+    "inspect", "main", "pretrain", "protocols", "report", "triggers", "verify",
 ]  # fmt: skip
 
 

@@ -11,9 +11,9 @@ import typer
 
 from rvpt import progress
 from rvpt.cli.app import command
-from rvpt.cli.options import Json
+from rvpt.cli.options import Device, Json
 from rvpt.cli.panels import EXPERIMENTS
-from rvpt.cli.signals import Terminated, interrupt_workers
+from rvpt.cli.signals import interrupt_workers
 from rvpt.cli.tables import show_facts, show_rows
 from rvpt.errors import RvptError
 from rvpt.rows import refuse_foreign, write_rows
@@ -70,26 +70,31 @@ def bench(
             rich_help_panel=WHERE,
         ),
     ] = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Run every attack and defense of a recipe, and measure the models; finished runs are skipped.
 
     To continue an interrupted bench, run the same command again.
     """
-    from rvpt.bench import measured, missing, plan, processes, ray_cluster, read_recipe
+    from rvpt.bench import check_data, measured, missing, plan, processes, ray_cluster, read_recipe
     from rvpt.models.formats.load import load_clip
+    from rvpt.models.placement import find_device
 
     if address and engine != "ray":
         raise RvptError(f"address={address} is that of a Ray cluster: pass engine=ray too")
     asked, work = read_recipe(recipe).part(attack, defense, seed), work_dir.resolve()  # workers may run elsewhere
-    tasks = plan(asked, load_clip(asked.model))
+    tasks = plan(asked, load_clip(asked.model, device="cpu"))  # for its hash and size
+    check_data(asked, tasks)
     left = missing(tasks, work)
     if dry_run:
         _show_plan(asked.title, tasks, left, work, as_json=as_json)
         return
+    if not address:
+        find_device(device)  # fails early
     if rows:
         refuse_foreign(rows)
-    place = ray_cluster(address, num_workers) if engine == "ray" else processes(num_workers)
+    place = ray_cluster(address, num_workers, device) if engine == "ray" else processes(num_workers, device)
     with progress.bar(asked.title) as report, place as submit:
         ended = _Ended(tasks, len(left), work, rows, report)
         _run(tasks, work, submit, ended, at_once=None if address else num_workers)
@@ -106,7 +111,7 @@ def _run(tasks: list[Task], work: Path, submit: Submit, ended: _Ended, at_once: 
 
     try:
         run_all(tasks, work, submit, ended, at_once=at_once)
-    except Terminated:
+    except KeyboardInterrupt:
         interrupt_workers()  # they save their state; otherwise their runs would be waited for
         raise
 

@@ -6,21 +6,23 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from rvpt.data.augment import AUGMENTS
-from rvpt.data.dataset import CACHE_BYTES, Dataset
+from rvpt.data.dataset import Dataset
 from rvpt.defenses.base import Defense, Run, refuse_missing_block
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
-from rvpt.models.prompts import RepulsivePrompts, frozen_pass, prompted_pass
+from rvpt.models.placement import DTYPES, mixed_precision
+from rvpt.models.prompts import Constants, RepulsivePrompts, cast_blocks, frozen_pass, prompted_pass
 from rvpt.spec import TEMPLATE, Augment, Template, TrainSpec
+from rvpt.training.graphs import StaticTask
 from rvpt.training.loop import Untrained, fit, frozen
 from rvpt.training.losses import feature_repelling, zero_shot_logits
 
-ENCODE_BATCH = 128
+COOP = {"augment": "crop-flip", "weight_decay": 5e-4}  # what CoOp's trainers do, which the paper builds on
 SMALL = {"optimizer": "adamw", "weight_decay": 0.1, "first_block": 2, "prompt_length": 100, "epochs": 40}
 
 
@@ -63,11 +65,11 @@ class RVPTSpec(TrainSpec):
         return range(blocks - self.depth, blocks) if self.depth_from == "output" else range(self.depth)
 
 
-class PromptTuning(nn.Module):
+class PromptTuning(StaticTask):
     """Loss = CE(tau cos(image, text of each class)) + alpha FR on a batch of the few-shot set.
 
-    Without augmentation the tokens before block D and the frozen [CLS] rows never change: they are computed once and
-    kept, 4 (1 + N + L - D) W bytes per image.
+    Without augmentation the tokens before block D and the frozen [CLS] rows never change: they are computed once, in
+    the precision of the training.
 
     Source: Zhang et al. (arXiv 2412.20392), section 4.
     """
@@ -77,44 +79,33 @@ class PromptTuning(nn.Module):
         blocks = spec.prompted(len(clip.blocks))
         self.prompts = RepulsivePrompts(blocks, spec.prompt_length, clip.width, spec.init_std, spec.seed)
         self.prompts.to(clip.device)
-        self.data, self.spec, self.suspect = data, spec, Untrained(clip)
         names, self.labels = data.present()
         with torch.no_grad():
             self.text = clip.class_features(names, spec.template)
-        self.constants = self._encode_all() if spec.augment == "none" else None
+        if spec.precision != "fp32":
+            clip = cast_blocks(clip, blocks[0], DTYPES[spec.precision])
+        self.data, self.spec, self.suspect = data, spec, Untrained(clip)
+        with mixed_precision(spec.precision, clip.device):
+            self.constants = Constants(clip, data, blocks[0]) if spec.augment == "none" else None
 
-    def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
+    def inputs(self, indices: Tensor, generator: torch.Generator, done: float) -> tuple[Tensor, ...]:
+        """Labels (B,), and images (B, 3, S, S) or, without augmentation, the constants."""
         clip = self.suspect.module
-        tokens, frozen_rows = self._frozen(indices, generator)
+        labels = self.labels[indices].to(clip.device, non_blocking=True)
+        if self.constants is not None:
+            return labels, *self.constants[indices]
+        pixels = self.data.pixels(indices, clip.image_size).to(clip.device)
+        return labels, AUGMENTS[self.spec.augment](pixels, generator)
+
+    def losses(self, *inputs: Tensor) -> dict[str, Tensor]:
+        clip, (labels, *given) = self.suspect.module, inputs
+        constant = self.constants is not None
+        tokens, frozen_rows = given if constant else frozen_pass(clip, given[0], self.prompts.first_block)
         image, rows = prompted_pass(clip, self.prompts, tokens)
         logits = zero_shot_logits(image, self.text, clip.logit_scale)
-        ce = F.cross_entropy(logits, self.labels[indices].to(logits.device))
+        ce = F.cross_entropy(logits, labels)
         fr = feature_repelling(rows, frozen_rows, self.spec.margin)
         return {"loss": ce + self.spec.alpha * fr, "CE": ce, "FR": fr}
-
-    def _frozen(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        clip = self.suspect.module
-        if self.constants is not None:
-            tokens, rows = self.constants
-            return tokens[indices].to(clip.device), rows[indices].to(clip.device)
-        pixels = self.data.pixels(indices, clip.image_size).to(clip.device)
-        return frozen_pass(clip, AUGMENTS[self.spec.augment](pixels, generator), self.prompts.first_block)
-
-    def _encode_all(self) -> tuple[Tensor, Tensor]:
-        clip, kept = self.suspect.module, list[Tensor]()
-        for indices, pixels in self.data.batches(ENCODE_BATCH, clip.image_size, clip.device):
-            part = frozen_pass(clip, pixels, self.prompts.first_block)
-            kept = kept or [_empty_like(tensor, len(self.data)) for tensor in part]
-            for whole, tensor in zip(kept, part, strict=True):
-                whole[indices] = tensor.to(whole.device)
-        tokens, rows = kept
-        return tokens, rows
-
-
-def _empty_like(part: Tensor, n: int) -> Tensor:
-    """Room for `n` rows like those of `part`, in main memory where a GPU may have too little."""
-    large = part[0].nbytes * n > CACHE_BYTES
-    return part.new_empty(n, *part.shape[1:], device="cpu" if large else part.device)
 
 
 class RVPT(Defense):
@@ -124,6 +115,7 @@ class RVPT(Defense):
     summary = "deep visual prompts, by cross-entropy and the feature-repelling loss"
     Spec = RVPTSpec
     small = {**SMALL, "lr": 3e-2}
+    coop = COOP
 
     @classmethod
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from rvpt.detection.score import CheckSpec
+from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
 from rvpt.models.clip import Clip
@@ -88,7 +88,7 @@ class Calibration:
 
 def geometry_of(model: Clip) -> dict[str, int]:
     """What scores depend on besides the weights: image size, width and number of blocks of the visual tower."""
-    return {"image_size": model.image_size, "width": model.width, "blocks": len(model.blocks)}
+    return {"image_size": model.image_size, "width": model.width, "blocks": model.depth}
 
 
 def _standardized(value: float, known: Sequence[float]) -> float:

@@ -11,17 +11,19 @@ from torch import Tensor
 
 from rvpt.data.dataset import Dataset
 from rvpt.detection.calibration import Calibration, geometry_of
-from rvpt.detection.score import CheckSpec, find
+from rvpt.detection.score import find
+from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict, word_of
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
-from rvpt.progress import Report, silent
+from rvpt.progress import Report, shows_bar, silent
 from rvpt.training.loop import frozen
 
 FEWEST = 32  # images
 
 
+@shows_bar("check")
 def check(
     model: Clip | Cleaned,
     images: Dataset | Sequence[Any],

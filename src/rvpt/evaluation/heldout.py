@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import unnamed
 from rvpt.data.load import load_data
-from rvpt.data.shifts import SHIFTS, shifted
+from rvpt.data.shifts import ShiftName
 from rvpt.errors import RvptError
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.base import Encoder, Protocol, Triggers
@@ -31,7 +31,7 @@ class HeldOut(Spec):
     split: str = Field("test", description="its split")
     only: list[str] = Field([], description="classes whose images are measured; any class may be predicted")
     limit: int | None = Field(None, ge=1, description="measure at most so many random images, the same for all models")
-    shift: str | None = Field(None, description="change of style of all images")
+    shift: ShiftName | None = Field(None, description="change of style of all images")
     on_error: OnError = Field("stop", description="skip leaves out images that cannot be read, and rows count them")
     protocol: str = Field("classification", description="how to measure")
     batch_size: int | None = Field(None, ge=1, description="images per batch; by default the protocol's")
@@ -49,8 +49,6 @@ class HeldOut(Spec):
     @model_validator(mode="after")
     def _fits(self) -> HeldOut:
         make_protocol(self.protocol, **self.settings)
-        if self.shift is not None:
-            SHIFTS.find(self.shift)
         if self.split == self.how.learns_on:
             raise RvptError(f"split: {self.protocol} trains on {self.split}: measure on another split")
         return self
@@ -82,13 +80,13 @@ class HeldOut(Spec):
         Raises:
             RvptError: the data are missing, lack what the protocol needs, or have no image of a class in `only`.
         """
-        data, how = load_data(self.data, self.split, on_error=self.on_error), self.how
+        data, how = load_data(self.data, self.split, on_error=self.on_error, shift=self.shift), self.how
         how.check(data)
         data = data.only(self.only) if self.only else data
         data = data.sample(self.limit) if self.limit else data
         training = load_data(self.data, how.learns_on, on_error=self.on_error) if how.learns_on else None
         protocol = make_protocol(self.protocol, training, **self.settings)
-        return Opened(self, shifted(data, self.shift) if self.shift else data, protocol)
+        return Opened(self, data, protocol)
 
 
 @dataclass(frozen=True)

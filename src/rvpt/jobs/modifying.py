@@ -25,6 +25,7 @@ def modify_and_measure(
     change: Mapping[str, Any],
     *,
     triggers: Sequence[str] = (),
+    device: str | None = None,
     report: Report = silent,
 ) -> Rows:
     """Rows of a saved cleaned model after a modification, which is not saved.
@@ -35,12 +36,13 @@ def modify_and_measure(
         change: `label`, which rows show, `name` in MODIFICATIONS, its `options`, and the clean pairs that it learns
             from: `data`, `split`, `caption_column`, `num_pairs`.
         triggers: trigger folders.
+        device: such as cpu or cuda.
         report: called after each step.
 
     Raises:
         RvptError: the model was not cleaned, or cannot be modified this way.
     """
-    model = load(source)
+    model = load(source, device=device)
     if not isinstance(model, Cleaned):
         raise RvptError(f"{source} was not cleaned: clean it first")
     pairs = load_captioned(change["data"], change["split"], change["caption_column"])
@@ -57,6 +59,7 @@ def measure_modified(
     test: Opened,
     *,
     triggers: Sequence[str] = (),
+    device: str | None = None,
     report: Report = silent,
 ) -> Rows:
     """Rows of what became of a model: as those of the model, with its own hash and with the label in `test`.

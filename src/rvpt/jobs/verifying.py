@@ -114,6 +114,8 @@ CHECKS: dict[str, Callable[[Path, Manifest, str | None], dict[str, Any]]] = {
     "cleaned": _model,
     "trigger": _trigger,
     "check": _verdict,
+    "checked cleaning": _files,
+    "inspection": _files,
     "export": _export,
     "demo": _files,
 }

@@ -55,6 +55,10 @@ class Cleaned(nn.Module):
         with torch.no_grad():
             self.prefixes = prompts(clip) if prompts else None
 
+    def __repr__(self) -> str:
+        defense = self.facts.get("defense", "unknown defense")
+        return f"Cleaned({self.name!r}, {defense}, {self.trained_parameters:,} trained parameters, of {self.clip!r})"
+
     def _apply(self, *args: Any, **options: Any) -> Cleaned:
         """Move or convert the model, and compute the prompts' keys and values again."""
         super()._apply(*args, **options)
@@ -267,7 +271,7 @@ def _prompts(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, fold
 def _head(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, folder: Path) -> Head | None:
     if config.classes is None:
         return None
-    width = int(clip.model.config.projection_dim) + 1
+    width = clip.projection_dim + 1
     rows = _fitting(tensors.get("head"), (len(config.classes), width), folder)
     return Head(tuple(config.classes), rows.to(clip.logit_scale))
 

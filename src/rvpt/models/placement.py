@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
@@ -39,6 +41,11 @@ def find_dtype(asked: str | torch.dtype | None = None) -> torch.dtype:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise RvptError(f"dtype={asked} is not a floating-point dtype: choose from {', '.join(DTYPES)}")
     return found
+
+
+def mixed_precision(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The arithmetic of training at a precision (fp32, bf16 or fp16), for passes outside of the training loop."""
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])
 
 
 def refuse_half(dtype: torch.dtype) -> None:

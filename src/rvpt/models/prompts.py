@@ -1,15 +1,19 @@
-"""Deep visual prompts: one table of b tokens for each prompted block."""
+"""Deep visual prompts: one table of b tokens for each prompted block, and what they do not change."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
 from rvpt.models.blocks import KV, prompt_kv
 from rvpt.models.clip import Clip
+
+ENCODE_BATCH = 128
 
 
 class RepulsivePrompts(nn.Module):
@@ -59,3 +63,60 @@ def frozen_pass(clip: Clip, pixels: Tensor, first_block: int) -> tuple[Tensor, T
     (B, L - D, W) after each block from D on."""
     tokens, _ = clip.run_blocks(clip.embed(pixels), stop=first_block)
     return tokens, clip.run_blocks(tokens, start=first_block)[1]
+
+
+class Constants:
+    """What `frozen_pass` gives for all images of a data set, computed once.
+
+    4 (1 + N + L - D) W bytes per image: on the model's device while they take at most half of its free memory, or
+    in main memory.
+    """
+
+    def __init__(self, clip: Clip, data: Dataset, first_block: int) -> None:
+        self.device = clip.device
+        self.stores: list[Tensor] = []
+        start = 0
+        for indices, pixels in data.batches(ENCODE_BATCH, clip.image_size, clip.device):
+            parts = frozen_pass(clip, pixels, first_block)
+            self.stores = self.stores or _stores(parts, len(data))
+            for store, part in zip(self.stores, parts, strict=True):
+                store[start : start + len(part)] = part
+            start += len(indices)
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, 1 + N, W) before block D and frozen [CLS] rows (B, L - D, W) of images (B,), on the device."""
+        tokens, rows = (_gather(store, indices, self.device) for store in self.stores)
+        return tokens, rows
+
+
+def room(device: torch.device) -> float:
+    """Bytes of constants that may be kept on a device."""
+    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else float("inf")
+
+
+def _stores(parts: Sequence[Tensor], n: int) -> list[Tensor]:
+    """Room for `n` rows like those of each of `parts`."""
+    fits = sum(part[0].nbytes for part in parts) * n <= room(parts[0].device)
+    return [part.new_empty(n, *part.shape[1:], device=part.device if fits else "cpu") for part in parts]
+
+
+def _gather(store: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+    """store[indices] on a device; from main memory to a GPU by way of pinned memory, so that no step waits for it."""
+    if store.device == device:
+        return store[indices.to(device, non_blocking=True)]
+    pinned = torch.empty(len(indices), *store.shape[1:], dtype=store.dtype, pin_memory=True)
+    return torch.index_select(store, 0, indices, out=pinned).to(device, non_blocking=True)
+
+
+def cast_blocks(clip: Clip, first_block: int, dtype: torch.dtype) -> Clip:
+    """The model with the linear layers of the blocks from D on in `dtype`; it shares everything else.
+
+    Mixed precision converts the weights of a frozen layer again in every pass. Here they are converted once.
+    """
+    shared = [*clip.parameters(), *clip.buffers(), clip.tokenizer]
+    other = copy.deepcopy(clip, {id(part): part for part in shared})
+    for layer in other.blocks[first_block:].modules():
+        if isinstance(layer, nn.Linear):
+            for name, value in list(layer.named_parameters()):
+                setattr(layer, name, nn.Parameter(value.to(dtype), requires_grad=False))
+    return other

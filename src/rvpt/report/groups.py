@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from rvpt.defenses import DEFENSES
 from rvpt.rows import CLEAN, COSTS, UNCLEANED, Row
 
-CLEAN_METRICS = ("CA", "R@1", "caption_CA")
+CLEAN_METRICS = ("CA", "R@1", "caption_CA", "BLEU")
 TRIGGERED_METRICS = (
-    "PA", "ASR", "ASR_image_alone", "ASR_text_alone", "ASR_with_target", "ASR@10", "rank_ratio", "caption_PA",
+    "PA", "ASR", "ASR_image_alone", "ASR_text_alone", "ASR_with_target", "ASR@10", "rank_ratio",
+    "rank_ratio_in_class", "caption_PA",
     "caption_ASR",
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,33 +21,55 @@ from rvpt.progress import main_process
 from rvpt.tensors import read_metadata, read_tensors, write_tensors
 
 STATE, RUN, PARTIAL = "state.safetensors", "run.json", "state.partial"
-KEPT = "triggers"
-"""Folder of the triggers that a run crafted before its first step."""
+KEPT = "kept"
+"""Folder of finished parts of a run, such as triggers that it crafted before its first step."""
 
 
 @dataclass
 class State:
-    """The state of a run after `done` steps, with the sums of the current epoch."""
+    """The state of a run after `done` steps, with the sums of the current epoch.
+
+    The values of the last steps may still be on the GPU: they are `unread`.
+    """
 
     trained: Mapping[str, nn.Parameter]
     optimizer: Any
+    steps_an_epoch: int
     done: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
+    unread: list[Tensor] = field(default_factory=list)
     whole: bool = True
     """False during an update, when parameters and optimizer are not those of any step."""
 
-    def advance(self, values: Mapping[str, float], steps_an_epoch: int) -> None:
-        """Update the parameters by their gradients, and add the step's values to the epoch's means."""
+    def advance(self, values: Tensor) -> None:
+        """Update the parameters by their gradients, and keep the step's values for `read`."""
         self.whole = False
         self.optimizer.step()
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value / steps_an_epoch
+        self.unread.append(values)
         self.done += 1
-        if self.done % steps_an_epoch == 0:
+        self.whole = True
+
+    def read(self, names: Sequence[str]) -> list[tuple[int, dict[str, float]]]:
+        """(step, values by name) of the steps since the last call; they are added to the epoch's means."""
+        if not self.unread:
+            return []
+        rows = torch.stack(self.unread).tolist()  # waits for the GPU
+        self.whole = False
+        start = self.done - len(rows)
+        read = [(step, dict(zip(names, row, strict=True))) for step, row in enumerate(rows, start)]
+        for step, values in read:
+            self._add(step, values)
+        self.unread.clear()
+        self.whole = True
+        return read
+
+    def _add(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value / self.steps_an_epoch
+        if (step + 1) % self.steps_an_epoch == 0:
             self.history.append(dict(self.sums))
             self.sums.clear()
-        self.whole = True
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and the optimizer's state by name."""
@@ -96,13 +118,12 @@ class Checkpoint:
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
 
-    def save_if_due(self, state: State) -> None:
-        """Save if the last save was more than `seconds` ago."""
-        if time.monotonic() - self.saved > self.seconds:
-            self.save(state)
+    def due(self) -> bool:
+        """Whether the last save was more than `seconds` ago."""
+        return time.monotonic() - self.saved > self.seconds
 
     def save(self, state: State) -> None:
-        """Write the state under a temporary name, then rename."""
+        """Write the state, whose values are all read, under a temporary name, then rename."""
         seconds = self.earlier + time.monotonic() - self.begun
         facts = {"done": state.done, "history": state.history, "sums": state.sums, "seconds": seconds}
         facts["run"] = self.digest()
@@ -114,29 +135,44 @@ class Checkpoint:
         write_json(self.folder / RUN, self.key)
         self.saved = time.monotonic()
 
+    def keep(self) -> Path:
+        """The folder for finished parts of a run that has no state; from now on the run counts as begun."""
+        write_json(self.folder / RUN, self.key)
+        return self.folder / KEPT
+
     def check(self) -> dict[str, Any] | None:
         """The facts of the saved state; None if there is none.
 
         Raises:
-            RvptError: `resume` is false, or the state belongs to other settings.
+            RvptError: `resume` is false, or what is there belongs to other settings.
         """
-        if not (self.folder / STATE).is_file():
+        if not any((self.folder / name).is_file() for name in (STATE, RUN)):
             return None
         if not self.resume:
             raise RvptError(
                 f"{self.folder} holds an interrupted run: pass resume=True to continue it or overwrite=True"
             )
+        if not (self.folder / STATE).is_file():
+            self._refuse_other(same=read_json(self.folder / RUN) == self._stored())
+            return None
         facts: dict[str, Any] = json.loads(read_metadata(self.folder / STATE)["facts"])
-        if facts["run"] != self.digest():
-            changed = ", ".join(_changed(read_json(self.folder / RUN), json.loads(json.dumps(self.key)))) or "unknown"
+        self._refuse_other(same=facts["run"] == self.digest())
+        return facts
+
+    def _stored(self) -> Any:
+        """The key as it is read from a file."""
+        return json.loads(json.dumps(self.key))
+
+    def _refuse_other(self, *, same: bool) -> None:
+        if not same:
+            changed = ", ".join(_changed(read_json(self.folder / RUN), self._stored())) or "unknown"
             raise RvptError(
                 f"{self.folder} holds a run with other settings ({changed}): repeat those of {RUN}, "
                 "or pass overwrite=True"
             )
-        return facts
 
     def drop(self) -> None:
-        """Remove the state and the triggers kept with it. If the folder holds other files, it stays with them."""
+        """Remove the state and the parts kept with it. If the folder holds other files, it stays with them."""
         if not main_process():
             return
         with suppress(OSError):

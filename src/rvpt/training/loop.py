@@ -21,8 +21,11 @@ from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
 from rvpt.spec import TrainSpec
 from rvpt.training.checkpoint import Checkpoint, State
+from rvpt.training.graphs import Losses, Recorder, StaticTask
 
 M = TypeVar("M", bound=nn.Module)
+READ_EVERY = 8
+"""Steps after which the values are read from a GPU; to read those of each step would make the GPU wait for the host."""
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -32,11 +35,11 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def learning_rate(spec: TrainSpec, step: int, total: int) -> float:
-    """Linear warm-up over the first `spec.warmup` of the steps, then half a cosine to zero."""
+    """Linear warm-up over the first `spec.warmup` of the steps, then `spec.decayed`, half a cosine to zero."""
     rising = round(spec.warmup * total)
     if step < rising:
         return spec.lr * (step + 1) / rising
-    return spec.lr * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+    return spec.decayed((step - rising) / max(1, total - rising))
 
 
 def index_batches(n: int, spec: TrainSpec) -> Iterator[Tensor]:
@@ -54,12 +57,28 @@ def count_steps(n: int, spec: TrainSpec) -> int:
 def make_optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
     """The optimizer of `spec`; AdamW does not decay vectors and scalars (biases, norms, tau)."""
     if spec.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
+        return _make_sgd(parameters, spec)
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, betas=(0.9, 0.98), fused=True)
+
+
+def runs_on_gpu(parameters: list[nn.Parameter]) -> bool:
+    return parameters[0].is_cuda
+
+
+def _make_sgd(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.SGD:
+    """SGD, on a GPU as one kernel, which skips a step whose fp16 gradients overflow without asking the host."""
+    on_gpu = runs_on_gpu(parameters)
+    optimizer = torch.optim.SGD(
+        parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=on_gpu
+    )
+    if on_gpu and spec.momentum:
+        for parameter in parameters:  # otherwise torch leaves it without values when it skips the first step
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def fit(
@@ -69,6 +88,7 @@ def fit(
     *,
     checkpoint: Checkpoint | None = None,
     report: Report = silent,
+    graphs: bool = True,
 ) -> list[dict[str, float]]:
     """Train the parameters of `task` that require gradients.
 
@@ -77,6 +97,9 @@ def fit(
             scalars, including "loss".
         n: number of examples.
         checkpoint: where to keep the state; the run resumes from it if it has a state and `resume`.
+        report: called as report(step, total, values) for each step, on a GPU some steps later.
+        graphs: whether the steps of a `StaticTask` may run as CUDA graphs. They do so on one GPU; with several
+            processes they do not, because gradients are then averaged during the backward pass.
 
     Returns:
         The mean of every named scalar, one dict per epoch.
@@ -85,28 +108,82 @@ def fit(
         RvptError: the loss is not finite, or the checkpoint belongs to another run.
     """
     trained = {name: p for name, p in task.named_parameters() if p.requires_grad}
-    accelerator = _accelerator(spec.precision, next(iter(trained.values())).device)
-    task, optimizer = accelerator.prepare(OnHost(task), make_optimizer(list(trained.values()), spec))
-    state, total = State(trained, optimizer), count_steps(n, spec)
-    keeper = checkpoint if accelerator.is_main_process else None
+    total = count_steps(n, spec)
+    stepper = Stepper(task, list(trained.values()), spec, graphs)
+    state = State(trained, stepper.optimizer, steps_an_epoch=total // spec.epochs)
+    keeper = checkpoint if stepper.accelerator.is_main_process else None
     if checkpoint:
         checkpoint.restore(state)
+
+    def read(report: Report) -> None:
+        done = state.read(stepper.names)
+        for step, values in done:
+            _refuse_infinite(values["loss"], step, spec)
+        for step, values in done:
+            report(step + 1, total, values)
+
     try:
         for step, batch in islice(enumerate(index_batches(n, spec)), state.done, None):
-            set_learning_rate(optimizer, learning_rate(spec, step, total))
-            values = _gradients(accelerator, task, optimizer, batch, step, total, spec)
-            state.advance(values, steps_an_epoch=total // spec.epochs)
-            report(state.done, total, values)
-            if keeper:
-                keeper.save_if_due(state)
+            set_learning_rate(stepper.optimizer, learning_rate(spec, step, total))
+            state.advance(stepper.gradients(batch, step, total))
+            if len(state.unread) == stepper.read_every or step + 1 == total:
+                read(report)
+            if keeper and keeper.due():
+                read(report)
+                keeper.save(state)
     except KeyboardInterrupt:
         if keeper and state.whole:  # never save in the middle of an update
+            read(silent)
             keeper.save(state)
         raise
-    accelerator.wait_for_everyone()
+    stepper.accelerator.wait_for_everyone()
     if not all(parameter.isfinite().all() for parameter in trained.values()):
         raise RvptError(f"the last step left values that are not finite: lower the learning rate ({spec.lr:g})")
     return state.history
+
+
+def _refuse_infinite(loss: float, step: int, spec: TrainSpec) -> None:
+    if not math.isfinite(loss):
+        fix = f"lower the learning rate ({spec.lr:g})" if step else "the model's features are not finite, or the data"
+        raise RvptError(f"the loss became {loss} at step {step}: {fix}")
+
+
+class Stepper:
+    """Gradients and values of a step: in mixed precision, shared among processes, as a CUDA graph where that works.
+
+    Losses that compare the images of a batch with each other (InfoNCE) only compare those of a process's share.
+    """
+
+    def __init__(self, task: nn.Module, parameters: list[nn.Parameter], spec: TrainSpec, graphs: bool) -> None:
+        self.task, self.spec, self.names = task, spec, tuple[str, ...]()
+        self.accelerator = _accelerator(spec.precision, parameters[0].device)
+        self.module, self.optimizer = self.accelerator.prepare(
+            Losses(task) if isinstance(task, StaticTask) else OnHost(task), make_optimizer(parameters, spec)
+        )
+        on_gpu = runs_on_gpu(parameters)
+        static = graphs and on_gpu and isinstance(task, StaticTask) and self.accelerator.num_processes == 1
+        self.recorder = Recorder(self._backward, parameters) if static else None
+        self.read_every = READ_EVERY if on_gpu else 1
+
+    def gradients(self, batch: Tensor, step: int, total: int) -> Tensor:
+        """Gradients of the mean loss of a batch, of which each process computes a share; returns the mean values."""
+        mine, share = _share(batch, self.accelerator.process_index, self.accelerator.num_processes)
+        generator = torch.Generator().manual_seed(step_seed(self.spec.seed, step))
+        inputs: tuple[Any, ...] = (mine, generator, step / total)
+        if isinstance(self.task, StaticTask):
+            inputs = self.task.inputs(*inputs)
+        self.optimizer.zero_grad()
+        values = self.recorder(*inputs) if self.recorder else self._backward(*inputs, share=share)
+        if self.spec.clip_norm:
+            self.accelerator.clip_grad_norm_(self.module.parameters(), self.spec.clip_norm)
+        whole: Tensor = self.accelerator.reduce(values, reduction="mean")
+        return whole
+
+    def _backward(self, *inputs: Any, share: float = 1.0) -> Tensor:
+        values = self.module(*inputs)
+        self.names = tuple(values)
+        self.accelerator.backward(values["loss"] * share)
+        return torch.stack([value.detach() * share for value in values.values()])
 
 
 class OnHost(nn.Module):
@@ -140,27 +217,6 @@ def _accelerator(precision: str, device: torch.device) -> Any:
         # Before the interpreter exits, when gloo's threads may still hold tensors and would abort.
         atexit.register(PartialState().destroy_process_group)
     return accelerator
-
-
-def _gradients(
-    accelerator: Any, task: nn.Module, optimizer: Any, batch: Tensor, step: int, total: int, spec: TrainSpec
-) -> dict[str, float]:
-    """Gradients and values of the whole batch, of which each process computes a share.
-
-    Losses that compare the images of a batch with each other (InfoNCE) only compare those of a share.
-    """
-    mine, share = _share(batch, accelerator.process_index, accelerator.num_processes)
-    values = task(mine, torch.Generator().manual_seed(step_seed(spec.seed, step)), step / total)
-    loss = values["loss"]
-    if not torch.isfinite(loss):
-        fix = f"lower the learning rate ({spec.lr:g})" if step else "the model's features are not finite, or the data"
-        raise RvptError(f"the loss became {loss.item()} at step {step}: {fix}")
-    optimizer.zero_grad()
-    accelerator.backward(loss * share)
-    if spec.clip_norm:
-        accelerator.clip_grad_norm_(task.parameters(), spec.clip_norm)
-    whole = accelerator.reduce(torch.stack([value.detach() * share for value in values.values()]), reduction="mean")
-    return dict(zip(values, whole.tolist(), strict=True))
 
 
 def _share(batch: Tensor, process: int, processes: int) -> tuple[Tensor, float]:
