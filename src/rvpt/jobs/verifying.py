@@ -116,6 +116,7 @@ CHECKS: dict[str, Callable[[Path, Manifest, str | None], dict[str, Any]]] = {
     "check": _verdict,
     "checked cleaning": _files,
     "inspection": _files,
+    "figures": _files,
     "export": _export,
     "demo": _files,
 }
