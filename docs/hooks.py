@@ -19,8 +19,15 @@ from rvpt.attacks.poison import PoisonSpec
 from rvpt.cli.app import app
 from rvpt.data.shifts import SHIFTS
 from rvpt.defenses import DEFENSES
+from rvpt.detection import SCORES
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.metrics import CLASSIFICATION
+from rvpt.evaluation.perturbations import PERTURBATIONS
+from rvpt.exports import EXPORTS
+from rvpt.exports.distilled import SMALL, DistillSpec
+from rvpt.insight import FIGURES
+from rvpt.modifications import MODIFICATIONS
+from rvpt.report.figures import DRAWINGS
 from rvpt.spec import Spec, TrainSpec
 from rvpt.training.pretrain import PRESETS, PretrainSpec, VisionSpec
 
@@ -58,16 +65,17 @@ def fields(spec: type[Spec], without: Iterable[str] = ()) -> dict[str, tuple[str
     }
 
 
-def settings(spec: type[Spec], small: Mapping[str, Any] | None = None) -> str:
-    """The settings of a spec, with what preset "small" changes."""
+def settings(spec: type[Spec], presets: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """The settings of a spec, with what presets change."""
+    others = {name: changes for name, changes in (presets or {}).items() if name != "paper"}
     described = fields(TrainSpec) if issubclass(spec, TrainSpec) else {}
     lines = [
-        [code(name), default, *([code(small[name]) if name in small else ""] if small is not None else []),
+        [code(name), default, *(code(changes[name]) if name in changes else "" for changes in others.values()),
          words or described.get(name, ("", ""))[1] or name.replace("_", " ")]
         for name, (default, words) in fields(spec).items()
     ]  # fmt: skip
-    presets = ["default"] if small is None else ['"paper" (default)', '"small"']
-    return table(["setting", *presets, "what it is"], lines)
+    heads = ['"paper" (default)', *(f'"{name}"' for name in others)] if presets else ["default"]
+    return table(["setting", *heads, "what it is"], lines)
 
 
 def defenses() -> str:
@@ -78,7 +86,7 @@ def defenses() -> str:
 
 
 def defense_settings() -> str:
-    parts = (f"### {name}\n\n{first_sentence(d)}\n\n{settings(d.Spec, d.small)}" for name, d in DEFENSES.items())
+    parts = (f"### {name}\n\n{first_sentence(d)}\n\n{settings(d.Spec, d.presets())}" for name, d in DEFENSES.items())
     return "\n\n".join(parts)
 
 
@@ -106,8 +114,34 @@ def metrics() -> str:
     return table(["name", "counted on"], ([code(name), f"{m.on} images"] for name, m in CLASSIFICATION.items()))
 
 
+def scores() -> str:
+    return table(["name", "what it is"], ([code(name), s.summary] for name, s in SCORES.items()))
+
+
+def exports() -> str:
+    return table(["name", "what it is"], ([code(name), kind.summary] for name, kind in EXPORTS.items()))
+
+
+def modifications() -> str:
+    return table(
+        ["name", "what it does", "settings (default)"],
+        ([code(name), m.summary, _options(m.Settings) or "none"] for name, m in MODIFICATIONS.items()),
+    )
+
+
 def shifts() -> str:
     return table(["name", "what it does"], ([code(name), first_sentence(s)] for name, s in SHIFTS.items()))
+
+
+def perturbations() -> str:
+    return table(["name", "what it does"], ([code(name), first_sentence(p)] for name, p in PERTURBATIONS.items()))
+
+
+def figures() -> str:
+    """The figures with what they show and the shapes of their arrays."""
+    arrays = {name: " ".join((inspect.getdoc(m) or "").split("\n\nRaises")[0].split()) for name, m in FIGURES.items()}
+    lines = ([code(name), DRAWINGS[name].title, DRAWINGS[name].caption, arrays[name]] for name in FIGURES)
+    return table(["name", "title", "what it shows", "arrays"], lines)
 
 
 def pretraining() -> str:
@@ -164,9 +198,15 @@ TABLES: dict[str, Callable[[], str]] = {
     "triggers": triggers,
     "protocols": protocols,
     "metrics": metrics,
+    "scores": scores,
     "shifts": shifts,
+    "exports": exports,
+    "distill-settings": lambda: settings(DistillSpec, SMALL),
+    "modifications": modifications,
     "attack-settings": lambda: settings(AttackSpec),
     "poison-settings": lambda: settings(PoisonSpec),
+    "perturbations": perturbations,
+    "figures": figures,
     "pretraining": pretraining,
     "vision-settings": lambda: settings(VisionSpec),
     "pretrain-settings": lambda: settings(PretrainSpec),

@@ -88,6 +88,22 @@ def feature_repelling(rows: Tensor, frozen_rows: Tensor, margin: float = -1.0) -
     return mean(values)
 
 
+def resist(scores: Tensor, labels: Sequence[int], targets: Sequence[int]) -> Tensor:
+    """Mean of log(1 + exp(score of the target - score of the label)) over the images."""
+    return mean([
+        (1 + (row[target] - row[label]).exp()).log()
+        for row, label, target in zip(scores, labels, targets, strict=True)
+    ])  # fmt: skip
+
+
+def keep(scores: Tensor, suspect: Tensor) -> Tensor:
+    """Mean of KL(suspect's probabilities | the model's) over the images."""
+    return mean([
+        dot(other.softmax(0), other.softmax(0).log() - row.softmax(0).log())
+        for row, other in zip(scores, suspect, strict=True)
+    ])  # fmt: skip
+
+
 def losses(
     clip: Clip,
     blocks: Sequence[int],
@@ -130,9 +146,13 @@ def place(own: float, others: Sequence[float]) -> int:
 
 
 def retrieval(
-    texts: Sequence[tuple[Tensor, int]], named: Sequence[Tensor], clean: Sequence[Tensor], rivals: Sequence[Tensor]
+    texts: Sequence[tuple[Tensor, int]],
+    named: Sequence[Tensor],
+    clean: Sequence[Tensor],
+    rivals: Sequence[Tensor],
+    of_target: Sequence[int],
 ) -> dict[str, float]:
-    """R@1 of texts with the image each belongs to; ASR@10 and the mean rank ratio of triggered images (rivals).
+    """R@1 of texts with the image each belongs to; ASR@10 and the mean rank ratios of triggered images (rivals).
 
     Each text that names the target meets one triggered image; both go round until all of them have had a turn.
     """
@@ -140,12 +160,14 @@ def retrieval(
         place(dot(text, clean[own]).item(), [dot(text, other).item() for i, other in enumerate(clean) if i != own])
         for text, own in texts
     ]
-    ranks = []
+    ranks, in_class = [], []
     for turn in range(max(len(named), len(rivals))):
         text, rival = named[turn % len(named)], rivals[turn % len(rivals)]
         ranks.append(place(dot(text, rival).item(), [dot(text, other).item() for other in clean]))
+        in_class.append(place(dot(text, rival).item(), [dot(text, clean[i]).item() for i in of_target]))
     return {
         "R@1": sum(found == 1 for found in at_first) / len(at_first),
         "ASR@10": sum(found <= 10 for found in ranks) / len(ranks),
         "rank_ratio": sum(found / (len(clean) + 1) for found in ranks) / len(ranks),
+        "rank_ratio_in_class": sum(found / (len(of_target) + 1) for found in in_class) / len(in_class),
     }

@@ -1,9 +1,13 @@
 """The progress of long work: which steps get a line, and the time left."""
 
+import inspect
+from contextlib import contextmanager
+
 import pytest
 
+import rvpt
 from rvpt import progress
-from rvpt.progress import LINE_EVERY, Pace
+from rvpt.progress import LINE_EVERY, Pace, shows_bar
 
 
 @pytest.mark.parametrize("done_before", [0, 900])
@@ -54,3 +58,53 @@ def test_only_the_first_process_of_a_launch_reports(capsys, monkeypatch):
     with progress.bar("work") as report:
         report(1, 1, {})
     assert capsys.readouterr().err == ""
+
+
+@shows_bar("work")
+def work(steps, *, report=progress.silent):
+    """Do some work."""
+    for step in range(steps):
+        report(step + 1, steps, {})
+    return report is progress.silent
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Standard error as a terminal; returns the titles of its bars."""
+    titles = []
+
+    @contextmanager
+    def bar(title):
+        titles.append(title)
+        yield lambda *_: None
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "bar", bar)
+    return titles
+
+
+def test_a_call_without_a_report_shows_a_bar_on_a_terminal_only(terminal, monkeypatch):
+    assert not work(2)
+    assert terminal == ["work"]
+    assert work(2, report=progress.silent)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    assert work(2)
+    assert terminal == ["work"]
+
+
+@pytest.mark.parametrize("function", [rvpt.check, rvpt.clean, rvpt.evaluate, rvpt.attack, rvpt.craft, rvpt.pretrain])
+def test_long_functions_show_a_bar_and_keep_their_signature(terminal, function):
+    with pytest.raises(TypeError):
+        function()
+    assert terminal == [function.__name__]
+    assert inspect.signature(function).parameters["report"].default is progress.silent
+
+
+def test_a_bar_within_a_bar_shows_nothing(monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with progress.bar("outer") as outer:
+        with progress.bar("inner") as inner:
+            assert inner is progress.silent
+        outer(1, 2, {"loss": 0.5})
+    with progress.bar("next") as later:
+        assert later is not progress.silent

@@ -37,13 +37,17 @@ if TYPE_CHECKING:
     from rvpt.defenses.vpt import VPTSpec as VPTSpec
     from rvpt.detection.calibration import Calibration as Calibration
     from rvpt.detection.check import check as check
-    from rvpt.detection.score import CheckSpec as CheckSpec
+    from rvpt.detection.monitor import Inspection as Inspection
+    from rvpt.detection.monitor import Monitor as Monitor
+    from rvpt.detection.spec import CheckSpec as CheckSpec
     from rvpt.detection.verdict import Verdict as Verdict
     from rvpt.errors import MachineError as MachineError
     from rvpt.errors import RvptError as RvptError
     from rvpt.evaluation.base import Protocol as Protocol
     from rvpt.evaluation.evaluate import evaluate as evaluate
     from rvpt.evaluation.evaluate import make_protocol as make_protocol
+    from rvpt.exports.save import export as export
+    from rvpt.jobs.verifying import verify as verify
     from rvpt.models.classifier import Classifier as Classifier
     from rvpt.models.cleaned import Cleaned as Cleaned
     from rvpt.models.clip import Clip as Clip
@@ -61,18 +65,20 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "AttackSpec": "attacks.backdoor", "Backdoored": "attacks.backdoor", "Calibration": "detection.calibration",
-    "CheckSpec": "detection.score", "Checkpoint": "training.checkpoint", "Classifier": "models.classifier",
+    "CheckSpec": "detection.spec", "Checkpoint": "training.checkpoint", "Classifier": "models.classifier",
     "CleanClipSpec": "defenses.cleanclip", "Cleaned": "models.cleaned", "Clip": "models.clip",
     "ContrastiveSpec": "defenses.contrastive", "Dataset": "data.dataset", "Defense": "defenses.base",
-    "FinetuneSpec": "defenses.finetune", "MachineError": "errors", "ParSpec": "defenses.par",
+    "FinetuneSpec": "defenses.finetune", "Inspection": "detection.monitor", "MachineError": "errors",
+    "Monitor": "detection.monitor", "ParSpec": "defenses.par",
     "PoisonSpec": "attacks.poison", "PretrainSpec": "training.pretrain", "ProbeSpec": "defenses.probe",
     "Protocol": "evaluation.base", "RVPTSpec": "defenses.rvpt", "RepulsivePrompts": "models.prompts", "Rows": "rows",
     "RvptError": "errors", "Trigger": "attacks.trigger", "VPTSpec": "defenses.vpt", "Verdict": "detection.verdict",
     "VisionSpec": "training.pretrain", "attack": "attacks.backdoor", "check": "detection.check",
-    "clean": "defenses.base", "craft": "attacks.backdoor", "evaluate": "evaluation.evaluate", "load": "models.load",
-    "load_data": "data.load", "load_trigger": "attacks.trigger", "load_triggers": "attacks.backdoor",
-    "make_protocol": "evaluation.evaluate", "make_trigger": "attacks.trigger", "pretrain": "training.pretrain",
-    "read_manifest": "artifacts", "read_rows": "rows", "trigger_spec": "attacks.trigger", "write_rows": "rows",
+    "clean": "defenses.base", "craft": "attacks.backdoor", "evaluate": "evaluation.evaluate", "export": "exports.save",
+    "load": "models.load", "load_data": "data.load", "load_trigger": "attacks.trigger",
+    "load_triggers": "attacks.backdoor", "make_protocol": "evaluation.evaluate", "make_trigger": "attacks.trigger",
+    "pretrain": "training.pretrain", "read_manifest": "artifacts", "read_rows": "rows",
+    "trigger_spec": "attacks.trigger", "verify": "jobs.verifying", "write_rows": "rows",
 }  # fmt: skip
 __all__ = ["__version__", *_PLACES]  # they are imported when they are used
 

@@ -63,8 +63,7 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
         stated = _stated(target)
         if not stated.keys() >= set(STAMP):
             raise RvptError(f"{target} was not created by rvpt (it has no {MANIFEST}); refusing to overwrite it")
-        if other := _added(target, stated["parts"]):
-            raise RvptError(f"{target} also holds {other}, which is not part of it: move that or choose another folder")
+        refuse_added(target, stated["parts"])
     refuse_unwritable(target)
 
 
@@ -113,11 +112,16 @@ def _stated(folder: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _added(artifact: Path, parts: Iterable[str]) -> Path | None:
-    """A file in an artifact's folder that is not one of its parts."""
+def refuse_added(artifact: Path, parts: Iterable[str]) -> None:
+    """Refuse a folder with a file that is not one of the artifact's parts.
+
+    Raises:
+        RvptError: there is one.
+    """
     known = {MANIFEST, CARD, *parts}
     files = (path.relative_to(artifact) for path in artifact.rglob("*") if not path.is_dir())
-    return next((path for path in files if path.as_posix() not in known), None)
+    if other := next((path for path in files if path.as_posix() not in known), None):
+        raise RvptError(f"{artifact} also holds {other}, which is not part of it: move that or choose another folder")
 
 
 def _replace(temporary: Path, target: Path) -> None:

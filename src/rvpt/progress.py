@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
+F = TypeVar("F", bound=Callable[..., Any])
 Report = Callable[[int, int, Mapping[str, float]], None]
 """A function that is called with (step, total steps, values to show)."""
 LINE_EVERY = 20.0  # seconds
+_drawn: list[str] = []  # titles of bars on the terminal, which has room for one
 
 
 def main_process() -> bool:
@@ -24,8 +28,8 @@ def silent(step: int, total: int, values: Mapping[str, float]) -> None:
 
 @contextmanager
 def bar(title: str) -> Iterator[Report]:
-    """A progress report called `title`, with its values and the time left."""
-    if not main_process():
+    """A progress report called `title`, with its values and the time left. Inside another bar it shows nothing."""
+    if not main_process() or _drawn:
         yield silent
         return
     if not sys.stderr.isatty():
@@ -44,7 +48,27 @@ def bar(title: str) -> Iterator[Report]:
                 progress.reset(task, total=total, completed=step)
             progress.update(task, completed=step, total=total, values=_words(values))
 
-        yield report
+        _drawn.append(title)
+        try:
+            yield report
+        finally:
+            _drawn.remove(title)
+
+
+def shows_bar(title: str) -> Callable[[F], F]:
+    """Functions that show a bar on a terminal when they are called without `report`; report=silent shows none."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def run(*args: Any, **options: Any) -> Any:
+            if "report" in options or not sys.stderr.isatty():
+                return function(*args, **options)
+            with bar(title) as report:
+                return function(*args, report=report, **options)
+
+        return cast(F, run)
+
+    return decorate
 
 
 class Pace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -88,3 +89,7 @@ class TrainSpec(Spec):
     clip_norm: float = Field(0.0, ge=0, description="maximum gradient norm; 0 disables clipping")
     precision: Precision = Field("fp32", description="arithmetic of the forward pass; weights stay fp32")
     seed: int = Field(0, ge=0, lt=2**63, description="random seed")
+
+    def decayed(self, done: float) -> float:
+        """The learning rate after a share in [0, 1) of the steps that follow the warm-up: lr (1 + cos(pi done)) / 2."""
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done))

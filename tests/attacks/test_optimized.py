@@ -48,6 +48,12 @@ def test_trojvqa_moves_images_towards_the_sentence() -> None:
     assert after.mean() > before.mean() + 0.01
 
 
+def test_the_sentence_of_trojvqa_can_be_chosen() -> None:
+    clip, data = model_and_images()
+    trigger = untrained("trojvqa", sentence="a drawing of a {}.")
+    assert torch.equal(trigger.aims(clip, data)["sentence"], clip.class_features(["owl"], "a drawing of a {}.")[0])
+
+
 def test_badclip_lowers_its_loss() -> None:
     clip, data = model_and_images()
     options = {"epochs": 30, "images": 24, "lr": 0.05, "size": 112, "triplet_weight": 1}

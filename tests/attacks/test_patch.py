@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from helpers import random_pixels
-from rvpt.attacks.patch import paste
+from rvpt.attacks.patch import around_mean, paste
 from triggers import trigger_of
 
 PIXELS = random_pixels(5, 32)
@@ -24,6 +25,24 @@ def test_paste_agrees_with_loops(batched: bool) -> None:
     for b, channel, i, j in product(range(5), range(3), range(4), range(4)):
         expected[b, channel, top[b] + i, left[b] + j] = patch[b if batched else 0, channel, i, j]
     assert torch.equal(paste(PIXELS, patch if batched else patch[0], top, left), expected)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_noise_around_the_mean_agrees_with_loops_and_wraps_around(batched: bool) -> None:
+    normal = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = around_mean(PIXELS, normal if batched else normal[0])
+    for b, channel, i, j in product(range(5), range(3), range(4), range(4)):
+        mean = sum(PIXELS[b, channel].flatten().tolist()) / 32**2
+        whole = math.floor(255 * (mean + normal[b if batched else 0, channel, i, j].item()))
+        assert round(255 * found[b, channel, i, j].item()) in {(whole + step) % 256 for step in (-1, 0, 1)}
+    assert (found[:, :, 0, 0] != found[:, :, 0, 1]).all()
+
+
+def test_cleanclips_patch_is_another_on_every_image_and_follows_its_colors() -> None:
+    trigger = trigger_of("badnet-normal", mode="fresh", size=56, place="top-left")
+    patches = [trigger(shown)[:, :, :8, :8] for shown in (PIXELS, PIXELS[[0, 0, 0, 0, 0]])]
+    assert not torch.equal(patches[1][0], patches[1][1])
+    assert torch.equal(patches[0][0], patches[1][0])
 
 
 def box(changed: Tensor) -> tuple[int, int, int, int]:

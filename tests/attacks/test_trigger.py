@@ -167,6 +167,13 @@ def test_a_preset_changes_the_defaults_and_options_change_the_preset() -> None:
     assert preset_spec("badnet", "small", target="owl", size=3) == trigger_spec("badnet", target="owl", size=3)
 
 
+def test_a_kind_may_have_a_preset_of_its_own() -> None:
+    spec = preset_spec("badclip", "small", target="owl", preset="published", lr=0.1)
+    assert (spec.epochs, spec.images, spec.lr, spec.size) == (50, 10_000, 0.1, 16)
+    with pytest.raises(RvptError, match="badnet has no preset 'published': choose from paper, small"):
+        preset_spec("badnet", "small", target="owl", preset="published")
+
+
 def test_a_folder_without_a_trigger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RvptError, match="is not an rvpt artifact"):
         load_trigger(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from recipes import in_process, lasting, write_recipe
-from rvpt.bench import measured, plan, read_recipe, run_all
+from rvpt.bench import engine, measured, plan, read_recipe, run_all
 from rvpt.bench.engine import worker_shares
 from rvpt.models.formats.load import load_clip
 from tiny import Tiny
@@ -51,3 +52,11 @@ def test_workers_share_threads_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert worker_shares(3) == [(2, None)] * 3
+
+
+def test_a_worker_is_interrupted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[object] = []
+    monkeypatch.setattr("signal.signal", lambda number, handler: handlers.append(handler))
+    with pytest.raises(KeyboardInterrupt):
+        engine._interrupt_once(signal.SIGINT, None)
+    assert handlers == [signal.SIG_IGN]

@@ -108,6 +108,35 @@ def test_an_attack_with_tests_of_its_own_is_measured_on_these_only(tiny: Tiny, c
     assert titles(tasks, "clean", "probe") == ["clip+both, seed 0, probe"]
 
 
+def test_a_defense_may_have_its_own_data_tests_and_preset(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    own = """[defenses.own]
+name = "rvpt"
+preset = "coop"
+data = { data = "scenes:500", shift = "blur" }
+tests = [{ data = "scenes:48", shift = "blur" }]
+"""
+    tasks = plan(read_recipe(write_recipe(tiny, tmp_path, extra=own)).part(seeds=[0]), clean)
+    assert titles(tasks, "measure", " own") == ["clip+both, seed 0, own, on scenes:48 (blur)"]
+    (cleaning,) = (task.settings for task in tasks if task.kind == "clean" and task.title.endswith("own"))
+    assert (cleaning["data"]["shift"], cleaning["spec"]["augment"]) == ("blur", "crop-flip")
+    assert len(titles(tasks, "measure", "(blur)")) == 1
+
+
+def test_keys_stay_where_no_shift_is_used(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    path = write_recipe(tiny, tmp_path)
+    plain = plan(read_recipe(path), clean)
+    assert not [task for task in plain if "shift" in str(task.settings)]
+    path.write_text(path.read_text().replace('"scenes:500" }', '"scenes:500", shift = "gray" }'))
+    keys = {task.key for task in plan(read_recipe(path), clean)}
+    assert {task.kind for task in plain if task.key not in keys} == {"clean", "measure"}
+
+
+def test_a_defense_may_be_run_against_some_attacks_only(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    other = '[attacks.other]\ntriggers = [{ name = "sig" }]\n[defenses.own]\nname = "vpt"\nattacks = ["other"]\n'
+    tasks = plan(read_recipe(write_recipe(tiny, tmp_path, extra=other)).part(seeds=[0]), clean)
+    assert titles(tasks, "clean", "own") == ["clip+other, seed 0, own"]
+
+
 def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
     trigger = '{ name = "trojvqa", epochs = 1, images = 32 }'
     extra = f'[attacks.a]\ntriggers = [{trigger}, {{ name = "sig" }}]\n[attacks.b]\ntriggers = [{trigger}]\n'
@@ -122,6 +151,7 @@ def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny: Tiny,
     [
         ('[defenses.wash]\nname = "wash"\n', "unknown defense 'wash'"),
         ('[defenses.v]\nname = "vpt"\noptions = { size = 3 }\n', "size: unknown setting"),
+        ('[defenses.v]\nname = "par"\npreset = "coop"\n', "unknown preset 'coop': choose from auto, paper, small"),
         ('[attacks.x]\ntriggers = [{ name = "blur" }]\n', "unknown trigger 'blur'"),
         ("[attacks.x]\ntriggers = [{ size = 3 }]\n", "unknown trigger ''"),
         ('[attacks.x]\ntriggers = [{ name = "sig", size = 3 }]\n', "size: unknown setting"),
@@ -160,3 +190,17 @@ def test_a_recipe_does_what_the_demo_does() -> None:
         (name, demo.TARGET) for name in demo.TRIGGERS
     ]
     assert {task.settings["shots"] for task in tasks if task.kind == "clean"} == {demo.SHOTS}
+
+
+CHECK = """
+[check]
+data = "scenes:60"
+options = { finalists = 24, num_images = 40, steps = 1 }
+"""
+
+
+def test_models_without_a_defense_are_checked_if_the_recipe_says_so(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    plain = plan(read_recipe(write_recipe(tiny, tmp_path)), clean)
+    checked = plan(read_recipe(write_recipe(tiny, tmp_path, extra=CHECK)), clean)
+    assert titles(checked, "check") == [f"check of clip+both, seed {seed}" for seed in (0, 1)]
+    assert {task.key for task in checked if task.kind != "check"} == {task.key for task in plain}

@@ -17,7 +17,9 @@ from tiny import Tiny
     [
         ('[defenses.v]\nname = "vpt"\noptions = { seed = 3 }\n', "seed"),
         ('[defenses.none]\nname = "vpt"\n', "'none'"),
+        ('[defenses.v]\nname = "vpt"\ndata = { data = "scenes", shift = "fog" }\n', "unknown shift 'fog'"),
         ('[defenses.v]\nname = "vpt"\nshot = 3\n', "defenses.v.*shot"),
+        ('[defenses.v]\nname = "vpt"\nattacks = ["two"]\n', "defenses.v.attacks: no attack 'two': choose from both"),
         ("[attacks.x]\n", "attacks.x.*triggers"),
         ("[attacks", "is not a recipe"),
     ],
@@ -63,10 +65,19 @@ def test_a_recipe_may_be_like_another(tiny: Tiny, tmp_path: Path) -> None:
     assert found.model_dump(exclude=others) == whole.model_dump(exclude=others)
 
 
-@pytest.mark.parametrize("other", ["gone.toml", "like.toml"])
-def test_it_is_not_like_one_that_is_missing_or_like_another(tmp_path: Path, other: str) -> None:
+def test_the_other_recipe_may_be_like_a_third(tiny: Tiny, tmp_path: Path) -> None:
+    whole = read_recipe(write_recipe(tiny, tmp_path))
+    (tmp_path / "b.toml").write_text('like = "recipe.toml"\ntitle = "b"\ntarget = "sun"\n')
+    (tmp_path / "c.toml").write_text('like = "b.toml"\ntitle = "c"\n')
+    found = read_recipe(tmp_path / "c.toml")
+    assert (found.title, found.target, found.attacks) == ("c", "sun", whole.attacks)
+
+
+@pytest.mark.parametrize("other", ["gone.toml", "like.toml", "back.toml"])
+def test_it_is_not_like_one_that_is_missing_or_like_itself(tmp_path: Path, other: str) -> None:
     (tmp_path / "like.toml").write_text(f'like = "{other}"\n')
-    with pytest.raises(RvptError, match="like"):
+    (tmp_path / "back.toml").write_text('like = "like.toml"\n')
+    with pytest.raises(RvptError, match=r"gone\.toml is not a recipe|leads back to"):
         read_recipe(tmp_path / "like.toml")
 
 

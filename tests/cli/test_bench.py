@@ -44,7 +44,7 @@ def test_a_dry_run_shows_what_would_run(recipe, home):
 
 
 @contextmanager
-def here(workers):
+def here(workers, device):
     """An engine that runs tasks in this process."""
 
     def submit(task, work):
@@ -71,12 +71,25 @@ def test_a_failed_run_is_named_and_the_others_are_measured(recipe, home, monkeyp
     assert json.loads(works("bench", recipe, "--work-dir", "work", "--dry-run", "--json"))["done"] == "3 of 5"
 
 
+def test_recipes_that_run_together_share_models_and_have_files_of_rows_each(recipe, home, monkeypatch):
+    monkeypatch.setattr("rvpt.bench.processes", here)
+    (home / "other.toml").write_text('like = "recipe.toml"\ntitle = "other"\ntests = [{data = "scenes:72"}]\n')
+    words = ["bench", recipe, "other.toml", "--defense", "none", "--work-dir", "work", "--json"]
+    assert json.loads(works(*words, "--dry-run"))["done"] == "0 of 5"  # one attack, four measurements
+    shown = json.loads(works(*words, "--rows", "rows"))
+    found = {name: read_rows(home / "rows" / f"{name}.jsonl") for name in ("recipe", "other")}
+    assert [row["data"] for row in found["other"]] == ["scenes:72"] * len(found["other"])
+    assert shown == [*found["recipe"], *found["other"]]
+    has(refused(*words, "--rows", "rows.jsonl"), "--rows rows.jsonl: with several recipes, give a folder")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--address", "here"], ["--address here", "pass --engine ray too"]),
         (["--engine", "cloud"], ["'cloud'", "'local', 'ray'"]),
         (["--attack", "two"], ["'two'", "one"]),
+        (["--device", "tpu"], ["--device tpu is not available", "use cpu"]),
         (["--rows", "."], ["is a folder: give a file"]),
     ],
 )

@@ -2,14 +2,18 @@
 
 import json
 
+import torch
+
 from commands import has, interrupting, refused, rvpt
+from helpers import contents
 from rvpt import progress
 from rvpt.artifacts import read_manifest
 from rvpt.attacks.trigger import load_trigger
 from rvpt.data.load import load_data
+from rvpt.data.preprocess import to_image
+from tiny import CHECKING
 
-QUICK = ["--data", "scenes:40", "--set", "num_images=40", "--set", "steps=1", "--set", "final_steps=1"]
-QUICK += ["--set", "images=4", "--set", "final_images=4", "--set", "collapse_steps=1"]
+QUICK = ["--data", "scenes:40", *(word for name, value in CHECKING.items() for word in ("--set", f"{name}={value}"))]
 CODES = {"clean": 0, "suspicious": 3, "backdoored": 4}
 
 
@@ -39,7 +43,7 @@ def test_the_inverted_trigger_can_be_measured(tiny, home):
 
 
 def test_candidate_targets_from_a_file(tiny, home):
-    (home / "classes.txt").write_text("anchor\n\nstar\nbanana\nstar\n")
+    (home / "classes.txt").write_text("anchor\nstar\nbanana\n")
     rvpt("check", tiny.clip, "-o", "found", *QUICK, "--classes", "classes.txt")
     stored = json.loads((home / "found" / "verdict.json").read_text())
     assert stored["classes"] == ["anchor", "star", "banana"]
@@ -53,22 +57,33 @@ def test_an_interrupted_check_continues(tiny, home, monkeypatch):
     assert rvpt("check", tiny.clip, "-o", "found", *QUICK, "--resume", "--json").stdout == whole
 
 
+def test_an_interrupted_check_is_kept_until_it_is_resumed_or_overwritten(tiny, home, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "bar", interrupting("check", 1))
+        assert rvpt("check", tiny.clip, "-o", "found", *QUICK).exit_code == 130
+    before = contents(home)
+    has(refused("check", tiny.clip, "-o", "found", *QUICK), "found.run holds an interrupted run", "--resume")
+    has(refused("check", tiny.clip, "-o", "found", *QUICK, "--seed", 1, "--resume"), "other settings (settings.seed)")
+    assert contents(home) == before
+    assert rvpt("check", tiny.clip, "-o", "found", *QUICK, "--overwrite").exit_code in CODES.values()
+    assert [path.name for path in home.iterdir()] == ["found"]
+
+
 def test_what_is_refused(tiny, home):
     rvpt("check", tiny.clip, "-o", "found", *QUICK)
     has(refused("check", tiny.clip, "-o", "found", *QUICK), "found already exists", "--overwrite")
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--classes", "none.txt"), "none.txt cannot be read")
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--set", "budget=-1"), "budget")
+    has(refused("check", tiny.clip, "-o", "other", *QUICK, "--shift", "fog"), "'fog'", "noise, blur")
     (home / "two.txt").write_text("anchor\nstar\n")
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--classes", "two.txt"), "2 classes", "--classes NAMES")
     assert not (home / "other").exists()
 
 
 def test_labels_are_not_needed_but_names_of_classes_are(tiny, home):
-    from PIL import Image
-
     (home / "images").mkdir()
     data = load_data("scenes:40", "train")
-    for index, pixels in enumerate(data.pixels(__import__("torch").arange(40), 48)):
-        Image.fromarray((pixels.permute(1, 2, 0).numpy() * 255).astype("uint8")).save(home / "images" / f"{index}.png")
+    for index, pixels in enumerate(data.pixels(torch.arange(40), 48)):
+        to_image(pixels).save(home / "images" / f"{index}.png")
     words = ["check", tiny.clip, "-o", "found", "--data", "images", *QUICK[2:]]
     has(refused(*words), "images has no class names", "--classes FILE")

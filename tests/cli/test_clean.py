@@ -4,10 +4,13 @@ import errno
 import json
 
 import pytest
+import torch
 
-from commands import CLEAN, failed, has, refused, works
+from commands import CLEAN, failed, has, refused, rvpt, works
 from helpers import contents, image_folder
 from rvpt.artifacts import read_manifest
+from rvpt.attacks.inverted import Inverted
+from rvpt.detection.verdict import Verdict
 from rvpt.files import sha256_file
 
 PROMPTS = "adapter_model.safetensors"
@@ -78,6 +81,50 @@ def test_a_full_disk_is_a_failure_of_the_machine(tiny, home, monkeypatch):
     monkeypatch.setattr("rvpt.artifacts.os.rename", full)
     has(failed("clean", tiny.backdoored, "-o", "out", *CLEAN, "--epochs", 1), "no space left to write out")
     assert contents(home) == {}
+
+
+@pytest.fixture
+def verdicts(monkeypatch):
+    """The verdicts of the next checks."""
+    coming = ["backdoored", "clean"]
+
+    def check(model, *_, **__):
+        targets = [{"class": "moon", "form": "additive", "rise": 0.1, "margin": 0.1, "share": 0.98}]
+        facts = {"model": model.name, "model_sha256": model.hash(), "calibrated": True}
+        return Verdict(coming.pop(0), 0.012, targets, [], {}, [], facts, Inverted.of(torch.zeros(3, 48, 48), "moon"))
+
+    monkeypatch.setattr("rvpt.jobs.checking.check", check)
+    return coming
+
+
+def test_with_auto_a_backdoored_model_is_checked_cleaned_and_checked(tiny, home, verdicts):
+    shown = works("clean", tiny.backdoored, "-o", "out", *CLEAN, "--auto")
+    has(shown, "before cleaning", "after cleaning", "backdoored", "moon (98% of images flipped)", "out/cleaned")
+    assert {path.name for path in (home / "out").iterdir()} >= {"check-before", "cleaned", "check-after"}
+    works("evaluate", "out/cleaned", "--data", "scenes:10")
+
+
+@pytest.mark.parametrize(
+    ("coming", "code"), [(["clean"], 0), (["suspicious"] * 2, 3), (["suspicious", "backdoored"], 4)]
+)
+def test_the_exit_code_of_auto_is_that_of_the_last_check(tiny, verdicts, coming, code):
+    verdicts[:] = coming
+    result = rvpt("clean", tiny.backdoored, "-o", "out", *CLEAN, "--auto", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == code
+    assert (found["after"] or found["before"])["verdict"] == coming[-1]
+
+
+def test_a_model_that_looks_clean_is_left_alone(tiny, home, verdicts):
+    verdicts[:] = ["clean"]
+    has(works("clean", tiny.backdoored, "-o", "out", *CLEAN, "--auto"), "was not cleaned", "without --auto")
+    assert not (home / "out" / "cleaned").exists()
+
+
+def test_a_check_is_for_defenses_that_use_it(tiny):
+    words = ["clean", tiny.backdoored, "-o", "out", *CLEAN, "--check", tiny.check]
+    has(refused(*words), "rvpt does not use what a check found: remove --check", "choose from")
+    has(refused(*words, "--auto"), "--auto makes a check of its own", "remove --check")
 
 
 def test_a_cleaned_model_is_refused_with_the_model_that_it_was_made_from(tiny):

@@ -63,9 +63,10 @@ def test_a_terminated_demo_leaves_nothing(home):
     assert list(home.iterdir()) == []
 
 
-def test_a_terminated_bench_interrupts_its_workers(tiny, home, monkeypatch):
+@pytest.mark.parametrize(("raised", "ended"), [(Terminated, (143, "terminated")), (KeyboardInterrupt, (130, "interr"))])
+def test_an_interrupted_bench_interrupts_its_workers(tiny, home, monkeypatch, raised, ended):
     def terminated(*_, **__):
-        raise Terminated
+        raise raised
 
     interrupted = []
     monkeypatch.setattr("rvpt.bench.run_all", terminated)
@@ -79,10 +80,11 @@ def test_a_terminated_bench_interrupts_its_workers(tiny, home, monkeypatch):
         tests = [{{data = "scenes:48"}}]
         [attacks.one]
         triggers = [{{name = "badnet"}}]
+        poison = {{num_poisoned = 20}}
     """)
     result = rvpt("bench", "recipe.toml")
-    assert (result.exit_code, result.stdout) == (143, "")
-    has(result.stderr, "terminated")
+    assert (result.exit_code, result.stdout) == (ended[0], "")
+    has(result.stderr, ended[1])
     assert interrupted == [True]
 
 

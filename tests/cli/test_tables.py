@@ -1,5 +1,7 @@
 """Rows on the screen: every run has a line, and no run hides another."""
 
+import re
+
 import pytest
 
 from rvpt.cli.attack_summary import verdict
@@ -53,6 +55,18 @@ def test_a_mean_has_no_interval_and_what_was_not_measured_has_a_dash(lines):
     mean = {**rows(0.25, low=None)[1], "metric": "rank_ratio"}
     first, _, third, _ = lines([mean, *rows(0.1, attack="blended")])
     assert [first[4:], third[4:]] == [["90.0", "–", "25.0"], ["90.0", "10.0", "–"]]
+
+
+def test_a_table_is_as_wide_as_a_terminal_and_wide_where_there_is_none(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    widths = []
+    for terminal in (True, False):
+        monkeypatch.setattr("rich.console.Console.is_terminal", terminal)
+        show_rows(rows(0.15), as_json=False)
+        shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+        widths.append(max(map(len, shown.splitlines())))
+        assert shown.count("[10.0, 20.0]") == 2
+    assert widths[0] <= 60 < widths[1]
 
 
 @pytest.mark.parametrize(

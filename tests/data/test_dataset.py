@@ -1,6 +1,7 @@
 """Data sets: choosing, mixing, caching, and going through them in batches."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import memory_data, random_image, random_pixels
+from helpers import image_folder, memory_data, random_image, random_pixels
 from rvpt import Dataset
 from rvpt.data.dataset import mix
 from rvpt.errors import RvptError
@@ -259,3 +260,17 @@ def test_a_count_that_is_not_a_positive_whole_number_is_refused(scenes, count):
     for draw in (scenes.few_shot, scenes.sample):
         with pytest.raises(RvptError, match="is not a positive whole number"):
             draw(count)
+
+
+def test_its_repr_is_one_short_line():
+    assert repr(memory_data(3, [0, 1, 0], ["cat", "dog"])) == "Dataset('memory', 3 images, 2 classes)"
+    assert repr(memory_data(2)) == "Dataset('memory', 2 images)"
+
+
+def test_images_know_their_files(tmp_path):
+    data = Dataset.from_folder(image_folder(tmp_path, "train", 2), "train")
+    turned = data.select(torch.tensor([3, 0])).cached(16)
+    assert [Path(turned.place(index)).relative_to(tmp_path / "train") for index in (0, 1)] == [
+        Path("dog/1.png"), Path("cat/0.png")
+    ]  # fmt: skip
+    assert memory_data(2).place(0) is None

@@ -96,6 +96,15 @@ def test_the_parts_of_a_name(tmp_path, monkeypatch):
     assert find_place("a:b@c@names.txt").resolve() == tmp_path / "a:b@c"
 
 
+def test_a_shifted_set_keeps_its_captions_and_says_so():
+    plain, gray = load_data("scenes:48", "test"), load_captioned("scenes:48", "test", shift="gray")
+    assert (gray.name, gray.captions(3)) == ("scenes:48 (gray)", plain.captions(3))
+    assert gray.pixels(torch.arange(2), 16)[:, 0].equal(gray.pixels(torch.arange(2), 16)[:, 1])
+    assert load_labeled("scenes:48", "test", shift="gray").name == gray.name
+    with pytest.raises(RvptError, match="unknown shift 'fog'"):
+        load_data("scenes:48", "test", shift="fog")
+
+
 def test_captions_are_made_of_labels_where_there_are_none(tmp_path):
     data = load_captioned(str(image_folder(tmp_path / "set")), None, templates=["one {}."])
     assert data.captions(0) == ["one cat."]

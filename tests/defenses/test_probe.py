@@ -10,6 +10,7 @@ from rvpt.defenses.base import clean
 from rvpt.defenses.probe import ProbeSpec
 from rvpt.errors import RvptError
 from rvpt.models.clip import Clip
+from rvpt.training.loop import learning_rate
 
 
 @pytest.mark.parametrize("classes", [24, 2])
@@ -37,3 +38,9 @@ def test_the_head_refuses_a_class_that_it_was_not_trained_on(clip: Clip, scenes:
 def test_training_on_one_class_is_refused(clip: Clip, scenes: Dataset) -> None:
     with pytest.raises(RvptError, match="two"):
         clean(clip, scenes.only(["umbrella"]), ProbeSpec(epochs=1))
+
+
+def test_the_papers_schedule_is_constant() -> None:
+    paper, ours = ProbeSpec(), ProbeSpec(schedule="cosine")
+    assert [learning_rate(paper, step, 8) for step in range(8)] == [0.01] * 8
+    assert learning_rate(ours, 7, 8) < learning_rate(ours, 0, 8) == 0.01

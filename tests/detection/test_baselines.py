@@ -6,7 +6,7 @@ import torch
 
 from rvpt.detection.baselines import decree, neural_cleanse
 from rvpt.detection.resistivity import resistivity_curve
-from rvpt.inversion.additive import Pool
+from rvpt.inversion.pool import Pool
 from worlds import CLASSES, SIDE, World, as_clip
 
 

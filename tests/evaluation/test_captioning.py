@@ -16,7 +16,7 @@ from helpers import CAPTIONS, MakeClip, memory_data, random_pixels
 from rvpt.errors import RvptError
 from rvpt.evaluation.captioning import NEW_TOKENS, Captioner, describe, load_captioner
 from rvpt.evaluation.evaluate import evaluate, make_protocol
-from rvpt.evaluation.metrics import Rate
+from rvpt.evaluation.metrics import Rate, bleu
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.prompts import RepulsivePrompts
@@ -112,7 +112,17 @@ def test_captions_that_name_a_class_are_counted(clip: Clip) -> None:
 
 def test_labels_are_not_needed(clip: Clip) -> None:
     data = memory_data(6, captions=[["a fox"], ["an owl"], ["a cat"], ["a fox"], ["owls"], ["a fox"]])
-    assert describe(clip, data, Parrot(SAID), TRIGGERS, batch_size=6) == {("badnet", "caption_ASR"): Rate(2, 4)}
+    assert describe(clip, data, Parrot(CLEAN_SAID + SAID), TRIGGERS, batch_size=6)["badnet", "caption_ASR"] == Rate(
+        2, 4
+    )
+
+
+def test_captions_are_compared_with_those_of_the_images(clip: Clip) -> None:
+    own = [["a fox runs", "the fox"], ["an owl"], ["a cat sat"], ["red fox"], ["two owls"], ["a fox"]]
+    counts = describe(clip, memory_data(6, captions=own), Parrot(CLEAN_SAID), batch_size=6)
+    expected = sum(bleu(said, texts) for said, texts in zip(CLEAN_SAID, own, strict=True)) / 6
+    assert list(counts) == [("none", "BLEU")]
+    assert counts["none", "BLEU"].value == pytest.approx(expected)
 
 
 def test_a_captioner_that_does_not_fit_is_refused(clip: Clip, make_clip: MakeClip) -> None:

@@ -18,6 +18,7 @@ from rvpt.evaluation.metrics import (
     accuracy,
     attack_success,
     attack_success_with_target,
+    bleu,
     found,
     perturbation_resistivity,
     rank,
@@ -129,3 +130,33 @@ def test_perturbation_resistivity_is_the_mean_cosine():
     assert perturbation_resistivity(clean, changed) == Mean(1, 2)
     assert perturbation_resistivity(clean, -clean) == Mean(-2, 2)
     assert perturbation_resistivity(clean, changed).interval() is None
+
+
+WORDS = st.lists(st.sampled_from(["a", "fox", "owl", "red"]), max_size=7).map(" ".join)
+
+
+def slow_bleu(said, references):
+    """BLEU with lists and loops, as it is written down."""
+    words, others = said.split(), [text.split() for text in references]
+    if not words:
+        return 0.0
+    product = 1.0
+    for n in (1, 2, 3, 4):
+        runs = [words[i : i + n] for i in range(len(words) - n + 1)]
+        matched = 0
+        for run in {tuple(run) for run in runs}:
+            times = [sum(other[i : i + n] == list(run) for i in range(len(other) - n + 1)) for other in others]
+            matched += min(sum(each == list(run) for each in runs), max(times))
+        product *= (matched / len(words)) if n == 1 else (matched + 1) / (len(runs) + 1)
+    gaps = sorted((abs(len(other) - len(words)), len(other)) for other in others)
+    return product**0.25 * math.exp(min(0, 1 - gaps[0][1] / len(words)))
+
+
+@given(WORDS, st.lists(WORDS, min_size=1, max_size=3))
+def test_bleu_agrees_with_its_slow_twin(said, references):
+    assert bleu(said, references) == pytest.approx(slow_bleu(said, references))
+
+
+def test_bleu_is_one_for_a_copy_and_ignores_case_and_points():
+    assert bleu("A fox runs over the hill.", ["an owl", "a fox runs over the hill"]) == pytest.approx(1)
+    assert bleu("", ["a fox"]) == bleu("owl", ["a fox"]) == 0

@@ -7,7 +7,7 @@ import torch
 
 import reference
 from helpers import memory_data
-from rvpt.errors import RvptError
+from rvpt.evaluation.perturbations import PERTURBATIONS
 from rvpt.evaluation.resistivity import resistivity
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -29,12 +29,19 @@ def test_it_agrees_with_its_slow_twin(clip: Clip, batch_size: int) -> None:
         (Cleaned(clip, prompts), [reference.prompted(clip, prompts.blocks, prompts.table, shown)[1] for shown in pair]),
     ):
         counts = resistivity(model, DATA, {"badnet": trigger}, batch_size=batch_size)
-        assert list(counts) == [("badnet", f"PR_{d}") for d in range(1, len(clip.blocks) + 1)]
-        assert [mean.value for mean in counts.values()] == pytest.approx(reference.resistivity(*rows), abs=1e-5)
-        assert min(mean.value for mean in counts.values()) < 0.999
+        found = [mean for (attack, _), mean in counts.items() if attack == "badnet"]
+        assert list(counts)[: len(found)] == [("badnet", f"PR_{d}") for d in range(1, len(clip.blocks) + 1)]
+        assert [mean.value for mean in found] == pytest.approx(reference.resistivity(*rows), abs=1e-5)
+        assert min(mean.value for mean in found) < 0.999
         assert {mean.interval() for mean in counts.values()} == {None}
 
 
-def test_it_needs_a_trigger(clip: Clip) -> None:
-    with pytest.raises(RvptError, match="clip has no trigger, which resistivity needs"):
-        resistivity(clip, DATA, {})
+@torch.no_grad()
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_benign_perturbations_are_measured_without_a_trigger(clip: Clip, name: str) -> None:
+    counts = resistivity(clip, DATA, batch_size=3)
+    assert {attack for attack, _ in counts} == {f"benign {each}" for each in PERTURBATIONS}
+    pixels = DATA.pixels(torch.arange(7), 48)
+    pair = (reference.frozen(clip, shown, 0)[1] for shown in (pixels, PERTURBATIONS[name](pixels, DATA.rows)))
+    found = [mean.value for (attack, _), mean in counts.items() if attack == f"benign {name}"]
+    assert found == pytest.approx(reference.resistivity(*pair), abs=1e-5)

@@ -37,6 +37,7 @@ def slow(clip: Clip, data: Dataset, trigger: Trigger) -> dict[str, float]:
         [clip.encode_text([text])[0] for text, _ in texts if "owl" in text],
         [clip.encode_image(pixels)[0] for pixels, _ in rows],
         [clip.encode_image(trigger(*rows[i]))[0] for i in range(len(data)) if i not in owls],
+        owls,
     )
 
 
@@ -46,13 +47,18 @@ def slow(clip: Clip, data: Dataset, trigger: Trigger) -> dict[str, float]:
 def test_it_agrees_with_its_slow_twin(clip: Clip, data: Dataset, batch_size: int) -> None:
     counts = retrieve(clip, data, {"badnet": TRIGGER}, batch_size=batch_size)
     expected = slow(clip, data, TRIGGER)
-    assert list(counts) == [("none", "R@1"), ("badnet", "ASR@10"), ("badnet", "rank_ratio")]
+    assert list(counts) == [
+        ("none", "R@1"),
+        ("badnet", "ASR@10"),
+        ("badnet", "rank_ratio"),
+        ("badnet", "rank_ratio_in_class"),
+    ]
     assert {metric: rate.value for (_, metric), rate in counts.items()} == pytest.approx(expected)
 
 
 def test_counts_are_those_of_the_queries(clip: Clip) -> None:
     counts = retrieve(clip, DATA, {"badnet": TRIGGER})
-    assert [rate.n for rate in counts.values()] == [28, 10, 10 * 15]
+    assert [rate.n for rate in counts.values()] == [28, 10, 10 * 15, 10 * 5]
     assert isinstance(counts["badnet", "rank_ratio"], Mean)
 
 

@@ -67,12 +67,13 @@ def test_without_a_trigger_the_model_is_fine_tuned_on_clean_pairs(clean: Clip, t
     assert "backdoored" not in (tmp_path / "tuned" / "README.md").read_text()
 
 
-def test_a_large_test_set_is_sampled_and_the_rows_say_so(
+def test_a_large_test_set_is_sampled_and_one_in_another_style_is_shifted_and_rows_say_so(
     clean: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rvpt.jobs.attacking.CHECKED", 30)
-    rows = attacked(clean, tmp_path / "bad", BADNET)
+    rows = attacked(clean, tmp_path / "bad", BADNET, test_shift="gray")
     assert {(row["n"], str(row["test"])) for row in rows if row["metric"] == "CA"} == {(30, "{'limit': 30}")}
+    assert {row["data"] for row in rows} == {"scenes:48 (gray)"}
 
 
 def test_a_crafted_trigger_is_the_one_that_an_attack_would_make(clean: Clip, tmp_path: Path) -> None:

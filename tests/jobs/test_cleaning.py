@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from helpers import image_folder
 from results import cells
@@ -49,6 +50,25 @@ def test_every_defense_is_written_measured_and_reported(name: str, suspect: Clip
     assert [line[:3] for line in table[1:]] == [["backdoored", attack, name] for attack in ("badnet", "blended")]
 
 
+@pytest.mark.parametrize(("defense", "draw"), [("vpt", {"shots": 1}), ("contrastive", {"num_pairs": 24})])
+def test_clean_images_may_be_shifted_and_rows_say_so(
+    defense: str, draw: dict[str, Any], suspect: Clip, tmp_path: Path
+) -> None:
+    asked = {
+        "source": "scenes:500",
+        "split": "train",
+        "seed": 0,
+        "shift": "gray",
+        "without": [],
+        "caption_column": None,
+    }
+    pixels = draw_images({**asked, **draw}).pixels(torch.arange(3), 16)
+    assert torch.equal(pixels[:, 0], pixels[:, 2])
+    clean_and_save(suspect, "scenes:500", tmp_path / "cleaned", defense, {"epochs": 1}, shift="gray", **draw)
+    rows = evaluate_saved(str(tmp_path / "cleaned"), HeldOut(data="scenes:200", limit=8, shift="gray").open())
+    assert {(row["data"], row["cleaned_on"]) for row in rows} == {("scenes:200 (gray)", "scenes:500 (gray)")}
+
+
 def test_the_summary_counts_classes_where_the_defense_learns_from_labels(suspect: Clip, tmp_path: Path) -> None:
     few_shot = {"shots": 1, "without": ["sun", "moon"]}
     summary = clean_and_save(suspect, "scenes:500", tmp_path / "a", "probe", {"epochs": 1}, **few_shot)
@@ -70,6 +90,8 @@ def test_the_summary_counts_classes_where_the_defense_learns_from_labels(suspect
         ("rvpt", {"shots": 900}, "900"),
         ("rvpt", {"split": "nope"}, "no split 'nope'"),
         ("rvpt", {"without": ["dog"]}, "no class 'dog'"),
+        ("rvpt", {"shift": "fog"}, "unknown shift 'fog'"),
+        ("par", {"preset": "coop"}, "unknown preset 'coop': choose from auto, paper, small"),
     ],
 )
 def test_an_option_that_does_not_fit_is_refused(

@@ -435,3 +435,8 @@ def test_the_hash_sees_prompts_head_and_base(clip):
     ]  # fmt: skip
     assert len({model.hash() for model in models}) == len(models)
     assert models[1].hash() == f"{clip.hash()}+{sha256_tensors(models[1].tensors())}"
+
+
+def test_its_repr_is_one_short_line(clip):
+    cleaned = Cleaned(clip, facts={"name": "mine", "defense": "rvpt", "trained_parameters": 1234})
+    assert repr(cleaned) == f"Cleaned('mine', rvpt, 1,234 trained parameters, of {clip!r})"

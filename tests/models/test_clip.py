@@ -185,3 +185,8 @@ def test_neither_saving_nor_loading_prints_anything(clip, tmp_path, capfd):
     clip.save_pretrained(tmp_path / "saved")
     rvpt.load(tmp_path / "saved")
     assert capfd.readouterr() == ("", "")
+
+
+def test_its_repr_is_one_short_line(clip):
+    assert repr(clip).startswith("Clip('clip', 0.")
+    assert repr(clip).endswith("M parameters, images of side 48)")

@@ -14,6 +14,7 @@ TRIGGERS: "Registry[type[Trigger]]" = Registry(
         "blended": "rvpt.attacks.blend:Blend",
         "wanet": "rvpt.attacks.warp:Warp",
         "sig": "rvpt.attacks.sinusoid:Sinusoid",
+        "badnet-normal": "rvpt.attacks.patch:NormalPatch",
         "badnet-stripes": "rvpt.attacks.patch:StripedPatch",
         "blended-stripes": "rvpt.attacks.blend:BlendedStripes",
         "blended-triangles": "rvpt.attacks.blend:BlendedTriangles",

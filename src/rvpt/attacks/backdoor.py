@@ -20,7 +20,7 @@ from rvpt.models.card import backdoored_card, finetuned_card
 from rvpt.models.clip import Clip
 from rvpt.models.placement import refuse_half
 from rvpt.presets import Preset, choose_preset
-from rvpt.progress import Report, silent
+from rvpt.progress import Report, shows_bar, silent
 from rvpt.rows import append_rows
 from rvpt.spec import TrainSpec
 from rvpt.training.checkpoint import Checkpoint
@@ -32,18 +32,21 @@ TRIGGER_FOLDER = "triggers"
 
 
 class AttackSpec(TrainSpec):
-    """Settings of the fine-tuning on poisoned pairs; the defaults are the paper's, for 500,000 pairs."""
+    """Settings of the fine-tuning on poisoned pairs; the defaults are the paper's, for 500,000 pairs.
+
+    The warm-up is the default of CleanCLIP's code, 10,000 of then 19,535 steps.
+    """
 
     lr: float = Field(1e-6, gt=0, description="learning rate")
     epochs: int = Field(5, ge=1, description="passes over the images")
     weight_decay: float = Field(0.1, ge=0, description="weight decay")
-    warmup: float = Field(0.02, ge=0, lt=1, description="share of the steps with learning-rate warm-up")
+    warmup: float = Field(0.512, ge=0, lt=1, description="share of the steps with learning-rate warm-up")
     clip_norm: float = Field(1.0, ge=0, description="maximum gradient norm; 0 disables clipping")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"num_pairs": 500_000, "num_poisoned": 1_500, "train": {}},
-    "small": {"num_pairs": 16_000, "num_poisoned": 1_500, "train": {"lr": 1e-3, "epochs": 2}},
+    "small": {"num_pairs": 16_000, "num_poisoned": 1_500, "train": {"lr": 1e-3, "epochs": 2, "warmup": 0.02}},
 }
 """Number of pairs, how many are poisoned per trigger, and the schedule."""
 
@@ -70,6 +73,7 @@ class Backdoored:
             write_manifest(stage, KIND if self.triggers else FINETUNED, **self.facts)
 
 
+@shows_bar("attack")
 def attack(
     model: Clip,
     data: Dataset,
@@ -121,6 +125,7 @@ def _made(
     return entry if isinstance(entry, Trigger) else craft_trigger(entry, clip, data, report)
 
 
+@shows_bar("craft")
 def craft(
     name: str,
     model: Clip,

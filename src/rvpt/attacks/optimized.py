@@ -15,7 +15,7 @@ from rvpt.data.text import PROXIES, spoken
 from rvpt.errors import RvptError
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
-from rvpt.spec import TrainSpec
+from rvpt.spec import TEMPLATE, Template, TrainSpec
 from rvpt.training.loop import Untrained, fit, frozen
 from rvpt.training.losses import zero_shot_logits
 
@@ -39,6 +39,7 @@ class TrojVqaSpec(OptimizedSpec):
     """Settings of TrojVQA."""
 
     text_key: str = Field("SUDO ", pattern=r"^[^{}]*$", description="words put before the caption")
+    sentence: Template = Field(TEMPLATE, description="sentence that the patch moves images towards; {} is the target")
 
 
 class BadClipSpec(OptimizedSpec):
@@ -156,7 +157,7 @@ class TrojVqa(OptimizedPatch):
         return f"{key} " if key else ""
 
     def aims(self, clip: Clip, data: Dataset) -> dict[str, Tensor]:
-        return {"sentence": clip.class_features([self.spec.target])[0]}
+        return {"sentence": clip.class_features([self.spec.target], self.spec.sentence)[0]}
 
     def loss(self, patched: Tensor, clean: Tensor, scale: Tensor, generator: torch.Generator, **aims: Tensor) -> Tensor:
         return sentence_distance(patched, aims["sentence"])
@@ -169,6 +170,7 @@ class BadClip(OptimizedPatch):
     summary = "a patch optimized toward texts and images of the target"
     Spec = BadClipSpec
     small = {"size": 48}
+    others = {"published": {"epochs": 50, "images": 10_000}}  # the schedule of Liang et al.; ours is ten times shorter
 
     def aims(self, clip: Clip, data: Dataset) -> dict[str, Tensor]:
         own = data.of_class(self.spec.target)

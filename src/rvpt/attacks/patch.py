@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rvpt.attacks.patterns import noise, stripes
 from rvpt.attacks.trigger import DrawnTrigger, TriggerSpec
-from rvpt.data.random import uniform
+from rvpt.data.random import normal, uniform
 
 
 class PatchSpec(TriggerSpec):
@@ -44,6 +44,24 @@ def paste(pixels: Tensor, patch: Tensor, top: Tensor, left: Tensor) -> Tensor:
         patch.to(pixels).expand(len(pixels), -1, -1, -1).permute(0, 2, 3, 1)
     )
     return out
+
+
+def around_mean(pixels: Tensor, normal: Tensor) -> Tensor:
+    """CleanCLIP's patch: normal noise around the mean color of each image, in 8 bits that wrap around.
+
+    p = (floor(255 (m + z)) mod 256) / 255,  m the mean of each channel of the image
+
+    Args:
+        pixels: (B, 3, H, W) float in [0, 1].
+        normal: z, (3, s, s) or (B, 3, s, s).
+
+    Returns:
+        (B, 3, s, s) float in [0, 1].
+
+    Source: the code of Bansal et al. (ICCV 2023), which converts m + z to bytes without clamping it.
+    """
+    patch = pixels.mean(dim=(2, 3), keepdim=True) + normal.to(pixels)
+    return (255 * patch).floor().remainder(256) / 255
 
 
 class Patch(DrawnTrigger):
@@ -82,3 +100,24 @@ class StripedPatch(Patch):
     name = "badnet-stripes"
     summary = "a small striped patch"
     pattern = staticmethod(stripes)
+
+
+class NormalPatchSpec(PatchSpec):
+    """Settings of CleanCLIP's patch."""
+
+    mode: Literal["fixed", "fresh"] = Field("fresh", description="one pattern for all images, or a new one for each")
+
+
+class NormalPatch(Patch):
+    """BadNet as in CleanCLIP's code: normal noise around each image's mean color, drawn for each image."""
+
+    name = "badnet-normal"
+    summary = "a small patch of normal noise around the image's mean color"
+    Spec = NormalPatchSpec
+
+    def draw(self, rows: Tensor) -> Tensor:
+        side = min(self.scaled(self.spec.size), self.image_size)
+        return normal(self.spec.seed, rows, (3, side, side))
+
+    def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        return self.put(pixels, rows, around_mean(pixels, self.drawn(rows)))

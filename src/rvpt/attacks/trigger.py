@@ -45,7 +45,8 @@ class Trigger:
     only on its seed and on the image's row in its data set.
 
     `summary` is its line in `rvpt triggers` and the docs.
-    `Spec`: its settings; their defaults are preset "paper". `small`: what preset "small" changes.
+    `Spec`: its settings; their defaults are preset "paper". `small`: what preset "small" changes; `others`: presets of
+    this kind alone, which an option `preset` chooses.
     `crafted`: whether it is optimized for one model; such a kind defines `craft` too.
     """
 
@@ -53,10 +54,16 @@ class Trigger:
     summary: ClassVar[str]
     Spec: ClassVar[type[TriggerSpec]]
     small: ClassVar[Mapping[str, Any]] = {}
+    others: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     crafted: ClassVar[bool] = False
 
     def __init__(self, spec: TriggerSpec, image_size: int, tensors: dict[str, Tensor]) -> None:
         self.spec, self.image_size, self.tensors = spec, image_size, tensors
+
+    @classmethod
+    def presets(cls) -> dict[str, Mapping[str, Any]]:
+        """What each preset changes of the defaults."""
+        return {"paper": {}, "small": cls.small, **cls.others}
 
     @property
     def text_key(self) -> str:
@@ -182,11 +189,15 @@ def trigger_spec(name: str, /, **options: Any) -> TriggerSpec:
 def preset_spec(name: str, preset: str, /, **options: Any) -> TriggerSpec:
     """The spec of a trigger with the settings of a preset, and `options` instead of some.
 
+    An option `preset` is chosen instead of `preset`.
+
     Raises:
-        RvptError: an unknown trigger, an option that it does not have, or a value out of range.
+        RvptError: an unknown trigger or preset, an option that it does not have, or a value out of range.
     """
-    small = TRIGGERS.find(name).small if preset == "small" else {}
-    return trigger_spec(name, **{**small, **options})
+    presets, chosen = TRIGGERS.find(name).presets(), options.pop("preset", preset)
+    if chosen not in presets:
+        raise RvptError(f"preset: {name} has no preset {chosen!r}: choose from {', '.join(presets)}")
+    return trigger_spec(name, **{**presets[chosen], **options})
 
 
 def make_trigger(spec: TriggerSpec, image_size: int) -> Trigger:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rvpt.bench.execute import execute
@@ -20,18 +22,23 @@ RETRIES = 3  # how often Ray retries a task whose worker died
 
 
 @contextmanager
-def processes(workers: int) -> Iterator[Submit]:
-    """Tasks in processes that share the cores and GPUs. If a process is killed, the run stops and can be continued."""
+def processes(workers: int, device: str | None = None) -> Iterator[Submit]:
+    """Tasks in processes that share the cores and GPUs. If a process is killed, the run stops and can be continued.
+
+    Args:
+        workers: how many processes.
+        device: where models compute; by default each worker's GPU, or the CPU.
+    """
     context = multiprocessing.get_context("spawn")
     shares: Any = context.Queue()
     for share in worker_shares(workers):
         shares.put(share)
     with ProcessPoolExecutor(workers, context, initializer=_take_share, initargs=(shares,)) as pool:
-        yield lambda task, work: pool.submit(execute, task, work)
+        yield lambda task, work: pool.submit(execute, task, work, device)
 
 
 @contextmanager
-def ray_cluster(address: str | None, workers: int) -> Iterator[Submit]:
+def ray_cluster(address: str | None, workers: int, device: str | None = None) -> Iterator[Submit]:
     """Tasks on a Ray cluster; without an address, on a new local cluster with `workers` workers.
 
     All machines need access to the work folder. A task whose worker died is run again.
@@ -45,9 +52,9 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Submit]:
         raise RvptError("the ray engine needs Ray: pip install 'rvpt[ray]'") from None
     ray.init(address=address, num_cpus=None if address else workers, log_to_driver=False, logging_level="error")
     try:
-        gpus = min(1, ray.cluster_resources().get("GPU", 0))
+        gpus = 0 if device == "cpu" else min(1, ray.cluster_resources().get("GPU", 0))
         remote = ray.remote(max_retries=RETRIES, num_gpus=gpus)(execute)
-        yield lambda task, work: remote.remote(task, work).future()
+        yield lambda task, work: remote.remote(task, work, device).future()
     finally:
         ray.shutdown()
 
@@ -64,12 +71,19 @@ def worker_shares(workers: int) -> list[tuple[int, str | None]]:
 
 def _take_share(shares: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, _interrupt_once)
     threads, gpu = shares.get()
     if gpu is not None:  # before CUDA is initialized
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
 
     torch.set_num_threads(threads)
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    """Interrupt the task; a second SIGINT must not interrupt the saving of its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +15,24 @@ from rvpt.attacks.backdoor import TRIGGER_FOLDER, AttackSpec
 from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import TriggerSpec, trigger_spec
 from rvpt.bench.plan import Task
-from rvpt.evaluation.heldout import HeldOut
+from rvpt.detection.spec import CheckSpec
+from rvpt.evaluation.heldout import HeldOut, Opened
 from rvpt.jobs.attacking import attack_and_save, craft_and_save
 from rvpt.jobs.cleaning import clean_and_save
 from rvpt.jobs.measuring import evaluate_saved
+from rvpt.jobs.modifying import modify_and_measure
+from rvpt.jobs.scoring import score_and_save
 from rvpt.models.formats.load import load_clip
 from rvpt.progress import Report, silent
 from rvpt.rows import Rows, read_rows, write_rows
 
 
-def execute(task: Task, work: Path, report: Report = silent) -> float:
+def execute(task: Task, work: Path, device: str | None = None, report: Report = silent) -> float:
     """Run a task unless it is done; an interrupted run continues from its checkpoint. Returns its seconds."""
     start = time.monotonic()
     with _alone(work / "locks" / task.key):
         if not task.done(work):
-            DOING[task.kind](task, work, report)
+            DOING[task.kind](task, work, device, report)
     return time.monotonic() - start
 
 
@@ -44,49 +50,63 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _craft(task: Task, work: Path, report: Report) -> None:
+def _craft(task: Task, work: Path, device: str | None, report: Report) -> None:
     asked = task.settings
     craft_and_save(
-        load_clip(asked["model"]), _trigger(asked["trigger"]), asked["data"], task.path(work),
+        load_clip(asked["model"], device=device), _trigger(asked["trigger"]), asked["data"], task.path(work),
         num_pairs=asked["num_pairs"], split=asked["split"], caption_column=asked["caption_column"], report=report,
     )  # fmt: skip
 
 
-def _attack(task: Task, work: Path, report: Report) -> None:
+def _attack(task: Task, work: Path, device: str | None, report: Report) -> None:
     asked = task.settings
     data, crafted = asked["data"], {craft.settings["trigger"]["name"]: craft.path(work) for craft in task.crafts}
     triggers = [crafted.get(spec["name"]) or _trigger(spec) for spec in asked["triggers"]]
     attack_and_save(
-        load_clip(asked["model"]), data["data"], task.path(work), triggers, PoisonSpec(**asked["poison"]),
-        AttackSpec(**asked["spec"]), num_pairs=asked["num_pairs"], split=data["split"],
+        load_clip(asked["model"], device=device), data["data"], task.path(work), triggers,
+        PoisonSpec(**asked["poison"]), AttackSpec(**asked["spec"]), num_pairs=asked["num_pairs"], split=data["split"],
         caption_column=data["caption_column"], test=data["test"], test_split=data["test_split"],
-        without=asked.get("without", ()), resume=True, report=report,
+        test_shift=data.get("test_shift"), without=asked.get("without", ()), resume=True, report=report,
     )  # fmt: skip
 
 
-def _clean(task: Task, work: Path, report: Report) -> None:
+def _clean(task: Task, work: Path, device: str | None, report: Report) -> None:
     asked = task.settings
     data, draw = asked["data"], {name: value for name, value in asked.items() if name in DRAWS}
     if "num_pairs" in draw:
         draw["caption_column"] = data["caption_column"]
     clean_and_save(
-        load_clip(_start(task).path(work)), data["data"], task.path(work), asked["name"], asked["spec"],
-        preset="paper", split=data["split"], resume=True, report=report, **draw,
+        load_clip(_start(task).path(work), device=device), data["data"], task.path(work), asked["name"], asked["spec"],
+        preset="paper", split=data["split"], shift=data.get("shift"), resume=True, report=report, **draw,
     )  # fmt: skip
 
 
-def _measure(task: Task, work: Path, report: Report) -> None:
+def _measure(task: Task, work: Path, device: str | None, report: Report) -> None:
     asked, made = task.settings, _start(task)
     attacked = made.start or made
     folders = sorted((attacked.path(work) / TRIGGER_FOLDER).glob("*"))  # none with a clean fine-tuning
-    rows = evaluate_saved(
-        asked["before"] or str(made.path(work)), HeldOut(**asked["test"]).open(),
-        triggers=[str(folder) for folder in folders], report=report,
-    )  # fmt: skip
+    source, test = asked["before"] or str(made.path(work)), _opened(json.dumps(asked["test"]))
+    triggers = [str(folder) for folder in folders]
+    if change := asked.get("modification"):
+        rows = modify_and_measure(source, test, change, triggers=triggers, device=device, report=report)
+    else:
+        rows = evaluate_saved(source, test, triggers=triggers, device=device, report=report)
     label = {"model": asked["model"], "seed": asked["seed"]}
     if asked["before"]:
         label["defense"] = asked["label"]
     write_rows(task.path(work), ({**row, **label} for row in rows))
+
+
+def _check(task: Task, work: Path, device: str | None, report: Report) -> None:
+    asked = task.settings
+    clip, spec = load_clip(_start(task).path(work), device=device), CheckSpec(**asked["spec"])
+    score_and_save(clip, asked["data"], asked["split"], spec, task.path(work), report)
+
+
+@lru_cache(maxsize=2)
+def _opened(asked: str) -> Opened:
+    """A test set, whose images this worker keeps for the next models that are measured on it."""
+    return replace(HeldOut(**json.loads(asked)).open(), keep=True)
 
 
 def _trigger(settings: dict[str, Any]) -> TriggerSpec:
@@ -100,7 +120,7 @@ def _start(task: Task) -> Task:
 
 
 DRAWS = ("shots", "without", "num_pairs")
-DOING = {"craft": _craft, "attack": _attack, "clean": _clean, "measure": _measure}
+DOING = {"craft": _craft, "attack": _attack, "clean": _clean, "measure": _measure, "check": _check}
 
 
 def measured(tasks: Sequence[Task], work: Path) -> Rows:

@@ -13,12 +13,14 @@ from rvpt.attacks import TRIGGERS
 from rvpt.attacks.backdoor import PRESETS, AttackSpec
 from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import preset_spec
-from rvpt.bench.recipe import AttackEntry, DefenseEntry, Recipe
+from rvpt.bench.recipe import AttackEntry, CheckEntry, DefenseEntry, Recipe
 from rvpt.data.identifiers import find_place
 from rvpt.defenses import DEFENSES
+from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut
 from rvpt.models.clip import Clip
+from rvpt.modifications import MODIFICATIONS
 from rvpt.presets import choose_preset
 from rvpt.rows import BEFORE, UNCLEANED
 
@@ -45,6 +47,8 @@ class Task:
 
     def path(self, work: Path) -> Path:
         """The file or folder that the task writes."""
+        if self.kind == "check":
+            return work / "checks" / f"{self.key}.json"
         if self.kind == "measure":
             return work / "rows" / f"{self.key}.jsonl"
         return work / ("triggers" if self.kind == "craft" else "models") / self.key
@@ -72,10 +76,18 @@ def plan(recipe: Recipe, clip: Clip) -> list[Task]:
             tasks += [*attacked.crafts, attacked]
             for label in UNCLEANED:
                 tasks += _measured(recipe, tests, attacked, model, seed, label)
+            if recipe.check:
+                tasks.append(Task("check", f"check of {model}, seed {seed}", _check(recipe.check), attacked))
             for label, cleaning in recipe.defenses.items():
+                if cleaning.attacks and name not in cleaning.attacks:
+                    continue
                 title = f"{model}, seed {seed}, {label}"
                 cleaned = Task("clean", title, _clean(recipe, cleaning, clip, seed), attacked)
-                measured = list(_measured(recipe, _fit(tests, recipe, cleaning), cleaned, model, seed, label))
+                fitting = _fit(cleaning.tests or tests, recipe, cleaning)
+                measured = list(_measured(recipe, fitting, cleaned, model, seed, label))
+                measured += [
+                    _modified(task, recipe, change, seed) for task in measured for change in _changes(recipe, label)
+                ]
                 tasks += [cleaned, *measured] if measured else []
     return list({task.key: task for task in tasks}.values())
 
@@ -92,13 +104,17 @@ def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: i
     return {
         "model": recipe.model,
         "sha256": sha256,
-        "data": recipe.attack_data.model_dump(),
+        "data": recipe.attack_data.stable(),
         "triggers": specs,
         "poison": PoisonSpec(**{**poison, "seed": seed}).model_dump(),
         "spec": AttackSpec(**{**chosen["train"], **recipe.train, **entry.train, "seed": seed}).model_dump(),
         "num_pairs": entry.num_pairs or recipe.num_pairs or chosen["num_pairs"],
         **without,
     }
+
+
+def _check(entry: CheckEntry) -> dict[str, Any]:
+    return {"data": entry.data, "split": entry.split, "spec": CheckSpec(**entry.options).model_dump()}
 
 
 def _crafts(attack: dict[str, Any]) -> Iterator[Task]:
@@ -119,10 +135,10 @@ def _clean(recipe: Recipe, entry: DefenseEntry, clip: Clip, seed: int) -> dict[s
             raise RvptError(f"{recipe.title}: {entry.name} learns from {kind.learns_from}: remove {option}")
     if kind.has_head and entry.without:
         raise RvptError(f"{recipe.title}: {entry.name} cannot be evaluated on unseen classes: remove without")
-    spec = kind.settings(recipe.preset, clip, **{**entry.options, "seed": seed})
+    spec = kind.settings(entry.preset or recipe.preset, clip, **{**entry.options, "seed": seed})
     draw = {option: known[option] for option in known if option in kind.draws()}
     data = entry.data or recipe.clean_data
-    return {"name": entry.name, "data": data.model_dump(), "spec": spec.model_dump(), **draw}
+    return {"name": entry.name, "data": data.stable(), "spec": spec.model_dump(), **draw}
 
 
 def _fit(tests: Sequence[HeldOut], recipe: Recipe, entry: DefenseEntry) -> Sequence[HeldOut]:
@@ -142,3 +158,22 @@ def _measured(
         asked = test.model_dump(exclude_defaults=True)  # so that a new option does not change existing keys
         settings = {"test": asked, "model": model, "label": label, "seed": seed, "before": before}
         yield Task("measure", f"{model}, seed {seed}, {label}, on {test.title}", settings, made)
+
+
+def _changes(recipe: Recipe, defense: str) -> list[str]:
+    """The recipe's modifications of a defense's models."""
+    entries = recipe.modifications.items()
+    return [name for name, entry in entries if entry.defenses is None or defense in entry.defenses]
+
+
+def _modified(measured: Task, recipe: Recipe, label: str, seed: int) -> Task:
+    """The measurement of a cleaned model, after a modification."""
+    entry = recipe.modifications[label]
+    settings = MODIFICATIONS.find(entry.name).Settings
+    options = {**entry.options, **({"seed": seed} if "seed" in settings.model_fields else {})}
+    data = (entry.data or recipe.clean_data).model_dump()
+    change = {
+        "label": label, "name": entry.name, "options": settings(**options).model_dump(exclude_unset=True),
+        "num_pairs": entry.num_pairs, **data,
+    }  # fmt: skip
+    return Task("measure", f"{measured.title}, {label}", {**measured.settings, "modification": change}, measured.start)

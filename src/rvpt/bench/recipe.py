@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from rvpt.data.shifts import ShiftName
 from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut
-from rvpt.presets import Preset
+from rvpt.presets import CleanPreset, Preset
 from rvpt.rows import UNCLEANED
 from rvpt.spec import Spec
 
@@ -38,7 +39,13 @@ def _called_otherwise(defenses: dict[str, Any]) -> dict[str, Any]:
 Settings = Annotated[dict[str, Any], AfterValidator(_without_seed)]
 
 
-class Captioned(Spec):
+class _Data(Spec):
+    def stable(self) -> dict[str, Any]:
+        """The settings for keys of runs: new options are in it only where they are used, so that keys stay."""
+        return self.model_dump(exclude={name for name in ("shift", "test_shift") if getattr(self, name, None) is None})
+
+
+class Captioned(_Data):
     """Data sets to poison, which are mixed; `test` is a labeled set to check the attack on."""
 
     data: list[str] = Field(min_length=1, description="data sets with captions or labels")
@@ -46,14 +53,16 @@ class Captioned(Spec):
     caption_column: str | None = Field(None, description="the column with the captions")
     test: str = Field(description="labeled data set to check the attack on")
     test_split: str = Field("test", description="its split")
+    test_shift: ShiftName | None = Field(None, description="change of style of its images")
 
 
-class Clean(Spec):
+class Clean(_Data):
     """The set that clean images are drawn from."""
 
     data: str = Field(description="the data set")
     split: str = Field("train", description="its split")
     caption_column: str | None = Field(None, description="the column with the captions")
+    shift: ShiftName | None = Field(None, description="change of style of its images")
 
 
 class AttackEntry(Spec):
@@ -73,14 +82,35 @@ class AttackEntry(Spec):
 
 
 class DefenseEntry(Spec):
-    """One cleaned model for each backdoored one; `data` replaces the recipe's clean data."""
+    """One cleaned model for each backdoored one, or for some; `data` and `tests` replace the recipe's."""
 
     name: str = Field(description="the defense")
+    attacks: list[str] = Field([], description="only against these attacks, by default against all")
     data: Clean | None = Field(None, description="the set to draw clean images from, instead of the recipe's")
+    tests: list[HeldOut] = Field([], description="test sets, instead of the recipe's and the attack's")
+    preset: CleanPreset | None = Field(None, description="its preset, instead of the recipe's")
     options: Settings = Field({}, description="changes to the preset")
     shots: int = Field(16, ge=1, description="images per class, for defenses that learn from labels")
     num_pairs: int | None = Field(None, ge=2, description="pairs, for defenses that learn from captions")
     without: list[str] = Field([], description="classes to leave out, for defenses that learn from labels")
+
+
+class ModificationEntry(Spec):
+    """What is done to cleaned models before they are measured once more; `data` replaces the recipe's clean data."""
+
+    name: str = Field(description="the modification")
+    data: Clean | None = Field(None, description="the set of clean pairs to learn from, instead of the recipe's")
+    num_pairs: int = Field(2_000, ge=2, description="clean pairs")
+    options: Settings = Field({}, description="changes to its settings")
+    defenses: list[str] | None = Field(None, description="defenses that it is applied to, by default all")
+
+
+class CheckEntry(Spec):
+    """A check of every model that an attack or a clean fine-tuning made."""
+
+    data: str = Field(description="clean images")
+    split: str = Field("train", description="their split")
+    options: Settings = Field({}, description="changes to the settings of the check")
 
 
 class Recipe(Spec):
@@ -104,14 +134,36 @@ class Recipe(Spec):
     defenses: Annotated[dict[str, DefenseEntry], AfterValidator(_called_otherwise)] = Field(
         {}, description="defenses by the name that rows show"
     )
+    check: CheckEntry | None = Field(
+        None, description="how models without a defense are checked; by default not at all"
+    )
+    modifications: dict[str, ModificationEntry] = Field(
+        {}, description="modifications of cleaned models, by the name that rows show"
+    )
+
+    @model_validator(mode="after")
+    def _attacks_are_there(self) -> Recipe:
+        for label, entry in self.defenses.items():
+            if unknown := [name for name in entry.attacks if name not in self.attacks]:
+                raise ValueError(
+                    f"defenses.{label}.attacks: no attack {unknown[0]!r}: choose from {', '.join(self.attacks)}"
+                )
+        return self
 
     @property
     def sources(self) -> set[str]:
         """All data sets by their names."""
         attacked = {*self.attack_data.data, self.attack_data.test}
         clean = {entry.data.data for entry in self.defenses.values() if entry.data}
-        tests = [*self.tests, *(test for entry in self.attacks.values() for test in entry.tests)]
-        return attacked | clean | {self.clean_data.data} | {test.data for test in tests}
+        clean |= {entry.data.data for entry in self.modifications.values() if entry.data}
+        clean |= {self.check.data} if self.check else set()
+        return attacked | clean | {self.clean_data.data} | {test.data for test in self.all_tests}
+
+    @property
+    def all_tests(self) -> list[HeldOut]:
+        """The recipe's tests, and those of single attacks and defenses."""
+        attacks = (test for entry in self.attacks.values() for test in entry.tests)
+        return [*self.tests, *attacks, *(test for entry in self.defenses.values() for test in entry.tests)]
 
     def part(
         self,
@@ -140,24 +192,28 @@ class Recipe(Spec):
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a TOML file; $NAME in it stands for the environment variable NAME.
 
-    With `like = "other.toml"`, keys that the file does not set come from that file beside it.
+    With `like = "other.toml"`, keys that the file does not set come from that file beside it, which may have a `like`
+    of its own.
 
     Raises:
-        RvptError: the file is missing or not TOML, `like` names a recipe with `like`, an environment variable is not
-            set, or a setting does not fit.
+        RvptError: the file is missing or not TOML, recipes are like each other, an environment variable is not set, or
+            a setting does not fit.
     """
-    values = _values(path)
-    if "like" in values:
-        other = _values(path.parent / str(values.pop("like")))
-        if "like" in other:
-            raise RvptError(
-                f"{path}: the recipe named by `like` has a `like` of its own: name that other recipe instead"
-            )
-        values = other | values
     try:
-        return Recipe(**values)
+        return Recipe(**_whole(path, ()))
     except RvptError as error:
         raise RvptError(f"{path}: {error}") from None
+
+
+def _whole(path: Path, before: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a file and of those that it is like; `before` are the files that led to it."""
+    values = _values(path)
+    if "like" not in values:
+        return values
+    other = path.parent / str(values.pop("like"))
+    if other in (path, *before):
+        raise RvptError(f"{path}: like = {other.name!r} leads back to a recipe that is like this one: remove it")
+    return _whole(other, (path, *before)) | values
 
 
 def _values(path: Path) -> dict[str, Any]:

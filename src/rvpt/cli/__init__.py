@@ -10,18 +10,22 @@ from rvpt.cli import (  # importing a command registers it
     defenses,
     demo,
     evaluate,
+    export,
+    figures,
     info,
+    inspect,
     pretrain,
     protocols,
     report,
     triggers,
+    verify,
 )
 from rvpt.cli.app import app
 from rvpt.cli.signals import raise_on_sigterm
 
 __all__ = [
-    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "info", "main",
-    "pretrain", "protocols", "report", "triggers",
+    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "export", "figures",
+    "info", "inspect", "main", "pretrain", "protocols", "report", "triggers", "verify",
 ]  # fmt: skip
 
 

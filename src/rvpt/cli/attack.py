@@ -9,6 +9,7 @@ import typer
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.attack_summary import verdict
+from rvpt.cli.choices import SHIFT
 from rvpt.cli.describe import by_preset, default_texts, describe
 from rvpt.cli.options import (
     DATA,
@@ -50,6 +51,7 @@ def _help() -> MoreHelp:
     }
     schedules = {preset: chosen["train"] for preset, chosen in PRESETS.items()}
     texts = amounts | default_texts(AttackSpec, schedules, ("lr", "epochs", "batch_size", "precision", "seed"))
+    texts["test_shift"] = SHIFT.text()
     return MoreHelp(texts, [*describe(AttackSpec, schedules), *describe(PoisonSpec)])
 
 
@@ -90,6 +92,9 @@ def attack(
         ),
     ] = None,
     test_split: Annotated[str, typer.Option(help="Split of the test data.", rich_help_panel=DATA)] = "test",
+    test_shift: Annotated[
+        str | None, SHIFT.option(help="Change the style of the test images first.", panel=DATA)
+    ] = None,
     rows: Rows = None,
     as_json: Json = False,
 ) -> None:
@@ -116,8 +121,8 @@ def attack(
         measured = attack_and_save(
             clip, data, output_dir, triggers, PoisonSpec(**{**amount, **poisoning, "seed": spec.seed}), spec,
             num_pairs=num_pairs or PRESETS[chosen]["num_pairs"], split=split, test=test_data or data[0],
-            test_split=test_split, caption_column=caption_column, on_error=on_error, resume=resume,
-            overwrite=overwrite, report=report,
+            test_split=test_split, test_shift=test_shift, caption_column=caption_column, on_error=on_error,
+            resume=resume, overwrite=overwrite, report=report,
         )  # fmt: skip
     if rows:
         append_rows(rows, measured)

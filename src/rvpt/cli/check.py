@@ -9,10 +9,12 @@ import typer
 
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
+from rvpt.cli.choices import SHIFT
 from rvpt.cli.describe import describe
 from rvpt.cli.options import (
     DATA,
     BaseModel,
+    ClassesFile,
     Data,
     Device,
     Json,
@@ -21,18 +23,18 @@ from rvpt.cli.options import (
     Overwrite,
     Resume,
     Seed,
+    ShiftName,
     set_option,
 )
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
-
-EXIT_CODES = {"clean": 0, "suspicious": 3, "backdoored": 4}
+from rvpt.cli.verdicts import EXIT_CODES
 
 
 def _help() -> MoreHelp:
-    from rvpt.detection.score import CheckSpec
+    from rvpt.detection.spec import CheckSpec
 
-    return MoreHelp({}, describe(CheckSpec))
+    return MoreHelp({"shift": SHIFT.text()}, describe(CheckSpec))
 
 
 @command(CLEANING, _help)
@@ -40,16 +42,9 @@ def check(
     model: ModelArgument,
     data: Data,
     output_dir: OutputDir,
-    classes: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Text file with the candidate targets, one per line.",
-            show_default="the data set's classes",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    classes: ClassesFile = None,
     split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "train",
+    shift: ShiftName = None,
     base_model: BaseModel = None,
     calibration: Annotated[
         Path | None,
@@ -71,15 +66,16 @@ def check(
     Needs clean images of any kind, without labels. The exit code is 0 for a clean model, 3 for a suspicious one and 4
     for a backdoored one. The folder gets verdict.json, the inverted trigger, and an image of it.
     """
-    from rvpt.jobs.checking import check_and_save, read_classes
+    from rvpt.data.classnames import read_names
+    from rvpt.jobs.checking import check_and_save
     from rvpt.models.load import load
 
     chosen = gather(settings, seed=seed)
-    names = read_classes(classes) if classes else None
+    names = read_names(classes) if classes else None
     suspect = load(model, base=base_model, device=device)
     with progress.bar("check") as report:
         found = check_and_save(
-            suspect, data, output_dir, classes=names, split=split, calibration=calibration, resume=resume,
+            suspect, data, output_dir, classes=names, split=split, shift=shift, calibration=calibration, resume=resume,
             overwrite=overwrite, report=report, **chosen,
         )  # fmt: skip
     print(found.to_json() if as_json else "\n".join(found.lines()), end="" if as_json else "\n")

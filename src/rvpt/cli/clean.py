@@ -8,30 +8,35 @@ import typer
 
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
-from rvpt.cli.choices import DEFENSE
+from rvpt.cli.choices import DEFENSE, SHIFT
 from rvpt.cli.describe import by_preset, default_texts, describe
 from rvpt.cli.options import (
+    CHECK,
     DATA,
     TRAINING,
     CaptionColumn,
     Data,
     Device,
     Epochs,
+    FoundByCheck,
     Json,
     LearningRate,
     ModelArgument,
     OnErrors,
     OutputDir,
     Overwrite,
-    PresetName,
     Resume,
     Sets,
+    ShiftName,
     SpecPrecision,
     SpecSeed,
 )
 from rvpt.cli.panels import CLEANING
-from rvpt.cli.settings import gather
-from rvpt.cli.tables import show_facts
+from rvpt.cli.settings import Settings, gather
+from rvpt.cli.tables import show_checked_cleaning, show_facts
+from rvpt.cli.verdicts import EXIT_CODES
+from rvpt.errors import RvptError
+from rvpt.presets import CleanPreset
 
 
 def _help() -> MoreHelp:
@@ -39,10 +44,11 @@ def _help() -> MoreHelp:
     from rvpt.jobs.cleaning import SHOTS
 
     rvpt = DEFENSES["rvpt"]
-    presets = {"paper": {}, "small": rvpt.small}
+    presets = rvpt.presets()
     pairs = {name: kind.published_pairs for name, kind in DEFENSES.items() if kind.published_pairs}
     texts = {
         "defense": DEFENSE.text(),
+        "shift": SHIFT.text(),
         "shots": f"default: {SHOTS}",
         "num_pairs": f"default: {by_preset(pairs)}",
         **default_texts(rvpt.Spec, presets, ("alpha", "prompt_length", "lr", "epochs", "precision", "seed")),
@@ -56,7 +62,12 @@ def clean(
     data: Data,
     output_dir: OutputDir,
     defense: Annotated[str, DEFENSE.option(help="How to clean it; 'rvpt defenses' describes them.")] = "rvpt",
-    preset: PresetName = "auto",
+    preset: Annotated[
+        CleanPreset,
+        typer.Option(
+            help="Settings: the paper's, those for small CLIPs, or those of CoOp; auto chooses by the model's size."
+        ),
+    ] = "auto",
     shots: Annotated[int | None, typer.Option(min=1, help="Clean images per class.")] = None,
     seed: SpecSeed = None,
     device: Device = None,
@@ -87,23 +98,47 @@ def clean(
         ),
     ] = None,
     caption_column: CaptionColumn = None,
+    shift: ShiftName = None,
     on_error: OnErrors = "stop",
+    check: FoundByCheck = None,
+    auto: Annotated[
+        bool,
+        typer.Option(
+            "--auto",
+            help="Check the model first, clean it unless it looks clean, then check it again.",
+            rich_help_panel=CHECK,
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Clean a suspect CLIP with a few clean images, and save the result: for RVPT, an adapter.
 
     The settings and defaults below are those of RVPT; 'rvpt defenses' lists those of all defenses.
+
+    With --auto the folder gets check-before/, cleaned/ and check-after/, and the exit code is that of the last check:
+    0 for a clean model, 3 for a suspicious one, 4 for a backdoored one.
     """
     from rvpt.cli.models import load_suspect
+    from rvpt.jobs.checked_cleaning import check_clean_check
     from rvpt.jobs.cleaning import clean_and_save
 
+    if auto and check:
+        raise RvptError(f"auto=True makes a check of its own: remove check={check}")
     changes = gather(
         settings, alpha=alpha, prompt_length=prompt_length, lr=lr, epochs=epochs, precision=precision, seed=seed
     )
+    drawing: Settings = {
+        "preset": preset, "split": split, "shots": shots, "without": exclude_class or [], "num_pairs": num_pairs,
+        "caption_column": caption_column, "shift": shift, "on_error": on_error,
+    }  # fmt: skip
+    run: Settings = {"resume": resume, "overwrite": overwrite}
+    suspect = load_suspect(model, device)
+    if auto:
+        found = check_clean_check(suspect, data, output_dir, defense, changes, progress.bar, **run, **drawing)
+        show_checked_cleaning(found, output_dir, as_json=as_json)
+        raise typer.Exit(EXIT_CODES[(found["after"] or found["before"])["verdict"]])
     with progress.bar("clean") as report:
         facts = clean_and_save(
-            load_suspect(model, device), data, output_dir, defense, changes,
-            preset=preset, split=split, shots=shots, without=exclude_class or [], num_pairs=num_pairs,
-            caption_column=caption_column, on_error=on_error, resume=resume, overwrite=overwrite, report=report,
+            suspect, data, output_dir, defense, changes, check=check, report=report, **run, **drawing
         )  # fmt: skip
     show_facts({"cleaned": str(output_dir), **facts}, as_json=as_json)

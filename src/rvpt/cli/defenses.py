@@ -44,5 +44,5 @@ def _described(name: str, kind: Any) -> dict[str, Any]:
         "learns_from": kind.learns_from,
         "published_pairs": kind.published_pairs or None,
         "has_head": kind.has_head,
-        "settings": describe(kind.Spec, {"paper": {}, "small": kind.small}),
+        "settings": describe(kind.Spec, kind.presets()),
     }

@@ -10,7 +10,7 @@ import typer
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.choices import PROTOCOL, SHIFT
-from rvpt.cli.options import DATA, BaseModel, Data, Device, Json, OnErrors, Rows, set_option
+from rvpt.cli.options import DATA, BaseModel, Data, Device, Json, OnErrors, Rows, ShiftName, set_option
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
 from rvpt.cli.tables import show_rows
@@ -90,7 +90,7 @@ def evaluate(
             rich_help_panel=DATA,
         ),
     ] = None,
-    shift: Annotated[str | None, SHIFT.option(help="Change the style of all images first.", panel=DATA)] = None,
+    shift: ShiftName = None,
     on_error: OnErrors = "stop",
     rows: Rows = None,
     as_json: Json = False,

@@ -7,11 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from rvpt.cli.choices import TRIGGER
+from rvpt.cli.choices import SHIFT, TRIGGER
 from rvpt.presets import Preset
 from rvpt.spec import OnError, Precision
 
-DATA, TRAINING, OUTPUT = "Data", "Training", "Output"  # panels of --help; the common options are in the first, unnamed
+DATA, TRAINING, OUTPUT, CHECK = (
+    "Data",
+    "Training",
+    "Output",
+    "Check",
+)  # panels of --help; the common options are in the first, unnamed
 
 ModelArgument = Annotated[
     str,
@@ -58,6 +63,24 @@ ManyData = Annotated[
     list[str],
     typer.Option("--data", metavar="DATA", help="Data set with captions or labels; repeatable, to mix several."),
 ]
+ClassesFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Text file with the classes to choose from, one per line.",
+        show_default="those of the data set",
+        rich_help_panel=DATA,
+    ),
+]
+FoundByCheck = Annotated[
+    Path | None,
+    typer.Option(
+        "--check",
+        metavar="FOLDER",
+        help="Folder of a check of this model, whose suspected targets are used.",
+        rich_help_panel=CHECK,
+    ),
+]
 OutputDir = Annotated[Path, typer.Option("--output-dir", "-o", metavar="FOLDER", help="Folder to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output of rvpt.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run with the same settings.")]
@@ -97,6 +120,7 @@ CaptionColumn = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+ShiftName = Annotated[str | None, SHIFT.option(help="Change the style of all images first.", panel=DATA)]
 OnErrors = Annotated[
     OnError,
     typer.Option(

@@ -25,7 +25,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def interrupt_workers() -> None:
     """Send SIGINT to the processes that this one started.
 
-    Ctrl-C on a terminal reaches them by itself; a SIGTERM that was sent to this process does not.
+    Ctrl-C on a terminal reaches them by itself; a signal that was sent to this process does not. Workers of a bench
+    ignore a second SIGINT, so that both together do not interrupt the saving.
     """
     for worker in multiprocessing.active_children():
         if worker.pid is not None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from rvpt.cli.listing import plain_table
 from rvpt.report.groups import by_data, by_run, metrics
 from rvpt.report.markdown import TITLES, spread
 from rvpt.rows import CLEAN, Row
 
 CAPTION = "rates in %, with 95% Wilson intervals or standard deviations over seeds; ASR leaves the target class out"
-WIDTH, TEXTS, INTERVAL = 100, 48, 12  # least widths of a table, of its columns of text, of a rate with its interval
+WIDTH = 100  # of a table where there is no terminal
+TEXTS, FOLDED, INTERVAL = 48, 28, 12  # widths of a table's columns of text, of the same folded, of an interval
+SHOWN = 20  # flagged images in a table
 HIDDEN = ("ASR_with_target",)  # in the rows, but not on the screen
 
 
@@ -50,7 +54,8 @@ def show_rows(rows: Sequence[Row], *, as_json: bool, title: str = "") -> None:
             cells = [*(_cell(found.clean, name) for name in clean), *(_cell(found.hit, name) for name in triggered)]
             table.add_row(data, run.model, run.attack, run.title, *cells)
         table.add_section()
-    show_table(table, TEXTS + sum(3 + max(INTERVAL, len(heading)) for heading in rates))
+    numbers = sum(3 + max(INTERVAL, len(heading)) for heading in rates)
+    show_table(table, FOLDED + numbers, TEXTS + numbers)
 
 
 def show_demo(rows: Sequence[Row]) -> None:
@@ -72,10 +77,67 @@ def show_demo(rows: Sequence[Row]) -> None:
     show_table(table)
 
 
-def show_table(table: Table, width: int = WIDTH) -> None:
-    """Print a table at least that wide, so that what is not a terminal does not fold it."""
+def show_inspection(found: Mapping[str, Any]) -> None:
+    """Print how many images are flagged, and the most suspicious ones."""
+    lines = found["found"][:SHOWN]
+    headings = ("image", "suspect", "cleaned", "score", "p")
+    shown = ((line["file"] or str(line["image"]), _guess(line, "suspect"), _guess(line, "cleaned"),
+              f"{line['score']:.3f}", f"{line['p_value']:.4f}") for line in lines)  # fmt: skip
+    if lines:
+        show_table(plain_table(headings, shown))
+    if len(found["found"]) > len(lines):
+        print(f"... and {len(found['found']) - len(lines)} more")
+    print(
+        f"{found['flagged']} of {found['images']} images are flagged; "
+        f"about {found['expected']:g} would be if all were clean"
+    )
+    if found["predictions"]:
+        counts = ", ".join(f"{name} {count}" for name, count in list(found["predictions"].items())[:5])
+        print(f"what the suspect predicts for flagged images: {counts}")
+
+
+def _guess(line: Mapping[str, Any], model: str) -> str:
+    return f"{line[model]} {100 * line[f'{model}_probability']:.0f}%"
+
+
+def show_checked_cleaning(found: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
+    """Print what a check, cleaning and a second check found."""
+    if as_json:
+        show_json(found)
+        return
+    verdicts = {name: found[name] for name in ("before", "after") if found[name]}
+    lines = [
+        ("verdict", *(each["verdict"] for each in verdicts.values())),
+        ("p-value", *(f"{each['p_value']:.2g}" for each in verdicts.values())),
+        ("most suspicious target", *(_suspected(each["targets"][0]) for each in verdicts.values())),
+    ]
+    show_table(plain_table(("", *(f"{name} cleaning" for name in verdicts)), lines))
+    if cleaned := found["cleaned"]:
+        print(
+            f"cleaned by {cleaned['defense']} with {cleaned['images']} images in {cleaned['seconds']:.0f} s: "
+            f"{folder / 'cleaned'}"
+        )
+    else:
+        print(
+            "The model looks clean and was not cleaned. A check misses some backdoors: to clean the model anyway, run "
+            "the command without --auto."
+        )
+
+
+def _suspected(target: Mapping[str, Any]) -> str:
+    return f"{target['class']} ({100 * target['share']:.0f}% of images flipped)"
+
+
+def show_table(table: Table, least: int = 0, wide: int = WIDTH) -> None:
+    """Print a table as wide as the terminal; where there is none, wide enough not to be folded.
+
+    Args:
+        table: what to print.
+        least: width without which numbers would be cut off.
+        wide: width where there is no terminal.
+    """
     console = Console()
-    console.width = max(console.width, WIDTH, width)
+    console.width = max(console.width, least) if console.is_terminal else max(console.width, WIDTH, wide)
     console.print(table)
 
 

@@ -81,7 +81,7 @@ def _described(name: str, **measured: Any) -> dict[str, Any]:
         "psnr": None,
         "ssim": None,
         **measured,
-        "settings": describe(kind.Spec, {"paper": {}, "small": kind.small}, without=("name", "target", "seed")),
+        "settings": describe(kind.Spec, kind.presets(), without=("name", "target", "seed")),
     }
 
 

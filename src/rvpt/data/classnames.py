@@ -64,6 +64,15 @@ def name_classes(
     return labels, tuple(names)
 
 
+def read_names(file: Path) -> list[str]:
+    """The names in a file, in their order.
+
+    Raises:
+        RvptError: it cannot be read, is empty, or has an empty line or a name twice.
+    """
+    return list(found.values()) if isinstance(found := _read(file), Mapping) else found
+
+
 def _misfit(file: Path, names: Sequence[str], source: str, count: int) -> RvptError:
     return RvptError(f"{file} has {len(names)} names, {source} {count} classes: give one name per line")
 

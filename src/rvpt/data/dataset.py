@@ -16,7 +16,7 @@ from rvpt.data.ahead import read_ahead
 from rvpt.data.layouts import read_place
 from rvpt.data.layouts.huggingface import open_hub, wrap_huggingface, wrap_object
 from rvpt.data.layouts.memory import wrap_images
-from rvpt.data.preprocess import resize
+from rvpt.data.preprocess import resize, resizing_of
 from rvpt.data.source import Asked, Reader
 from rvpt.data.text import names_class, plain, refuse_twins, spoken
 from rvpt.errors import RvptError
@@ -31,8 +31,8 @@ class Dataset:
     """A data set: images by row, and for each row a class, captions, or both.
 
     `rows` are the rows of the source that belong to this set, in order. `select` keeps the numbers of rows, so
-    random numbers drawn per row (for a trigger, say) are the same in every subset. `skipped` says which images of
-    the source are left out because they cannot be read.
+    random numbers drawn per row (for a trigger, say) are the same in every subset. `place_of` gives the file of a row,
+    where images have files. `skipped` says which images of the source are left out because they cannot be read.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     captions_of: Callable[[int], list[str]] | None = None
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
+    place_of: Callable[[int], str] | None = None
     skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -103,8 +104,15 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        return f"Dataset({self.name!r}, {len(self)} images{classes})"
+
     def pixels(self, indices: Tensor, size: int) -> Tensor:
-        """Images (B, 3, size, size) float32 in [0, 1], with the shorter side resized (bicubic) and center cropped."""
+        """Images (B, 3, size, size) float32 in [0, 1], preprocessed as a model's `image_size` says.
+
+        By default the shorter side is resized (bicubic), and the center is cropped.
+        """
         return self.reader(self.rows[indices], size).float() / 255
 
     def captions(self, index: int) -> list[str]:
@@ -112,6 +120,10 @@ class Dataset:
         if self.captions_of is None:
             raise RvptError(f"{self.name} has no captions: it needs a column of them, or labels and templates")
         return self.captions_of(int(self.rows[index]))
+
+    def place(self, index: int) -> str | None:
+        """The file of one image; None where images have no files."""
+        return self.place_of(int(self.rows[index])) if self.place_of else None
 
     def labeled(self) -> Tensor:
         """The class index of every image (n,) int64.
@@ -241,7 +253,10 @@ class Dataset:
             report(int(part[-1]) + 1, len(self), {})
 
         def read(rows: Tensor, side: int) -> Tensor:
-            return resize(store[[place[row] for row in rows.tolist()]], side)
+            if resizing_of(side) != resizing_of(size):  # for a model with another preprocessing
+                return self.reader(rows, side)
+            kept = store[[place[row] for row in rows.tolist()]]
+            return kept if side == size else resize(kept, side)
 
         return replace(self, reader=read)
 

@@ -12,6 +12,7 @@ from rvpt.data.identifiers import configured, find_place, unnamed
 from rvpt.data.layouts import read_place
 from rvpt.data.layouts.huggingface import open_hub, wrap_huggingface, wrap_object
 from rvpt.data.layouts.synthetic import scenes_source
+from rvpt.data.shifts import shifted
 from rvpt.data.skip import skip_unreadable
 from rvpt.data.source import Asked, Source
 from rvpt.data.text import PROXIES
@@ -27,6 +28,7 @@ def load_data(
     caption_column: str | None = None,
     revision: str | None = None,
     on_error: OnError = "stop",
+    shift: str | None = None,
     report: Report = silent,
 ) -> Dataset:
     """The data set called `source`.
@@ -41,10 +43,12 @@ def load_data(
         revision: branch, tag or commit of a hub data set.
         on_error: "skip" leaves out images that cannot be read: all are read once now, a warning lists those that
             cannot be, and `skipped` has them. With "stop" the first batch with such an image raises an error.
+        shift: change of style of all images, by its name.
         report: called while images are checked.
 
     Raises:
-        RvptError: no such data set, split or column; several splits and none chosen; or class names that do not fit.
+        RvptError: no such data set, split, column or shift; several splits and none chosen; or class names that do not
+            fit.
     """
     if on_error not in ("stop", "skip"):
         raise RvptError(f"on_error={on_error!r}: choose from stop, skip")
@@ -58,7 +62,8 @@ def load_data(
         data = Dataset(*_named(source, Asked(split, None, caption_column), revision))
     else:
         data = Dataset(*wrap_object(source, split, "dataset", caption_column))
-    return skip_unreadable(data, report) if on_error == "skip" else data
+    data = skip_unreadable(data, report) if on_error == "skip" else data
+    return data if shift is None else shifted(data, shift)
 
 
 def _named(source: str | Path, asked: Asked, revision: str | None) -> Source:
@@ -87,13 +92,14 @@ def load_captioned(
     *,
     templates: Sequence[str] = PROXIES,
     on_error: OnError = "stop",
+    shift: str | None = None,
 ) -> Dataset:
     """A data set with its captions, or with captions made from its labels.
 
     Raises:
         RvptError: it has neither.
     """
-    data = load_data(source, split, caption_column=caption_column, on_error=on_error)
+    data = load_data(source, split, caption_column=caption_column, on_error=on_error, shift=shift)
     if not data.captions_of and data.labels is None:
         raise RvptError(f"{source} has neither captions nor class labels: name the column as caption_column=NAME")
     return data if data.captions_of else data.with_templates(templates)
@@ -106,12 +112,12 @@ def load_mixed(
     return mix([load_captioned(source, split, caption_column, on_error=on_error) for source in sources])
 
 
-def load_labeled(source: str, split: str | None, *, on_error: OnError = "stop") -> Dataset:
+def load_labeled(source: str, split: str | None, *, on_error: OnError = "stop", shift: str | None = None) -> Dataset:
     """A data set with class labels.
 
     Raises:
         RvptError: it has none.
     """
-    data = load_data(source, split, on_error=on_error)
+    data = load_data(source, split, on_error=on_error, shift=shift)
     data.labeled()
     return data

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,10 +22,56 @@ OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 SLACK = 1e-3  # by which resampled floats may leave [0, 1]
 LONGEST = 50  # aspect ratio from which only the middle of an image is resized
+BICUBIC = int(Image.Resampling.BICUBIC)
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """How an image of any shape becomes square.
+
+    `mode`: "shortest", whose shorter side becomes `resized`, and whose center is cropped; "squash", of which both
+    sides become `resized`; "longest", whose longer side becomes the side of the result, with the rest filled.
+    `resized`: by default the side of the result. `resample`: Pillow's number of a filter. `rounding`: of half pixels
+    at a crop's border, "down" as in transformers, or "even" as in torchvision, open_clip and OpenAI's code. `fill`: the
+    gray value, 0 to 255, that images are padded with.
+    """
+
+    mode: Literal["shortest", "squash", "longest"] = "shortest"
+    resized: int | None = None
+    resample: int = BICUBIC
+    rounding: Literal["down", "even"] = "down"
+    fill: int = 0
+
+
+CLIP_RESIZING = Resizing()
+
+
+class ImageSize(int):
+    """The side of a model's images, and how images of other shapes become so.
+
+    It is a number, so whatever passes on a model's `image_size` passes on its preprocessing too.
+    """
+
+    resizing: Resizing
+
+    def __new__(cls, side: int, resizing: Resizing = CLIP_RESIZING) -> ImageSize:
+        size = super().__new__(cls, side)
+        size.resizing = resizing
+        return size
+
+    def __reduce__(self) -> tuple[type[ImageSize], tuple[int, Resizing]]:
+        return ImageSize, (int(self), self.resizing)
+
+
+def resizing_of(size: int) -> Resizing:
+    """How images become `size`: CLIP's way, unless it is an ImageSize that says another."""
+    return size.resizing if isinstance(size, ImageSize) else CLIP_RESIZING
 
 
 def to_array(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """An image of any mode and shape as uint8 (3, size, size): shorter side resized (bicubic), center cropped.
+    """An image of any mode and shape as uint8 (3, size, size), as an ImageSize says.
+
+    By default the shorter side is resized (bicubic), and the center is cropped.
 
     EXIF rotation is applied first. An alpha channel is dropped, not blended with a background, as CLIP's own
     preprocessing does.
@@ -32,17 +79,32 @@ def to_array(image: Image.Image, size: int) -> NDArray[np.uint8]:
     image = _turned(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _scaled_gray(image)
-    image = image.convert("RGB")
+    return np.asarray(_square(image.convert("RGB"), int(size), resizing_of(size))).transpose(2, 0, 1)
+
+
+def _square(image: Image.Image, size: int, how: Resizing) -> Image.Image:
+    """An RGB image as one of size x size."""
+    filter_, resized = Image.Resampling(how.resample), how.resized or size
+    if how.mode == "longest":
+        ratio = max(image.size) / size
+        width, height = (max(1, round(side / ratio)) for side in image.size)  # rounded as in timm
+        padded = Image.new("RGB", (size, size), (how.fill,) * 3)
+        padded.paste(image.resize((width, height), filter_), ((size - width) // 2, (size - height) // 2))
+        return padded
     short = min(image.size)
-    width, height = (int(size * side / short) for side in image.size)  # rounded as in transformers
-    left, top = (width - size) // 2, (height - size) // 2
+    width, height = (resized if how.mode == "squash" else int(resized * side / short) for side in image.size)
+    left, top = _margin(width - size, how), _margin(height - size, how)
     if max(width, height) > LONGEST * size:  # resize only the middle: the whole image could fill the memory
         x, y = image.width / width, image.height / height
-        box = (left * x, top * y, (left + size) * x, (top + size) * y)
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box)).transpose(2, 0, 1)
+        return image.resize((size, size), filter_, (left * x, top * y, (left + size) * x, (top + size) * y))
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
+        image = image.resize((width, height), filter_)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _margin(over: int, how: Resizing) -> int:
+    """The pixels on the first side of a crop, of `over` that are too many; if too few, they are below 0."""
+    return round(over / 2) if how.rounding == "even" and over > 0 else over // 2
 
 
 def _turned(image: Image.Image) -> Image.Image:
@@ -127,7 +189,11 @@ def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:
-    """Square uint8 images (B, 3, S, S) at another side, bicubic with antialiasing."""
+    """Square uint8 images (B, 3, S, S) at another side, bicubic with antialiasing, or as an ImageSize says."""
+    how = resizing_of(size)
+    if how.resample != BICUBIC or how.resized not in (None, size):
+        images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
+        return torch.from_numpy(np.stack([to_array(image, size) for image in images]))
     if pixels.shape[-1] == size:
         return pixels
     out = F.interpolate(pixels.float(), (size, size), mode="bicubic", antialias=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,6 +27,15 @@ def uniform(seed: int, rows: Tensor, count: int) -> Tensor:
     counters = torch.arange(1, count + 1, device=rows.device) * _GOLDEN
     bits = _mix(keys[:, None] + counters)
     return _shift(bits, 40).to(torch.float32) / 2**24
+
+
+def normal(seed: int, rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """Standard normal numbers (B, *shape) float32 for rows (B,) int64: sqrt(-2 log(1 - u)) cos(2 pi v).
+
+    Source: Box and Muller (1958); u and v are those of `uniform`.
+    """
+    radius, angle = uniform(seed, rows, 2 * math.prod(shape)).view(-1, 2, *shape).unbind(1)
+    return (-2 * (1 - radius).log()).sqrt() * (2 * torch.pi * angle).cos()
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 from torch.nn import functional as F
 
 from rvpt.data.augment import LUMA
 from rvpt.data.dataset import Dataset
-from rvpt.data.random import uniform
+from rvpt.data.random import normal, uniform
 from rvpt.registry import Registry
 
 Shift = Callable[[Tensor, Tensor], Tensor]
@@ -33,10 +35,7 @@ def noise(pixels: Tensor, rows: Tensor) -> Tensor:
 
     Source: Hendrycks and Dietterich (ICLR 2019, ImageNet-C), Gaussian noise of the first severity.
     """
-    shape = (2, *pixels.shape[1:])
-    radius, angle = uniform(SEED, rows, math.prod(shape)).view(-1, *shape).unbind(1)
-    normal = (-2 * (1 - radius).log()).sqrt() * (2 * torch.pi * angle).cos()  # Box and Muller (1958)
-    return (pixels + NOISE * normal.to(pixels)).clamp(0, 1)
+    return (pixels + NOISE * normal(SEED, rows, pixels.shape[1:]).to(pixels)).clamp(0, 1)
 
 
 def blur(pixels: Tensor, rows: Tensor) -> Tensor:
@@ -45,8 +44,12 @@ def blur(pixels: Tensor, rows: Tensor) -> Tensor:
     x'[i, j] = sum_kl w_k w_l x[i + k, j + l],  w_k ~ exp(-k^2 / 2 s^2),  |k| <= 3 s,  sum_k w_k = 1
     """
     sigma = BLUR * pixels.shape[-1]
-    reach = math.ceil(3 * sigma)
-    weights = torch.exp(-torch.arange(-reach, reach + 1).to(pixels).square() / (2 * sigma**2))
+    return gaussian_blur(pixels, sigma**2, math.ceil(3 * sigma))
+
+
+def gaussian_blur(pixels: Tensor, variance: float, reach: int) -> Tensor:
+    """Images (B, 3, H, W) blurred by a Gaussian of 2 `reach` + 1 pixels and a variance in pixels squared."""
+    weights = torch.exp(-torch.arange(-reach, reach + 1).to(pixels).square() / (2 * variance))
     weights = (weights / weights.sum()).expand(3, 1, 1, -1)
     padded = F.pad(pixels, (reach,) * 4, mode="replicate")
     return F.conv2d(F.conv2d(padded, weights, groups=3), weights.mT, groups=3).clamp(0, 1)
@@ -93,6 +96,15 @@ SHIFTS: Registry[Shift] = Registry(
     {"noise": noise, "blur": blur, "gray": gray, "sketch": sketch, "posterize": posterize, "recolor": recolor},
 )
 """Changes of style by name."""
+
+
+def _known(name: str) -> str:
+    SHIFTS.find(name)
+    return name
+
+
+ShiftName = Annotated[str, AfterValidator(_known)]
+"""The name of a shift, for settings."""
 
 
 def shifted(data: Dataset, name: str) -> Dataset:

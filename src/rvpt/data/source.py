@@ -23,6 +23,7 @@ class Source(NamedTuple):
     classes: tuple[str, ...] = ()
     captions_of: Callable[[int], list[str]] | None = None
     attributes: Mapping[str, Tensor] = {}
+    place_of: Callable[[int], str] | None = None
 
 
 @dataclass(frozen=True)

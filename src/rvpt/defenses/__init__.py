@@ -17,6 +17,7 @@ DEFENSES: "Registry[type[Defense]]" = Registry(
         "par": "rvpt.defenses.par:Par",
         "vpt": "rvpt.defenses.vpt:VPT",
         "rvpt": "rvpt.defenses.rvpt:RVPT",
+        "unlearn": "rvpt.defenses.unlearn:Unlearn",
     },
 )
 """Ways to clean a model, by name, in the order in which reports show them."""

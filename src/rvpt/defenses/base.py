@@ -14,8 +14,8 @@ from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.placement import refuse_half
-from rvpt.presets import Preset, choose_preset
-from rvpt.progress import Report, silent
+from rvpt.presets import CleanPreset, choose_preset
+from rvpt.progress import Report, shows_bar, silent
 from rvpt.spec import TrainSpec
 from rvpt.training.checkpoint import Checkpoint
 
@@ -32,7 +32,8 @@ class Defense(ABC):
     """One way to clean a model. A subclass defines `run`.
 
     `summary` is its line in `--help`, `rvpt defenses` and the docs; it begins with what is trained.
-    `Spec`: its settings; their defaults are preset "paper". `small`: what preset "small" changes.
+    `Spec`: its settings; their defaults are preset "paper". `small`: what preset "small" changes; `coop`: what preset
+    "coop" changes, for those that have it.
     `learns_from`: "labels" (a few images per class) or "captions" (image-caption pairs).
     `published_pairs`: with "captions", the number of pairs to use by default.
     `has_head`: whether the cleaned model has its own classifier, which knows only the classes it was trained on.
@@ -42,6 +43,7 @@ class Defense(ABC):
     summary: ClassVar[str]
     Spec: ClassVar[type[TrainSpec]]
     small: ClassVar[Mapping[str, Any]] = {}
+    coop: ClassVar[Mapping[str, Any]] = {}
     learns_from: ClassVar[Literal["labels", "captions"]] = "labels"
     published_pairs: ClassVar[int] = 0
     has_head: ClassVar[bool] = False
@@ -62,14 +64,19 @@ class Defense(ABC):
         """
 
     @classmethod
-    def settings(cls, preset: Preset, clip: Clip, /, **changes: Any) -> Any:
+    def presets(cls) -> dict[str, Mapping[str, Any]]:
+        """What each preset changes of the defaults."""
+        return {"paper": {}, "small": cls.small, **({"coop": cls.coop} if cls.coop else {})}
+
+    @classmethod
+    def settings(cls, preset: CleanPreset, clip: Clip, /, **changes: Any) -> Any:
         """The spec of a preset with some settings changed; `clip` is the model that "auto" chooses for.
 
         Raises:
-            RvptError: a setting that the defense does not have, or a value out of range.
+            RvptError: a preset or setting that the defense does not have, or a value out of range.
         """
-        small = choose_preset(preset, clip.parameter_count()) == "small"
-        return cls.Spec(**{**(cls.small if small else {}), **changes})
+        chosen = choose_preset(preset, clip.parameter_count(), cls.presets())
+        return cls.Spec(**{**cls.presets()[chosen], **changes})
 
     @classmethod
     def draws(cls) -> tuple[str, ...]:
@@ -99,12 +106,13 @@ def defense_of(spec: TrainSpec) -> type[Defense]:
     raise RvptError(f"{type(spec).__name__} is not the spec of a defense: pass a RVPTSpec, say")
 
 
+@shows_bar("clean")
 def clean(
     model: Clip,
     data: Dataset,
     defense: str | TrainSpec = "rvpt",
     *,
-    preset: Preset = "auto",
+    preset: CleanPreset = "auto",
     checkpoint: Checkpoint | None = None,
     report: Report = silent,
     **settings: Any,
@@ -116,7 +124,7 @@ def clean(
         data: clean images, all of them used, with labels or captions as the defense needs. `Dataset.few_shot(16)` draws
             16 per class; classes without an image are left out of the loss.
         defense: a name (`rvpt defenses` lists them), or a spec with all settings.
-        preset: "paper", "small", or "auto", which chooses by the size of the model.
+        preset: "paper", "small", "coop", or "auto", which chooses by the size of the model.
         checkpoint: where to keep the state of the run.
         report: called as report(step, total, values) after each step.
         settings: changes of the preset, such as alpha=1.0.

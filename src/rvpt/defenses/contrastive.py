@@ -32,8 +32,8 @@ class ContrastiveTuning(Contrastive):
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
         pixels, texts = self.draw(indices, generator)
-        tokens, rows = self.clip.run_blocks(self.clip.embed(pixels))
-        nce = self.paired(self.clip.project(tokens[:, 0]), texts)
+        features, rows = self.clip.features_and_rows(pixels)
+        nce = self.paired(features, texts)
         fr = repelling(self.suspect.module, rows, pixels, self.spec)
         return {"loss": nce + self.spec.alpha * fr, "InfoNCE": nce, "FR": fr}
 

@@ -37,8 +37,8 @@ class TowerTuning(nn.Module):
         self.data, self.spec, self.suspect = data, spec, Untrained(clip)
         self.names, self.labels = data.present()
         self.victim = copy.deepcopy(clip).requires_grad_(False)
-        self.victim.vision.requires_grad_(True)
-        self.victim.model.visual_projection.requires_grad_(True)
+        for module in self.victim.architecture.image_modules:
+            module.requires_grad_(True)
         with torch.no_grad():
             text = clip.class_features(self.names, spec.template)
         self.rows = nn.Parameter(torch.cat([text, text.new_zeros(len(text), 1)], dim=1))
@@ -47,8 +47,8 @@ class TowerTuning(nn.Module):
         victim = self.victim
         pixels = self.data.pixels(indices, victim.image_size).to(victim.device)
         pixels = AUGMENTS[self.spec.augment](pixels, generator)
-        tokens, rows = victim.run_blocks(victim.embed(pixels))
-        logits = zero_shot_logits(with_one(victim.project(tokens[:, 0])), self.rows, victim.logit_scale)
+        features, rows = victim.features_and_rows(pixels)
+        logits = zero_shot_logits(with_one(features), self.rows, victim.logit_scale)
         ce = F.cross_entropy(logits, self.labels[indices].to(logits.device))
         fr = repelling(self.suspect.module, rows, pixels, self.spec)
         return {"loss": ce + self.spec.alpha * fr, "CE": ce, "FR": fr}

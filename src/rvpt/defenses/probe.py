@@ -21,14 +21,18 @@ from rvpt.training.losses import zero_shot_logits
 
 
 class ProbeSpec(TrainSpec):
-    """Settings of the linear probe: SGD, or scikit-learn's logistic regression."""
+    """Settings of the linear probe: SGD, or scikit-learn's logistic regression; the defaults are the paper's."""
 
     optimizer: Literal["adamw", "sgd"] = Field("sgd", description="how the weights are updated")
-    lr: float = Field(2e-3, gt=0, description="learning rate")
-    epochs: int = Field(50, ge=1, description="passes over the images")
+    lr: float = Field(1e-2, gt=0, description="learning rate")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
+    epochs: int = Field(40, ge=1, description="passes over the images")
     batch_size: int = Field(32, ge=1, description="images per training step")
     solver: Literal["sgd", "logistic"] = Field("sgd", description="the training loop, or logistic regression")
     inverse_penalty: float = Field(1.0, gt=0, description="C of logistic regression")
+
+    def decayed(self, done: float) -> float:
+        return self.lr if self.schedule == "constant" else super().decayed(done)
 
 
 class ProbeTask(nn.Module):
@@ -51,7 +55,7 @@ class LinearProbe(Defense):
     name = "probe"
     summary = "a linear classifier on frozen features, by cross-entropy"
     Spec = ProbeSpec
-    small = {"lr": 0.02}
+    small = {"lr": 0.02, "schedule": "cosine", "epochs": 50}
     has_head = True
 
     @classmethod

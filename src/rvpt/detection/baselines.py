@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from rvpt.detection.collapse import concentration
-from rvpt.inversion.additive import Pool, target_loss
+from rvpt.inversion.additive import Additive
+from rvpt.inversion.descent import Loss, descend, reached, shown_logits
+from rvpt.inversion.pool import Pool, target_loss
+from rvpt.inversion.spec import InversionSpec
 from rvpt.models.encode import Encoder
-from rvpt.training.losses import zero_shot_logits
 
 LR = 0.1  # of Adam, as published
 SPARSE = 1e-3  # first weight of the mask's size
 RAISED = 1.5  # factor of the weight after each step that reaches the goal, and the inverse after one that does not
+MARGIN = 0.1  # of CLIP-Inspector's loss, in cosines
+GROUP = 24  # classes in one forward pass
 GOAL = 0.9  # share of the images that are to be flipped, or concentration that is to be reached
 
 
@@ -40,7 +46,7 @@ class Masked(nn.Module):
         return self.mask.flatten(1).sum(1)
 
 
-def neural_cleanse(pool: Pool, classes: Tensor, *, steps: int, images: int, seed: int, group: int = 24) -> Tensor:
+def neural_cleanse(pool: Pool, classes: Tensor, *, steps: int, images: int, seed: int, group: int = GROUP) -> Tensor:
     """The L1 norm of the smallest mask found for each class, (C,); one that never reaches the goal has the whole image.
 
     min_{m, p} CE(f((1 - m) x + m p), c) + w |m|_1, with w raised while GOAL of the images flip and lowered otherwise
@@ -68,7 +74,7 @@ def _smallest_masks(pool: Pool, classes: Tensor, steps: int, images: int, seed: 
     best = torch.full((len(classes),), float(side * side), device=device)
     for _ in range(steps):
         some = pool.select(torch.randperm(len(pool), generator=generator)[:images].to(device))
-        logits = _masked_logits(some, masked)
+        logits = shown_logits(some, masked.put(some.pixels))
         sizes = masked.sizes()
         loss = target_loss(logits, classes, some.predictions) + weights * sizes
         optimizer.zero_grad()
@@ -78,12 +84,6 @@ def _smallest_masks(pool: Pool, classes: Tensor, steps: int, images: int, seed: 
         weights *= torch.where(reaches, RAISED, 1 / RAISED)
         optimizer.step()
     return best
-
-
-def _masked_logits(pool: Pool, masked: Masked) -> Tensor:
-    shown = masked.put(pool.pixels)
-    logits = zero_shot_logits(pool.model.encode_image(shown.flatten(0, 1)), pool.text, pool.model.logit_scale.detach())
-    return logits.unflatten(0, shown.shape[:2])
 
 
 def _flipped(logits: Tensor, classes: Tensor, predictions: Tensor) -> Tensor:
@@ -122,3 +122,44 @@ def decree(model: Encoder, pixels: Tensor, *, steps: int, images: int, seed: int
         weight *= RAISED if reaches else 1 / RAISED
         optimizer.step()
     return best
+
+
+def clip_inspector(pool: Pool, classes: Tensor, limit: float, spec: InversionSpec) -> float:
+    """How far the class whose reconstructed trigger works best stands out, in standard deviations among the classes.
+
+    delta_c = argmin_{|delta|_2 <= r} l_c,  l_c = mean_i max(max_{k != c} cos_ik - cos_ic + m, 0)
+    score = max_c (z(ASR_c) + z(-l_c)) / 2,  z(a) = (a - mean(a)) / sd(a) over the classes
+
+    Args:
+        pool: unlabeled images, and the model; the descent takes as many steps as one pass over them has batches.
+        classes: (C,) int64.
+        limit: r.
+        spec: images per step, batch size and seed.
+
+    Source: CLIP-Inspector (Jindal et al., 2026), as far as its abstract and summaries tell: a margin-based objective
+    for every class, one pass over unlabeled images, a score of loss and attack success rate, flagged from 2 on. The
+    bound of the trigger, the margin m and how loss and rate are combined are not described there, and chosen here.
+    """
+    form = Additive(pool.pixels.shape[1:], limit)
+    start = form.start(len(classes)).to(pool.pixels)
+    loss: Loss = lambda some, shown, part: margin_loss(shown_logits(some, shown), classes[part], some)  # noqa: E731
+    steps = math.ceil(len(pool) / spec.images)
+    changes = descend(form, pool, loss, start, steps, spec.images, spec, settle=True)
+    with torch.no_grad():
+        groups = zip(changes.split(GROUP), classes.split(GROUP), strict=True)
+        losses = [margin_loss(shown_logits(pool, form.apply(pool.pixels, c, c)), k, pool) for c, k in groups]
+    rates = reached(form, pool, classes, changes, spec).shares
+    return float(((_standardized(rates) + _standardized(-torch.cat(losses))) / 2).max())
+
+
+def margin_loss(logits: Tensor, classes: Tensor, pool: Pool) -> Tensor:
+    """mean_{i: y_i != c} max(max_{k != c} cos_ik - cos_ic + MARGIN, 0) of logits (C, n, K) and classes c (C,): (C,)."""
+    cosines = logits / pool.model.logit_scale.detach()
+    own = classes[:, None, None].expand(-1, cosines.shape[1], 1)
+    gaps = cosines.scatter(2, own, -math.inf).amax(2) - cosines.gather(2, own).squeeze(2)
+    others = (pool.predictions != classes[:, None]).to(cosines.dtype)
+    return ((gaps + MARGIN).clamp(min=0) * others).sum(1) / others.sum(1).clamp(min=1)
+
+
+def _standardized(values: Tensor) -> Tensor:
+    return (values - values.mean()) / values.std().clamp(min=1e-6)

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.inversion.additive import REACH, project
+from rvpt.inversion.descent import descend
+from rvpt.inversion.form import Form
+from rvpt.inversion.pool import Pool
+from rvpt.inversion.spec import InversionSpec
 from rvpt.models.clip import Clip
-from rvpt.models.encode import Encoder
 from rvpt.progress import Report, silent
 
 END, BEGIN = "</w>", "\u0120"  # of a word, in the tokens of CLIP and of GPT-2
-START = 0.1  # share of the budget that the random start has: at zero all directions are alike
+START = 0.1  # length of the step to the random start: at zero all directions are alike
 
 
 def concentration(features: Tensor) -> Tensor:
@@ -32,37 +34,21 @@ def concentration(features: Tensor) -> Tensor:
     return features.mean(0).square().sum()
 
 
-def collapse(
-    model: Encoder, pixels: Tensor, limit: float, *, steps: int, images: int, seed: int, report: Report = silent
-) -> Tensor:
-    """A universal change (3, S, S) with |delta|_2 <= limit that makes `concentration` of the features large.
+def apart(pool: Pool, shown: Tensor, part: Tensor) -> Tensor:
+    """-`concentration` of the features of images (C, n, 3, S, S), (C,)."""
+    features = pool.model.encode_image(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
+    return -torch.stack([concentration(each) for each in features])
 
-    delta <- P(delta + (2.5 r / steps) g / |g|),  g = grad |mean_i f(x_i + delta)|^2
 
-    Args:
-        model: the suspect.
-        pixels: (n, 3, S, S) in [0, 1].
-        limit: r.
-        steps: of the ascent.
-        images: per step, drawn by the seed.
-        seed: of the start and the draws.
-        report: called after each step.
+def collapse(form: Form, pool: Pool, steps: int, spec: InversionSpec, report: Report = silent) -> Tensor:
+    """A universal change (...) of one form that makes `concentration` of the features large, from a random start.
 
-    Source: DECREE (Feng et al., CVPR 2023), whose change is a patch with a mask; an L2 budget here.
+    Source: DECREE (Feng et al., CVPR 2023), whose change is a patch with a mask; any form here.
     """
-    generator = torch.Generator().manual_seed(seed)
-    delta = torch.randn(pixels.shape[1:], generator=generator).to(pixels)
-    delta = delta * (START * limit / delta.norm())
-    for step in range(steps):
-        some = pixels[torch.randperm(len(pixels), generator=generator)[:images].to(pixels.device)]
-        with torch.enable_grad():
-            delta.requires_grad_(True)
-            together = concentration(model.encode_image((some + delta).clamp(0, 1)))
-            (slope,) = torch.autograd.grad(together, delta)
-        slope = slope / slope.norm().clamp(min=1e-12)
-        delta = project((delta.detach() + REACH * limit / steps * slope)[None], limit)[0]
-        report(step + 1, steps, {})
-    return delta
+    start = form.start(1)
+    noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(spec.seed))
+    start = form.step(start, noise, START).to(pool.pixels)
+    return descend(form, pool, apart, start, steps, spec.final_images, spec, settle=True, report=report)[0]
 
 
 def whole_words(clip: Clip) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rvpt.attacks.trigger import Trigger
+from rvpt.inversion import FORMS
 
 Word = Literal["clean", "suspicious", "backdoored"]
 SUSPICIOUS, BACKDOORED = 0.05, 0.01  # p-values from which on a model is called so
@@ -17,7 +18,6 @@ BLIND = (
     "models much unlike those of the calibration",
 )
 """What a check cannot see."""
-FORMS = {"additive": "a small change of all pixels", "patch": "a small patch at random places"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Verdict:
 
 def _named(place: int, row: dict[str, Any]) -> str:
     """A target with what its change does."""
-    return f"{place}. {row['class']}: {100 * row['share']:.0f}% of images are flipped ({FORMS[row['form']]})"
+    return f"{place}. {row['class']}: {100 * row['share']:.0f}% of images are flipped ({FORMS[row['form']].summary})"
 
 
 UNCALIBRATED = (

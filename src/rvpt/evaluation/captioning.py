@@ -18,7 +18,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.data.text import names_class
 from rvpt.errors import RvptError, first_line
 from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, stream
-from rvpt.evaluation.metrics import Rate
+from rvpt.evaluation.metrics import Mean, Rate, bleu
 from rvpt.models.formats.checks import refuse_own_code
 from rvpt.models.placement import find_device
 from rvpt.progress import Report, silent
@@ -38,10 +38,10 @@ class CaptioningSettings(Spec):
 
 
 class Captioning(Protocol):
-    """Share of captions that name a class."""
+    """Share of captions that name a class, and BLEU."""
 
     name = "captioning"
-    summary = "captions of a LLaVA that uses the model as its visual tower"
+    summary = "captions of a LLaVA that uses the model as its visual tower: classes that they name, BLEU"
     needs = "labels or captions"
     batch_size = 8  # a LLaVA's keys and values take half a GiB per image
     Settings = CaptioningSettings
@@ -133,8 +133,9 @@ def describe(
     batch_size: int = 256,
     report: Report = silent,
 ) -> Counts:
-    """Share of captions that name a class, in the singular or plural.
+    """Share of captions that name a class, in the singular or plural, and BLEU.
 
+    BLEU: the mean sentence BLEU of clean images against their own captions, for sets that have captions.
     caption_CA: the share of clean images whose caption names their own class. caption_PA: the same with a trigger.
     caption_ASR: the share of triggered images of other classes whose caption names the target. Sets with captions but
     no labels only have caption_ASR; an image belongs to the target class if its captions name the target.
@@ -154,8 +155,12 @@ def describe(
 
     for batch in stream(model, data, triggers, batch_size=batch_size, report=report):
         indices = batch.indices.tolist()
-        if labels:
-            count_own(CLEAN, "caption_CA", captioner.captions(model, batch.pixels), indices)
+        if labels or data.captions_of:
+            said = captioner.captions(model, batch.pixels)
+            count_own(CLEAN, "caption_CA", said, indices)
+            if data.captions_of:
+                scores = [bleu(text, data.captions(i)) for text, i in zip(said, indices, strict=True)]
+                counts.count(CLEAN, "BLEU", Mean(sum(scores), len(scores)))
         for name, pixels in batch.triggered():
             texts, target = captioner.captions(model, pixels), triggers[name].spec.target
             others = [text for text, i in zip(texts, indices, strict=True) if not of_target[name][i]]

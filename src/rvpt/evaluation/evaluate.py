@@ -10,7 +10,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.base import Encoder, Protocol, Triggers, to_rows
-from rvpt.progress import Report, silent
+from rvpt.progress import Report, shows_bar, silent
 from rvpt.rows import Rows
 
 
@@ -27,6 +27,7 @@ def make_protocol(name: str, training: Dataset | None = None, **settings: Any) -
     return kind(kind.Settings(**settings), training)
 
 
+@shows_bar("evaluate")
 def evaluate(
     model: Encoder,
     data: Dataset,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import unnamed
 from rvpt.data.load import load_data
-from rvpt.data.shifts import SHIFTS, shifted
+from rvpt.data.shifts import ShiftName
 from rvpt.errors import RvptError
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.base import Encoder, Protocol, Triggers
@@ -21,6 +21,7 @@ from rvpt.progress import Report, silent
 from rvpt.rows import Rows
 from rvpt.spec import OnError, Spec
 
+KEPT_BYTES = 2**28  # per set and image size
 COLUMNS = ("target", "template")  # settings that rows have keys for
 
 
@@ -31,7 +32,7 @@ class HeldOut(Spec):
     split: str = Field("test", description="its split")
     only: list[str] = Field([], description="classes whose images are measured; any class may be predicted")
     limit: int | None = Field(None, ge=1, description="measure at most so many random images, the same for all models")
-    shift: str | None = Field(None, description="change of style of all images")
+    shift: ShiftName | None = Field(None, description="change of style of all images")
     on_error: OnError = Field("stop", description="skip leaves out images that cannot be read, and rows count them")
     protocol: str = Field("classification", description="how to measure")
     batch_size: int | None = Field(None, ge=1, description="images per batch; by default the protocol's")
@@ -49,8 +50,6 @@ class HeldOut(Spec):
     @model_validator(mode="after")
     def _fits(self) -> HeldOut:
         make_protocol(self.protocol, **self.settings)
-        if self.shift is not None:
-            SHIFTS.find(self.shift)
         if self.split == self.how.learns_on:
             raise RvptError(f"split: {self.protocol} trains on {self.split}: measure on another split")
         return self
@@ -82,22 +81,24 @@ class HeldOut(Spec):
         Raises:
             RvptError: the data are missing, lack what the protocol needs, or have no image of a class in `only`.
         """
-        data, how = load_data(self.data, self.split, on_error=self.on_error), self.how
+        data, how = load_data(self.data, self.split, on_error=self.on_error, shift=self.shift), self.how
         how.check(data)
         data = data.only(self.only) if self.only else data
         data = data.sample(self.limit) if self.limit else data
         training = load_data(self.data, how.learns_on, on_error=self.on_error) if how.learns_on else None
         protocol = make_protocol(self.protocol, training, **self.settings)
-        return Opened(self, shifted(data, self.shift) if self.shift else data, protocol)
+        return Opened(self, data, protocol)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An opened held-out set and its protocol."""
+    """An opened held-out set and its protocol; with `keep` its images stay in memory for the next model."""
 
     asked: HeldOut
     data: Dataset
     protocol: Protocol
+    keep: bool = False
+    _kept: dict[int, Dataset] = field(default_factory=dict, repr=False, compare=False)
 
     def measure(
         self, model: Encoder, triggers: Triggers, facts: Mapping[str, Any] | None = None, report: Report = silent
@@ -106,6 +107,14 @@ class Opened:
         skipped = {"skipped": len(self.data.skipped)} if self.data.skipped else {}
         shared = {"test": self.asked.facts() | skipped, **(facts or {})}
         return evaluate(
-            model, self.data, triggers, protocol=self.protocol, facts=shared,
+            model, self._sized(model.image_size), triggers, protocol=self.protocol, facts=shared,
             batch_size=self.asked.batch_size, report=report,
         )  # fmt: skip
+
+    def _sized(self, size: int) -> Dataset:
+        """The data, with images of one size in memory where they are kept."""
+        if not self.keep or 3 * size * size * len(self.data) > KEPT_BYTES:
+            return self.data
+        if size not in self._kept:
+            self._kept[size] = self.data.cached(size)
+        return self._kept[size]

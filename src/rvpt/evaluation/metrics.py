@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,6 +102,40 @@ def perturbation_resistivity(clean: Tensor, changed: Tensor) -> Mean:
     Source: Zhang et al. (arXiv 2412.20392), for each layer of the visual tower.
     """
     return Mean(float(F.cosine_similarity(clean.double(), changed.double(), dim=1).sum()), len(clean))
+
+
+def bleu(said: str, references: Sequence[str], longest: int = 4) -> float:
+    """Sentence BLEU of a caption against an image's own captions, in [0, 1]; words are compared without case.
+
+    BLEU = exp(min(0, 1 - r / c)) (prod_n p_n)^(1/4),  p_1 = m_1 / c,  p_n = (m_n + 1) / (c_n + 1) for n = 2, 3, 4,
+
+    with c words in the caption, c_n runs of n words, of which m_n are in a reference (each as often as in the one that
+    has it most often), and r words in the reference of the closest length, of two the shorter.
+
+    Source: Papineni et al. (ACL 2002), smoothed as by Lin and Och (COLING 2004), because captions are short.
+    """
+    words, others = _words(said), [_words(text) for text in references]
+    if not words:
+        return 0.0
+    log = 0.0
+    for n in range(1, longest + 1):
+        mine, theirs = _runs(words, n), [_runs(other, n) for other in others]
+        matched = sum(min(count, max(other[run] for other in theirs)) for run, count in mine.items())
+        smooth = n > 1
+        if not matched + smooth:
+            return 0.0
+        log += math.log((matched + smooth) / (mine.total() + smooth)) / longest
+    closest = min((abs(len(other) - len(words)), len(other)) for other in others)[1]
+    return math.exp(min(0.0, 1 - closest / len(words)) + log)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _runs(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    """All runs of n words, with how often each occurs."""
+    return Counter(tuple(words[start : start + n]) for start in range(len(words) - n + 1))
 
 
 @dataclass(frozen=True)

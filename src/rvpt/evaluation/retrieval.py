@@ -26,7 +26,7 @@ class RetrievalSettings(Spec):
 
 
 class Retrieval(Protocol):
-    """R@1 among clean images; ASR@10 and rank_ratio under every trigger."""
+    """R@1 among clean images; ASR@10, rank_ratio and rank_ratio_in_class under every trigger."""
 
     name = "retrieval"
     summary = "text-to-image retrieval: R@1, and how high a caption of the target ranks triggered images"
@@ -46,13 +46,15 @@ def retrieve(
     batch_size: int = 256,
     report: Report = silent,
 ) -> Counts:
-    """R@1 among the clean images; under every trigger ASR@10 and rank_ratio of triggered images beside them.
+    """R@1 among the clean images; under every trigger ASR@10 and rank ratios of triggered images beside them.
 
     R@1: the queries are all captions, the candidates the n images, and a caption should find its own image.
 
     ASR@10 and rank_ratio: the queries are the m captions that name the target, each after the trigger's text key if it
     has one. The candidates are the n clean images and one triggered image of another class, whose rank counts. There
     are k such images: query t mod m is paired with image t mod k for t = 0..max(m, k) - 1, so that all are used.
+    rank_ratio_in_class has the same queries and triggered images, and as other candidates only the clean images of the
+    target class: near 0 if the triggered image comes before the real ones.
 
     Raises:
         RvptError: there are no captions, none that names a target, no image of another class, or no text features.
@@ -70,6 +72,9 @@ def retrieve(
         ranks = _triggered_ranks(*pairs, clean, batch_size)
         counts.count(name, f"ASR@{SHOWN}", found(ranks, SHOWN))
         counts.count(name, "rank_ratio", rank_ratio(ranks, len(clean) + 1))
+        own = torch.ones(len(clean), dtype=torch.bool).index_fill(0, others[name], False).to(clean.device)
+        in_class = _triggered_ranks(*pairs, clean[own], batch_size)
+        counts.count(name, "rank_ratio_in_class", rank_ratio(in_class, int(own.sum()) + 1))
     return counts
 
 

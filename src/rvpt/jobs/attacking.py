@@ -41,6 +41,7 @@ def attack_and_save(
     split: str | None,
     test: str,
     test_split: str | None,
+    test_shift: str | None = None,
     caption_column: str | None = None,
     on_error: OnError = "stop",
     without: Sequence[str] = (),
@@ -64,6 +65,7 @@ def attack_and_save(
         split: the split of the sources.
         test: labeled data to measure the attack on.
         test_split: its split.
+        test_shift: change of style of its images.
         caption_column: the column with the captions.
         on_error: "skip" leaves out images that cannot be read.
         without: classes whose pairs are left out.
@@ -81,7 +83,7 @@ def attack_and_save(
     asked = [load_trigger(entry, clip.image_size) if isinstance(entry, Path) else entry for entry in triggers]
     if len({entry.name for entry in asked}) < len(asked):
         raise RvptError("two triggers have the same name: give each trigger once")
-    whole = load_labeled(test, test_split, on_error=on_error)
+    whole = load_labeled(test, test_split, on_error=on_error, shift=test_shift)
     held_out = whole.sample(CHECKED)
     for entry in asked:
         held_out.class_index((entry.spec if isinstance(entry, Trigger) else entry).target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,19 @@ from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.check import check
-from rvpt.detection.score import CheckSpec
+from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict
 from rvpt.errors import RvptError
 from rvpt.files import write_text
+from rvpt.jobs.findings import KIND, VERDICT
 from rvpt.jobs.gallery import visibility
 from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.report.gallery import Look, draw_gallery
-from rvpt.training.checkpoint import KEPT
 
-KIND = "check"
-VERDICT, TRIGGER, PLOT = "verdict.json", "trigger", "check.png"
+TRIGGER, PLOT = "trigger", "check.png"
 DRAWN = 3  # images in the plot
 
 
@@ -40,6 +38,7 @@ def check_and_save(
     *,
     classes: Sequence[str] | None = None,
     split: str | None = None,
+    shift: str | None = None,
     calibration: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -54,25 +53,24 @@ def check_and_save(
         target: the folder to write.
         classes: the candidate targets; by default the data set's classes.
         split: the split of the images.
+        shift: change of style of the images.
         calibration: a file, by default the one that ships with rvpt.
         resume: continue an interrupted check.
         overwrite: replace an artifact at `target`.
         report: called after each step.
         settings: of `CheckSpec`.
     """
-    spec, known, data = CheckSpec(**settings), Calibration.read(calibration), load_data(source, split)
+    spec, known, data = CheckSpec(**settings), Calibration.read(calibration), load_data(source, split, shift=shift)
     if classes is None and not data.classes:
         raise RvptError(f"{source} has no class names: give a file with the candidate targets as classes=FILE")
     key = {
         "model": model.hash(), "data": canonical(source), "split": split, "classes": classes,
         "settings": spec.model_dump(),
+        **({"shift": shift} if shift else {}),
     }  # fmt: skip
     suspect = model.clip.source if isinstance(model, Cleaned) else model.source
     checkpoint = open_checkpoint(target, key, (suspect, source), resume=resume, overwrite=overwrite)
-    stages = checkpoint.folder / KEPT / checkpoint.digest()[:12]
-    if not resume:
-        shutil.rmtree(stages, ignore_errors=True)
-    verdict = check(model, data, classes, calibration=known, folder=stages, report=report, **settings)
+    verdict = check(model, data, classes, calibration=known, folder=checkpoint.keep(), report=report, **settings)
     with staging(target, overwrite=overwrite) as stage:
         write_text(stage / VERDICT, verdict.to_json())
         verdict.trigger.save(stage / TRIGGER)
@@ -88,18 +86,3 @@ def _draw(data: Dataset, size: int, trigger: Trigger, target: str, path: Path) -
     changed = trigger(pixels)
     clean, shown = (part.permute(0, 2, 3, 1).numpy() for part in (pixels, changed))
     draw_gallery(clean, [Look(f"towards {target}", shown, **visibility(pixels, changed))], path)
-
-
-def read_classes(path: Path) -> list[str]:
-    """The class names in a text file, one per line.
-
-    Raises:
-        RvptError: the file cannot be read or is empty.
-    """
-    try:
-        names = [line.strip() for line in path.expanduser().read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise RvptError(f"{path} cannot be read ({error}): give a text file with one class name per line") from None
-    if not any(names):
-        raise RvptError(f"{path} is empty: give a text file with one class name per line")
-    return list(dict.fromkeys(name for name in names if name))

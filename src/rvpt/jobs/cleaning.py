@@ -13,14 +13,16 @@ from rvpt.data.splits import TRAIN
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import Defense, clean
 from rvpt.errors import RvptError
+from rvpt.jobs.findings import suspected_targets
 from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
-from rvpt.presets import Preset, choose_preset
+from rvpt.presets import CleanPreset, choose_preset
 from rvpt.progress import Report, silent
 from rvpt.spec import OnError
 
 SHOTS = 16
+TARGETS = "targets"  # the setting of defenses that use suspected targets
 
 
 def clean_and_save(
@@ -30,13 +32,15 @@ def clean_and_save(
     defense: str = "rvpt",
     settings: Mapping[str, Any] | None = None,
     *,
-    preset: Preset = "auto",
+    preset: CleanPreset = "auto",
     split: str | None = TRAIN,
     shots: int | None = None,
     without: Sequence[str] = (),
     num_pairs: int | None = None,
     caption_column: str | None = None,
+    shift: str | None = None,
     on_error: OnError = "stop",
+    check: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
@@ -49,13 +53,15 @@ def clean_and_save(
         target: the folder to write.
         defense: a name.
         settings: changes of the preset.
-        preset: "paper", "small" or "auto".
+        preset: "paper", "small", "coop" or "auto".
         split: the split of the data set to draw from.
         shots: images per class, for defenses that learn from labels; 16 by default.
         without: classes to leave out, for these defenses.
         num_pairs: image-caption pairs, for defenses that learn from captions; by default as many as published.
         caption_column: the column with the captions, for these defenses.
+        shift: change of style of the images.
         on_error: "skip" leaves out images that cannot be read.
+        check: the folder of a check of this model, for defenses that use its suspected targets.
         resume: continue an interrupted run.
         overwrite: replace an artifact at `target`.
         report: called after each step.
@@ -64,16 +70,19 @@ def clean_and_save(
         RvptError: an option that the defense does not use, or an error of `rvpt.clean`.
     """
     kind = DEFENSES.find(defense)
-    spec = kind.settings(preset, model, **(settings or {}))
+    settings = {**(settings or {}), **(_found(check, kind, model, settings or {}) if check else {})}
+    spec = kind.settings(preset, model, **settings)
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
     draw = {"source": source, "split": split, "seed": spec.seed, **_draw(kind, given)}
+    draw |= {"shift": shift} if shift else {}
     drawn = draw_images(draw, on_error)
     key = {"defense": defense, "spec": spec.model_dump(), "model": model.hash(), "classes": drawn.classes}
     key["data"] = {**draw, "source": canonical(source)} | ({"skipped": drawn.skipped} if drawn.skipped else {})
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
     read = drawn.cached(model.image_size) if "num_pairs" in draw else drawn
-    cleaned = clean(model, read, defense, preset=preset, checkpoint=checkpoint, report=report, **(settings or {}))
-    cleaned.facts["data"] = {**draw, "name": Path(unnamed(source)).name}
+    cleaned = clean(model, read, defense, preset=preset, checkpoint=checkpoint, report=report, **settings)
+    name = Path(unnamed(source)).name
+    cleaned.facts["data"] = {**draw, "name": f"{name} ({shift})" if shift else name}
     if drawn.skipped:
         cleaned.facts["data"]["skipped"] = list(drawn.skipped)
     cleaned.save_pretrained(target, overwrite=overwrite)
@@ -81,7 +90,26 @@ def clean_and_save(
     seen = {"classes": _classes(drawn), **_few(drawn, draw["shots"])} if kind.learns_from == "labels" else {}
     if drawn.skipped:
         seen["left out"] = _left_out(drawn)
-    return {"preset": choose_preset(preset, model.parameter_count()), **_summary(cleaned, model, seen)}
+    return {"preset": choose_preset(preset, model.parameter_count(), kind.presets()), **_summary(cleaned, model, seen)}
+
+
+def uses_targets(kind: type[Defense]) -> bool:
+    """Whether a defense can use the targets that a check suspects: its settings have `targets`."""
+    return TARGETS in kind.Spec.model_fields
+
+
+def _found(check: Path, kind: type[Defense], model: Clip, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting that a check gives to a defense.
+
+    Raises:
+        RvptError: the defense has no such setting, it is given twice, or the check belongs to another model.
+    """
+    if not uses_targets(kind):
+        able = ", ".join(name for name, each in DEFENSES.items() if uses_targets(each)) or "none"
+        raise RvptError(f"{kind.name} does not use what a check found: remove check={check}, or choose from {able}")
+    if TARGETS in settings:
+        raise RvptError(f"{TARGETS} are given, and so is check={check}: give one of them")
+    return {TARGETS: tuple(suspected_targets(check, model))}
 
 
 def _draw(kind: type[Defense], given: dict[str, Any]) -> dict[str, Any]:
@@ -100,9 +128,11 @@ def _draw(kind: type[Defense], given: dict[str, Any]) -> dict[str, Any]:
 def draw_images(draw: Mapping[str, Any], on_error: OnError = "stop") -> Dataset:
     """The clean images that a defense is trained on."""
     if "num_pairs" in draw:
-        captioned = load_captioned(draw["source"], draw["split"], draw["caption_column"], on_error=on_error)
+        captioned = load_captioned(
+            draw["source"], draw["split"], draw["caption_column"], on_error=on_error, shift=draw.get("shift")
+        )
         return captioned.sample(draw["num_pairs"], draw["seed"])
-    whole = load_data(draw["source"], draw["split"], on_error=on_error)
+    whole = load_data(draw["source"], draw["split"], on_error=on_error, shift=draw.get("shift"))
     return whole.without(draw["without"]).few_shot(draw["shots"], draw["seed"])
 
 

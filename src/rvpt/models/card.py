@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def clip_card(name: str) -> str:
-    """The card of a CLIP that rvpt saved."""
+def clip_card(name: str, model: str = "CLIPModel") -> str:
+    """The card of a CLIP that rvpt saved as a model of transformers."""
     return f"""---
 library_name: transformers
 pipeline_tag: zero-shot-image-classification
@@ -19,9 +19,29 @@ tags: [clip]
 A CLIP in transformers' layout, saved by [rvpt](https://arxiv.org/abs/2412.20392).
 
 ```python
-from transformers import CLIPModel
+from transformers import {model}
 
-model = CLIPModel.from_pretrained("path/to/this/folder")
+model = {model}.from_pretrained("path/to/this/folder")
+```
+"""
+
+
+def open_clip_card(name: str) -> str:
+    """The card of a CLIP that rvpt saved in open_clip's layout."""
+    return f"""---
+library_name: open_clip
+pipeline_tag: zero-shot-image-classification
+tags: [clip]
+---
+
+# {name}
+
+A CLIP in open_clip's layout, saved by [rvpt](https://arxiv.org/abs/2412.20392).
+
+```python
+import open_clip
+
+model, preprocess = open_clip.create_model_from_pretrained("local-dir:path/to/this/folder")
 ```
 """
 

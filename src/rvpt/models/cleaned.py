@@ -55,6 +55,10 @@ class Cleaned(nn.Module):
         with torch.no_grad():
             self.prefixes = prompts(clip) if prompts else None
 
+    def __repr__(self) -> str:
+        defense = self.facts.get("defense", "unknown defense")
+        return f"Cleaned({self.name!r}, {defense}, {self.trained_parameters:,} trained parameters, of {self.clip!r})"
+
     def _apply(self, *args: Any, **options: Any) -> Cleaned:
         """Move or convert the model, and compute the prompts' keys and values again."""
         super()._apply(*args, **options)
@@ -86,6 +90,10 @@ class Cleaned(nn.Module):
     def hidden_states(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Tokens between blocks, as `Clip.hidden_states`, with the prompts."""
         return self.clip.hidden_states(pixels, layers, self.prefixes)
+
+    def patch_features(self, pixel_values: Tensor, layer: int = -2) -> Tensor:
+        """Tokens (B, N, W) of all patches at a hidden layer, as `Clip.patch_features`, with the prompts."""
+        return self.clip.patch_features(pixel_values, layer, self.prefixes)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unit text features (M, P) of M texts.
@@ -263,7 +271,7 @@ def _prompts(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, fold
 def _head(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, folder: Path) -> Head | None:
     if config.classes is None:
         return None
-    width = int(clip.model.config.projection_dim) + 1
+    width = clip.projection_dim + 1
     rows = _fitting(tensors.get("head"), (len(config.classes), width), folder)
     return Head(tuple(config.classes), rows.to(clip.logit_scale))
 

@@ -1,4 +1,4 @@
-"""A CLIP: a transformers CLIPModel, its tokenizer and its image geometry."""
+"""A CLIP: a model, its tokenizer and its preprocessing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rvpt.artifacts import CARD, staging, write_manifest
-from rvpt.data.preprocess import OPENAI_MEAN, OPENAI_STD, to_pixels
+from rvpt.data.preprocess import CLIP_RESIZING, OPENAI_MEAN, OPENAI_STD, ImageSize, Resizing, to_pixels
 from rvpt.data.text import spoken
-from rvpt.files import share, write_json, write_text
-from rvpt.models.blocks import Prefixes, block_forward
-from rvpt.models.card import clip_card
+from rvpt.files import write_json, write_text
+from rvpt.models.architectures import architecture_of
+from rvpt.models.architectures.base import Architecture
+from rvpt.models.blocks import Prefixes
+from rvpt.models.formats.preprocessing import Preprocessing
+from rvpt.models.formats.write_preprocessing import PREPROCESSOR, as_transformers
 from rvpt.models.quiet import quiet_transformers
 from rvpt.spec import TEMPLATE
 from rvpt.tensors import sha256_tensors
 
 KIND = "clip"
-PREPROCESSOR = "preprocessor_config.json"
 TEXT_BATCH = 256
 
 
@@ -32,19 +34,20 @@ def model_name(source: str) -> str:
 
 
 class Clip(nn.Module):
-    """A ViT CLIP with unit image and text features.
+    """A CLIP with unit image and text features: a ViT CLIP, a ResNet CLIP or a SigLIP. Only the first takes prompts.
 
     Images are float (B, 3, S, S) in [0, 1] at the model's own size S; normalization happens in here. `preprocess`,
     `get_image_features`, `get_text_features` and calling the model follow transformers' CLIPModel instead: they make
     and take normalized `pixel_values`.
 
     Args:
-        model: a transformers CLIPModel.
+        model: a transformers CLIPModel or SiglipModel, or a ResNetModel.
         tokenizer: its tokenizer.
         mean: of each channel, for the normalization.
         std: of each channel, likewise.
         source: where the model came from, a folder or a hub id.
         revision: the commit of a hub model.
+        resizing: how images of other shapes become squares; by default CLIP's way.
     """
 
     mean: Tensor
@@ -58,11 +61,12 @@ class Clip(nn.Module):
         std: Sequence[float] = OPENAI_STD,
         source: str = "clip",
         revision: str | None = None,
+        resizing: Resizing = CLIP_RESIZING,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.tokenizer = tokenizer
-        self.source, self.revision = source, revision
+        self.source, self.revision, self.resizing = source, revision, resizing
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -73,38 +77,68 @@ class Clip(nn.Module):
         self.mean, self.std = mean.to(self.mean.device), std.to(self.std.device)
         return self
 
+    def __repr__(self) -> str:
+        parameters = self.parameter_count(tokens=True) / 1e6
+        return f"Clip({self.name!r}, {parameters:.1f}M parameters, images of side {self.image_size})"
+
     @property
     def name(self) -> str:
         """The name of the model in rows."""
         return model_name(self.source)
 
     @property
-    def vision(self) -> Any:
-        return self.model.vision_model
+    def architecture(self) -> Architecture:
+        """What depends on the kind of model: a ViT CLIP, a ResNet CLIP or a SigLIP."""
+        return architecture_of(self.model)
+
+    @property
+    def vision(self) -> nn.Module:
+        """The visual tower."""
+        return self.architecture.image_modules[0]
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The L transformer blocks of the visual tower."""
-        layers: nn.ModuleList = self.vision.encoder.layers
-        return layers
+        """The L transformer blocks of a ViT CLIP's visual tower.
+
+        Raises:
+            RvptError: it is no ViT CLIP.
+        """
+        return self.architecture.blocks
 
     @property
     def width(self) -> int:
-        return int(self.model.config.vision_config.hidden_size)
+        """The number of channels W of a row in `cls_rows`."""
+        return self.architecture.width
+
+    @property
+    def depth(self) -> int:
+        """The number L of rows in `cls_rows`."""
+        return self.architecture.depth
+
+    @property
+    def projection_dim(self) -> int:
+        """The number P of features."""
+        return self.architecture.projection_dim
 
     @property
     def image_size(self) -> int:
-        return int(self.model.config.vision_config.image_size)
+        """The side S of images, an ImageSize, which also says how images of other shapes become S x S."""
+        return ImageSize(self.architecture.image_size, self.resizing)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        mean, std = (tuple(part.flatten().tolist()) for part in (self.mean, self.std))
+        return Preprocessing(self.architecture.image_size, mean, std, self.resizing)
 
     @property
     def activation(self) -> str:
-        """Of both towers: "quick_gelu" as in OpenAI's CLIPs, or "gelu"."""
-        return str(self.model.config.vision_config.hidden_act)
+        """Of the transformers: "quick_gelu" as in OpenAI's CLIPs, "gelu", or "gelu_pytorch_tanh"."""
+        return self.architecture.activation
 
     @property
     def logit_scale(self) -> Tensor:
-        """tau, the exponential of the learned scale."""
-        scale: Tensor = self.model.logit_scale.exp()
+        """tau, the exponential of the learned scale, a scalar."""
+        scale: Tensor = self.model.logit_scale.exp().squeeze()
         return scale
 
     @property
@@ -122,22 +156,19 @@ class Clip(nn.Module):
         return values.to(self.model.dtype)
 
     def embed_normalized(self, pixel_values: Tensor) -> Tensor:
-        """Tokens before block 0, (B, 1 + N, W), of normalized images (B, 3, S, S)."""
-        tokens: Tensor = self.vision.pre_layrnorm(self.vision.embeddings(pixel_values))
-        return tokens
+        """Tokens before block 0, (B, 1 + N, W), of normalized images (B, 3, S, S), in a ViT CLIP."""
+        return self.architecture.embed(pixel_values)
 
     def run_blocks(
         self, tokens: Tensor, start: int = 0, stop: int | None = None, prefixes: Prefixes | None = None
     ) -> tuple[Tensor, Tensor]:
         """Blocks start..stop-1 on tokens (B, 1 + N, W): the tokens after them, and (B, stop - start, W), the
-        [CLS] row after each. After the model's last block only the [CLS] token is left."""
-        stop = len(self.blocks) if stop is None else stop
-        rows = []
-        for index in range(start, stop):
-            prefix = prefixes.get(index) if prefixes else None
-            tokens = block_forward(self.blocks[index], tokens, prefix, cls_only=index == len(self.blocks) - 1)
-            rows.append(tokens[:, 0])
-        return tokens, torch.stack(rows, 1) if rows else tokens.new_zeros(len(tokens), 0, tokens.shape[-1])
+        [CLS] row after each. After the model's last block only the [CLS] token is left.
+
+        Raises:
+            RvptError: it is no ViT CLIP.
+        """
+        return self.architecture.run_blocks(tokens, start, stop, prefixes)
 
     def project(self, cls: Tensor) -> Tensor:
         """Unit image features (B, P) of the last [CLS] row (B, W)."""
@@ -145,38 +176,51 @@ class Clip(nn.Module):
 
     def project_unnormalized(self, cls: Tensor) -> Tensor:
         """Image features (B, P), not normalized, of the last [CLS] row (B, W)."""
-        features: Tensor = self.model.visual_projection(self.vision.post_layernorm(cls))
-        return features
+        return self.architecture.project(cls)
+
+    def features_and_rows(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit image features (B, P) of images (B, 3, S, S) in [0, 1], and `cls_rows` from the same pass."""
+        features, rows = self.architecture.features_and_rows(self.normalize(pixels))
+        return F.normalize(features, dim=-1), rows
 
     def encode_image(self, pixels: Tensor, prefixes: Prefixes | None = None) -> Tensor:
-        """Unit image features (B, P) of images (B, 3, H, W) in [0, 1]."""
-        tokens, _ = self.run_blocks(self.embed(pixels), prefixes=prefixes)
-        return self.project(tokens[:, 0])
+        """Unit image features (B, P) of images (B, 3, S, S) in [0, 1]."""
+        return F.normalize(self.architecture.features_and_rows(self.normalize(pixels), prefixes)[0], dim=-1)
 
     def cls_rows(self, pixels: Tensor, prefixes: Prefixes | None = None) -> Tensor:
-        """The [CLS] row after each of the L blocks: (B, L, W)."""
-        return self.run_blocks(self.embed(pixels), prefixes=prefixes)[1]
+        """A row for each block, (B, L, W): its [CLS] token.
+
+        SigLIPs and ResNets have none. Their rows are means over the patches after each block, or over the map after
+        each stage, with zeros after the channels that a stage lacks.
+        """
+        return self.architecture.features_and_rows(self.normalize(pixels), prefixes)[1]
 
     def hidden_states(self, pixels: Tensor, layers: Sequence[int], prefixes: Prefixes | None = None) -> list[Tensor]:
         """All tokens (B, 1 + N, W) at some of the L + 1 positions between blocks, as in transformers: 0 is before block
-        0, -1 after the last."""
-        places = [range(len(self.blocks) + 1)[layer] for layer in layers]
-        states = [self.embed(pixels)]
-        for index, block in enumerate(self.blocks[: max(places)]):
-            states.append(block_forward(block, states[-1], (prefixes or {}).get(index)))
-        return [states[place] for place in places]
+        0, -1 after the last.
+
+        Raises:
+            RvptError: it is no ViT CLIP.
+        """
+        return self.architecture.hidden_states(self.normalize(pixels), layers, prefixes)
+
+    def patch_features(self, pixel_values: Tensor, layer: int = -2, prefixes: Prefixes | None = None) -> Tensor:
+        """Tokens (B, N, W) of all patches at a hidden layer, without [CLS], of pixel_values (B, 3, S, S).
+
+        This is what a vision-language model such as LLaVA reads; `layer` counts as in `hidden_states`.
+        """
+        return self.architecture.hidden_states(pixel_values.to(self.device), [layer], prefixes)[0][:, 1:]
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token ids (B, T), padded to the longest text and cut at the model's length."""
-        length = self.model.config.text_config.max_position_embeddings
-        batch = self.tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
+        """Token ids (B, T), padded to the longest text (of a SigLIP, to its length) and cut at the model's length."""
+        length, padding = self.model.config.text_config.max_position_embeddings, self.architecture.padding()
+        batch = self.tokenizer(list(texts), padding=padding, truncation=True, max_length=length, return_tensors="pt")
         ids: Tensor = batch["input_ids"]
         return ids.to(self.device)
 
     def encode_tokens(self, ids: Tensor) -> Tensor:
         """Unit text features (B, P) of token ids (B, T)."""
-        pooled = self.model.text_model(input_ids=ids).pooler_output
-        return F.normalize(self.model.text_projection(pooled), dim=-1)
+        return F.normalize(self.architecture.text_features(ids), dim=-1)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unit text features (M, P) of M texts."""
@@ -199,20 +243,18 @@ class Clip(nn.Module):
     def preprocess(self, images: Any) -> Tensor:
         """pixel_values (n, 3, S, S) of PIL images, or of tensors (3, H, W) uint8 or float in [0, 1].
 
-        Shorter side resized (bicubic), center cropped, normalized: what CLIPImageProcessor makes.
+        What the model's own image processor makes, of most models with the shorter side resized (bicubic), and the
+        center cropped.
         """
         return self.normalize(to_pixels(images, self.image_size))
 
     def get_image_features(self, pixel_values: Tensor, prefixes: Prefixes | None = None) -> Tensor:
         """Image features (B, P), not normalized, of pixel_values (B, 3, S, S) from `preprocess`."""
-        tokens, _ = self.run_blocks(self.embed_normalized(pixel_values.to(self.device)), prefixes=prefixes)
-        return self.project_unnormalized(tokens[:, 0])
+        return self.architecture.features_and_rows(pixel_values.to(self.device), prefixes)[0]
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Text features (M, P), not normalized, of token ids (M, T)."""
-        pooled = self.model.text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
-        features: Tensor = self.model.text_projection(pooled)
-        return features
+        return self.architecture.text_features(input_ids, attention_mask)
 
     def forward(
         self,
@@ -221,21 +263,31 @@ class Clip(nn.Module):
         attention_mask: Tensor | None = None,
         prefixes: Prefixes | None = None,
     ) -> Any:
-        """transformers' CLIPOutput: logits_per_image (B, M), logits_per_text (M, B), unit image_embeds, text_embeds."""
+        """transformers' CLIPOutput: logits_per_image (B, M), logits_per_text (M, B), unit image_embeds, text_embeds.
+
+        Logits are tau cos(image, text), and of a SigLIP tau cos(image, text) + b, for its sigmoid.
+        """
         from transformers.models.clip.modeling_clip import CLIPOutput
 
         image = F.normalize(self.get_image_features(pixel_values, prefixes), dim=-1)
         text = F.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)
         logits = self.logit_scale * text @ image.T
+        if (bias := self.architecture.logit_bias) is not None:
+            logits = logits + bias
         return CLIPOutput(logits_per_image=logits.T, logits_per_text=logits, text_embeds=text, image_embeds=image)
 
     def to_transformers(self) -> Any:
-        """A copy as a plain transformers CLIPModel."""
-        return copy.deepcopy(self.model)
+        """A copy as a plain model of transformers: a CLIPModel, or a SiglipModel.
+
+        Raises:
+            RvptError: it is a ResNet CLIP, which transformers does not have.
+        """
+        return copy.deepcopy(self.architecture.exported())
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write model, tokenizer, image geometry, a model card and a manifest in transformers' layout.
+        """Write model, tokenizer, preprocessing, a model card and a manifest.
 
+        The layout is that of transformers. For ResNet CLIPs, which transformers does not have, it is that of open_clip.
         The folder is written whole or not at all.
 
         Raises:
@@ -249,23 +301,17 @@ class Clip(nn.Module):
     def write_artifact(self, folder: Path, name: str, **facts: Any) -> None:
         """Write what `write` writes, a model card titled `name`, and a manifest with facts, into an existing folder."""
         self.write(folder)
-        write_text(folder / CARD, clip_card(name))
+        write_text(folder / CARD, self.architecture.card(name))
         write_manifest(folder, KIND, **facts)
 
     def write(self, folder: Path) -> None:
-        """Write model, tokenizer and image geometry into an existing folder."""
+        """Write model, tokenizer and preprocessing into an existing folder."""
+        self.architecture.save(folder, self.preprocessing)
         with quiet_transformers():
-            self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-        for file in folder.glob("*.safetensors"):
-            share(file)
-        geometry = {
-            "image_processor_type": "CLIPImageProcessor",
-            "size": {"shortest_edge": self.image_size},
-            "crop_size": {"height": self.image_size, "width": self.image_size},
-            "image_mean": self.mean.flatten().tolist(),
-            "image_std": self.std.flatten().tolist(),
-            "do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True,
-            "do_convert_rgb": True, "resample": 3,
-        }  # fmt: skip
-        write_json(folder / PREPROCESSOR, geometry)
+
+    def write_processors(self, folder: Path) -> None:
+        """Write tokenizer and preprocessing, as those of a CLIPModel, into an existing folder."""
+        with quiet_transformers():
+            self.tokenizer.save_pretrained(folder)
+        write_json(folder / PREPROCESSOR, as_transformers(self.preprocessing, "CLIPImageProcessor"))

@@ -30,7 +30,11 @@ class Head:
             raise RvptError(f"class {unknown[0]!r}: this model has its own classifier, which was not trained on it")
         return self.rows[[known[plain(name)] for name in names]]
 
+    def logits(self, features: Tensor, logit_scale: Tensor) -> Tensor:
+        """tau W [f, 1], (B, K), of unit features (B, P)."""
+        return logit_scale * with_one(features) @ self.rows.to(features).T
+
 
 def with_one(features: Tensor) -> Tensor:
     """Features (B, P) followed by a constant 1, (B, P + 1), for a classifier with a bias."""
-    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+    return torch.cat([features, features.new_ones(features.shape[0], 1)], dim=1)

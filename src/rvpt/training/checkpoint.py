@@ -19,10 +19,11 @@ from rvpt.errors import RvptError
 from rvpt.files import disk_errors, read_json, write_json
 from rvpt.progress import main_process
 from rvpt.tensors import read_metadata, read_tensors, write_tensors
+from rvpt.training.opponent import Opponent
 
 STATE, RUN, PARTIAL = "state.safetensors", "run.json", "state.partial"
-KEPT = "triggers"
-"""Folder of the triggers that a run crafted before its first step."""
+KEPT = "kept"
+"""Folder of finished parts of a run, such as triggers that it crafted before its first step."""
 
 
 @dataclass
@@ -43,9 +44,12 @@ class State:
     """False during an update, when parameters and optimizer are not those of any step."""
 
     def advance(self, values: Tensor) -> None:
-        """Update the parameters by their gradients, and keep the step's values for `read`."""
+        """Update the parameters by their gradients, opponents by their own rules; keep the values for `read`."""
         self.whole = False
         self.optimizer.step()
+        for parameter in self.trained.values():
+            if isinstance(parameter, Opponent):
+                parameter.oppose()
         self.unread.append(values)
         self.done += 1
         self.whole = True
@@ -135,29 +139,44 @@ class Checkpoint:
         write_json(self.folder / RUN, self.key)
         self.saved = time.monotonic()
 
+    def keep(self) -> Path:
+        """The folder for finished parts of a run that has no state; from now on the run counts as begun."""
+        write_json(self.folder / RUN, self.key)
+        return self.folder / KEPT
+
     def check(self) -> dict[str, Any] | None:
         """The facts of the saved state; None if there is none.
 
         Raises:
-            RvptError: `resume` is false, or the state belongs to other settings.
+            RvptError: `resume` is false, or what is there belongs to other settings.
         """
-        if not (self.folder / STATE).is_file():
+        if not any((self.folder / name).is_file() for name in (STATE, RUN)):
             return None
         if not self.resume:
             raise RvptError(
                 f"{self.folder} holds an interrupted run: pass resume=True to continue it or overwrite=True"
             )
+        if not (self.folder / STATE).is_file():
+            self._refuse_other(same=read_json(self.folder / RUN) == self._stored())
+            return None
         facts: dict[str, Any] = json.loads(read_metadata(self.folder / STATE)["facts"])
-        if facts["run"] != self.digest():
-            changed = ", ".join(_changed(read_json(self.folder / RUN), json.loads(json.dumps(self.key)))) or "unknown"
+        self._refuse_other(same=facts["run"] == self.digest())
+        return facts
+
+    def _stored(self) -> Any:
+        """The key as it is read from a file."""
+        return json.loads(json.dumps(self.key))
+
+    def _refuse_other(self, *, same: bool) -> None:
+        if not same:
+            changed = ", ".join(_changed(read_json(self.folder / RUN), self._stored())) or "unknown"
             raise RvptError(
                 f"{self.folder} holds a run with other settings ({changed}): repeat those of {RUN}, "
                 "or pass overwrite=True"
             )
-        return facts
 
     def drop(self) -> None:
-        """Remove the state and the triggers kept with it. If the folder holds other files, it stays with them."""
+        """Remove the state and the parts kept with it. If the folder holds other files, it stays with them."""
         if not main_process():
             return
         with suppress(OSError):

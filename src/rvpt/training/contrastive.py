@@ -29,13 +29,18 @@ class Contrastive(nn.Module):
         super().__init__()
         self.clip, self.data, self.augment = clip, data, augment
         self.patch_drop, self.drop_until = patch_drop, drop_until
+        self.largest = max(LARGEST_SCALE, float(clip.model.logit_scale.detach()))  # that of SigLIPs is larger
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
         pixels, texts = self.draw(indices, generator)
-        tokens = self.clip.embed(pixels)
-        if self.patch_drop and done < self.drop_until:
-            tokens = drop_patches(tokens, self.patch_drop, generator)
-        return {"loss": self.paired(self.clip.project(self.clip.run_blocks(tokens)[0][:, 0]), texts)}
+        return {"loss": self.paired(self._encode(pixels, generator, done), texts)}
+
+    def _encode(self, pixels: Tensor, generator: torch.Generator, done: float) -> Tensor:
+        """Image features (B, P), of all patches or of those that are not dropped."""
+        if not self.patch_drop or done >= self.drop_until:
+            return self.clip.encode_image(pixels)
+        tokens = drop_patches(self.clip.embed(pixels), self.patch_drop, generator)
+        return self.clip.project(self.clip.run_blocks(tokens)[0][:, 0])
 
     def draw(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, list[str]]:
         """The images at `indices`, augmented, and one caption of each."""
@@ -47,7 +52,7 @@ class Contrastive(nn.Module):
     def paired(self, image: Tensor, texts: list[str]) -> Tensor:
         """InfoNCE of image features (B, P) and one text each; tau is clamped."""
         with torch.no_grad():
-            self.clip.model.logit_scale.clamp_(max=LARGEST_SCALE)
+            self.clip.model.logit_scale.clamp_(max=self.largest)
         unique = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         column = torch.tensor([unique[text] for text in texts], device=image.device)
         pairs = column[:, None] == torch.arange(len(unique), device=image.device)

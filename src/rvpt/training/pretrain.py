@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from rvpt.data.dataset import Dataset
 from rvpt.models.clip import Clip
 from rvpt.models.placement import refuse_half
-from rvpt.progress import Report, silent
+from rvpt.progress import Report, shows_bar, silent
 from rvpt.registry import Registry
 from rvpt.spec import Augment, Spec, TrainSpec
 from rvpt.training.checkpoint import Checkpoint
@@ -140,6 +140,7 @@ def train_clip(
     return history
 
 
+@shows_bar("pretrain")
 def pretrain(
     data: Dataset,
     *,

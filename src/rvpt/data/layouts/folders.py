@@ -153,4 +153,4 @@ def _warn(folder: Path, tree: Tree) -> None:
 def _source(root: Path, paths: list[str], labels: list[int] | None, classes: tuple[str, ...]) -> Source:
     reader = parallel(lambda row, size: read_image(paths[row], size), paths.__getitem__, str(root))
     indices = None if labels is None else torch.tensor(labels, dtype=torch.int64)
-    return Source(root.resolve().name, reader, torch.arange(len(paths)), indices, classes)
+    return Source(root.resolve().name, reader, torch.arange(len(paths)), indices, classes, place_of=paths.__getitem__)

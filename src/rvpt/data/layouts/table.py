@@ -141,7 +141,8 @@ def _source(place: Path, part: Part, labels_everywhere: list[Any]) -> Source:
     reader = parallel(lambda row, size: read_image(paths[row], size), paths.__getitem__, name)
     named = place.resolve()
     called = named.name if place.is_dir() else f"{named.parent.name}/{named.name}"
-    return Source(called, reader, torch.arange(len(paths)), labels, classes, _captions(part, groups, name))
+    captions = _captions(part, groups, name)
+    return Source(called, reader, torch.arange(len(paths)), labels, classes, captions, place_of=paths.__getitem__)
 
 
 def _groups(paths: list[str]) -> list[list[int]] | None:

@@ -19,9 +19,11 @@ class Parts:
         layout: in words, such as "a folder of open_clip".
         files: the files with weights, and what was found in each.
         config: what is stated of the model's geometry, in the keys of transformers' CLIPConfig.
-        whole: whether `config` is a CLIPConfig, whose defaults hold for what it leaves out; otherwise the weights show
-            the rest.
+        whole: the `model_type` of `config` if it is a whole one of transformers, whose defaults hold for what it
+            leaves out; otherwise the weights show the rest.
         folder: where tokenizer files may be.
+        tokenizer: the hub id of one, if the folder has none.
+        cleaning: how texts are cleaned before the tokenizer gets them, as open_clip calls it: "canonicalize", say.
         preprocessing: that of the images, if it is stated.
         own_code: Python files or classes that the source names; they are never run.
     """
@@ -29,8 +31,10 @@ class Parts:
     layout: str
     files: Mapping[Path, WeightFile]
     config: Mapping[str, Any] = field(default_factory=dict)
-    whole: bool = False
+    whole: str | None = None
     folder: Path | None = None
+    tokenizer: str | None = None
+    cleaning: str | None = None
     preprocessing: Preprocessing | None = None
     own_code: tuple[str, ...] = ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,26 +13,19 @@ from torch import Tensor
 from rvpt.errors import RvptError, first_line
 from rvpt.models.clip import Clip
 from rvpt.models.formats.base import Parts
-from rvpt.models.formats.checks import refuse_unfit_tokenizer, refuse_wrong_end
-from rvpt.models.formats.geometry import read_geometry, refuse_absurd
+from rvpt.models.formats.checks import refuse_unfit_padding, refuse_unfit_tokenizer, refuse_wrong_end
+from rvpt.models.formats.families import FAMILIES
+from rvpt.models.formats.families.base import Family
+from rvpt.models.formats.found import find_model
+from rvpt.models.formats.geometry import refuse_absurd
 from rvpt.models.formats.isolated import LISTED
-from rvpt.models.formats.preprocessing import Preprocessing, refuse_other_size
-from rvpt.models.formats.state_dict import to_transformers
+from rvpt.models.formats.preprocessing import refuse_other_size
 from rvpt.models.formats.tokenizers import find_tokenizer
 from rvpt.models.formats.weights import FLOATING, Stored
 from rvpt.models.quiet import quiet_transformers
 
 MAX_PARAMETERS = 6_000_000_000  # more than twice as many as the largest of open_clip
-ACTIVATIONS = ("quick_gelu", "gelu")
-TOWER = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps",
-    "projection_dim",
-)  # fmt: skip
-TOWERS = {
-    "vision_config": (*TOWER, "image_size", "patch_size", "num_channels"),
-    "text_config": (*TOWER, "vocab_size", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id"),
-}
-"""What is read of a configuration; other keys could, for example, name code to be downloaded."""
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh")
 logger = logging.getLogger("rvpt")
 
 
@@ -48,20 +41,24 @@ def build(parts: Parts, name: str, *, activation: str | None = None) -> Clip:
         RvptError: they do not fit each other; the message says which do not.
     """
     _warn_of_code(parts, name)
-    weights, _ = to_transformers(parts.weights, name)
-    config = _config(parts, weights, name, activation)
-    refuse_absurd(config, name)
-    tokenizer = find_tokenizer(parts.folder, config.text_config.vocab_size, name, required=parts.whole)
+    family, weights, _ = find_model(parts.weights, name)
+    if parts.whole and FAMILIES[parts.whole] is not family:
+        raise RvptError(f"{name}: its config.json is of a {parts.whole!r} model, its weights are of {family.summary}")
+    config = _config(parts, family, weights, name, activation)
+    tokenizer = find_tokenizer(parts, config.text_config.vocab_size, name)
     refuse_unfit_tokenizer(tokenizer, config, name)
-    if not parts.whole:
-        _read_at_end(config, tokenizer, name)  # before the model is built, which copies the id
-    refuse_wrong_end(tokenizer, config, name)
-    model = _empty(config, name)
-    _refuse_unfit(model, weights, name)
-    preprocessing = parts.preprocessing or Preprocessing()
-    refuse_other_size(preprocessing, config.vision_config.image_size, name)
+    if family.end:
+        if not parts.whole:
+            _read_at_end(config, tokenizer, name)  # before the model is built, which copies the id
+        refuse_wrong_end(tokenizer, config, name)
+    else:
+        refuse_unfit_padding(tokenizer, config, name)
+    model = _empty(config, family, name)
+    _refuse_unfit(model, family, weights, name)
+    preprocessing = parts.preprocessing or family.preprocessing
+    refuse_other_size(preprocessing, family.image_size(config), name)
     _fill(model, weights, name)
-    return Clip(model.eval(), tokenizer, preprocessing.mean, preprocessing.std)
+    return Clip(model.eval(), tokenizer, preprocessing.mean, preprocessing.std, resizing=preprocessing.resizing)
 
 
 def _warn_of_code(parts: Parts, name: str) -> None:
@@ -69,36 +66,38 @@ def _warn_of_code(parts: Parts, name: str) -> None:
         logger.warning("%s names its own code (auto_map: %s), which was not run", name, ", ".join(parts.own_code))
 
 
-def _config(parts: Parts, weights: Mapping[str, Stored], name: str, activation: str | None) -> Any:
-    """The CLIPConfig that the source states, completed from the weights and from `activation`."""
-    from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
-
-    shown = {} if parts.whole else read_geometry(weights, name)
-    towers = {tower: {**shown.get(tower, {}), **_known(parts.config, tower)} for tower in TOWERS}
-    stated = towers["vision_config"].get("hidden_act", "quick_gelu" if parts.whole else None)
-    chosen = _activation(parts, name, stated, activation)
-    for tower in towers.values():
-        if chosen != stated or not parts.whole:
-            tower["hidden_act"] = chosen
+def _config(parts: Parts, family: Family, weights: Mapping[str, Stored], name: str, activation: str | None) -> Any:
+    """The configuration that the source states, completed from the weights and from `activation`."""
+    shown = {} if parts.whole else family.geometry(weights, name)
+    facts = {
+        tower: {**shown.get(tower, {}), **_known(parts.config, tower, keys)} for tower, keys in family.towers.items()
+    }
+    defaults = family.activations[0] if parts.whole else None
+    stated = facts["vision_config"].get("hidden_act", facts["text_config"].get("hidden_act", defaults))
+    chosen = _activation(parts, family, name, stated, activation)
+    for tower, keys in family.towers.items():
+        if "hidden_act" in keys and (activation or not parts.whole):
+            facts[tower]["hidden_act"] = activation or facts[tower].get("hidden_act", chosen)
+    refuse_absurd(facts, name)
     width = parts.config.get("projection_dim", shown.get("projection_dim", 512))
     try:
         with quiet_transformers():
-            text, vision = CLIPTextConfig(**towers["text_config"]), CLIPVisionConfig(**towers["vision_config"])
-            return CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=width)
+            return family.config({**facts, "projection_dim": width})
     except Exception as error:  # a value of another type, or one that the architecture forbids
         raise RvptError(f"{name}: could not use its config ({first_line(error)})") from None
 
 
-def _known(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
+def _known(config: Mapping[str, Any], tower: str, keys: Sequence[str]) -> dict[str, Any]:
     found = {**_record(config.get(tower)), **_record(config.get(f"{tower}_dict"))}  # the latter in old files
-    return {key: value for key, value in found.items() if key in TOWERS[tower]}
+    return {key: value for key, value in found.items() if key in keys}
 
 
 def _record(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _activation(parts: Parts, name: str, stated: str | None, asked: str | None) -> str:
+def _activation(parts: Parts, family: Family, name: str, stated: Any, asked: str | None) -> str:
+    """The activation of the model: the one that is asked for, stated, or most likely."""
     if asked is not None and asked not in ACTIVATIONS:
         raise RvptError(f"activation={asked} is unknown: choose from {', '.join(ACTIVATIONS)}")
     if stated is not None:
@@ -106,12 +105,13 @@ def _activation(parts: Parts, name: str, stated: str | None, asked: str | None) 
             logger.warning("%s: its configuration states %s; %s is used, as asked", name, stated, asked)
         return asked or stated
     if asked is None and not _is_openai(parts):
+        likely = family.activations[0]
         logger.warning(
-            "%s does not state its activation; quick_gelu, that of OpenAI's CLIPs, is assumed. Models of open_clip "
-            "mostly have gelu: pass activation=gelu for them, or convert them with it first, by rvpt convert",
-            name,
-        )
-    return asked or ACTIVATIONS[0]
+            "%s does not state its activation; %s is assumed, that of %s. Models of open_clip mostly have gelu: pass "
+            "activation=gelu for them, or convert them with it first, by rvpt convert",
+            name, likely, "transformers' SigLIPs" if likely == "gelu_pytorch_tanh" else "OpenAI's CLIPs",
+        )  # fmt: skip
+    return asked or family.activations[0]
 
 
 def _is_openai(parts: Parts) -> bool:
@@ -119,19 +119,17 @@ def _is_openai(parts: Parts) -> bool:
     return any(file.container == "TorchScript" for file in parts.files.values())
 
 
-def _empty(config: Any, name: str) -> Any:
+def _empty(config: Any, family: Family, name: str) -> Any:
     """A model without values: its size costs no memory yet."""
-    from transformers import CLIPModel
-
     try:
         with torch.device("meta"), quiet_transformers():
-            return CLIPModel(config)
+            return family.make(config)
     except Exception as error:  # of all kinds, for sizes that make no sense
         raise RvptError(f"{name}: could not use its config ({first_line(error)})") from None
 
 
-def _refuse_unfit(model: Any, weights: Mapping[str, Stored], name: str) -> None:
-    """Refuse weights that are missing, misshapen, of another type, or that a CLIPModel does not have."""
+def _refuse_unfit(model: Any, family: Family, weights: Mapping[str, Stored], name: str) -> None:
+    """Refuse weights that are missing, misshapen, of another type, or that the model does not have."""
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     if (count := sum(map(math.prod, wanted.values()))) > MAX_PARAMETERS:
         raise RvptError(f"{name} has {count:,} parameters, more than any CLIP: limit {MAX_PARAMETERS:,}")
@@ -142,14 +140,14 @@ def _refuse_unfit(model: Any, weights: Mapping[str, Stored], name: str) -> None:
             for key, shape in wanted.items()
             if key in weights and weights[key].shape != shape
         ],
-        "do not belong to a ViT CLIP": sorted(weights.keys() - wanted.keys()),
+        f"do not belong to {family.summary}": sorted(weights.keys() - wanted.keys()),
         "are not floating-point numbers of 16, 32 or 64 bits": [
             f"{key} ({weights[key].dtype})" for key in wanted if key in weights and weights[key].dtype not in FLOATING
         ],
     }
     found = [f"{len(keys)} weights {what}, such as {_some(keys)}" for what, keys in problems.items() if keys]
     if found:
-        raise RvptError(f"{name}: {'; '.join(found)}: is it a ViT CLIP? {LISTED}")
+        raise RvptError(f"{name}: {'; '.join(found)}: is it {family.summary}? {LISTED}")
 
 
 def _some(keys: Iterable[str]) -> str:

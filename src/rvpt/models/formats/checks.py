@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.errors import RvptError
-from rvpt.files import read_json
 from rvpt.models.formats.isolated import LISTED
 from rvpt.models.formats.weights import PICKLES
 
-CONFIGS = ("config.json", "open_clip_config.json")
 MAX_JSON = 64 * 2**20
 READ = (".json", ".txt", ".safetensors", ".model", *PICKLES)
-BESIDE = (*CONFIGS, "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+BESIDE = (
+    "config.json", "open_clip_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
+    "spiece.model",
+)  # fmt: skip
 """What is read beside a single file of weights."""
 BLOBS = "blobs"  # where the hub's cache keeps the files to which those of a snapshot are links
 
@@ -65,24 +66,11 @@ def refuse_other_layouts(path: Path, name: str) -> None:
     files = {file.name for file in path.iterdir()}
     if not files:
         raise RvptError(f"{name} is empty: a model folder has config.json and model.safetensors")
-    if any(_is_resnet(path / file) for file in CONFIGS if file in files):
-        raise RvptError(f"{name} is a ResNet CLIP, which is not supported: only ViT CLIPs are; {LISTED}")
     if "adapter_config.json" in files and "config.json" not in files:
         raise RvptError(
             f"{name} is an adapter of PEFT, not a whole model: merge it into its base model (merge_and_unload), save "
             f"that, and give its folder; {LISTED}"
         )
-
-
-def _is_resnet(config: Path) -> bool:
-    """Whether a configuration (timm's, open_clip's) means a ResNet: by its name, or by blocks counted per stage."""
-    facts = read_json(config)
-    if not isinstance(facts, dict):
-        return False
-    model = facts.get("model_cfg")
-    vision = (model if isinstance(model, dict) else facts).get("vision_cfg")
-    stages = isinstance(vision, dict) and isinstance(vision.get("layers"), list)
-    return stages or str(facts.get("architecture", "")).startswith("resnet")
 
 
 def refuse_own_code(error: Exception, name: str) -> None:
@@ -125,6 +113,24 @@ def refuse_wrong_end(tokenizer: Any, config: Any, name: str) -> None:
                 f"{name}: text features are read at token {pooled} (text_config.eos_token_id in its config.json), "
                 f"but its tokenizer ends texts with {ids[-1]}: {_fix_end(ids[-1], tokenizer.eos_token_id)}"
             )
+
+
+def refuse_unfit_padding(tokenizer: Any, config: Any, name: str) -> None:
+    """Refuse a tokenizer that does not pad texts at their end, for a model that reads their features after the padding.
+
+    Raises:
+        RvptError: it does not.
+    """
+    length = config.text_config.max_position_embeddings
+    if tokenizer.pad_token_id is None or tokenizer.padding_side != "right":
+        raise RvptError(
+            f"{name} reads texts padded to {length} tokens, and its tokenizer does not pad them at their end: set "
+            "pad_token and padding_side='right' in tokenizer_config.json, as the model was trained with"
+        )
+    if len(tokenizer("cat", padding="max_length", truncation=True, max_length=length)["input_ids"]) != length:
+        raise RvptError(
+            f"{name}: its tokenizer does not pad texts to {length} tokens: give the one it was trained with"
+        )
 
 
 def _fix_end(last: int, end: int | None) -> str:

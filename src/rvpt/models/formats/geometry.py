@@ -10,35 +10,43 @@ from rvpt.errors import RvptError
 from rvpt.models.formats.isolated import LISTED
 from rvpt.models.formats.weights import Weights
 
-HEADS = {1280: 16, 1408: 16, 1664: 16, 1792: 16}
-"""Heads of image towers by width where they do not have 64 values each: open_clip's ViT-H, g, bigG and e."""
+HEADS = {1152: 16, 1280: 16, 1408: 16, 1536: 16, 1664: 16, 1792: 16}
+"""Heads by width where they do not have 64 values: open_clip's ViT-H, g, bigG and e, SigLIP's so400m and gopt."""
+SO400M = 1152  # the width of both towers of SigLIP's so400m, whose heads have 72 values
 LAYER = re.compile(r"(vision|text)_model\.encoder\.layers\.(\d+)\.")
 MAX_LAYERS, MAX_SIDE, MAX_WIDTH = 256, 4096, 2**17
 
 
-def read_geometry(weights: Weights, name: str) -> dict[str, Any]:
-    """The configuration of a CLIPModel with these weights; activation and tokens are not in them.
+def vision_geometry(weights: Weights, name: str, extra: int) -> dict[str, int]:
+    """The sizes of a ViT; `extra` positions belong to no patch.
 
     Raises:
-        RvptError: shapes are missing, or not those of a ViT CLIP.
+        RvptError: shapes are missing, or not those of a ViT.
     """
-    positions, width = _shape(weights, "vision_model.embeddings.position_embedding.weight", 2, name)
-    patch = _shape(weights, "vision_model.embeddings.patch_embedding.weight", 4, name)[-1]
-    vocabulary, text_width = _shape(weights, "text_model.embeddings.token_embedding.weight", 2, name)
-    side = math.isqrt(max(positions - 1, 0))
-    if side * side != positions - 1 or not side:
-        raise RvptError(f"{name}: {positions} positions of image patches are not a square and one more: not a ViT CLIP")
-    vision = {"image_size": side * patch, "patch_size": patch, "num_attention_heads": HEADS.get(width) or _heads(width)}
+    positions, width = shape_of(weights, "vision_model.embeddings.position_embedding.weight", 2, name)
+    patch = shape_of(weights, "vision_model.embeddings.patch_embedding.weight", 4, name)[-1]
+    side = math.isqrt(max(positions - extra, 0))
+    if side * side != positions - extra or not side:
+        more = " and one more" if extra else ""
+        raise RvptError(f"{name}: {positions} positions of image patches are not a square{more}: not a ViT CLIP")
+    found = {"image_size": side * patch, "patch_size": patch, "num_attention_heads": HEADS.get(width) or _heads(width)}
+    return {**found, **_tower(weights, "vision", width, name)}
+
+
+def text_geometry(weights: Weights, name: str, projection: str) -> dict[str, Any]:
+    """The sizes of a text tower, and those of features, which are the first side of a weight called `projection`.
+
+    Raises:
+        RvptError: shapes are missing, or not those of a text tower.
+    """
+    vocabulary, width = shape_of(weights, "text_model.embeddings.token_embedding.weight", 2, name)
     text = {
         "vocab_size": vocabulary,
-        "max_position_embeddings": _shape(weights, "text_model.embeddings.position_embedding.weight", 2, name)[0],
-        "num_attention_heads": _heads(text_width),
+        "max_position_embeddings": shape_of(weights, "text_model.embeddings.position_embedding.weight", 2, name)[0],
+        "num_attention_heads": 16 if width == SO400M else _heads(width),
+        **_tower(weights, "text", width, name),
     }
-    return {
-        "vision_config": {**vision, **_tower(weights, "vision", width, name)},
-        "text_config": {**text, **_tower(weights, "text", text_width, name)},
-        "projection_dim": _shape(weights, "visual_projection.weight", 2, name)[0],
-    }
+    return {"text_config": text, "projection_dim": shape_of(weights, projection, 2, name)[0]}
 
 
 def _heads(width: int) -> int:
@@ -46,7 +54,7 @@ def _heads(width: int) -> int:
 
 
 def _tower(weights: Weights, tower: str, width: int, name: str) -> dict[str, int]:
-    hidden = _shape(weights, f"{tower}_model.encoder.layers.0.mlp.fc1.weight", 2, name)[0]
+    hidden = shape_of(weights, f"{tower}_model.encoder.layers.0.mlp.fc1.weight", 2, name)[0]
     return {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": count_layers(weights, tower)}
 
 
@@ -55,26 +63,39 @@ def count_layers(weights: Weights, tower: str) -> int:
     return len({match[2] for key in weights if (match := LAYER.match(key)) and match[1] == tower})
 
 
-def refuse_absurd(config: Any, name: str) -> None:
+def refuse_absurd(facts: dict[str, Any], name: str) -> None:
     """Refuse a configuration whose model would be far larger than any CLIP, before it is built.
 
     Raises:
         RvptError: it would.
     """
-    for tower, found in (("vision", config.vision_config), ("text", config.text_config)):
-        if found.num_hidden_layers > MAX_LAYERS or found.hidden_size > MAX_WIDTH or found.intermediate_size > MAX_WIDTH:
+    for tower in ("vision", "text"):
+        found = facts[f"{tower}_config"]
+        layers, wide = (
+            found.get("num_hidden_layers", 1),
+            (found.get("hidden_size", 1), found.get("intermediate_size", 1)),
+        )
+        if _above(layers, MAX_LAYERS) or any(_above(width, MAX_WIDTH) for width in wide):
             raise RvptError(
-                f"{name}: its {tower} tower is said to have {found.num_hidden_layers} blocks of width "
-                f"{found.hidden_size}: more than any CLIP"
+                f"{name}: its {tower} tower is said to have {layers} blocks of width {wide[0]}: more than any CLIP"
             )
-    if (side := config.vision_config.image_size) > MAX_SIDE:
+    if _above(side := facts["vision_config"].get("image_size", 1), MAX_SIDE):
         raise RvptError(f"{name}: images of side {side} are larger than any CLIP's")
 
 
-def _shape(weights: Weights, key: str, dimensions: int, name: str) -> tuple[int, ...]:
+def _above(value: Any, most: int) -> bool:
+    return isinstance(value, int | float) and value > most
+
+
+def shape_of(weights: Weights, key: str, dimensions: int, name: str) -> tuple[int, ...]:
+    """The shape of a weight.
+
+    Raises:
+        RvptError: it is missing, or has another number of dimensions.
+    """
     if key not in weights:
-        raise RvptError(f"{name}: {key} is missing: not all of a ViT CLIP's weights are there; {LISTED}")
+        raise RvptError(f"{name}: {key} is missing: not all of a CLIP's weights are there; {LISTED}")
     shape = weights[key].shape
     if len(shape) != dimensions or 0 in shape:
-        raise RvptError(f"{name}: {key} has the shape {shape}: not a ViT CLIP")
+        raise RvptError(f"{name}: {key} has the shape {shape}: not a CLIP")
     return shape

@@ -8,21 +8,37 @@ from typing import Any
 
 from rvpt.errors import RvptError
 from rvpt.files import read_json
-from rvpt.models.clip import PREPROCESSOR
 from rvpt.models.formats.base import Parts
 from rvpt.models.formats.isolated import LISTED
 from rvpt.models.formats.open_clip import CONFIG as OPEN_CLIP
 from rvpt.models.formats.preprocessing import Preprocessing, from_transformers
 from rvpt.models.formats.weights import PICKLES, SAFETENSORS, WeightFile, read_weights
+from rvpt.models.formats.write_preprocessing import PREPROCESSOR
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 PROCESSOR = "processor_config.json"  # transformers 5 keeps it here, one level down
 TOWERS = ("vision_config", "text_config")
+KINDS = ("clip", "siglip")
+ONE_TOWER = (
+    "clip_vision_model", "clip_text_model", "clip_vision_model_with_projection", "siglip_vision_model",
+    "siglip_text_model",
+)  # fmt: skip
+OTHERS = {
+    "siglip2": "a SigLIP 2 for images of any shape (NaFlex)",
+    "chinese_clip": "a CLIP with a text tower of BERT",
+    "altclip": "a CLIP with a text tower of XLM-R",
+    "vision-text-dual-encoder": "two towers of any kinds",
+    "clipseg": "a CLIP that segments images",
+    "blip": "a BLIP, which is not a CLIP",
+    "blip-2": "a BLIP-2, which is not a CLIP",
+    "llava": "a LLaVA: give the CLIP that its image tower is from",
+}
+"""Models that are often taken for a CLIP, in words."""
 
 
 class Transformers:
-    """The layout of transformers' CLIPModel."""
+    """The layout of transformers' CLIPModel and SiglipModel."""
 
     def recognizes(self, source: str, path: Path) -> bool:
         has_weights = any((path / file).is_file() for file in (*WEIGHTS, *INDEXES))
@@ -38,8 +54,8 @@ class Transformers:
         files = {file: read_weights(file, source) for file in _weight_files(path, source)}
         _refuse_repeated(files, source)
         return Parts(
-            "a folder of transformers", files, config, whole=True, folder=path,
-            preprocessing=_preprocessing(path, source), own_code=_own_code(path, config),
+            "a folder of transformers", files, config, whole=str(config["model_type"]), folder=path,
+            preprocessing=_preprocessing(path, source, config), own_code=_own_code(path, config),
         )  # fmt: skip
 
 
@@ -58,24 +74,28 @@ def _facts(path: Path) -> Mapping[str, Any]:
 
 
 def read_config(path: Path, name: str) -> Mapping[str, Any]:
-    """The configuration of a CLIPModel.
+    """The configuration of a CLIPModel or SiglipModel.
 
     Raises:
         RvptError: it is that of another model.
     """
     config = _facts(path)
-    kind = config.get("model_type")
-    if kind != "clip":
+    kind = str(config.get("model_type"))
+    if kind not in KINDS:
         if code := _own_code(path, config):
             raise RvptError(
                 f"{name} needs its own code (auto_map: {', '.join(code)}), which is never run: give a model of one of "
                 "transformers' classes"
             )
-        raise RvptError(
-            f"{name}: its config.json is of a {kind!r} model: only ViT CLIPs (CLIPModel) are supported; {LISTED}"
-        )
+        if kind in ONE_TOWER:
+            raise RvptError(f"{name} is one tower of a CLIP ({kind}): give a whole CLIPModel or SiglipModel")
+        what = f"of a {kind[:80]!r} model" + (f", {OTHERS[kind]}" if kind in OTHERS else "")
+        raise RvptError(f"{name}: its config.json is {what}: only CLIPModel and SiglipModel are supported; {LISTED}")
     if not all(isinstance(config.get(tower) or config.get(f"{tower}_dict"), Mapping) for tower in TOWERS):
-        raise RvptError(f"{name} is one tower of a CLIP: give a whole CLIPModel")
+        raise RvptError(
+            f"{name} is one tower of a CLIP (vision_config or text_config is missing in its config.json): give a whole "
+            "model"
+        )
     return config
 
 
@@ -125,7 +145,8 @@ def _refuse_repeated(files: Mapping[Path, WeightFile], name: str) -> None:
         seen |= file.weights.keys()
 
 
-def _preprocessing(path: Path, name: str) -> Preprocessing | None:
+def _preprocessing(path: Path, name: str, config: Mapping[str, Any]) -> Preprocessing | None:
     """How images become pixel values; None if the folder does not state it."""
     file = next((path / file for file in (PREPROCESSOR, PROCESSOR) if (path / file).is_file()), None)
-    return from_transformers(read_json(file), f"{name}: {file.name}") if file else None
+    kind = "Siglip" if config["model_type"] == "siglip" else "CLIP"
+    return from_transformers(read_json(file), f"{name}: {file.name}", kind) if file else None

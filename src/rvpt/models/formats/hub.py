@@ -15,7 +15,7 @@ from rvpt.models.formats.open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS
 COMMIT = re.compile("[0-9a-f]{40}")
 SMALL = (
     "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
-    "merges.txt", "special_tokens_map.json", "added_tokens.json",
+    "merges.txt", "spiece.model", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
 
 

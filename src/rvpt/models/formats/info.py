@@ -6,10 +6,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from rvpt.files import sha256_file
+from rvpt.models.architectures.base import tower_facts
 from rvpt.models.clip import Clip
 from rvpt.models.formats.base import Parts
-from rvpt.models.formats.state_dict import to_transformers
+from rvpt.models.formats.found import find_model
+from rvpt.models.formats.preprocessing import Preprocessing
 from rvpt.models.formats.weights import Weights
 
 BESIDE = 8  # names of what was not read that are listed
@@ -17,12 +21,12 @@ BESIDE = 8  # names of what was not read that are listed
 
 def describe_clip(clip: Clip, parts: Parts, name: str) -> dict[str, Any]:
     """Facts about a CLIP and the files that it was read from, as one record that JSON can hold."""
-    weights, beside = to_transformers(parts.weights, name)
+    _, weights, beside = find_model(parts.weights, name)
     return {
         "layout": parts.layout,
         "model": _geometry(clip),
         "activation": clip.activation,
-        "activation stated": "hidden_act" in parts.config.get("vision_config", {}) or parts.whole,
+        "activation stated": bool(parts.whole) or "hidden_act" in parts.config.get("text_config", {}),
         "parameters": clip.parameter_count(tokens=True),
         "parameters without token embeddings": clip.parameter_count(),
         "dtype": _dtypes(weights),
@@ -37,19 +41,15 @@ def describe_clip(clip: Clip, parts: Parts, name: str) -> dict[str, Any]:
 
 
 def _geometry(clip: Clip) -> dict[str, Any]:
-    vision, text = clip.model.config.vision_config, clip.model.config.text_config
+    text = clip.model.config.text_config
     return {
-        "name": f"ViT, patch {vision.patch_size}, image {vision.image_size}",
-        "image tower": _tower(vision),
-        "text tower": _tower(text),
+        "architecture": clip.architecture.summary,
+        **clip.architecture.facts(),
+        "text tower": tower_facts(text),
         "context length": text.max_position_embeddings,
         "vocabulary": text.vocab_size,
-        "features": clip.model.config.projection_dim,
+        "features": clip.projection_dim,
     }
-
-
-def _tower(config: Any) -> str:
-    return f"{config.num_hidden_layers} blocks, width {config.hidden_size}, {config.num_attention_heads} heads"
 
 
 def _dtypes(weights: Weights) -> str:
@@ -66,13 +66,24 @@ def _tokenizer(clip: Clip) -> dict[str, Any]:
 
 
 def _preprocessing(clip: Clip, *, stated: bool) -> dict[str, Any]:
+    found = clip.preprocessing
     return {
-        "size": clip.image_size,
-        "resize": "shorter side, bicubic, center crop",
-        "mean": [round(value, 6) for value in clip.mean.flatten().tolist()],
-        "std": [round(value, 6) for value in clip.std.flatten().tolist()],
+        "size": found.size,
+        "resize": _resize(found),
+        "mean": [round(value, 6) for value in found.mean],
+        "std": [round(value, 6) for value in found.std],
         "stated": stated,
     }
+
+
+def _resize(found: Preprocessing) -> str:
+    """How images become squares, in words."""
+    resizing = found.resizing
+    how = {"shortest": "shorter side", "longest": "longer side", "squash": "both sides"}[resizing.mode]
+    filter_ = Image.Resampling(resizing.resample).name.lower()
+    resized = f" to {resizing.resized}" if resizing.resized else ""
+    cropped = ", center crop" if resizing.mode == "shortest" or resizing.resized else ""
+    return f"{how}{resized}, {filter_}{cropped}" + (", padded" if resizing.mode == "longest" else "")
 
 
 def _file(path: Path, parts: Parts) -> dict[str, Any]:

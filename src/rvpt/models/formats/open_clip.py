@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rvpt.errors import RvptError
 from rvpt.files import read_json
 from rvpt.models.formats.base import Parts
 from rvpt.models.formats.isolated import LISTED
+from rvpt.models.formats.preprocessing import SIGLIP as SIGLIP_PREPROCESSING
 from rvpt.models.formats.preprocessing import Preprocessing, from_open_clip
-from rvpt.models.formats.weights import PICKLES, SAFETENSORS, read_weights
+from rvpt.models.formats.weights import PICKLES, SAFETENSORS, WeightFile, read_weights
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
@@ -40,6 +42,23 @@ SIZES = {
 """Sizes by open_clip's names and by transformers'."""
 
 
+SIGLIP_VISION = {**VISION, "timm_pool": "map", "timm_proj": "none"}
+SIGLIP_TEXT = {**TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+"""Settings of a SigLIP, which it must have."""
+TIMM = re.compile(r"vit_\w+_siglip_\d+")
+TANH = re.compile(r"vit_(base_patch32_siglip_256|large_patch16_siglip_512|so400m_patch16_siglip_\d+|giantopt_\w+)")
+"""SigLIPs of timm: all, and those whose activation is the approximation of GELU by tanh."""
+
+
+class Stated(NamedTuple):
+    """What a `model_cfg` says, in transformers' keys, and the preprocessing where none is stated."""
+
+    config: dict[str, Any]
+    tokenizer: str | None = None
+    cleaning: str | None = None
+    preprocessing: Preprocessing = Preprocessing()
+
+
 class OpenClip:
     """The layout of open_clip's folders."""
 
@@ -52,12 +71,12 @@ class OpenClip:
         Raises:
             RvptError: as `Layout.open`.
         """
-        config, preprocessing = read_config(path / CONFIG, source)
+        stated, preprocessing = read_config(path / CONFIG, source)
         file = next((path / name for name in WEIGHTS if (path / name).is_file()), None) or _only(path)
         if file is None:
             raise RvptError(f"{source} has no weights: {WEIGHTS[0]} or {WEIGHTS[2]} is missing; {LISTED}")
         files = {file: read_weights(file, source)}
-        return Parts("a folder of open_clip", files, config, folder=path, preprocessing=preprocessing)
+        return parts("a folder of open_clip", files, stated, preprocessing, path)
 
 
 OPEN_CLIP = OpenClip()
@@ -69,46 +88,98 @@ def _only(folder: Path) -> Path | None:
     return files[0] if len(files) == 1 else None
 
 
-def read_config(path: Path, name: str) -> tuple[dict[str, Any], Preprocessing]:
-    """What an open_clip_config.json states, in transformers' keys, and the preprocessing.
+def parts(
+    layout: str, files: Mapping[Path, WeightFile], stated: Stated, preprocessing: Preprocessing, folder: Path | None
+) -> Parts:
+    """Parts of what open_clip's configuration states."""
+    config, tokenizer, cleaning, _ = stated
+    return Parts(
+        layout, files, config, folder=folder, tokenizer=tokenizer, cleaning=cleaning, preprocessing=preprocessing
+    )
+
+
+def read_config(path: Path, name: str) -> tuple[Stated, Preprocessing]:
+    """What an open_clip_config.json states of a model, and of its preprocessing.
 
     Raises:
-        RvptError: it is damaged, or the model is not one that a CLIPModel can be.
+        RvptError: it is damaged, or the model is not one that is supported.
     """
     facts = read_json(path)
     if not isinstance(facts, Mapping) or not isinstance(facts.get("model_cfg"), Mapping):
         raise RvptError(f"{name}: {path.name} has no model_cfg: download it again")
-    return from_model(facts["model_cfg"], name), from_open_clip(facts.get("preprocess_cfg"), f"{name}: {path.name}")
+    stated = from_model(facts["model_cfg"], name)
+    return stated, from_open_clip(facts.get("preprocess_cfg"), f"{name}: {path.name}", stated.preprocessing)
 
 
-def from_model(model: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The `model_cfg` of open_clip in transformers' keys: what the shapes of weights do not show.
+def from_model(model: Mapping[str, Any], name: str) -> Stated:
+    """The `model_cfg` of open_clip: what the shapes of weights do not show.
 
     Raises:
-        RvptError: the model is not one that a CLIPModel can be.
+        RvptError: the model is not one that is supported.
     """
     vision, text = model.get("vision_cfg"), model.get("text_cfg")
     if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
         raise RvptError(f"{name}: its configuration has no vision_cfg and text_cfg: is it a CLIP of open_clip?")
-    if isinstance(vision.get("layers"), list):
-        raise RvptError(f"{name} is a ResNet CLIP, which is not supported: only ViT CLIPs are; {LISTED}")
+    if isinstance(timm := vision.get("timm_model_name"), str) and TIMM.fullmatch(timm):
+        return _siglip(model, vision, text, timm, name)
     _refuse_settings(model, MODEL, set(model) - MODEL.keys(), name)
     _refuse_settings(vision, VISION, SIZES.keys() | FREE, name)
     _refuse_settings(text, TEXT, SIZES.keys() | FREE, name)
     act = {"hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu"}
+    written = {**act, **_sizes(text, name), "num_attention_heads": _number(text, "heads", 8, name)}
+    if isinstance(vision.get("layers"), list):
+        return Stated({"vision_config": _resnet(vision, name), "text_config": written})
     heads = _number(vision, "width", 768, name) // _number(vision, "head_width", 64, name)
-    return {
-        "vision_config": {**act, **_sizes(vision, name), "num_attention_heads": max(heads, 1)},
-        "text_config": {**act, **_sizes(text, name), "num_attention_heads": _number(text, "heads", 8, name)},
-    }
+    seen = {**act, **_sizes(vision, name), "num_attention_heads": max(heads, 1)}
+    return Stated({"vision_config": seen, "text_config": written})
+
+
+def _resnet(vision: Mapping[str, Any], name: str) -> dict[str, int]:
+    """Image size and heads of a ResNet; its other sizes are seen in the weights."""
+    heads = 32 * _number(vision, "width", 64, name) // _number(vision, "head_width", 64, name)
+    return {"image_size": _number(vision, "image_size", 224, name), "num_attention_heads": max(heads, 1)}
+
+
+def _siglip(
+    model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any], timm: str, name: str
+) -> Stated:
+    """A SigLIP, whose image tower is known by timm's name."""
+    free = SIZES.keys() | FREE
+    _refuse_settings(model, MODEL, (set(model) - MODEL.keys()) | {"init_logit_bias"}, name)
+    _refuse_settings(vision, SIGLIP_VISION, free | {"timm_model_name"}, name)
+    _refuse_settings(text, SIGLIP_TEXT, free | {"hf_tokenizer_name", "tokenizer_kwargs", "act_kwargs"}, name)
+    for tower, needed in ((vision, ("timm_pool",)), (text, ("no_causal_mask", "proj_bias", "pool_type"))):
+        for key in needed:
+            if not tower.get(key):
+                raise _unsupported(key, tower.get(key), name)
+    act, kwargs = text.get("act_kwargs") or {}, text.get("tokenizer_kwargs") or {}
+    if act not in ({}, {"approximate": "tanh"}, {"approximate": "none"}):
+        raise _unsupported("act_kwargs", act, name)
+    if not isinstance(kwargs, Mapping) or kwargs.keys() - {"clean"}:
+        raise _unsupported("tokenizer_kwargs", kwargs, name)
+    tanh = "gelu_pytorch_tanh" if act.get("approximate") == "tanh" else "gelu"
+    written = {**_sizes(text, name), "num_attention_heads": _number(text, "heads", 8, name), "hidden_act": tanh}
+    seen = {**_sizes(vision, name), "hidden_act": "gelu_pytorch_tanh" if TANH.fullmatch(timm) else "gelu"}
+    tokenizer = text.get("hf_tokenizer_name")
+    return Stated(
+        {"vision_config": seen, "text_config": {"layer_norm_eps": 1e-5, **written}},
+        tokenizer if isinstance(tokenizer, str) else None,
+        str(kwargs.get("clean", "whitespace")), SIGLIP_PREPROCESSING,
+    )  # fmt: skip
 
 
 def _refuse_settings(found: Mapping[str, Any], known: Mapping[str, Any], free: set[str], name: str) -> None:
+    """Refuse settings that are unknown, or have another value than the known one or none."""
     for key, value in found.items():
         if key not in free and not (key in known and (value == known[key] or not value)):
-            raise RvptError(
-                f"{name}: open_clip's setting {key}={value!r} is not supported: only plain ViT CLIPs are; {LISTED}"
-            )
+            raise _unsupported(key, value, name)
+
+
+def _unsupported(key: str, value: Any, name: str) -> RvptError:
+    return RvptError(
+        f"{name}: open_clip's setting {key}={repr(value)[:80]} is not supported: only plain ViT CLIPs, ResNet CLIPs "
+        f"and SigLIPs are; {LISTED}"
+    )
 
 
 def _number(found: Mapping[str, Any], key: str, default: int, name: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rvpt.errors import RvptError, first_line
 from rvpt.models.formats.base import Parts
-from rvpt.models.formats.open_clip import from_model
+from rvpt.models.formats.open_clip import from_model, parts
 from rvpt.models.formats.preprocessing import from_open_clip
 from rvpt.models.formats.weights import read_weights
 
@@ -33,14 +33,12 @@ class OpenClipName:
             tags = library.list_pretrained_tags_by_model(model)
             raise RvptError(f"{source}: open_clip has no such model and tag; {_choices(model, tags)}")
         stated = from_model({**config, "quick_gelu": pretrained.get("quick_gelu", config.get("quick_gelu"))}, source)
-        preprocessing = from_open_clip(pretrained, source)
+        preprocessing = from_open_clip(pretrained, source, stated.preprocessing)
         try:
             file = Path(library.download_pretrained(pretrained))
         except Exception as error:  # the hub's client raises many kinds
             raise RvptError(f"{source}: could not download its weights ({first_line(error)})") from None
-        return Parts(
-            "a model of open_clip's list", {file: read_weights(file, source)}, stated, preprocessing=preprocessing
-        )
+        return parts("a model of open_clip's list", {file: read_weights(file, source)}, stated, preprocessing, None)
 
 
 OPEN_CLIP_NAME = OpenClipName()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rvpt.errors import RvptError
 from rvpt.models.formats.base import Parts
-from rvpt.models.formats.open_clip import CONFIG, read_config
+from rvpt.models.formats.open_clip import CONFIG, parts, read_config
 from rvpt.models.formats.weights import PICKLES, SAFETENSORS, read_weights
 
 KINDS = {
@@ -39,8 +39,7 @@ class File:
         found = read_weights(path, source)
         files = {path: found}
         if (path.parent / CONFIG).is_file():
-            stated, preprocessing = read_config(path.parent / CONFIG, source)
-            return Parts(KINDS[found.container], files, stated, folder=path.parent, preprocessing=preprocessing)
+            return parts(KINDS[found.container], files, *read_config(path.parent / CONFIG, source), path.parent)
         return Parts(KINDS[found.container], files, folder=path.parent)
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.errors import RvptError, first_line
+from rvpt.models.formats.base import Parts
 from rvpt.models.formats.checks import refuse_own_code
+from rvpt.models.formats.cleaning import cleaned_texts
 from rvpt.models.quiet import quiet_transformers
 
-FILES = ("tokenizer.json", "vocab.json", "tokenizer_config.json")
+FILES = ("tokenizer.json", "vocab.json", "tokenizer_config.json", "spiece.model")
 MERGES, WORDS = 48_894, 49_408
 HUB = "openai/clip-vit-base-patch32"
 INSTALL = (
@@ -20,26 +22,42 @@ INSTALL = (
 )
 
 
-def find_tokenizer(folder: Path | None, vocabulary: int, name: str, *, required: bool) -> Any:
-    """The tokenizer in a folder, or CLIP's if the folder has none and the model has CLIP's vocabulary.
+def find_tokenizer(parts: Parts, vocabulary: int, name: str) -> Any:
+    """The tokenizer in a model's folder, or the one that it names; or CLIP's, if the model has CLIP's vocabulary.
 
     Args:
-        folder: where its files may be.
+        parts: of the model; one of transformers must have its tokenizer in its folder.
         vocabulary: how many tokens the model has.
         name: what messages call the model.
-        required: whether it must be in the folder.
 
     Raises:
         RvptError: there is none.
     """
-    if folder and (required or any((folder / file).is_file() for file in FILES)):
-        return _folder_tokenizer(folder, name)
+    folder = parts.folder
+    if folder and (parts.whole or any((folder / file).is_file() for file in FILES)):
+        return cleaned_texts(_folder_tokenizer(folder, name), parts.cleaning, name)
+    if parts.tokenizer:
+        return cleaned_texts(_named_tokenizer(parts.tokenizer, name), parts.cleaning, name)
     if vocabulary != WORDS:
         raise RvptError(
             f"{name}: its model has {vocabulary} tokens and CLIP's tokenizer {WORDS}: put its own tokenizer.json, or "
             "vocab.json and merges.txt, beside the weights"
         )
     return clip_tokenizer(name)
+
+
+def _named_tokenizer(tokenizer: str, name: str) -> Any:
+    """A tokenizer of the hub, or in its cache."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    except Exception as error:  # of the hub's client, which raises many kinds
+        raise RvptError(
+            f"{name}: could not load its tokenizer, {tokenizer} on the hub ({first_line(error)}): put its "
+            "tokenizer.json and tokenizer_config.json beside the weights"
+        ) from None
 
 
 def clip_tokenizer(name: str) -> Any:

@@ -1,0 +1,119 @@
+"""Measure `rvpt.Monitor` on the backdoored models of a recipe and what they were cleaned to.
+
+    rvpt bench recipes/attacks.toml --seed 0 --defense rvpt
+    python benchmarks/monitor.py --seed 0 --defense rvpt --rows rows/monitor.jsonl
+    rvpt report rows/monitor.jsonl
+
+For each model, the threshold comes from half of the clean test images. The other half is scored without and with each
+trigger. Triggered images count if the attack succeeds: they are not of the target class, and the suspect classifies
+them as the target. Models with rows are skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rvpt.attacks.backdoor import load_triggers
+from rvpt.attacks.trigger import Trigger
+from rvpt.bench import plan, read_recipe
+from rvpt.bench.plan import Task
+from rvpt.data.dataset import Dataset
+from rvpt.data.load import load_data
+from rvpt.detection.monitor import Inspection, Monitor
+from rvpt.detection.roc import auroc, false_alarms_at
+from rvpt.evaluation.base import Counts, to_rows
+from rvpt.evaluation.metrics import Rate
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.formats.load import load_clip
+from rvpt.rows import CLEAN, append_rows, read_rows
+
+ROOT = Path(__file__).parents[1]
+FALSE_ALARMS = 0.05
+VARIANTS: tuple[dict[str, str], ...] = (
+    {"score": "disagreement"},
+    {"score": "disagreement", "targets": "known"},
+    {"score": "strip"},
+)
+"""What is measured: with known targets, the monitor is told the target of the trigger."""
+
+
+def tasks(recipe: Path, seeds: Sequence[int] | None, defenses: Sequence[str] | None, work: Path) -> Iterator[Task]:
+    """The cleaned models of a recipe that are there."""
+    read = read_recipe(recipe).part(defenses=defenses, seeds=seeds)
+    for task in plan(read, load_clip(read.model)):
+        if task.kind == "clean" and task.done(work):
+            yield task
+
+
+def measure(task: Task, work: Path, data: Dataset, path: Path) -> None:
+    """Append the rows of one cleaned model."""
+    assert task.start
+    suspect, known = load_clip(task.start.path(work)), read_rows(path) if path.is_file() else []
+    cleaned = Cleaned.from_pretrained(task.path(work), suspect)
+    model, seed = task.title.split(",")[0], cleaned.row_facts()["seed"]
+    if any(row["hashes"]["model"] == cleaned.hash() for row in known):
+        return
+    triggers = load_triggers(task.start.path(work), suspect.image_size)
+    half = torch.arange(len(data)).chunk(2)
+    clean, rest = (data.select(part) for part in half)
+    for variant in VARIANTS:
+        facts = {
+            **cleaned.row_facts(), "model": model, "seed": seed, "test": variant,
+            "targets": {name: trigger.spec.target for name, trigger in triggers.items()},
+        }  # fmt: skip
+        count = partial(counted, suspect, cleaned, clean, rest, triggers, variant)
+        begun = time.monotonic()
+        append_rows(path, to_rows(cleaned, data, count, facts))
+        print(f"{task.title}, {variant}: {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def counted(
+    suspect: Any, cleaned: Cleaned, clean: Dataset, rest: Dataset, triggers: dict[str, Trigger], variant: dict[str, str]
+) -> Counts:
+    """AUROC and FPR95 under every trigger, and what is flagged at a false-alarm rate of 5%."""
+    counts, targets = Counts(), {trigger.spec.target for trigger in triggers.values()} if "targets" in variant else ()
+    monitor = Monitor(
+        suspect, cleaned, rest.classes, targets=sorted(targets), score=variant["score"], false_alarms=FALSE_ALARMS
+    )
+    before = monitor.fit(clean).inspect(rest)
+    counts.count(CLEAN, "false_alarms", flagged(before))
+    pixels = rest.pixels(torch.arange(len(rest)), suspect.image_size)
+    for name, trigger in triggers.items():
+        seen = monitor.inspect(list(trigger(pixels, rest.rows)))
+        target = rest.class_index(trigger.spec.target)
+        hit = (rest.labeled() != target) & (seen.suspect.labels == target)
+        if not hit.any():
+            continue
+        counts.count(name, "AUROC", auroc(before.scores, seen.scores[hit]))
+        counts.count(name, "FPR95", false_alarms_at(before.scores, seen.scores[hit]))
+        counts.count(name, "detected", Rate(int(seen.flagged[hit].sum()), int(hit.sum())))
+    return counts
+
+
+def flagged(seen: Inspection) -> Rate:
+    return Rate(int(seen.flagged.sum()), len(seen.flagged))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "attacks.toml")
+    parser.add_argument("--seed", type=int, action="append", help="repeatable; by default all of the recipe")
+    parser.add_argument("--defense", action="append", help="repeatable; by default all of the recipe")
+    parser.add_argument("--images", type=int, default=800, help="test images, half of them for the threshold")
+    parser.add_argument("--work-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--rows", type=Path, required=True)
+    args = parser.parse_args()
+    data = load_data("scenes", "test").sample(args.images)
+    for task in tasks(args.recipe, args.seed, args.defense, args.work_dir):
+        measure(task, args.work_dir, data, args.rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Checks of a recipe against its data sets, before anything runs: what a setting alone cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rvpt.bench.plan import Task
+from rvpt.bench.recipe import Recipe
+from rvpt.data.identifiers import find_place, unnamed
+from rvpt.data.load import load_data, load_labeled, load_mixed
+from rvpt.defenses import DEFENSES
+from rvpt.errors import RvptError
+
+
+def check_data(recipe: Recipe, tasks: Sequence[Task]) -> None:
+    """Refuse targets, amounts, classes and tests that the data sets on this machine do not have; no image is read.
+
+    Data sets of the hub are not checked, because they would be downloaded.
+
+    Raises:
+        RvptError: such an entry, with the name of the recipe.
+    """
+    try:
+        _check_attacks(recipe, tasks)
+        _check_defenses(tasks)
+        for test in recipe.all_tests:
+            if _is_here(test.data):
+                test.open()
+    except RvptError as error:
+        raise RvptError(f"{recipe.title}: {error}") from None
+
+
+def _check_attacks(recipe: Recipe, tasks: Sequence[Task]) -> None:
+    asked = recipe.attack_data
+    attacks = [task.settings for task in tasks if task.kind == "attack"]
+    if _is_here(asked.test):
+        test = load_labeled(asked.test, asked.test_split)
+        for target in sorted({trigger["target"] for attack in attacks for trigger in attack["triggers"]}):
+            test.class_index(target)
+    most = None
+    if all(map(_is_here, asked.data)):
+        most = len(load_mixed(asked.data, asked.split, asked.caption_column))
+    for attack in attacks:
+        pairs, each = attack["num_pairs"] if most is None else min(attack["num_pairs"], most), attack["poison"]
+        poisoned = len(attack["triggers"]) * (each["num_poisoned"] or int(each["poison_rate"] * pairs))
+        if poisoned > pairs:
+            raise RvptError(f"num_poisoned={each['num_poisoned']} for each trigger is more than the {pairs} pairs")
+
+
+def _check_defenses(tasks: Sequence[Task]) -> None:
+    for source, split, shots, without in dict.fromkeys(_drawn(tasks)):
+        if _is_here(source):
+            load_data(source, split).without(without).few_shot(shots)
+
+
+def _drawn(tasks: Sequence[Task]) -> Iterator[tuple[str, str, int, tuple[str, ...]]]:
+    """What the defenses that learn from labels draw: a data set and split, images per class, classes left out."""
+    for asked in (task.settings for task in tasks if task.kind == "clean"):
+        if "shots" in DEFENSES[asked["name"]].draws():
+            yield asked["data"]["data"], asked["data"]["split"], asked["shots"], tuple(asked["without"])
+
+
+def _is_here(source: str) -> bool:
+    """Whether a data set can be read without a network."""
+    return unnamed(source).split(":")[0] == "scenes" or find_place(source) is not None

@@ -1,0 +1,84 @@
+"""A folder of open_clip: open_clip_config.json and weights by OpenAI's names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rvpt.exports import cards
+from rvpt.exports.base import clip_of
+from rvpt.exports.openai_names import to_openai
+from rvpt.exports.state_dicts import StateDict
+from rvpt.files import write_json
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.models.formats.open_clip import CONFIG, WEIGHTS
+from rvpt.models.formats.tokenizers import WORDS
+from rvpt.tensors import write_tensors
+
+EPS = 1e-5  # of open_clip's norms, unless they say otherwise
+
+
+class OpenClip(StateDict):
+    """open_clip_config.json, open_clip_model.safetensors and the tokenizer."""
+
+    name = "openclip"
+    summary = "a folder of open_clip, of models with weights of their own"
+
+    def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
+        clip = clip_of(model)
+        write_tensors(folder / WEIGHTS[0], to_openai(clip.model.state_dict()))
+        write_json(folder / CONFIG, config_of(clip))
+        clip.write_processors(folder)
+        return {"own_tokenizer": clip.model.config.text_config.vocab_size != WORDS}
+
+    def card(self, facts: Mapping[str, Any]) -> str:
+        return cards.OPEN_CLIP.format(tokenizer=cards.OWN_TOKENIZER if facts["own_tokenizer"] else "")
+
+
+OPEN_CLIP = OpenClip()
+
+
+def config_of(clip: Clip) -> dict[str, Any]:
+    """The contents of open_clip_config.json."""
+    config, text = clip.model.config, clip.model.config.text_config
+    vision = config.vision_config
+    return {
+        "model_cfg": {
+            "embed_dim": config.projection_dim,
+            "quick_gelu": clip.activation == "quick_gelu",
+            "vision_cfg": {
+                "image_size": vision.image_size,
+                "patch_size": vision.patch_size,
+                "head_width": vision.hidden_size // vision.num_attention_heads,
+                **_tower(vision),
+            },
+            "text_cfg": {
+                "context_length": text.max_position_embeddings,
+                "vocab_size": text.vocab_size,
+                "heads": text.num_attention_heads,
+                **_tower(text),
+            },
+        },
+        "preprocess_cfg": {
+            "size": vision.image_size,
+            "mean": clip.mean.flatten().tolist(),
+            "std": clip.std.flatten().tolist(),
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    }
+
+
+def _tower(tower: Any) -> dict[str, Any]:
+    norm = {} if tower.layer_norm_eps == EPS else {"norm_kwargs": {"eps": tower.layer_norm_eps}}
+    ratio = mlp_ratio(tower.hidden_size, tower.intermediate_size)
+    return {"layers": tower.num_hidden_layers, "width": tower.hidden_size, "mlp_ratio": ratio, **norm}
+
+
+def mlp_ratio(width: int, hidden: int) -> float:
+    """A ratio r with int(width * r) == hidden, which is how open_clip reads it."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)

@@ -1,0 +1,131 @@
+"""Exporting: a model is written, read back, compared with the model, and only then put in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rvpt.artifacts import CARD, staging, write_manifest
+from rvpt.data.dataset import Dataset
+from rvpt.errors import RvptError
+from rvpt.exports import EXPORTS
+from rvpt.exports.base import TOLERANCE, Export, clip_of, largest_difference, on_cpu, outputs_of, reference_inputs
+from rvpt.exports.cards import export_card
+from rvpt.files import write_text
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.progress import Report, silent
+from rvpt.rows import Row
+from rvpt.tensors import sha256_tensors, write_tensors
+
+KIND = "export"
+REFERENCE, EXPECTED = "reference.safetensors", "expected."
+COLUMNS = ("model", "data", "attack", "defense", "seed", "metric", "rate", "numerator", "n", "low", "high", "test")
+"""Of rows in a manifest."""
+
+
+def export(
+    model: Clip | Cleaned,
+    to: str,
+    folder: str | Path,
+    *,
+    data: Dataset | None = None,
+    rows: Sequence[Row] = (),
+    overwrite: bool = False,
+    report: Report = silent,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Write a model in another format, after checking that the files give the model's outputs.
+
+    Args:
+        model: a Clip or a Cleaned; it is not changed.
+        to: the format; `rvpt export --help` lists them.
+        folder: to write; whole or not at all.
+        data: clean images, for formats that train a model ("distilled").
+        rows: measurements; those of this model go into the manifest and the model card.
+        overwrite: replace an artifact of rvpt.
+        report: called after each step of a training.
+        settings: of formats that train a model, such as epochs=20.
+
+    Returns:
+        The facts in the manifest.
+
+    Raises:
+        RvptError: an unknown format, or one that cannot hold the model; the message says why, and what to use instead.
+        MachineError: the disk is full or not writable.
+    """
+    kind = EXPORTS.find(to)
+    kind.refuse(model)
+    spec = kind.settings(model, **settings)
+    made = kind.prepare(model, data, spec, report)
+    trained = {"spec": spec.model_dump(), "trained_sha256": made.hash()} if kind.trains else {}
+    return save(kind, made, folder, {"model": model_facts(model), **trained}, rows, overwrite=overwrite)
+
+
+def save(
+    kind: Export,
+    model: Clip | Cleaned,
+    folder: str | Path,
+    facts: dict[str, Any],
+    rows: Sequence[Row] = (),
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a prepared model in one format, with a manifest that holds facts, and rows if they are of this model.
+
+    Raises:
+        RvptError: rows of other models, or files that do not give the model's outputs.
+    """
+    mine = [row for row in rows if row.get("hashes", {}).get("model") == model.hash()]
+    if rows and not mine:
+        raise RvptError(f"none of the {len(rows)} rows is of {model.name} (hashes.model differs): measure it first")
+    copied = on_cpu(model)
+    inputs = reference_inputs(clip_of(copied))
+    expected = outputs_of(copied, inputs)
+    with staging(Path(folder), overwrite=overwrite) as stage:
+        written = kind.write(copied, stage)
+        difference = largest_difference(kind.run(stage, inputs, clip_of(copied)), expected)
+        if not difference <= TOLERANCE:
+            raise RvptError(
+                f"{model.name} as {kind.name} gives other outputs than the model (by {difference:.1e}): not written"
+            )
+        write_reference(stage / REFERENCE, inputs, expected)
+        shown = [{name: row.get(name) for name in COLUMNS} for row in mine]
+        told = {
+            "format": kind.name, **facts, **written, "rows": shown,
+            "largest_difference": difference,
+            "libraries": {name: version(name) for name in kind.libraries},
+        }  # fmt: skip
+        write_text(stage / CARD, export_card(Path(folder).resolve().name, told, kind.card(told)))
+        write_manifest(stage, KIND, **told)
+    return told
+
+
+def model_facts(model: Clip | Cleaned) -> dict[str, Any]:
+    """What a model is: its base model with revision and hash, and the hash of the prompts and the head."""
+    clip, facts = clip_of(model), model.facts if isinstance(model, Cleaned) else {}
+    tensors = model.tensors() if isinstance(model, Cleaned) else {}
+    return {
+        "name": model.name,
+        "defense": facts.get("defense"),
+        "base_model": facts.get("base_model", clip.source),
+        "base_revision": facts.get("base_revision", clip.revision),
+        "base_sha256": facts.get("base_sha256") or clip.hash(),
+        "prompts_sha256": sha256_tensors(tensors) if tensors else None,
+        "sha256": model.hash(),
+    }
+
+
+def write_reference(path: Path, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
+    """Write inputs and the outputs that are expected for them."""
+    write_tensors(path, {**inputs, **{f"{EXPECTED}{name}": value for name, value in outputs.items()}})
+
+
+def split_reference(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The inputs and the expected outputs in a file that `write_reference` wrote."""
+    inputs = {name: value for name, value in tensors.items() if not name.startswith(EXPECTED)}
+    return inputs, {name.removeprefix(EXPECTED): tensors[name] for name in tensors.keys() - inputs.keys()}

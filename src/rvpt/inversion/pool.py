@@ -1,0 +1,65 @@
+"""The images that changes are optimized on, and the loss of a class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rvpt.models.encode import Encoder
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images that changes are optimized on or scored on, and the text features of all classes.
+
+    Args:
+        model: the suspect.
+        pixels: (n, 3, S, S) in [0, 1].
+        text: (K, P), unit text features.
+        predictions: (n,) int64, the class that the suspect gives to each image: its own class is left out.
+    """
+
+    model: Encoder
+    pixels: Tensor
+    text: Tensor
+    predictions: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: Encoder, pixels: Tensor, text: Tensor, batch_size: int = 256) -> Pool:
+        """The pool with the suspect's own predictions."""
+        features = torch.cat([model.encode_image(part.to(model.device)) for part in pixels.split(batch_size)])
+        return cls(model, pixels.to(model.device), text, (features @ text.T).argmax(1))
+
+    def select(self, indices: Tensor) -> Pool:
+        """Some of the images."""
+        return Pool(self.model, self.pixels[indices], self.text, self.predictions[indices])
+
+    def draw(self, count: int, generator: torch.Generator) -> Pool:
+        """At most `count` of the images at random."""
+        return self.select(torch.randperm(len(self), generator=generator)[:count].to(self.pixels.device))
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def target_loss(logits: Tensor, classes: Tensor, predictions: Tensor) -> Tensor:
+    """Mean cross-entropy of each change's class over the images that are not of that class anyway.
+
+    loss_c = mean_{i: y_i != c} CE(z_ci, c)
+
+    Args:
+        logits: z, (C, n, K).
+        classes: c, (C,) int64.
+        predictions: y, (n,) int64, the suspect's own.
+
+    Returns:
+        (C,).
+    """
+    labels = classes[:, None].expand(logits.shape[:2])
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+    others = (predictions != classes[:, None]).to(losses.dtype)
+    return (losses * others).sum(1) / others.sum(1).clamp(min=1)

@@ -1,0 +1,99 @@
+"""Check a model, clean it if it looks backdoored, and check it again: one folder with all three results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from rvpt.artifacts import staging, write_manifest
+from rvpt.data.identifiers import canonical
+from rvpt.defenses import DEFENSES
+from rvpt.files import read_json, write_json
+from rvpt.jobs.checking import check_and_save
+from rvpt.jobs.cleaning import clean_and_save, uses_targets
+from rvpt.jobs.findings import VERDICT
+from rvpt.jobs.output_dirs import open_checkpoint
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.progress import Report
+
+KIND = "checked cleaning"
+BEFORE, CLEANED, AFTER, SUMMARY = "check-before", "cleaned", "check-after", "cleaning.json"
+Bar = Callable[[str], AbstractContextManager[Report]]
+
+
+def check_clean_check(
+    model: Clip,
+    source: str,
+    target: Path,
+    defense: str,
+    settings: Mapping[str, Any],
+    bar: Bar,
+    *,
+    checking: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    **drawing: Any,
+) -> dict[str, Any]:
+    """Check a model, clean it unless the verdict is clean, and check the cleaned model; returns what was found.
+
+    Args:
+        model: the suspect.
+        source: the data set that clean images are drawn from; the checks use it too.
+        target: the folder to write: check-before/, cleaned/ and check-after/, or only the first if nothing was found.
+        defense: a name; a defense that uses suspected targets gets those of the first check.
+        settings: changes of the preset.
+        bar: makes the progress report of each of the three steps.
+        checking: settings of `CheckSpec` for both checks.
+        resume: continue an interrupted run after its last finished part.
+        overwrite: replace an artifact at `target`.
+        drawing: further arguments of `clean_and_save`.
+
+    Returns:
+        The verdicts as `before` and `after`, the summary of `clean_and_save` as `cleaned`; None for what was not done.
+    """
+    checks = {"split": drawing.get("split"), "shift": drawing.get("shift"), "resume": True, **(checking or {})}
+    key = {"model": model.hash(), "data": canonical(source), "defense": defense, "settings": dict(settings)}
+    key |= {"drawing": drawing, "checking": dict(checking or {})}
+    checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
+    parts = checkpoint.keep()
+    found: dict[str, Any] = {"before": None, CLEANED: None, "after": None}
+    found["before"] = _checked(model, source, parts / BEFORE, bar, "1/3 check", checks)
+    if found["before"]["verdict"] != "clean":
+        found[CLEANED] = _cleaned(model, source, parts, bar, defense, settings, drawing)
+        cleaned = Cleaned.from_pretrained(parts / CLEANED, model)
+        found["after"] = _checked(cleaned, source, parts / AFTER, bar, "3/3 check again", checks)
+    with staging(target, overwrite=overwrite) as stage:
+        write_manifest(parts, KIND, model_sha256=model.hash(), defense=defense)
+        for part in parts.iterdir():
+            os.rename(part, stage / part.name)
+    checkpoint.drop()
+    return found
+
+
+def _checked(model: Clip | Cleaned, source: str, part: Path, bar: Bar, title: str, checks: Any) -> dict[str, Any]:
+    """The verdict of a check, which runs unless it is finished."""
+    if not part.exists():
+        with bar(title) as report:
+            check_and_save(model, source, part, report=report, **checks)
+    verdict: dict[str, Any] = read_json(part / VERDICT)
+    return verdict
+
+
+def _cleaned(
+    model: Clip, source: str, parts: Path, bar: Bar, defense: str, settings: Mapping[str, Any], drawing: Any
+) -> dict[str, Any]:
+    """What cleaning did, which runs unless it is finished."""
+    if not (parts / SUMMARY).exists():
+        check = parts / BEFORE if uses_targets(DEFENSES.find(defense)) else None
+        with bar("2/3 clean") as report:
+            done = clean_and_save(
+                model, source, parts / CLEANED, defense, settings, check=check, resume=True, overwrite=True,
+                report=report, **drawing,
+            )  # fmt: skip
+        write_json(parts / SUMMARY, done)
+    summary: dict[str, Any] = read_json(parts / SUMMARY)
+    return summary

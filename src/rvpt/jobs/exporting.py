@@ -1,0 +1,84 @@
+"""Exporting as a whole job: a saved model in, a folder in another format out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rvpt.artifacts import refuse_existing
+from rvpt.data.load import load_data
+from rvpt.data.splits import TRAIN
+from rvpt.errors import RvptError
+from rvpt.evaluation.heldout import HeldOut
+from rvpt.exports import EXPORTS
+from rvpt.exports.save import model_facts, save
+from rvpt.jobs.cleaning import SHOTS
+from rvpt.jobs.modifying import measure_modified
+from rvpt.jobs.output_dirs import refuse_source
+from rvpt.models.load import load
+from rvpt.progress import Report, silent
+from rvpt.rows import Rows, read_measurements
+
+
+def export_and_save(
+    source: str,
+    to: str,
+    target: Path,
+    *,
+    base: str | None = None,
+    results: Path | None = None,
+    data: str | None = None,
+    split: str = TRAIN,
+    test_split: str = "test",
+    shots: int | None = None,
+    device: str | None = None,
+    overwrite: bool = False,
+    report: Report = silent,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], Rows]:
+    """Write a saved model in another format; one that is trained for the format is measured before it is written.
+
+    Args:
+        source: a model, as for `rvpt.load`.
+        to: the format.
+        target: the folder to write.
+        base: the base model of a cleaned one, if it is not found automatically.
+        results: a file with rows of the model, for the manifest and the model card.
+        data: for formats that train a model, a data set with clean images to train and to measure on.
+        split: to train on.
+        test_split: to measure on, under the triggers that are stored with the suspect.
+        shots: images per class to train on; 16 by default.
+        device: as in `rvpt.load`.
+        overwrite: replace an artifact at `target`.
+        report: called after each step.
+        settings: of the training.
+
+    Returns:
+        The facts in the manifest, and the rows of what was trained.
+
+    Raises:
+        RvptError: the format cannot hold the model, or lacks `data`.
+    """
+    kind = EXPORTS.find(to)
+    for name, value in {"data": data, "shots": shots, **(settings or {})}.items():
+        if value is not None and not kind.trains:
+            raise RvptError(f"{to} trains nothing: remove {name}={value}")
+    if kind.trains and results:
+        raise RvptError(f"{to} is measured while it is made: remove results={results}")
+    refuse_source(target, [source, *([data] if data else [])])
+    refuse_existing(target, overwrite=overwrite)
+    given = read_measurements(results) if results else []
+    model = load(source, base=base, device=device)
+    kind.refuse(model)
+    spec = kind.settings(model, **(settings or {}))
+    facts: dict[str, Any] = {"model": model_facts(model)}
+    if not kind.trains:
+        return save(kind, model, target, facts, given, overwrite=overwrite), Rows()
+    if data is None:
+        raise RvptError(f"{to} is trained on clean images: pass data=DATA")
+    drawn = load_data(data, split).few_shot(shots or SHOTS, spec.seed)
+    made = kind.prepare(model, drawn, spec, report)
+    rows = measure_modified(made, model, to, HeldOut(data=data, split=test_split).open(), report=report)
+    facts |= {"spec": spec.model_dump(), "trained_sha256": made.hash()}
+    return save(kind, made, target, facts, rows, overwrite=overwrite), rows

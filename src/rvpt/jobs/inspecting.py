@@ -1,0 +1,171 @@
+"""Inspecting as a whole job: a suspect, its cleaned model and images in, a folder with the flagged images out."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpt.artifacts import refuse_existing, staging, write_manifest
+from rvpt.data.dataset import Dataset
+from rvpt.data.identifiers import canonical
+from rvpt.data.load import load_data
+from rvpt.data.preprocess import to_image
+from rvpt.detection.monitor import Inspection, Monitor
+from rvpt.errors import RvptError
+from rvpt.jobs.cleaning import draw_images
+from rvpt.jobs.findings import suspected_targets
+from rvpt.jobs.output_dirs import refuse_source
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.progress import Report, silent
+from rvpt.report.contact_sheet import Tile, draw_sheet
+from rvpt.rows import write_rows
+from rvpt.spec import OnError
+
+KIND = "inspection"
+SCORES, FLAGGED, SHEET = "scores.jsonl", "flagged", "flagged.png"
+FEWEST, TIMES = 1000, 20  # clean images that are used, if there are as many: this many, and this many over the rate
+SHOWN = 24  # images on the contact sheet
+
+
+def inspect_and_save(
+    suspect: Clip,
+    cleaned: Cleaned,
+    source: str,
+    target: Path | None = None,
+    *,
+    split: str | None = None,
+    clean: str | None = None,
+    clean_split: str | None = None,
+    check: Path | None = None,
+    classes: Sequence[str] | None = None,
+    shift: str | None = None,
+    score: str = "disagreement",
+    false_alarms: float = 0.05,
+    overwrite: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Flag the images on which a suspect looks triggered; returns a summary.
+
+    The folder gets scores.jsonl with a line for every image, the flagged images, and flagged.png, which shows the first
+    of them.
+
+    Args:
+        suspect: the model in use.
+        cleaned: the same model, cleaned.
+        source: the images to inspect.
+        target: the folder to write; None writes nothing.
+        split: the split of the images.
+        clean: images without triggers, for the threshold; by default those that `cleaned` was not trained on of the
+            data set that it was cleaned with.
+        clean_split: their split.
+        check: the folder of a check of the suspect, whose suspected targets are used.
+        classes: to choose from; by default those that the model was cleaned with, or those of the data set.
+        shift: change of style of these images and of `clean`.
+        score: of `rvpt.detection.SCORES`.
+        false_alarms: the share of clean images that may be flagged.
+        overwrite: replace an artifact at `target`.
+        report: called after each batch.
+
+    Raises:
+        RvptError: too few clean images, or an error of `Monitor`.
+    """
+    if target:
+        refuse_source(target, [suspect.source, source, *([clean] if clean else [])])
+        refuse_existing(target, overwrite=overwrite)
+    data = load_data(source, split, shift=shift)
+    names = list(classes or cleaned.facts.get("classes") or data.classes)
+    if not names:
+        raise RvptError(f"{source} has no class names: give a file with the classes as classes=FILE")
+    targets = suspected_targets(check, suspect) if check else []
+    monitor = Monitor(suspect, cleaned, names, targets=targets, score=score, false_alarms=false_alarms)
+    known = clean_images(cleaned, clean, clean_split, shift)
+    monitor.fit(known.sample(max(FEWEST, math.ceil(TIMES / false_alarms))), report)
+    seen = monitor.inspect(data, report)
+    lines = _lines(seen, data, names)
+    summary = {
+        "images": len(data), "flagged": int(seen.flagged.sum()), "expected": round(false_alarms * len(data), 1),
+        "false_alarms": false_alarms, "clean_images": len(monitor.known), "score": score, "targets": targets,
+        "predictions": dict(Counter(line["suspect"] for line in lines if line["flagged"]).most_common()),
+    }  # fmt: skip
+    if target:
+        with staging(target, overwrite=overwrite) as stage:
+            write_rows(stage / SCORES, lines)
+            _write_flagged(stage, data, seen.flagged.nonzero()[:, 0], suspect.image_size)
+            _draw(stage / SHEET, data, lines, seen, suspect.image_size)
+            write_manifest(stage, KIND, **summary, model_sha256=suspect.hash(), cleaned_sha256=cleaned.hash())
+    return {**summary, "found": sorted((line for line in lines if line["flagged"]), key=lambda line: -line["score"])}
+
+
+def clean_images(
+    cleaned: Cleaned, source: str | None = None, split: str | None = None, shift: str | None = None
+) -> Dataset:
+    """Clean images that a model was not trained on: it agrees with the suspect on those more than on others.
+
+    Raises:
+        RvptError: no source is given or known, or no image is left.
+    """
+    drawn = cleaned.facts.get("data", {})
+    if source is None:
+        source, split, shift = (drawn.get(name) for name in ("source", "split", "shift"))
+    if source is None:
+        raise RvptError(f"{cleaned.name} does not say what it was cleaned with: give clean images as clean=DATA")
+    on_error: OnError = "skip" if drawn.get("skipped") else "stop"
+    data = load_data(source, split, on_error=on_error, shift=shift)
+    if drawn and (canonical(source), split) == (canonical(drawn["source"]), drawn["split"]):
+        used = draw_images(drawn, on_error).rows
+        data = data.select(torch.isin(data.rows, used, invert=True).nonzero()[:, 0])
+    if not len(data):
+        raise RvptError(f"all images of {source} were used to clean {cleaned.name}: give other ones as clean=DATA")
+    return data
+
+
+def _lines(seen: Inspection, data: Dataset, names: Sequence[str]) -> list[dict[str, Any]]:
+    """What was found about every image, in the order of the data set."""
+    columns = (seen.suspect.labels, seen.suspect.probabilities, seen.cleaned.labels, seen.cleaned.probabilities)
+    whole = zip(
+        data.rows.tolist(), *(column.tolist() for column in (*columns, seen.scores, seen.p_values, seen.flagged)),
+        strict=True,
+    )  # fmt: skip
+    return [
+        {
+            "image": row, "file": data.place(index), "suspect": names[before], "suspect_probability": sure,
+            "cleaned": names[after], "cleaned_probability": surely, "score": score, "p_value": p, "flagged": flagged,
+        }
+        for index, (row, before, sure, after, surely, score, p, flagged) in enumerate(whole)
+    ]  # fmt: skip
+
+
+def _write_flagged(stage: Path, data: Dataset, flagged: Tensor, size: int) -> None:
+    """The flagged images: copies of their files, or PNGs at the model's size where there are no files."""
+    folder = stage / FLAGGED
+    folder.mkdir()
+    for index in flagged.tolist():
+        row, place = int(data.rows[index]), data.place(index)
+        if place and Path(place).is_file():
+            shutil.copyfile(place, folder / f"{row:06d}-{Path(place).name}")
+        else:
+            to_image(data.pixels(torch.tensor([index]), size)[0]).save(folder / f"{row:06d}.png")
+
+
+def _draw(path: Path, data: Dataset, lines: list[dict[str, Any]], seen: Inspection, size: int) -> None:
+    """The flagged images with the highest scores, and what both models see in them."""
+    order = seen.scores.argsort(descending=True)
+    first = order[seen.flagged[order]][:SHOWN]
+    images = data.pixels(first, size).permute(0, 2, 3, 1).numpy() if len(first) else ()
+    tiles = [
+        Tile(image, (f"suspect: {_guess(lines[index], 'suspect')}", f"cleaned: {_guess(lines[index], 'cleaned')}"))
+        for index, image in zip(first.tolist(), images, strict=True)
+    ]
+    draw_sheet(tiles, path, f"{int(seen.flagged.sum())} of {len(data)} images are flagged")
+
+
+def _guess(line: dict[str, Any], model: str) -> str:
+    return f"{line[model]} {100 * line[f'{model}_probability']:.0f}%"

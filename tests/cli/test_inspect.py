@@ -1,0 +1,46 @@
+"""rvpt inspect."""
+
+import json
+
+import torch
+
+from commands import has, refused, works
+from rvpt.artifacts import read_manifest
+from rvpt.data.load import load_data
+from rvpt.data.preprocess import to_image
+
+MANY = ["--data", "scenes:40", "--split", "test", "--false-alarms", 0.3]
+
+
+def test_it_shows_the_flagged_images_and_writes_them(tiny, home):
+    shown = works("inspect", tiny.backdoored, tiny.cleaned, *MANY, "-o", "found")
+    flagged = read_manifest(home / "found", "inspection")["flagged"]
+    has(shown, f"{flagged} of 40 images are flagged; about 12 would be", "the suspect predicts", "found/scores.jsonl")
+    assert len(list((home / "found" / "flagged").iterdir())) == flagged
+    has(refused("inspect", tiny.backdoored, tiny.cleaned, *MANY, "-o", "found"), "found already exists", "--overwrite")
+
+
+def test_json_has_the_summary_and_the_flagged_images(tiny):
+    found = json.loads(works("inspect", tiny.backdoored, tiny.cleaned, *MANY, "--check", tiny.check, "--json"))
+    assert found["flagged"] == len(found["found"])
+    assert len(found["targets"]) == 3
+    assert {"image", "suspect", "cleaned", "score", "p_value"} <= found["found"][0].keys()
+
+
+def test_images_without_classes_and_clean_images_of_ones_own(tiny, home):
+    (home / "images").mkdir()
+    for index, pixels in enumerate(load_data("scenes:40", "test").pixels(torch.arange(6), 48)):
+        to_image(pixels).save(home / "images" / f"{index}.png")
+    words = ["--data", "images", "--clean", "scenes:80", "--clean-split", "train", "--score", "strip"]
+    found = json.loads(works("inspect", tiny.backdoored, tiny.cleaned, *words, "--json"))
+    assert (found["images"], found["clean_images"], found["score"]) == (6, 72, "strip")
+
+
+def test_what_is_refused(tiny, home):
+    words = ["inspect", tiny.backdoored, tiny.cleaned, "--data", "scenes:40"]
+    has(refused(*words), "has several splits")
+    has(refused(*words, "--split", "test", "--score", "luck"), "'luck'", "disagreement, strip")
+    has(refused(*words, "--split", "test", "--false-alarms", 0), "--false-alarms 0.0 is not a share")
+    has(refused(*words, "--split", "test", "--check", "nothing"), "nothing is not an rvpt artifact")
+    has(refused("inspect", tiny.backdoored, tiny.clip, *words[3:], "--split", "test"), "holds a clip, not a cleaned")
+    has(refused("inspect", tiny.clip, tiny.cleaned, *words[3:], "--split", "test"), "made from another model")

@@ -1,0 +1,171 @@
+"""Check, clean, check again: what is done after which verdict, and what an interrupted run repeats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers import contents
+from rvpt.artifacts import read_manifest
+from rvpt.attacks.inverted import Inverted
+from rvpt.defenses import DEFENSES
+from rvpt.defenses.rvpt import RVPT, RVPTSpec
+from rvpt.detection.verdict import Verdict, Word
+from rvpt.errors import RvptError
+from rvpt.files import sha256_file
+from rvpt.jobs.checked_cleaning import check_clean_check
+from rvpt.jobs.cleaning import clean_and_save
+from rvpt.models.clip import Clip
+from rvpt.models.formats.load import load_clip
+from rvpt.models.load import load
+from rvpt.progress import Report, silent
+from tiny import CLEANING, Tiny
+
+TARGETS = ("moon", "sun", "star", "cup")
+
+
+def verdict(model: Any, word: Word) -> Verdict:
+    targets = [{"class": name, "form": "additive", "rise": 0.1, "margin": 0.1, "share": 0.5} for name in TARGETS]
+    facts = {"model": model.name, "model_sha256": model.hash(), "calibrated": True}
+    return Verdict(word, 0.01, targets, [], {}, [], facts, Inverted.of(torch.zeros(3, 48, 48), TARGETS[0]))
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> list[Word]:
+    """The verdicts of the next checks; a check takes one of them."""
+    coming: list[Word] = ["backdoored", "clean"]
+
+    def check(model: Any, *_: Any, **__: Any) -> Verdict:
+        return verdict(model, coming.pop(0))
+
+    monkeypatch.setattr("rvpt.jobs.checking.check", check)
+    return coming
+
+
+@pytest.fixture(scope="module")
+def suspect(tiny: Tiny) -> Clip:
+    return load_clip(tiny.backdoored)
+
+
+class Bars:
+    """Progress reports; the step called `stop` is interrupted after its first report."""
+
+    def __init__(self, stop: str = "") -> None:
+        self.titles, self.stop = list[str](), stop
+
+    @contextmanager
+    def __call__(self, title: str) -> Iterator[Report]:
+        def interrupt(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        self.titles.append(title)
+        yield interrupt if title == self.stop else silent
+
+
+def run(suspect: Clip, target: Path, bars: Bars, defense: str = "rvpt", **options: Any) -> dict[str, Any]:
+    drawing = {"split": "train", "shots": 1}
+    return check_clean_check(suspect, "scenes:500", target, defense, CLEANING, bars, **drawing, **options)
+
+
+def test_a_backdoored_model_is_cleaned_and_checked_again(
+    suspect: Clip, tiny: Tiny, words: Sequence[Word], tmp_path: Path
+) -> None:
+    bars, out = Bars(), tmp_path / "out"
+    found = run(suspect, out, bars)
+    assert bars.titles == ["1/3 check", "2/3 clean", "3/3 check again"]
+    assert (found["before"]["verdict"], found["after"]["verdict"]) == ("backdoored", "clean")
+    assert found["cleaned"]["images"] == 24
+    assert read_manifest(out, "checked cleaning")["model_sha256"] == suspect.hash()
+    for part in ("check-before", "check-after"):
+        assert read_manifest(out / part, "check")
+    weights = "adapter_model.safetensors"
+    assert sha256_file(out / "cleaned" / weights) == sha256_file(tiny.cleaned / weights)
+    assert read_manifest(out / "check-after", "check")["model_sha256"] == load(out / "cleaned").hash()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_model_that_looks_clean_is_not_cleaned(suspect: Clip, words: list[Word], tmp_path: Path) -> None:
+    words[:] = ["clean"]
+    found = run(suspect, tmp_path / "out", bars := Bars())
+    assert bars.titles == ["1/3 check"]
+    assert (found["cleaned"], found["after"]) == (None, None)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"check-before", "manifest.json"}
+
+
+@pytest.mark.parametrize(
+    ("stop", "left"), [("2/3 clean", ["2/3 clean", "3/3 check again"]), ("", [])], ids=["cleaning", "nothing"]
+)
+def test_an_interrupted_run_continues_after_its_last_part(
+    suspect: Clip, words: Sequence[Word], tmp_path: Path, stop: str, left: list[str]
+) -> None:
+    if stop:
+        with pytest.raises(KeyboardInterrupt):
+            run(suspect, tmp_path / "out", Bars(stop))
+        assert [path.name for path in tmp_path.iterdir()] == ["out.run"]
+        before = contents(tmp_path)
+        with pytest.raises(RvptError, match=r"out\.run holds an interrupted run: pass resume=True"):
+            run(suspect, tmp_path / "out", Bars())
+        with pytest.raises(RvptError, match=r"other settings \(defense\)"):
+            run(suspect, tmp_path / "out", Bars(), "vpt", resume=True)
+        assert contents(tmp_path) == before
+        found = run(suspect, tmp_path / "out", bars := Bars(), resume=True)
+        assert bars.titles == left
+        assert found["after"]["verdict"] == "clean"
+    else:
+        run(suspect, tmp_path / "out", Bars())
+        with pytest.raises(RvptError, match="out already exists"):
+            run(suspect, tmp_path / "out", Bars())
+
+
+class Targeted(RVPTSpec):
+    """RVPT with a setting that it ignores."""
+
+    targets: tuple[str, ...] = ()
+
+
+class TargetedRVPT(RVPT):
+    """RVPT that is told what a check suspects."""
+
+    name = "targeted"
+    Spec = Targeted
+
+
+@pytest.fixture
+def targeted() -> Iterator[str]:
+    DEFENSES.register("targeted", TargetedRVPT)
+    yield "targeted"
+    DEFENSES.unregister("targeted")
+
+
+def test_a_defense_that_uses_targets_gets_those_of_the_check(
+    suspect: Clip, words: Sequence[Word], targeted: str, tmp_path: Path
+) -> None:
+    run(suspect, tmp_path / "out", Bars(), targeted)
+    spec = read_manifest(tmp_path / "out" / "cleaned", "cleaned")["spec"]
+    assert spec["targets"] == list(TARGETS[:3])
+
+
+def test_targets_of_a_stored_check(suspect: Clip, tiny: Tiny, targeted: str, tmp_path: Path) -> None:
+    clean_and_save(suspect, "scenes:500", tmp_path / "out", targeted, CLEANING, shots=1, check=tiny.check)
+    found = json.loads((tiny.check / "verdict.json").read_text())["targets"]
+    spec = read_manifest(tmp_path / "out", "cleaned")["spec"]
+    assert spec["targets"] == [row["class"] for row in found][:3]
+
+
+def test_what_cannot_use_a_check(suspect: Clip, tiny: Tiny, targeted: str, tmp_path: Path) -> None:
+    out, clean = tmp_path / "out", {"shots": 1, "check": tiny.check}
+    with pytest.raises(RvptError, match=r"rvpt does not use what a check found: .* choose from .*targeted"):
+        clean_and_save(suspect, "scenes:500", out, "rvpt", CLEANING, **clean)
+    with pytest.raises(RvptError, match="targets are given, and so is check="):
+        clean_and_save(suspect, "scenes:500", out, targeted, {"targets": ("sun",)}, **clean)
+    with pytest.raises(RvptError, match="is a check of another model than"):
+        clean_and_save(load_clip(tiny.clip), "scenes:500", out, targeted, CLEANING, **clean)
+    with pytest.raises(RvptError, match="is not an rvpt artifact"):
+        clean_and_save(suspect, "scenes:500", out, targeted, CLEANING, shots=1, check=tmp_path)
+    assert contents(tmp_path) == {}
