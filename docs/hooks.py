@@ -22,6 +22,9 @@ from rvpt.defenses import DEFENSES
 from rvpt.detection import SCORES
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.metrics import CLASSIFICATION
+from rvpt.evaluation.perturbations import PERTURBATIONS
+from rvpt.insight import FIGURES
+from rvpt.report.figures import DRAWINGS
 from rvpt.spec import Spec, TrainSpec
 from rvpt.training.pretrain import PRESETS, PretrainSpec, VisionSpec
 
@@ -116,6 +119,17 @@ def shifts() -> str:
     return table(["name", "what it does"], ([code(name), first_sentence(s)] for name, s in SHIFTS.items()))
 
 
+def perturbations() -> str:
+    return table(["name", "what it does"], ([code(name), first_sentence(p)] for name, p in PERTURBATIONS.items()))
+
+
+def figures() -> str:
+    """The figures with what they show and the shapes of their arrays."""
+    arrays = {name: " ".join((inspect.getdoc(m) or "").split("\n\nRaises")[0].split()) for name, m in FIGURES.items()}
+    lines = ([code(name), DRAWINGS[name].title, DRAWINGS[name].caption, arrays[name]] for name in FIGURES)
+    return table(["name", "title", "what it shows", "arrays"], lines)
+
+
 def pretraining() -> str:
     lines = ([code(name), *(", ".join(f"{k}={v}" for k, v in preset[part].items()) or "the defaults below"
                             for part in ("vision", "train"))] for name, preset in PRESETS.items())  # fmt: skip
@@ -174,6 +188,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "shifts": shifts,
     "attack-settings": lambda: settings(AttackSpec),
     "poison-settings": lambda: settings(PoisonSpec),
+    "perturbations": perturbations,
+    "figures": figures,
     "pretraining": pretraining,
     "vision-settings": lambda: settings(VisionSpec),
     "pretrain-settings": lambda: settings(PretrainSpec),

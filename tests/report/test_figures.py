@@ -25,7 +25,7 @@ def test_each_attack_has_a_small_mark_and_each_defense_a_large_one_at_its_mean()
     draw_panel(axes, "d", cells(joined(*runs)))
     drawn = [[tuple(map(round, point)) for point in marks.get_offsets().tolist()] for marks in axes.collections]
     assert drawn == [[(90, 80), (90, 60), (90, 0)], [(90, 70)], [(90, 10), (90, 30)], [(90, 20)]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["none", "rvpt"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["no defense", "RVPT"]
 
 
 def size(path: Path) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from rvpt.cli import (  # importing a command registers it
     demo,
     evaluate,
     export,
+    figures,
     info,
     inspect,
     pretrain,
@@ -23,8 +24,8 @@ from rvpt.cli.app import app
 from rvpt.cli.signals import raise_on_sigterm
 
 __all__ = [
-    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "export", "info",
-    "inspect", "main", "pretrain", "protocols", "report", "triggers", "verify",
+    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "export", "figures",
+    "info", "inspect", "main", "pretrain", "protocols", "report", "triggers", "verify",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from statistics import mean, stdev
 
@@ -15,18 +16,18 @@ TITLES = {"none": "no defense", "vpt": "VPT", "rvpt": "RVPT"}
 
 def results(rows: Sequence[Row]) -> str:
     """One table for each data set: a line for every model, attack and defense, rates in % over the seeds."""
-    return "\n".join(f"### {data}\n\n{_table(data, members)}" for data, members in by_data(rows).items())
+    return "\n".join(f"### {cell(data)}\n\n{_table(data, members)}" for data, members in by_data(rows).items())
 
 
 def _table(data: str, rows: Sequence[Row]) -> str:
     clean_metrics, hit_metrics = metrics(rows)
     columns = [*clean_metrics, *hit_metrics, *(["paper: CA, ASR"] if paper_of(data) else [])]
     lines = [
-        f"| model | attack | defense | seeds | {' | '.join(columns)} |",
+        f"| model | attack | defense | seeds | {' | '.join(map(cell, columns))} |",
         "|---|---|---|" + "---:|" * (len(columns) + 1),
     ]
     for run, (clean, hit) in by_run(rows).items():
-        cells = [run.model, run.attack, run.title, str(len({row["seed"] for row in hit}))]
+        cells = [cell(run.model), cell(run.attack), cell(run.title), str(len({row["seed"] for row in hit}))]
         cells += [
             *(spread(clean, metric) for metric in clean_metrics),
             *(spread(hit, metric) for metric in hit_metrics),
@@ -38,12 +39,23 @@ def _table(data: str, rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def cell(text: str) -> str:
+    """A text as it stands in a cell of a Markdown table, whatever is in it: no column, line or HTML of its own."""
+    return " ".join(re.sub(r"[\\|]", r"\\\g<0>", text).replace("<", "&lt;").split())
+
+
 def spread(rows: Sequence[Row], metric: str) -> str:
     """Mean ± standard deviation over the rows of one metric, in percent."""
     rates = percents(rows, metric)
     if not rates:
         return "–"
     return f"{mean(rates):.1f} ± {stdev(rates):.1f}" if len(rates) > 1 else f"{rates[0]:.1f}"
+
+
+def spelled(title: str) -> str:
+    """A defense as people write it, "RVPT, alpha=2" for "rvpt, alpha=2"."""
+    name, comma, own = title.partition(",")
+    return f"{TITLES.get(name, name)}{comma}{own}"
 
 
 def marks(section: str = "") -> tuple[str, str]:
