@@ -110,7 +110,9 @@ class Form:
 
 
 def kl(f0, f1, text, tau):
-    return F.kl_div((tau * f1 @ text.T).log_softmax(1), (tau * f0 @ text.T).log_softmax(1), log_target=True, reduction="batchmean")
+    return F.kl_div(
+        (tau * f1 @ text.T).log_softmax(1), (tau * f0 @ text.T).log_softmax(1), log_target=True, reduction="batchmean"
+    )
 
 
 def scan(clip, px, text, forms, k, seed, steps=10):
@@ -123,7 +125,11 @@ def scan(clip, px, text, forms, k, seed, steps=10):
             some = torch.randperm(len(px), generator=gen)[:12].to(px.device)
             with torch.enable_grad():
                 t = f.t.clone().requires_grad_()
-                z = tau * clip.encode_image(f.apply(px[some].repeat(K, 1, 1, 1), t.repeat_interleave(12, 0), gen)) @ text.T
+                z = (
+                    tau
+                    * clip.encode_image(f.apply(px[some].repeat(K, 1, 1, 1), t.repeat_interleave(12, 0), gen))
+                    @ text.T
+                )
                 want = classes.repeat_interleave(12)
                 ok = (said[some].repeat(K) != want).float()
                 (g,) = torch.autograd.grad((F.cross_entropy(z, want, reduction="none") * ok).sum(), t)
@@ -161,7 +167,10 @@ def run(clip, px, labels, names, known, o):
         victim.vision.requires_grad_(True)
         victim.model.visual_projection.requires_grad_(True)
         trained = [p for p in victim.parameters() if p.requires_grad]
-        groups = [{"params": [p for p in trained if p.ndim > 1], "weight_decay": o["wd"]}, {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": o["wd"]},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
     else:
         P = RepulsivePrompts(range(D, 8), o["b"], 128, o["std"], o["seed"]).to(dev)
         trained, groups = [P.table], [{"params": [P.table], "weight_decay": o["wd"]}]
@@ -179,7 +188,14 @@ def run(clip, px, labels, names, known, o):
             targets = torch.tensor([names.index(known)], device=dev)
         elif o["aim"] == "scan":
             with torch.no_grad():
-                targets = scan(clip, px, text, [Form(f, o, len(names), 48, None, dev) for f in o["forms"] if f != "warp"], o["targets"], o["seed"])
+                targets = scan(
+                    clip,
+                    px,
+                    text,
+                    [Form(f, o, len(names), 48, None, dev) for f in o["forms"] if f != "warp"],
+                    o["targets"],
+                    o["seed"],
+                )
         if targets is not None:
             slots = targets.repeat(o["per"])
     M = o["targets"] if targets is None else len(slots)
@@ -208,7 +224,7 @@ def run(clip, px, labels, names, known, o):
             if o["resist"]:
                 twice = idx.repeat(o["rrep"])
                 parts = list(torch.arange(len(twice)).chunk(len(forms)))
-                parts = parts[step % len(parts):] + parts[: step % len(parts)]
+                parts = parts[step % len(parts) :] + parts[: step % len(parts)]
                 pixels, assigned, order = [], [], []
                 for f, part in zip(forms, parts):
                     t = f.t.clone().requires_grad_()
@@ -229,7 +245,9 @@ def run(clip, px, labels, names, known, o):
                 loss = loss - o["par"] * (own - feat0[idx]).square().sum(1).mean().clamp(max=2.15)
             if o["keep"]:
                 s1 = images.pop(0)
-                loss = loss + o["keep"] * (kl(s0, s1, text, tau) if o["keep_kind"] == "kl" else o["fs"] * (1 - (s1 * s0).sum(1)).mean())
+                loss = loss + o["keep"] * (
+                    kl(s0, s1, text, tau) if o["keep_kind"] == "kl" else o["fs"] * (1 - (s1 * s0).sum(1)).mean()
+                )
             if o["resist"]:
                 image = images.pop(0)
                 z = tau * image @ text.T
@@ -272,7 +290,15 @@ def prepare(seed: int, work: str, pairs: int, n: int) -> float:
 
     start, work = time.time(), Path(work)
     clip, data = rvpt.load("scenes-clip"), rvpt.load_data("scenes", split="train")
-    made = rvpt.attack(clip, data, TARGETS[seed], ["badnet", "sig"], poison=PoisonSpec(num_poisoned=2000 * pairs // 16000, seed=seed), seed=seed, num_pairs=pairs)
+    made = rvpt.attack(
+        clip,
+        data,
+        TARGETS[seed],
+        ["badnet", "sig"],
+        poison=PoisonSpec(num_poisoned=2000 * pairs // 16000, seed=seed),
+        seed=seed,
+        num_pairs=pairs,
+    )
     made.save(work / str(seed), overwrite=True)
     for own, style in CONTEXTS:
         if own == seed:
@@ -281,7 +307,12 @@ def prepare(seed: int, work: str, pairs: int, n: int) -> float:
             rest = torch.tensor(sorted(set(range(len(data))) - set(few.rows.tolist())))
             test = every.select(rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[:n]])
             pixels, labels = test.pixels(torch.arange(len(test)), 48), test.labeled()
-            kept = {"few": few.pixels(torch.arange(len(few)), 48), "labels": few.labeled(), "test": pixels, "truth": labels}
+            kept = {
+                "few": few.pixels(torch.arange(len(few)), 48),
+                "labels": few.labeled(),
+                "test": pixels,
+                "truth": labels,
+            }
             kept |= {f"with/{name}": trigger(pixels, test.rows) for name, trigger in made.triggers.items()}
             torch.save(kept, work / f"{seed}-{style}.pt")
     return time.time() - start
@@ -296,7 +327,9 @@ def trial(seed: int, style: str, change: dict, work: str, device: str, tiny: boo
     kept = {k: v.to(device) for k, v in torch.load(Path(work) / f"{seed}-{style}.pt").items()}
     names = rvpt.load_data("scenes:30", split="train").classes
     o = {**BASE, **change, "seed": seed, **({"epochs": 1} if tiny else {})}
-    model, found = (clip, None) if change.get("none") else run(clip, kept["few"], kept["labels"], names, TARGETS[seed], o)
+    model, found = (
+        (clip, None) if change.get("none") else run(clip, kept["few"], kept["labels"], names, TARGETS[seed], o)
+    )
     middle = time.time()
     row, target = dict[str, float](), names.index(TARGETS[seed])
     with torch.inference_mode():
@@ -327,7 +360,9 @@ def main() -> None:
     seeds = sorted({seed for seed, _ in CONTEXTS})
     spawn = get_context("spawn")
     with ProcessPoolExecutor(len(seeds), mp_context=spawn) as pool:
-        todo = [pool.submit(prepare, s, str(work), 800 if asked.tiny else 16000, 100 if asked.tiny else 1000) for s in seeds]
+        todo = [
+            pool.submit(prepare, s, str(work), 800 if asked.tiny else 16000, 100 if asked.tiny else 1000) for s in seeds
+        ]
         print("prepared", [round(t.result(), 1) for t in todo], flush=True)
     trials = [(c, v) for pair in (CONTEXTS,) for v in V for c in pair]
     trials = trials[:6] if asked.tiny else trials
@@ -337,7 +372,10 @@ def main() -> None:
     for context, change in trials:
         queue.put((*context, change))
     jobs = [gpu] * asked.workers + ["cpu"] * asked.cpu_workers
-    processes = [spawn.Process(target=work_on, args=(queue, lock, str(work), d, end, str(asked.output), asked.tiny)) for d in jobs]
+    processes = [
+        spawn.Process(target=work_on, args=(queue, lock, str(work), d, end, str(asked.output), asked.tiny))
+        for d in jobs
+    ]
     for p in processes:
         p.start()
     for p in processes:

@@ -190,3 +190,17 @@ def test_a_recipe_does_what_the_demo_does() -> None:
         (name, demo.TARGET) for name in demo.TRIGGERS
     ]
     assert {task.settings["shots"] for task in tasks if task.kind == "clean"} == {demo.SHOTS}
+
+
+CHECK = """
+[check]
+data = "scenes:60"
+options = { finalists = 24, num_images = 40, steps = 1 }
+"""
+
+
+def test_models_without_a_defense_are_checked_if_the_recipe_says_so(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    plain = plan(read_recipe(write_recipe(tiny, tmp_path)), clean)
+    checked = plan(read_recipe(write_recipe(tiny, tmp_path, extra=CHECK)), clean)
+    assert titles(checked, "check") == [f"check of clip+both, seed {seed}" for seed in (0, 1)]
+    assert {task.key for task in checked if task.kind != "check"} == {task.key for task in plain}

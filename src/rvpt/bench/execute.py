@@ -15,11 +15,13 @@ from rvpt.attacks.backdoor import TRIGGER_FOLDER, AttackSpec
 from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import TriggerSpec, trigger_spec
 from rvpt.bench.plan import Task
+from rvpt.detection.spec import CheckSpec
 from rvpt.evaluation.heldout import HeldOut, Opened
 from rvpt.jobs.attacking import attack_and_save, craft_and_save
 from rvpt.jobs.cleaning import clean_and_save
 from rvpt.jobs.measuring import evaluate_saved
 from rvpt.jobs.modifying import modify_and_measure
+from rvpt.jobs.scoring import score_and_save
 from rvpt.models.formats.load import load_clip
 from rvpt.progress import Report, silent
 from rvpt.rows import Rows, read_rows, write_rows
@@ -95,6 +97,12 @@ def _measure(task: Task, work: Path, device: str | None, report: Report) -> None
     write_rows(task.path(work), ({**row, **label} for row in rows))
 
 
+def _check(task: Task, work: Path, device: str | None, report: Report) -> None:
+    asked = task.settings
+    clip, spec = load_clip(_start(task).path(work), device=device), CheckSpec(**asked["spec"])
+    score_and_save(clip, asked["data"], asked["split"], spec, task.path(work), report)
+
+
 @lru_cache(maxsize=2)
 def _opened(asked: str) -> Opened:
     """A test set, whose images this worker keeps for the next models that are measured on it."""
@@ -112,7 +120,7 @@ def _start(task: Task) -> Task:
 
 
 DRAWS = ("shots", "without", "num_pairs")
-DOING = {"craft": _craft, "attack": _attack, "clean": _clean, "measure": _measure}
+DOING = {"craft": _craft, "attack": _attack, "clean": _clean, "measure": _measure, "check": _check}
 
 
 def measured(tasks: Sequence[Task], work: Path) -> Rows:

@@ -15,8 +15,9 @@ from rvpt.errors import RvptError, first_line
 from rvpt.rows import append_rows, read_rows
 
 TIMES = "times.jsonl"
-NEAREST_TO_ROWS = ("measure", "clean", "attack", "craft")  # one by one, so that an interrupted bench has rows
-LONGEST_FIRST = ("craft", "attack", "measure", "clean")  # in parallel, so that no worker waits in the end
+# One by one: later steps first, so that an interrupted bench has rows.
+NEAREST_TO_ROWS = ("measure", "check", "clean", "attack", "craft")
+LONGEST_FIRST = ("craft", "attack", "check", "measure", "clean")  # in parallel, so that no worker waits in the end
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from rvpt.defenses.terms import Batch, Term
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.packed import packed
 from rvpt.models.placement import DTYPES, mixed_precision
-from rvpt.models.prompts import Constants, RepulsivePrompts, cast_blocks, frozen_pass, prompted_pass
+from rvpt.models.prompts import Constants, RepulsivePrompts, frozen_pass, prompted_pass
 from rvpt.spec import TEMPLATE, Augment, Template, TrainSpec
 from rvpt.training.graphs import StaticTask
 from rvpt.training.loop import Untrained, fit, frozen
@@ -85,8 +86,7 @@ class PromptTuning(StaticTask):
         names, self.labels = data.present()
         with torch.no_grad():
             self.text = clip.class_features(names, spec.template)
-        if spec.precision != "fp32":
-            clip = cast_blocks(clip, blocks[0], DTYPES[spec.precision])
+        clip = packed(clip, DTYPES[spec.precision])
         self.data, self.spec, self.suspect = data, spec, Untrained(clip)
         with mixed_precision(spec.precision, clip.device):
             self.constants = Constants(clip, data, blocks[0]) if spec.augment == "none" else None

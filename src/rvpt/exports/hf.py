@@ -50,7 +50,8 @@ class Transformers(Export):
         import rvpt.models.auto  # noqa: F401  # registers the class
 
         with quiet_transformers():
-            model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
+            safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+            model = AutoModel.from_pretrained(folder, **safe).eval()
         found = {
             "image_embeds": model.get_image_features(pixel_values=inputs["pixel_values"].to(model.dtype)),
             "text_embeds": model.get_text_features(input_ids=inputs["input_ids"]),
