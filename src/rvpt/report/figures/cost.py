@@ -50,6 +50,7 @@ def draw(found: Sequence[Cost], tips: dict[str, str]) -> Any:
                                  label=spelled(cost.title))  # fmt: skip
             tip(mark, told(cost), tips)
         panel.set_xscale("log")
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         panel.set_ylim(-3, 103)
         panel.margins(x=0.15)
     axes[0].set_ylabel("mean ASR (%)")
