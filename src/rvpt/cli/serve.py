@@ -53,17 +53,19 @@ def serve(
     """
     from rvpt.data.classnames import read_names
     from rvpt.web.open import open_page
-    from rvpt.web.page import serving
+    from rvpt.web.page import serving, temporary_uploads
 
     if not is_local(host):
         logger.warning("everybody who can reach %s can use the page: it has no password", host)
     names = read_names(classes) if classes else None
-    page = open_page(suspect, cleaned, data, split=split, classes=names, triggers=trigger or [], report=report,
-                     device=device)  # fmt: skip
-    with serving(page, host, port) as address:
-        print(f"{address} (Ctrl-C ends it)", flush=True)
-        while True:
-            time.sleep(3600)
+    with temporary_uploads():
+        page = open_page(
+            suspect, cleaned, data, split=split, classes=names, triggers=trigger or [], report=report, device=device
+        )
+        with serving(page, host, port) as address:
+            print(f"{address} (Ctrl-C ends it)", flush=True)
+            while True:
+                time.sleep(3600)
 
 
 def is_local(host: str) -> bool:

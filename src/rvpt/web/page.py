@@ -67,14 +67,14 @@ def _one_image(gr: Any, comparison: Comparison, names: Any, samples: Sequence[Im
                 down = gr.Slider(0, 1, value=0.9, label="Place down")
             button = gr.Button("Compare", variant="primary")
         with gr.Column(scale=2):
-            shown = gr.Image(label="What the models see", interactive=False, height=240)
+            shown = gr.Image(label="What the models see", interactive=False, height=240, buttons=["fullscreen"])
             flag = gr.Markdown()
             with gr.Row():
                 before = gr.Label(label="Before", num_top_classes=5)
                 after = gr.Label(label="After", num_top_classes=5)
             with gr.Row():
-                map_before = gr.Image(label="Attention before", interactive=False, height=240)
-                map_after = gr.Image(label="Attention after", interactive=False, height=240)
+                map_before = gr.Image(label="Attention before", interactive=False, height=240, buttons=["fullscreen"])
+                map_after = gr.Image(label="Attention after", interactive=False, height=240, buttons=["fullscreen"])
 
     def compare(image: Any, names: str, trigger: str, side: float, across: float, down: float) -> Sequence[Any]:
         if image is None:
@@ -126,8 +126,26 @@ def _told(gr: Any, function: Callable[..., Sequence[Any]]) -> Callable[..., Sequ
 
 
 @contextmanager
+def temporary_uploads() -> Iterator[None]:
+    """A folder for what is uploaded to pages that are built inside the block; it is deleted in the end."""
+    with TemporaryDirectory(prefix="rvpt-serve-") as folder, _environment(GRADIO_TEMP_DIR=folder):
+        yield
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
 def serving(page: Any, host: str, port: int) -> Iterator[str]:
-    """Serve a page while the block runs; gives its address. What is uploaded is deleted in the end.
+    """Serve a page while the block runs; gives its address.
 
     Raises:
         RvptError: the port is taken.
@@ -135,8 +153,7 @@ def serving(page: Any, host: str, port: int) -> Iterator[str]:
     import gradio as gr
 
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # nothing from other servers
-    with TemporaryDirectory(prefix="rvpt-serve-") as folder:
-        os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False")
+    with _environment(GRADIO_ANALYTICS_ENABLED="False"):
         try:
             _, address, _ = page.queue(api_open=False, max_size=16).launch(
                 server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True, inbrowser=False,
