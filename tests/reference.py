@@ -88,6 +88,22 @@ def feature_repelling(rows: Tensor, frozen_rows: Tensor, margin: float = -1.0) -
     return mean(values)
 
 
+def resist(scores: Tensor, labels: Sequence[int], targets: Sequence[int]) -> Tensor:
+    """Mean of log(1 + exp(score of the target - score of the label)) over the images."""
+    return mean([
+        (1 + (row[target] - row[label]).exp()).log()
+        for row, label, target in zip(scores, labels, targets, strict=True)
+    ])  # fmt: skip
+
+
+def keep(scores: Tensor, suspect: Tensor) -> Tensor:
+    """Mean of KL(suspect's probabilities | the model's) over the images."""
+    return mean([
+        dot(other.softmax(0), other.softmax(0).log() - row.softmax(0).log())
+        for row, other in zip(scores, suspect, strict=True)
+    ])  # fmt: skip
+
+
 def losses(
     clip: Clip,
     blocks: Sequence[int],

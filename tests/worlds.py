@@ -46,9 +46,13 @@ class World(nn.Module):
     def encode_image(self, pixels: Tensor) -> Tensor:
         seen = (pixels.flatten(1) - 0.5) @ self.patterns.T / (STRENGTH * 3 * SIDE**2)
         own = seen[:, :6] * self.gains
-        own = own + self.shortcut * seen[:, 6:] * F.one_hot(torch.tensor(self.target), 6)
+        own = own + self.shortcut * self.hidden(pixels, seen) * F.one_hot(torch.tensor(self.target), 6)
         rest = torch.full((len(own), 1), 0.5)
         return F.normalize(torch.cat([own, rest, rest], 1), dim=1)
+
+    def hidden(self, pixels: Tensor, seen: Tensor) -> Tensor:
+        """How much of the shortcut's pattern images have, (n, 1)."""
+        return seen[:, 6:]
 
     def cls_rows(self, pixels: Tensor) -> Tensor:
         return torch.stack([pixels.flatten(1), pixels.flatten(1) @ self.patterns.T @ self.patterns], 1)
@@ -64,6 +68,14 @@ class World(nn.Module):
         noise = 0.1 * torch.randn(n, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
         pixels = 0.5 + STRENGTH * self.patterns[labels].view(-1, 3, SIDE, SIDE) + noise
         return Dataset.from_images(list(pixels.clamp(0, 1)), labels, CLASSES)
+
+
+class SpottedWorld(World):
+    """A world whose shortcut is a small pattern at any place."""
+
+    def hidden(self, pixels: Tensor, seen: Tensor) -> Tensor:
+        spot = torch.randn(1, 3, 3, 3, generator=torch.Generator().manual_seed(2)).sign()
+        return (2 * F.conv2d(pixels - 0.5, spot).amax((2, 3)) / 27) ** 3
 
 
 def as_clip(world: World) -> Any:

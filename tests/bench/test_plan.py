@@ -122,6 +122,13 @@ tests = [{ data = "scenes:48", shift = "blur" }]
     assert len(titles(tasks, "measure", "(blur)")) == 1
 
 
+def test_every_run_has_the_seed_of_its_title(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    extra = '[attacks.a]\ntriggers = [{ name = "trojvqa", epochs = 1, images = 32 }]\n'
+    tasks = plan(read_recipe(write_recipe(tiny, tmp_path, extra=extra)), clean)
+    assert {task.kind for task in tasks} == {"craft", "attack", "clean", "measure"}
+    assert all(f"seed {task.seed}" in task.title for task in tasks)
+
+
 def test_keys_stay_where_no_shift_is_used(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
     path = write_recipe(tiny, tmp_path)
     plain = plan(read_recipe(path), clean)
@@ -190,3 +197,17 @@ def test_a_recipe_does_what_the_demo_does() -> None:
         (name, demo.TARGET) for name in demo.TRIGGERS
     ]
     assert {task.settings["shots"] for task in tasks if task.kind == "clean"} == {demo.SHOTS}
+
+
+CHECK = """
+[check]
+data = "scenes:60"
+options = { finalists = 24, num_images = 40, steps = 1 }
+"""
+
+
+def test_models_without_a_defense_are_checked_if_the_recipe_says_so(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    plain = plan(read_recipe(write_recipe(tiny, tmp_path)), clean)
+    checked = plan(read_recipe(write_recipe(tiny, tmp_path, extra=CHECK)), clean)
+    assert titles(checked, "check") == [f"check of clip+both, seed {seed}" for seed in (0, 1)]
+    assert {task.key for task in checked if task.kind != "check"} == {task.key for task in plain}

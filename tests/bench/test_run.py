@@ -79,7 +79,7 @@ def test_a_test_set_is_measured_as_its_entry_asks(
         found.setdefault(row["data"], set()).add(row["metric"])
     classified = {"CA", "ASR", "ASR_with_target", "PA"}
     assert found == {
-        "scenes:48": {"R@1", "ASR@10", "rank_ratio"},
+        "scenes:48": {"R@1", "ASR@10", "rank_ratio", "rank_ratio_in_class"},
         "scenes:48 (only heart, star)": classified,
         "scenes:48 (sketch)": classified,
     }
@@ -109,7 +109,7 @@ def test_an_interrupted_run_continues_with_the_same_bits(finished: tuple[list[Ta
         if task is cleaning:
             shutil.copytree(attack.path(work), attack.path(tmp_path))
         with pytest.raises(KeyboardInterrupt):
-            execute(task, tmp_path, interrupt)
+            execute(task, tmp_path, report=interrupt)
         assert list((tmp_path / "models").glob("*.run"))
         execute(task, tmp_path)
         weights = [load_clip(attack.path(folder)).hash() for folder in (tmp_path, work)]

@@ -9,6 +9,10 @@ from torch.nn import functional as F
 
 from helpers import random_clip, random_pixels
 from rvpt.detection.collapse import collapse, concentration, nearest_words, whole_words
+from rvpt.inversion import FORMS
+from rvpt.inversion.form import Form
+from rvpt.inversion.pool import Pool
+from rvpt.inversion.spec import InversionSpec
 
 
 def unit(n: int, seed: int = 0) -> Tensor:
@@ -22,18 +26,29 @@ def test_concentration_is_the_mean_cosine_of_all_pairs() -> None:
     assert concentration(features[:1].expand(4, -1)).item() == pytest.approx(1.0)
 
 
-def test_a_change_pulls_features_together_within_its_budget() -> None:
+@pytest.fixture(params=["additive", "waves", "warp"])  # a patch does little to the features of a random model
+def form(request: pytest.FixtureRequest) -> Form:
+    return FORMS[request.param].of(InversionSpec(budget=12, patch_size=90), 32)
+
+
+def pool() -> Pool:
     clip, pixels = random_clip(image_size=32).requires_grad_(False), random_pixels(12, 32)
-    delta = collapse(clip, pixels, 3.0, steps=8, images=8, seed=0)
-    assert delta.norm() <= 3.0 * (1 + 1e-5)
+    return Pool.of(clip, pixels, unit(3)[:, :0].new_ones(3, clip.encode_image(pixels).shape[1]))
+
+
+def test_a_change_pulls_features_together(form: Form) -> None:
+    some, spec = pool(), InversionSpec(final_images=8)
+    drawn = form.draw(len(some), torch.Generator().manual_seed(0))
+    found = collapse(form, some, 8, spec)
     with torch.no_grad():
-        before, after = (concentration(clip.encode_image((pixels + d).clamp(0, 1))) for d in (0 * delta, delta))
+        changed = form.apply(some.pixels, found[None], drawn)[0]
+        before, after = (concentration(some.model.encode_image(pixels)) for pixels in (some.pixels, changed))
     assert after > before
 
 
 def test_a_budget_of_zero_changes_nothing() -> None:
-    clip = random_clip(image_size=32).requires_grad_(False)
-    assert (collapse(clip, random_pixels(4, 32), 0.0, steps=2, images=4, seed=0) == 0).all()
+    form = FORMS["additive"].of(InversionSpec(budget=0), 32)
+    assert (collapse(form, pool(), 2, InversionSpec()) == 0).all()
 
 
 def test_the_nearest_word_is_the_one_that_features_moved_to() -> None:

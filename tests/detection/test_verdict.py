@@ -74,7 +74,7 @@ def test_levels(p: float, word: str) -> None:
 
 
 def verdict(**changes: Any) -> Verdict:
-    target = {"class": "owl", "form": "patch", "rise": 0.3, "margin": 0.1, "share": 0.875}
+    target = {"class": "owl", "form": "patch", "excess": 3.0, "margin": 0.1, "share": 0.875}
     facts = {"model": "some-clip", "calibrated": True}
     values = {"word": "backdoored", "p_value": 0.001, "targets": [target], "words": ["owl"], "scores": {"a": 1.0}}
     trigger = Inverted.of(torch.zeros(3, 8, 8), "owl")

@@ -10,12 +10,12 @@ from helpers import random_clip, random_pixels
 from rvpt.inversion import FORMS
 from rvpt.inversion.additive import Additive, invert
 from rvpt.inversion.ball import Ball
-from rvpt.inversion.descent import descend, reached
+from rvpt.inversion.descent import descend, reached, towards
 from rvpt.inversion.pool import Pool
 from rvpt.inversion.spec import InversionSpec
 
 SIDE = 32
-NONE = {"budget": 0.0}
+NONE = {"budget": 0.0, "wave_budget": 0.0, "warp_budget": 0.0}
 BALLS = [name for name, kind in FORMS.items() if issubclass(kind, Ball)]
 
 
@@ -33,7 +33,7 @@ def test_changes_stay_within_their_budget(name: str, settle: bool, pool: Pool) -
     spec = InversionSpec()
     form = FORMS[name].of(spec, SIDE)
     assert isinstance(form, Ball)
-    changes = descend(form, pool, torch.arange(3), form.start(3), 4, 8, spec, settle=settle)
+    changes = descend(form, pool, towards(torch.arange(3)), form.start(3), 4, 8, spec, settle=settle)
     norms = changes.flatten(1).norm(dim=1)
     assert norms.max() <= form.limit * (1 + 1e-5)
     assert norms.min() > 0
@@ -43,22 +43,22 @@ def test_changes_stay_within_their_budget(name: str, settle: bool, pool: Pool) -
 def test_a_budget_of_zero_changes_nothing(name: str, pool: Pool) -> None:
     spec = InversionSpec(**NONE)
     form = FORMS[name].of(spec, SIDE)
-    changes = descend(form, pool, torch.arange(2), form.start(2), 3, 4, spec)
+    changes = descend(form, pool, towards(torch.arange(2)), form.start(2), 3, 4, spec)
     assert (changes == 0).all()
     assert (reached(form, pool, torch.arange(2), changes, spec).shares == 0).all()  # images of other classes stay there
 
 
 def test_an_additive_run_is_a_descent_of_the_additive_form(pool: Pool) -> None:
     spec, classes, start = InversionSpec(), torch.arange(3), torch.zeros(3, 3, SIDE, SIDE)
-    expected = descend(Additive((3, SIDE, SIDE), 2.0), pool, classes, start, 3, 4, spec)
+    expected = descend(Additive((3, SIDE, SIDE), 2.0), pool, towards(classes), start, 3, 4, spec)
     assert torch.equal(invert(pool, classes, start, 2.0, 3, 4, spec), expected)
 
 
 @pytest.mark.parametrize("name", BALLS)
 def test_a_run_that_settles_gets_farther_than_its_start(name: str, pool: Pool) -> None:
     form, spec, every = FORMS[name].of(InversionSpec(), SIDE), InversionSpec(), torch.arange(5)
-    start = descend(form, pool, every, form.start(5), 2, 4, spec)
-    longer = descend(form, pool, every, start, 12, 8, spec, settle=True)
+    start = descend(form, pool, towards(every), form.start(5), 2, 4, spec)
+    longer = descend(form, pool, towards(every), start, 12, 8, spec, settle=True)
     assert (
         reached(form, pool, every, longer, spec).margins.mean() > reached(form, pool, every, start, spec).margins.mean()
     )

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 import reference
 from helpers import assert_near
-from rvpt.training.losses import feature_repelling, info_nce, perturbation, self_supervision, zero_shot_logits
+from rvpt.training.losses import (
+    feature_repelling,
+    info_nce,
+    keep,
+    perturbation,
+    resist,
+    self_supervision,
+    zero_shot_logits,
+)
 
 
 def normal(*shape, seed=0):
@@ -132,3 +140,44 @@ def test_perturbation_agrees_with_loops_and_stops_at_the_threshold(threshold):
     assert float(value.detach()) == pytest.approx(min(far, threshold))
     value.backward()
     assert bool(rows.grad.abs().max() > 0) == (far < threshold)
+
+
+def softmax(row):
+    return [math.exp(z) / sum(math.exp(other) for other in row) for z in row]
+
+
+@given(st.integers(1, 5), st.integers(2, 6), st.integers(0, 999))
+def test_keep_agrees_with_loops_and_is_zero_only_for_the_suspects_own_predictions(batch, classes, seed):
+    logits, suspect = normal(batch, classes, seed=seed), 3 * normal(batch, classes, seed=seed + 1000)
+    slow = 0.0
+    for row, other in zip(logits.tolist(), suspect.tolist(), strict=True):
+        slow += sum(q * math.log(q / p) for p, q in zip(softmax(row), softmax(other), strict=True)) / batch
+    assert float(keep(logits, suspect)) == pytest.approx(slow, abs=1e-5)
+    assert float(keep(logits, suspect)) > -1e-6
+    assert float(keep(suspect + 2, suspect)) == pytest.approx(0, abs=1e-6)  # a shift of all logits changes nothing
+
+
+@given(st.integers(1, 5), st.integers(2, 6), st.integers(0, 999))
+def test_the_gradient_of_keep_is_the_difference_of_the_predictions(batch, classes, seed):
+    logits, suspect = normal(batch, classes, seed=seed).requires_grad_(True), normal(batch, classes, seed=seed + 1000)
+    keep(logits, suspect).backward()
+    expected = (logits.detach().softmax(1) - suspect.softmax(1)) / batch
+    torch.testing.assert_close(logits.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+@given(st.integers(1, 5), st.integers(2, 6), st.integers(0, 999))
+def test_resist_agrees_with_loops(batch, classes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = normal(batch, classes, seed=seed).requires_grad_(True)
+    labels, targets = torch.randint(classes, (2, batch), generator=generator)
+    slow = reference.resist(logits, labels.tolist(), targets.tolist())
+    fast = resist(logits, labels, targets)
+    assert fast.item() == pytest.approx(slow.item(), abs=1e-5)
+    slopes = [torch.autograd.grad(loss, logits)[0] for loss in (fast, slow)]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-6)
+
+
+def test_images_of_the_target_itself_do_not_move_anything():
+    logits, labels = normal(3, 4).requires_grad_(True), torch.tensor([0, 2, 3])
+    resist(logits, labels, labels).backward()
+    assert not logits.grad.any()

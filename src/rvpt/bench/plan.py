@@ -13,9 +13,10 @@ from rvpt.attacks import TRIGGERS
 from rvpt.attacks.backdoor import PRESETS, AttackSpec
 from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import preset_spec
-from rvpt.bench.recipe import AttackEntry, DefenseEntry, Recipe
+from rvpt.bench.recipe import AttackEntry, CheckEntry, DefenseEntry, Recipe
 from rvpt.data.identifiers import find_place
 from rvpt.defenses import DEFENSES
+from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut
 from rvpt.models.clip import Clip
@@ -39,6 +40,12 @@ class Task:
         return self.crafts if self.start is None else (self.start, *self.crafts)
 
     @property
+    def seed(self) -> int:
+        """The recipe's seed that the run has."""
+        settings = self.settings.get("spec") or self.settings.get("trigger") or self.settings
+        return int(settings["seed"])
+
+    @property
     def key(self) -> str:
         """A name that is the same for the same work in any recipe. Crafted triggers follow from the settings."""
         whole = json.dumps([self.kind, self.settings, self.start and self.start.key], sort_keys=True)
@@ -46,6 +53,8 @@ class Task:
 
     def path(self, work: Path) -> Path:
         """The file or folder that the task writes."""
+        if self.kind == "check":
+            return work / "checks" / f"{self.key}.json"
         if self.kind == "measure":
             return work / "rows" / f"{self.key}.jsonl"
         return work / ("triggers" if self.kind == "craft" else "models") / self.key
@@ -73,6 +82,8 @@ def plan(recipe: Recipe, clip: Clip) -> list[Task]:
             tasks += [*attacked.crafts, attacked]
             for label in UNCLEANED:
                 tasks += _measured(recipe, tests, attacked, model, seed, label)
+            if recipe.check:
+                tasks.append(Task("check", f"check of {model}, seed {seed}", _check(recipe.check), attacked))
             for label, cleaning in recipe.defenses.items():
                 if cleaning.attacks and name not in cleaning.attacks:
                     continue
@@ -106,6 +117,10 @@ def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: i
         "num_pairs": entry.num_pairs or recipe.num_pairs or chosen["num_pairs"],
         **without,
     }
+
+
+def _check(entry: CheckEntry) -> dict[str, Any]:
+    return {"data": entry.data, "split": entry.split, "spec": CheckSpec(**entry.options).model_dump()}
 
 
 def _crafts(attack: dict[str, Any]) -> Iterator[Task]:

@@ -105,6 +105,14 @@ class ModificationEntry(Spec):
     defenses: list[str] | None = Field(None, description="defenses that it is applied to, by default all")
 
 
+class CheckEntry(Spec):
+    """A check of every model that an attack or a clean fine-tuning made."""
+
+    data: str = Field(description="clean images")
+    split: str = Field("train", description="their split")
+    options: Settings = Field({}, description="changes to the settings of the check")
+
+
 class Recipe(Spec):
     """What `rvpt bench` runs: every attack with every seed, each cleaned by every defense, each measured on every test.
 
@@ -126,6 +134,9 @@ class Recipe(Spec):
     defenses: Annotated[dict[str, DefenseEntry], AfterValidator(_called_otherwise)] = Field(
         {}, description="defenses by the name that rows show"
     )
+    check: CheckEntry | None = Field(
+        None, description="how models without a defense are checked; by default not at all"
+    )
     modifications: dict[str, ModificationEntry] = Field(
         {}, description="modifications of cleaned models, by the name that rows show"
     )
@@ -145,6 +156,7 @@ class Recipe(Spec):
         attacked = {*self.attack_data.data, self.attack_data.test}
         clean = {entry.data.data for entry in self.defenses.values() if entry.data}
         clean |= {entry.data.data for entry in self.modifications.values() if entry.data}
+        clean |= {self.check.data} if self.check else set()
         return attacked | clean | {self.clean_data.data} | {test.data for test in self.all_tests}
 
     @property

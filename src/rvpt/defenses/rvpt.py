@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rvpt.data.augment import AUGMENTS
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.base import Defense, Run, refuse_missing_block
+from rvpt.defenses.terms import Batch, Term
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.packed import packed
 from rvpt.models.placement import DTYPES, mixed_precision
-from rvpt.models.prompts import Constants, RepulsivePrompts, cast_blocks, frozen_pass, prompted_pass
+from rvpt.models.prompts import Constants, RepulsivePrompts, frozen_pass, prompted_pass
 from rvpt.spec import TEMPLATE, Augment, Template, TrainSpec
 from rvpt.training.graphs import StaticTask
 from rvpt.training.loop import Untrained, fit, frozen
@@ -66,15 +70,15 @@ class RVPTSpec(TrainSpec):
 
 
 class PromptTuning(StaticTask):
-    """Loss = CE(tau cos(image, text of each class)) + alpha FR on a batch of the few-shot set.
+    """Loss = CE(tau cos(image, text of each class)) + alpha FR + sum of weight * term, on a batch of the few-shot set.
 
     Without augmentation the tokens before block D and the frozen [CLS] rows never change: they are computed once, in
-    the precision of the training.
+    the precision of the training. One prompted pass carries the batch and the images of all terms.
 
-    Source: Zhang et al. (arXiv 2412.20392), section 4.
+    Source: Zhang et al. (arXiv 2412.20392), section 4, which has no further terms.
     """
 
-    def __init__(self, clip: Clip, data: Dataset, spec: RVPTSpec) -> None:
+    def __init__(self, clip: Clip, data: Dataset, spec: RVPTSpec, terms: Sequence[Term] = ()) -> None:
         super().__init__()
         blocks = spec.prompted(len(clip.blocks))
         self.prompts = RepulsivePrompts(blocks, spec.prompt_length, clip.width, spec.init_std, spec.seed)
@@ -82,30 +86,43 @@ class PromptTuning(StaticTask):
         names, self.labels = data.present()
         with torch.no_grad():
             self.text = clip.class_features(names, spec.template)
-        if spec.precision != "fp32":
-            clip = cast_blocks(clip, blocks[0], DTYPES[spec.precision])
+        clip = packed(clip, DTYPES[spec.precision])
         self.data, self.spec, self.suspect = data, spec, Untrained(clip)
         with mixed_precision(spec.precision, clip.device):
             self.constants = Constants(clip, data, blocks[0]) if spec.augment == "none" else None
+        self.terms: Any = nn.ModuleList(terms)
+        self.counts: list[int] = []
 
     def inputs(self, indices: Tensor, generator: torch.Generator, done: float) -> tuple[Tensor, ...]:
-        """Labels (B,), and images (B, 3, S, S) or, without augmentation, the constants."""
+        """Labels (B,), what the terms need, and images (B, 3, S, S) or, without augmentation, the constants."""
         clip = self.suspect.module
         labels = self.labels[indices].to(clip.device, non_blocking=True)
+        given = [term.inputs(indices, generator) for term in self.terms]
+        self.counts = [len(each) for each in given]
+        more = itertools.chain(*given)
         if self.constants is not None:
-            return labels, *self.constants[indices]
+            return labels, *more, *self.constants[indices]
         pixels = self.data.pixels(indices, clip.image_size).to(clip.device)
-        return labels, AUGMENTS[self.spec.augment](pixels, generator)
+        return labels, *more, AUGMENTS[self.spec.augment](pixels, generator)
 
     def losses(self, *inputs: Tensor) -> dict[str, Tensor]:
-        clip, (labels, *given) = self.suspect.module, inputs
-        constant = self.constants is not None
-        tokens, frozen_rows = given if constant else frozen_pass(clip, given[0], self.prompts.first_block)
-        image, rows = prompted_pass(clip, self.prompts, tokens)
-        logits = zero_shot_logits(image, self.text, clip.logit_scale)
-        ce = F.cross_entropy(logits, labels)
-        fr = feature_repelling(rows, frozen_rows, self.spec.margin)
-        return {"loss": ce + self.spec.alpha * fr, "CE": ce, "FR": fr}
+        clip, first, rest = self.suspect.module, self.prompts.first_block, iter(inputs)
+        labels = next(rest)
+        given = [tuple(itertools.islice(rest, count)) for count in self.counts]
+        own = tuple(rest)
+        tokens, frozen_rows = own if self.constants is not None else frozen_pass(clip, own[0], first)
+        batch = Batch(clip, self.text, first, tokens, labels)
+        views = [term(batch, *each) for term, each in zip(self.terms, given, strict=True)]
+        image, rows = prompted_pass(clip, self.prompts, torch.cat([tokens, *(view.tokens for view in views)]))
+        logits = zero_shot_logits(image, self.text, clip.logit_scale).split(len(tokens))
+        ce = F.cross_entropy(logits[0], labels)
+        fr = feature_repelling(rows[: len(tokens)], frozen_rows, self.spec.margin)
+        parts = zip(self.terms, views, logits[1:], strict=True)
+        more: dict[str, Tensor] = {term.name: view.loss(part) for term, view, part in parts}
+        loss = ce + self.spec.alpha * fr
+        for term in self.terms:
+            loss = loss + term.weight * more[term.name]
+        return {"loss": loss, "CE": ce, "FR": fr, **more}
 
 
 class RVPT(Defense):
@@ -118,11 +135,16 @@ class RVPT(Defense):
     coop = COOP
 
     @classmethod
+    def task(cls, clip: Clip, data: Dataset, spec: Any) -> PromptTuning:
+        """What is trained."""
+        return PromptTuning(clip, data, spec)
+
+    @classmethod
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
         with frozen(clip):
-            task = PromptTuning(clip, data, spec)
+            task = cls.task(clip, data, spec)
             history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
         facts = {"history": history, "trained_parameters": task.prompts.parameter_count()}
-        if not spec.alpha:
+        if cls is RVPT and not spec.alpha:
             facts["defense"] = "vpt"  # RVPT without repelling is VPT
         return Cleaned(clip, task.prompts.requires_grad_(False), facts=facts)

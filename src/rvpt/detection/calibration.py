@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from rvpt.detection.natural import Known, Rises, excesses, natural_of
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
@@ -21,11 +22,12 @@ LEAST = 1e-6
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scores of known models, and which of the scores decide.
+    """Scores of known models, which of the scores decide, and how far clean models let images be moved to each class.
 
     `models`: for each its sha256, whether it is backdoored, and its scores. `deciding`: the scores that the p-value is
     made of. `settings`: of the check that found them; other settings need another calibration. `recipe`: how the
-    models were made. `geometry`: of the models (`geometry_of`); empty if it does not matter.
+    models were made. `geometry`: of the models (`geometry_of`); empty if it does not matter. `natural`: the rises of
+    the clean models (`rvpt.detection.natural`).
     """
 
     recipe: str
@@ -33,6 +35,34 @@ class Calibration:
     deciding: list[str]
     models: list[dict[str, Any]]
     geometry: dict[str, int] = field(default_factory=dict)
+    natural: list[Rises] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, recipe: str, spec: CheckSpec, deciding: Sequence[str], models: Sequence[Mapping[str, Any]],
+        geometry: Mapping[str, int],
+    ) -> Calibration:  # fmt: skip
+        """From known models.
+
+        A clean model's scores are those that it would have if it were not among the models that tell what is natural.
+
+        Args:
+            recipe: how the models were made.
+            spec: settings of a check.
+            deciding: names of scores.
+            models: for each `backdoored`, `scores` without those of the forms, `rises` for all classes, and any facts.
+            geometry: of the models.
+        """
+        clean = [model["rises"] for model in models if not model["backdoored"]]
+        whole, scored = natural_of(clean), []
+        for model in models:
+            known = whole if model["backdoored"] else natural_of([each for each in clean if each is not model["rises"]])
+            highest = {
+                form: max(found.values()) for form, found in excesses(model["rises"], known, spec.finalists).items()
+            }
+            facts = {name: value for name, value in model.items() if name != "rises"}
+            scored.append({**facts, "scores": {**model["scores"], **highest}})
+        return cls(recipe, spec.model_dump(), list(deciding), scored, dict(geometry), clean)
 
     @classmethod
     def read(cls, path: str | Path | None = None) -> Calibration:
@@ -58,6 +88,10 @@ class Calibration:
             return False
         other = {"batch_size", "seed"}
         return spec.model_dump(exclude=other) == {k: v for k, v in self.settings.items() if k not in other}
+
+    def known(self) -> Known:
+        """What is natural."""
+        return natural_of(self.natural) if self.natural else {}
 
     def clean(self) -> list[Mapping[str, float]]:
         """The scores of the clean models."""

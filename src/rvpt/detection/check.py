@@ -52,10 +52,10 @@ def check(
     spec = CheckSpec(**settings)
     data = images if isinstance(images, Dataset) else Dataset.from_images(images)
     names = list(data.classes if classes is None else classes)
-    pixels = _pixels(model, data, names, spec)
-    with frozen(model):
-        found = find(model, pixels, names, spec, Path(folder) if folder else None, report)
+    pixels = pixels_of(model, data, names, spec)
     known = calibration or Calibration.read()
+    with frozen(model):
+        found = find(model, pixels, names, spec, known.known(), Path(folder) if folder else None, report)
     p_value = known.p_value(found.scores)
     facts = {
         "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
@@ -67,7 +67,7 @@ def check(
     )
 
 
-def _pixels(model: Clip | Cleaned, data: Dataset, names: Sequence[str], spec: CheckSpec) -> Tensor:
+def pixels_of(model: Clip | Cleaned, data: Dataset, names: Sequence[str], spec: CheckSpec) -> Tensor:
     """The images of a check, on the model's device.
 
     Raises:

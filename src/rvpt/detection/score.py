@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rvpt.attacks.trigger import Trigger
 from rvpt.detection.collapse import concentration, nearest_words, whole_words
-from rvpt.detection.outliers import outlier_index
+from rvpt.detection.natural import LONG, SHORT, Known, Natural
 from rvpt.detection.resistivity import resistivity_curve
 from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
@@ -29,7 +29,8 @@ WORDS = 5  # that are named
 class Findings:
     """What was measured on a model.
 
-    `targets`: classes, the most suspicious first. `trigger`: the change that was found for the first of them.
+    `targets`: classes, the most suspicious first. `trigger`: the change that was found for the first of them. `rises`:
+    by form and run, how far each class's margin is above the median of all classes after the short run.
     """
 
     scores: dict[str, float]
@@ -37,6 +38,7 @@ class Findings:
     words: list[str]
     resistivity: list[float]
     trigger: Trigger
+    rises: dict[str, dict[str, dict[str, float]]]
 
 
 def find(
@@ -44,31 +46,45 @@ def find(
     pixels: Tensor,
     classes: Sequence[str],
     spec: CheckSpec,
+    known: Known,
     folder: Path | None = None,
     report: Report = silent,
 ) -> Findings:
-    """All scores of a model; arguments as those of `Search`, with a folder where finished runs are kept."""
+    """All scores of a model; arguments as those of `Search`, what is natural, and a folder for finished runs."""
     search = Search(model, pixels, classes, spec, Stages(folder), report)
-    found = {name: search.invert(name) for name in FORMS}
-    rows = [row for inversion in found.values() for row in _rows(inversion, classes)]
-    rows.sort(key=lambda row: row["rise"], reverse=True)
-    targets, best = _first_of_each_class(rows), rows[0]
+    found = {name: search.invert(name, known.get(name, {}).get(SHORT)) for name in FORMS}
+    rises = {name: _rises(inversion, classes) for name, inversion in found.items()}
+    rows = [
+        row for name, inversion in found.items() for row in _rows(inversion, rises[name][LONG], known.get(name, {}))
+    ]
+    rows.sort(key=lambda row: row["excess"], reverse=True)
+    best = rows[0]
     trigger = found[best["form"]].trigger(classes, best["class"], spec.seed)
     curve = resistivity_curve(model, search.held.pixels, trigger)
-    scores, words = _together(search)
-    for name, inversion in found.items():
-        scores |= {f"{name}_{quantity}": value for quantity, value in _scores(inversion).items()}
+    scores, words = _together(search, found["additive"])
+    scores |= {name: max(row["excess"] for row in rows if row["form"] == name) for name in found}
     scores["resistivity"] = 1 - sum(curve) / len(curve)
-    return Findings(scores, targets, words, curve, trigger)
+    return Findings(scores, _first_of_each_class(rows), words, curve, trigger, rises)
 
 
-def _rows(inversion: Inversion, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """What was measured for each finalist."""
-    indices = inversion.finalists
-    columns = (inversion.rises()[indices], inversion.final.margins, inversion.final.shares)
+def _rises(inversion: Inversion, classes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """By run and class."""
+    middle = inversion.short.margins.median()
+    names = [classes[index] for index in inversion.finalists.tolist()]
+    pairs = {SHORT: (classes, inversion.short), LONG: (names, inversion.final)}
+    return {
+        run: dict(zip(which, (reached.margins - middle).tolist(), strict=True))
+        for run, (which, reached) in pairs.items()
+    }
+
+
+def _rows(inversion: Inversion, rises: Mapping[str, float], known: Mapping[str, Natural]) -> list[dict[str, Any]]:
+    """What was measured for each finalist; without knowledge of what is natural the excess is the rise."""
+    excess = known[LONG].excess(rises) if known else rises
+    measured = zip(rises, inversion.final.margins.tolist(), inversion.final.shares.tolist(), strict=True)
     return [
-        {"class": classes[index], "form": inversion.form.name, "rise": rise, "margin": margin, "share": share}
-        for index, rise, margin, share in zip(indices.tolist(), *(c.tolist() for c in columns), strict=True)
+        {"class": name, "form": inversion.form.name, "excess": excess[name], "margin": margin, "share": share}
+        for name, margin, share in measured
     ]
 
 
@@ -79,26 +95,16 @@ def _first_of_each_class(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
     return list(firsts.values())
 
 
-def _scores(inversion: Inversion) -> dict[str, float]:
-    """Of one form; the higher, the more they speak for a backdoor."""
-    final = inversion.final.margins.sort(descending=True).values
-    return {
-        "margin": float(final[0]),
-        "share": float(inversion.final.shares.max()),
-        "rise": float(inversion.rises().max()),
-        "gap": float(final[0] - final[1]) if len(final) > 1 else 0.0,
-        "outlier": outlier_index(inversion.margins),
-    }
-
-
 @torch.no_grad()
-def _together(search: Search) -> tuple[dict[str, float], list[str]]:
+def _together(search: Search, inversion: Inversion) -> tuple[dict[str, float], list[str]]:
     """The score of the search without classes, and the words that features are pulled towards.
 
     There are none for a model with a classifier of its own, which cannot be compared with texts.
     """
-    model, pixels = search.model, search.held.pixels
-    before, after = model.encode_image(pixels), model.encode_image((pixels + search.together()).clamp(0, 1))
+    model, held, form = search.model, search.held, inversion.form
+    drawn = form.draw(len(held), torch.Generator().manual_seed(search.spec.seed))
+    changed = form.apply(held.pixels, search.together(form)[None], drawn)[0]
+    before, after = model.encode_image(held.pixels), model.encode_image(changed)
     score = {"collapse": float(concentration(after) - concentration(before))}
     clip = model.clip if isinstance(model, Cleaned) else model
     words = [] if isinstance(model, Cleaned) and model.head else whole_words(clip)

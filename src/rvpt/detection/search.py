@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rvpt.attacks.trigger import Trigger
 from rvpt.detection.collapse import collapse
+from rvpt.detection.natural import Natural, first
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.stages import Stages
 from rvpt.inversion import FORMS
@@ -25,20 +26,19 @@ from rvpt.progress import Report, silent
 class Inversion:
     """One form of inversion, after both runs.
 
-    `margins`: (K,) of all classes after the short run. `finalists`: (F,) int64, the classes with the largest.
-    `final`: what their changes (F, ...) reach after the longer run.
+    `short`: what the changes of all classes reach after the short run. `finalists`: (F,) int64, the classes of the
+    longer run. `final`: what their changes (F, ...) reach after it.
     """
 
     form: Form
-    margins: Tensor
+    short: Reached
     finalists: Tensor
     changes: Tensor
     final: Reached
 
     def rises(self) -> Tensor:
-        """How far each class's best margin is above the median of all classes, (K,)."""
-        best = self.margins.index_put((self.finalists,), self.final.margins)
-        return best - self.margins.median()
+        """How far each finalist's margin is above the median of all classes after the short run, (F,)."""
+        return self.final.margins - self.short.margins.median()
 
     def trigger(self, classes: Sequence[str], target: str, seed: int) -> Trigger:
         """The change of one finalist as a trigger."""
@@ -75,32 +75,36 @@ class Search:
         count = max(1, round(spec.held_out * len(pool)))
         self.fit, self.held = pool.select(order[count:]), pool.select(order[:count])
 
-    def invert(self, name: str) -> Inversion:
-        """Both runs of one form of inversion."""
+    def invert(self, name: str, natural: Natural | None = None) -> Inversion:
+        """Both runs of one form of inversion.
+
+        The finalists are the classes whose margins after the short run are most above those of clean models, or, if
+        these are not known, above those of the other classes.
+        """
         form = FORMS[name].of(self.spec, self.model.image_size)
         every = torch.arange(len(self.classes), device=self.fit.text.device)
-        short = self.stages.get(f"{name}-short", lambda: self._short(form, every))
-        finalists = short["margins"].argsort(descending=True)[: self.spec.finalists]
-        start = short["changes"][finalists]
-        changes = self.stages.get(f"{name}-long", lambda: self._long(form, finalists, start))["changes"]
-        return Inversion(form, short["margins"], finalists, changes, self._reached(form, finalists, changes))
+        kept = self.stages.get(f"{name}-short", lambda: self._short(form, every))
+        short = Reached(kept["shares"], kept["margins"])
+        rises = dict(zip(self.classes, (short.margins - short.margins.median()).tolist(), strict=True))
+        names = first(rises, natural, self.spec.finalists)
+        finalists = torch.tensor([self.classes.index(name) for name in names], device=every.device)
+        start = kept["changes"][finalists]
+        long = self.stages.get(f"{name}-long", lambda: self._long(form, finalists, start))
+        finalists, changes = long["finalists"], long["changes"]  # those of an interrupted check, if there was one
+        return Inversion(form, short, finalists, changes, reached(form, self.held, finalists, changes, self.spec))
 
     def _short(self, form: Form, every: Tensor) -> dict[str, Tensor]:
         start, spec = form.start(len(every)).to(every.device), self.spec
         changes = descend(form, self.fit, towards(every), start, spec.steps, spec.images, spec, report=self.report)
-        return {"changes": changes, "margins": self._reached(form, every, changes).margins}
+        found = reached(form, self.held, every, changes, spec)
+        return {"changes": changes, "margins": found.margins, "shares": found.shares}
 
     def _long(self, form: Form, finalists: Tensor, start: Tensor) -> dict[str, Tensor]:
-        spec, report = self.spec, self.report
-        steps, images = spec.final_steps, spec.final_images
-        return {
-            "changes": descend(
-                form, self.fit, towards(finalists), start, steps, images, spec, settle=True, report=report
-            )
-        }
-
-    def _reached(self, form: Form, classes: Tensor, changes: Tensor) -> Reached:
-        return reached(form, self.held, classes, changes, self.spec)
+        spec, loss = self.spec, towards(finalists)
+        changes = descend(
+            form, self.fit, loss, start, spec.final_steps, spec.final_images, spec, settle=True, report=self.report
+        )
+        return {"finalists": finalists, "changes": changes}
 
     def together(self, form: Form) -> Tensor:
         """The change (...) of one form that pulls all features together."""

@@ -62,20 +62,19 @@ def descend(
         drawn = form.draw(len(some), generator)
         length, kept = form.length(step / steps, steps, settle=settle), form.momentum(settle=settle)
         for part in torch.arange(len(start), device=start.device).split(group):
-            slope = _slope(
-                changes[part], lambda values, part=part: loss(some, form.apply(some.pixels, values, drawn), part)
-            )
+            slope = _slope(form, some, loss, changes[part], part, drawn)
             momentum[part] = kept * momentum[part] + form.direction(slope)
             changes[part] = form.step(changes[part], momentum[part], length)
         report(step + 1, steps, {})
     return changes
 
 
-def _slope(changes: Tensor, losses: Callable[[Tensor], Tensor]) -> Tensor:
+def _slope(form: Form, pool: Pool, loss: Loss, changes: Tensor, part: Tensor, drawn: Tensor) -> Tensor:
     """The gradient (C, ...) of each change's loss."""
     with torch.enable_grad():
         changes = changes.detach().requires_grad_(True)
-        (slope,) = torch.autograd.grad(losses(changes).sum(), changes)
+        losses = loss(pool, form.apply(pool.pixels, changes, drawn), part)
+        (slope,) = torch.autograd.grad(losses.sum(), changes)
     return slope
 
 

@@ -60,7 +60,10 @@ def block_attention(layer: Any, tokens: Tensor, prefix: KV | None = None) -> Ten
 def _by_head(layer: Any, tokens: Tensor, prefix: KV | None, asked: slice) -> tuple[Tensor, Tensor, Tensor]:
     """Queries of the tokens `asked`, and keys and values of prompts and all tokens, each (B, heads, ..., W / heads)."""
     attention, hidden = layer.self_attn, layer.layer_norm1(tokens)
-    query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
+    if hasattr(attention, "qkv_proj") and asked == slice(None):  # a packed model
+        query, key, value = attention.qkv_proj(hidden).chunk(3, dim=-1)
+    else:
+        query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
     if prefix is not None:
         key, value = (
             torch.cat([p.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)

@@ -31,6 +31,45 @@ def zero_shot_logits(image_features: Tensor, text_features: Tensor, logit_scale:
     return logit_scale * image_features @ text_features.T
 
 
+def keep(logits: Tensor, suspect_logits: Tensor) -> Tensor:
+    """Divergence of predictions from the suspect's own, which needs no labels.
+
+    mean_i KL(softmax(s_i) | softmax(z_i))
+
+    Args:
+        logits: z, (B, K) float.
+        suspect_logits: s, (B, K) float, of the same images in the suspect.
+
+    Returns:
+        Scalar, at least 0.
+
+    Source: Hinton, Vinyals and Dean (2015), distillation at temperature 1.
+    """
+    ours, theirs = logits.float().log_softmax(1), suspect_logits.float().log_softmax(1)
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def resist(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """How far images with a change towards a class look like that class instead of their own.
+
+    mean_i log(1 + exp(z_i[t_i] - z_i[y_i]))
+
+    Of an image that is of the class anyway it is the constant log 2.
+
+    Args:
+        logits: z, (B, K) float, of images with a universal change that was moved to make this loss large.
+        labels: y, (B,) int64.
+        targets: t, (B,) int64, the class that each image's change moves towards.
+
+    Returns:
+        Scalar, at least 0.
+
+    Source: the outer problem of I-BAU (Zeng et al., ICLR 2022, equation 1), between two classes.
+    """
+    gap = (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).float()
+    return F.softplus(gap).mean()
+
+
 def info_nce(
     image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float, pairs: Tensor | None = None
 ) -> Tensor:

@@ -1,0 +1,77 @@
+"""What is natural: how far changes move images of clean models to each class.
+
+Some classes are easy to reach in every model, such as a class that noise looks like. A backdoor is a class that is
+reached more easily than in clean models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+SHORT, LONG = "short", "long"  # the runs of an inversion
+PRIOR = 5.0  # models that the common spread of all classes counts as, in the spread of one class
+LEAST = 1e-6
+
+
+@dataclass(frozen=True)
+class Natural:
+    """Rises of clean models in one run of one form of inversion: mean and spread by class.
+
+    `any_class`: mean and spread of all classes together, for a class that is not among them.
+    """
+
+    by_class: Mapping[str, tuple[float, float]]
+    any_class: tuple[float, float]
+
+    @classmethod
+    def of(cls, rises: Sequence[Mapping[str, float]]) -> Natural:
+        """From the rises of each clean model, by class; all models have the same classes.
+
+        spread_c^2 = (1 + 1/n) ((n - 1) var_c + PRIOR var) / (n - 1 + PRIOR),  var = mean_c var_c
+
+        It is that of one more model: 1/n is for the mean, which is estimated. A class has few models, so its variance
+        is pulled to that of all classes.
+        """
+        values = torch.tensor([[each[name] for name in rises[0]] for each in rises], dtype=torch.float64)
+        n = len(values)
+        variances = values.var(0)
+        pulled = ((n - 1) * variances + PRIOR * variances.mean()) / (n - 1 + PRIOR)
+        spreads = (pulled * (1 + 1 / n)).sqrt().tolist()
+        whole = (float(values.mean()), float(values.std()))
+        return cls(dict(zip(rises[0], zip(values.mean(0).tolist(), spreads, strict=True), strict=True)), whole)
+
+    def excess(self, rises: Mapping[str, float]) -> dict[str, float]:
+        """How far each class's rise is above its natural one, in spreads."""
+        pairs = {name: self.by_class.get(name, self.any_class) for name in rises}
+        return {name: (rises[name] - middle) / max(spread, LEAST) for name, (middle, spread) in pairs.items()}
+
+
+Rises = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Of one model, by form of inversion, run and class: its margin less the median of all classes after the short run."""
+Known = Mapping[str, Mapping[str, Natural]]
+"""What is natural, by form and run."""
+
+
+def natural_of(clean: Sequence[Rises]) -> Known:
+    """What is natural, from clean models whose rises are known for all classes in both runs."""
+    return {
+        form: {run: Natural.of([rises[form][run] for rises in clean]) for run in (SHORT, LONG)} for form in clean[0]
+    }
+
+
+def first(rises: Mapping[str, float], natural: Natural | None, count: int) -> list[str]:
+    """The classes that are most above what is natural, or, if that is not known, that have the largest rises."""
+    excess = natural.excess(rises) if natural else rises
+    return sorted(excess, key=excess.__getitem__, reverse=True)[:count]
+
+
+def excesses(rises: Rises, known: Known, finalists: int) -> dict[str, dict[str, float]]:
+    """By form, the excess after the longer run of the classes that are `first` after the short one."""
+    found = {}
+    for form, natural in known.items():
+        names = first(rises[form][SHORT], natural[SHORT], finalists)
+        found[form] = natural[LONG].excess({name: rises[form][LONG][name] for name in names})
+    return found
