@@ -13,7 +13,8 @@ import pytest
 from rvpt.rows import read_rows
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
-needs_tools = pytest.mark.skipif(
+TOOLS = ("bash", "timeout")
+needs_tools = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason="needs bash and timeout")
     not (shutil.which("bash") and shutil.which("timeout")), reason="needs bash and timeout"
 )
 
