@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cell, cells
 from rvpt.report.groups import by_data
+from rvpt.report.names import cell as escaped
 from rvpt.rows import Row
 
 CALTECH101 = {  # table 2: (attack, defense) -> (CA, ASR), in percent
@@ -41,7 +42,7 @@ def comparison(rows: Sequence[Row]) -> str:
     if not shown:
         raise RvptError("no row is of an attack and a defense of the paper's table 2: pass layout=runs instead")
     lines = [
-        f"| attack | defense | paper: Caltech-101 | {' | '.join(shown)} |",
+        f"| attack | defense | paper: Caltech-101 | {' | '.join(map(escaped, shown))} |",
         "|---|---|---:|" + "---:|" * len(shown),
     ]
     for (attack, defense), (ca, asr) in CALTECH101.items():
