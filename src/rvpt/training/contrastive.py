@@ -29,7 +29,7 @@ class Contrastive(nn.Module):
         super().__init__()
         self.clip, self.data, self.augment = clip, data, augment
         self.patch_drop, self.drop_until = patch_drop, drop_until
-        self.largest = max(LARGEST_SCALE, float(clip.model.logit_scale))  # that of SigLIPs is larger
+        self.largest = max(LARGEST_SCALE, float(clip.model.logit_scale.detach()))  # that of SigLIPs is larger
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
         pixels, texts = self.draw(indices, generator)
