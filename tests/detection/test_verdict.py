@@ -22,7 +22,7 @@ from rvpt.errors import RvptError
 def known(*clean: float, deciding: tuple[str, ...] = ("a",)) -> Calibration:
     models = [{"backdoored": False, "scores": {"a": value, "b": -value}} for value in clean]
     models += [{"backdoored": True, "scores": {"a": 100.0, "b": 100.0}}]
-    return Calibration("some models", CheckSpec().model_dump(), list(deciding), models)
+    return Calibration("some models", CheckSpec().model_dump(mode="json"), list(deciding), models)
 
 
 def test_a_p_value_falls_with_the_score_and_is_a_half_at_the_mean() -> None:
