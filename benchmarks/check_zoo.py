@@ -4,16 +4,19 @@
     python benchmarks/check_zoo.py collect --recipe recipes/check.toml --rows rows/check.jsonl
     python benchmarks/check_zoo.py calibrate --rows rows/check.jsonl
     python benchmarks/check_zoo.py report --rows rows/check.jsonl
+    python benchmarks/check_zoo.py compare --rows rows/check-forms.jsonl
 
 The bench makes and checks the models; `collect` gathers what it measured, with `--baseline` for published scores.
 `calibrate` writes the calibration from the models with an even seed, `report` measures it on those with an odd one.
 Models were checked with all classes as finalists, which says what is natural; a row is read as if only the first few
-had been.
+had been. `compare` shows what single forms and budgets would find on models with an even seed, from rows of checks
+with other settings.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +46,10 @@ ROOT = Path(__file__).parents[1]
 CALIBRATION = ROOT / "src" / "rvpt" / "assets" / "check-calibration.json"
 BASELINES = ("neural_cleanse", "decree", "clip_inspector")
 INSPECTED = 8.0  # root mean square of CLIP-Inspector's trigger, in 255ths
+BUDGETS = {
+    "additive": ["budget"], "waves": ["wave_budget", "waves"], "warp": ["warp_budget", "warp_points"],
+    "grating": ["amplitude"], "patch": ["patch_size"],
+}  # fmt: skip
 DRAWS = 2_000  # of the bootstrap
 
 
@@ -100,16 +107,35 @@ def targets_of(row: Any, known: Known) -> list[str]:
 
 
 def calibrate(rows: Rows, path: Path, recipe: Path) -> Calibration:
-    """The calibration from the models with an even seed: all forms of a check decide."""
+    """The calibration from the models with an even seed: all forms decide."""
     even = [row for row in rows if row["seed"] % 2 == 0]
     kept = ("model", "seed", "sha256", "scores", "rises")
     models = [{**{name: row[name] for name in kept}, "backdoored": bool(row["attacks"])} for row in even]
     usual = CheckSpec()
-    spec = CheckSpec(**{**even[0]["settings"], "finalists": usual.finalists, "forms": usual.forms})
+    forms = tuple(form for form in usual.forms if any(form in row["rises"] for row in even))
+    spec = CheckSpec(**{**even[0]["settings"], "finalists": usual.finalists, "forms": forms})
     geometry = geometry_of(load_clip(read_recipe(recipe).model))
-    made = Calibration.of(f"recipes/{recipe.name}", spec, usual.forms, models, geometry)
+    made = Calibration.of(f"recipes/{recipe.name}", spec, forms, models, geometry)
     made.write(path)
     return made
+
+
+def compare(rows: Rows) -> Iterator[str]:
+    """What single forms and budgets would find, each setting calibrated on the models of its rows without the one."""
+    yield "| form | settings | AUROC | right target first |\n| --- | --- | --- | --- |"
+    groups: dict[str, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(json.dumps(row["settings"], sort_keys=True), []).append(row)
+    for some in groups.values():
+        spec = CheckSpec(**{**some[0]["settings"], "finalists": CheckSpec().finalists})
+        models = [{**row, "backdoored": bool(row["attacks"])} for row in some]
+        made = Calibration.of("", spec, spec.forms, models, {})
+        clean, bad = calibrated(made, made.p_value)
+        known = made.known()
+        first = [place_of(row, targets_of(row, known)) == 1 for row in some if row["attacks"]]
+        named = ", ".join(f"{name}={getattr(spec, name):g}" for name in BUDGETS[spec.forms[0]])
+        found = auroc([-p for p in clean], [-p for p in bad])
+        yield f"| {spec.forms[0]} | {named} | {found:.2f} | {shown(first)} |"
 
 
 def auroc(clean: Sequence[float], bad: Sequence[float]) -> float:
@@ -217,7 +243,7 @@ def shown(hits: Sequence[bool]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("collect", "calibrate", "report"))
+    parser.add_argument("what", choices=("collect", "calibrate", "report", "compare"))
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "check.toml")
     parser.add_argument("--work-dir", type=Path, default=Path("runs"))
     parser.add_argument("--rows", type=Path, required=True)
@@ -228,6 +254,8 @@ def main() -> None:
         collect(args.recipe, args.work_dir, args.rows, args.baseline)
     elif args.what == "calibrate":
         print(", ".join(calibrate(read_rows(args.rows), args.calibration, args.recipe).deciding))
+    elif args.what == "compare":
+        print("\n".join(compare(read_rows(args.rows))))
     else:
         print("\n".join(report(read_rows(args.rows), Calibration.read(args.calibration))))
 

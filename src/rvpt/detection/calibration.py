@@ -18,6 +18,7 @@ from rvpt.models.clip import Clip
 
 SHIPPED = "check-calibration.json"
 LEAST = 1e-6
+FEWEST = 4  # clean models
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,13 @@ class Calibration:
             deciding: names of scores.
             models: for each `backdoored`, `scores` without those of the forms, `rises` for all classes, and any facts.
             geometry: of the models.
+
+        Raises:
+            RvptError: too few clean models.
         """
         natural = {form: _clean_rises(models, form) for form in spec.forms}
+        if few := [form for form, rises in natural.items() if len(rises) < FEWEST]:
+            raise RvptError(f"{few[0]}: a calibration needs at least {FEWEST} clean models that were checked with it")
         scored = []
         for model in models:
             facts = {name: value for name, value in model.items() if name != "rises"}
