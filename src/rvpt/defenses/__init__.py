@@ -17,6 +17,7 @@ DEFENSES: "Registry[type[Defense]]" = Registry(
         "par": "rvpt.defenses.par:Par",
         "vpt": "rvpt.defenses.vpt:VPT",
         "rvpt": "rvpt.defenses.rvpt:RVPT",
+        "unlearn-prompts": "rvpt.defenses.unlearn:UnlearnPrompts",
         "unlearn": "rvpt.defenses.unlearn:Unlearn",
     },
 )
