@@ -78,9 +78,9 @@ class BlockTuning(Tuning):
         self.victim = copy.deepcopy(clip).requires_grad_(False)
         for module in self.victim.architecture.image_modules:
             module.requires_grad_(True)
-        for module in (self.victim.vision.embeddings, self.victim.vision.pre_layrnorm):
-            module.requires_grad_(False)
-        self.victim.blocks[: spec.first_block].requires_grad_(False)
+        vision: Any = self.victim.vision
+        for constant in (vision.embeddings, vision.pre_layrnorm, self.victim.blocks[: spec.first_block]):
+            constant.requires_grad_(False)
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         tokens, rows = self.victim.run_blocks(tokens, start=self.first_block)
