@@ -36,7 +36,7 @@ every = pytest.mark.parametrize("kind", KINDS)
 
 
 def spec_of(kind: str = "unlearn", **changes: Any) -> Any:
-    return DEFENSES[kind].Spec(**{**SHORT, **KINDS[kind], "targets": TARGETS, **changes})
+    return DEFENSES[kind].Spec(**{**SHORT, **KINDS[kind], "targets": TARGETS, "suspects": 2, **changes})
 
 
 def task_of(clip: Clip, data: Dataset, spec: Any) -> Tuning:
@@ -194,6 +194,12 @@ def test_without_targets_a_scan_keeps_the_most_suspicious_classes(clip: Clip, sc
     found = resisting(task).targets.tolist()
     assert len(set(found)) == 2
     assert len(resisting(task).changes[0]) == 2
+
+
+@every
+def test_the_first_suspected_target_is_used_and_recorded(kind: str, clip: Clip, scenes: Dataset) -> None:
+    cleaned = clean(clip, scenes, spec_of(kind, suspects=1, epochs=1, forms=("additive",)))
+    assert cleaned.facts["resisted_targets"] == ["heart"]
 
 
 def test_the_most_suspicious_class_is_reached_beyond_what_is_usual_for_a_form(clip: Clip, scenes: Dataset) -> None:

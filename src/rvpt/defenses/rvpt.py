@@ -88,11 +88,16 @@ class RVPT(Defense):
         return PromptTuning(clip, data, spec)
 
     @classmethod
+    def facts(cls, task: PromptTuning, data: Dataset) -> dict[str, Any]:
+        """How the model was made, for its manifest."""
+        return {"trained_parameters": task.prompts.parameter_count()}
+
+    @classmethod
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
         with frozen(clip):
             task = cls.task(clip, data, spec)
             history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
-        facts = {"history": history, "trained_parameters": task.prompts.parameter_count()}
+        facts = {"history": history, **cls.facts(task, data)}
         if cls is RVPT and not spec.alpha:
             facts["defense"] = "vpt"  # RVPT without repelling is VPT
         return Cleaned(clip, task.prompts.requires_grad_(False), facts=facts)

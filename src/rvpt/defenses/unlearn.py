@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
-from rvpt.defenses.base import Defense, Run, refuse_missing_block
+from rvpt.defenses.base import Defense, Run, refuse_missing_block, train_copy
 from rvpt.defenses.rvpt import RVPT, SMALL, PromptTuning, RVPTSpec
 from rvpt.defenses.suspects import invert, named, scan
 from rvpt.defenses.terms import Keep, Resist, Term
@@ -21,7 +21,7 @@ from rvpt.inversion.spec import InversionSpec
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.spec import Spec
-from rvpt.training.loop import fit, frozen
+from rvpt.training.loop import frozen
 
 
 def _known_forms(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class ChangesSpec(Spec):
     keep: float = Field(1.0, ge=0, description="weight of staying with the suspect's predictions on mixtures")
     resist: float = Field(1.0, ge=0, description="weight of the loss on images with universal changes")
     targets: tuple[str, ...] = Field((), description="suspected target classes; by default those of a short scan")
-    suspects: int = Field(3, ge=1, description="number of classes that the scan keeps")
+    suspects: int = Field(1, ge=1, description="how many of the suspected targets are used, the first ones")
     forms: Annotated[tuple[str, ...], AfterValidator(_known_forms)] = Field(
         ("additive", "waves", "patch"), description="forms of the changes"
     )
@@ -99,10 +99,9 @@ class Unlearn(Defense):
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
         with frozen(clip):
             task = BlockTuning(clip, data, spec, terms(clip, data, spec))
-            history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
-        trained = sum(p.numel() for p in task.victim.parameters() if p.requires_grad)
-        facts = {"history": history, "trained_parameters": trained}
-        return Cleaned(task.victim.eval().requires_grad_(False), facts=facts, own_weights=True)
+            cleaned = train_copy(task, task.victim, data, spec, run)
+        cleaned.facts |= found_targets(task, data)
+        return cleaned
 
 
 class UnlearnPrompts(RVPT):
@@ -118,6 +117,17 @@ class UnlearnPrompts(RVPT):
     def task(cls, clip: Clip, data: Dataset, spec: Any) -> PromptTuning:
         return PromptTuning(clip, data, spec, terms(clip, data, spec))
 
+    @classmethod
+    def facts(cls, task: PromptTuning, data: Dataset) -> dict[str, Any]:
+        return super().facts(task, data) | found_targets(task, data)
+
+
+def found_targets(task: Tuning, data: Dataset) -> dict[str, Any]:
+    """The classes that a task trained against, by name."""
+    names, _ = data.present()
+    resisted = [term for term in task.terms if isinstance(term, Resist)]
+    return {"resisted_targets": [names[index] for term in resisted for index in term.targets.tolist()]}
+
 
 def terms(clip: Clip, data: Dataset, spec: Any) -> list[Term]:
     """The terms of a `ChangesSpec` whose weight is not zero."""
@@ -129,7 +139,7 @@ def terms(clip: Clip, data: Dataset, spec: Any) -> list[Term]:
     if spec.resist:
         inversion = spec.inversion(spec.seed)
         forms = [FORMS[name].of(inversion, clip.image_size) for name in spec.forms]
-        classes = named(names, spec.targets).to(clip.device)
+        classes = named(names, spec.targets)[: spec.suspects].to(clip.device)
         starts = [invert(form, pool, classes, inversion) for form in forms] if spec.targets else []
         if not spec.targets:
             classes, starts = scan(forms, pool, spec.suspects, inversion)
