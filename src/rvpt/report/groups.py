@@ -155,7 +155,8 @@ def _settings(row: Row) -> dict[str, Any]:
     draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
     draw["cleaned_on"] = row.get("cleaned_on")
     draw["measured_with"] = row.get("template")
-    return {name: value for name, value in {**spec, **draw}.items() if name != "seed"}
+    settings = {name: value for name, value in {**spec, **draw}.items() if name != "seed"}
+    return {name: "+".join(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
 def _target(row: Row) -> str:
