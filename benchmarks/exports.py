@@ -1,10 +1,10 @@
-"""The cost of prompts in exported image towers: onnxruntime on the graph of a cleaned model and on that of its base model.
+"""The cost of prompts in exported image towers: onnxruntime on the graph of a cleaned model and of its base model.
 
     python benchmarks/exports.py --rows rows/exports.jsonl
 
-Both graphs are exported by `rvpt export --to onnx` and run in turns, batch by batch, on one thread; a row has the median
-of the CPU seconds of each, and their ratio as the median over the turns. Weights are random, which does not matter for
-time; the prompts are those of the preset.
+Both graphs are exported by `rvpt export --to onnx` and run in turns, on one thread; a row has the median of the CPU
+seconds of each, and their ratio as the median over the turns. Weights are random, which does not matter for time; the
+prompts are those of the preset.
 """
 
 from __future__ import annotations

@@ -233,19 +233,30 @@ def count_flops(model: str, batch: int, what: str, variant: str) -> int:
     return int(counter.get_total_flops())
 
 
-def measure_time(setting: Setting, what: str, steps: int) -> tuple[dict[str, float], int]:
-    """Median milliseconds of each variant, and the number of torch's threads."""
+def measure_time(setting: Setting, what: str, steps: int) -> tuple[dict[str, tuple[float, float]], int]:
+    """Median milliseconds of each variant and its ratio to the first, and the number of torch's threads.
+
+    A ratio is the median of those of the rounds. On the CPU it is that of processor times, which other processes on the
+    machine change less.
+    """
     bench = Bench(setting)
     runs = {variant: make(bench) for variant, make in VARIANTS[what].items()}
-    spent: dict[str, list[float]] = {variant: [] for variant in runs}
+    clocks = (time.perf_counter, time.perf_counter if setting.device == "cuda" else time.process_time)
+    spent: dict[str, list[list[float]]] = {variant: [] for variant in runs}
     for _ in range(WARMUP[setting.device] + steps):
         for variant, run in runs.items():
             synchronize(setting.device)
-            start = time.perf_counter()
+            start = [clock() for clock in clocks]
             run()
             synchronize(setting.device)
-            spent[variant].append(1000 * (time.perf_counter() - start))
-    return {variant: median(times[-steps:]) for variant, times in spent.items()}, torch.get_num_threads()
+            spent[variant].append([1000 * (clock() - then) for clock, then in zip(clocks, start, strict=True)])
+    kept = {variant: times[-steps:] for variant, times in spent.items()}
+    first = next(iter(kept.values()))
+    medians = {
+        variant: (median(wall for wall, _ in times), median(a[1] / b[1] for a, b in zip(times, first, strict=True)))
+        for variant, times in kept.items()
+    }
+    return medians, torch.get_num_threads()
 
 
 @lru_cache
@@ -294,12 +305,12 @@ def apart(function: Callable[..., Any], setting: Setting, *arguments: Any) -> An
 def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
     """One flat row per variant."""
     times, threads = apart(measure_time, setting, what, steps)
-    baseline, rate = next(iter(times.values())), measure_rate(setting.device, setting.dtype)
+    rate = measure_rate(setting.device, setting.dtype)
     run = asdict(setting) | {"what": what, "steps": steps, "threads": threads, "torch": torch.__version__}
     if setting.device == "cuda":
         run["device_name"] = torch.cuda.get_device_name()
     rows = []
-    for variant, ms in times.items():
+    for variant, (ms, ratio) in times.items():
         least = least_flops(setting.geometry, setting.batch, what, prompted=variant not in UNPROMPTED)
         rows.append(
             run
@@ -307,7 +318,7 @@ def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
                 "variant": variant,
                 "ms": ms,
                 "images_per_s": 1000 * setting.batch / ms,
-                "ratio": ms / baseline,
+                "ratio": ratio,
                 "peak_memory_bytes": apart(measure_memory, setting, what, variant),
                 "flops": count_flops(setting.model, setting.batch, what, variant),
                 "flops_least": least,

@@ -29,7 +29,7 @@ LAYERS = (
     ("detection", "insight"),
     ("report",),
     ("jobs",),
-    ("bench", "demo"),
+    ("bench", "demo", "web"),
     ("cli",),
 )
 PLACE = {component: layer for layer, components in enumerate(LAYERS) for component in components}
@@ -37,17 +37,9 @@ PACKAGE = {"__init__": -1, "__main__": len(LAYERS)}  # the version, which all ma
 MODULES = sorted(ROOT.rglob("*.py"))
 LAZY = re.compile(r"(rvpt(?:\.\w+)+):\w+")  # an entry of a registry
 HEAVY = {
-    "accelerate",
-    "datasets",
-    "jinja2",
-    "matplotlib",
-    "onnx",
-    "onnxruntime",
-    "open_clip",
-    "ray",
-    "scipy",
+    "accelerate", "datasets", "gradio", "jinja2", "matplotlib", "onnx", "onnxruntime", "open_clip", "ray", "scipy",
     "sklearn",
-}
+}  # fmt: skip
 
 
 def dotted(path, root=ROOT):

@@ -122,6 +122,13 @@ tests = [{ data = "scenes:48", shift = "blur" }]
     assert len(titles(tasks, "measure", "(blur)")) == 1
 
 
+def test_every_run_has_the_seed_of_its_title(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    extra = '[attacks.a]\ntriggers = [{ name = "trojvqa", epochs = 1, images = 32 }]\n'
+    tasks = plan(read_recipe(write_recipe(tiny, tmp_path, extra=extra)), clean)
+    assert {task.kind for task in tasks} == {"craft", "attack", "clean", "measure"}
+    assert all(f"seed {task.seed}" in task.title for task in tasks)
+
+
 def test_keys_stay_where_no_shift_is_used(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
     path = write_recipe(tiny, tmp_path)
     plain = plan(read_recipe(path), clean)

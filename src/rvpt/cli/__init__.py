@@ -17,6 +17,7 @@ from rvpt.cli import (  # importing a command registers it
     pretrain,
     protocols,
     report,
+    serve,
     triggers,
     verify,
 )
@@ -25,7 +26,7 @@ from rvpt.cli.signals import raise_on_sigterm
 
 __all__ = [
     "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "export", "figures",
-    "info", "inspect", "main", "pretrain", "protocols", "report", "triggers", "verify",
+    "info", "inspect", "main", "pretrain", "protocols", "report", "serve", "triggers", "verify",
 ]  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def bench(
     work = work_dir.resolve()  # workers may run elsewhere
     plans = [_planned(path, attack, defense, seed, rows if len(recipes) == 1 else rows and _file(rows, path))
              for path in recipes]  # fmt: skip
-    tasks = list({task.key: task for each in plans for task in each.tasks}.values())
+    tasks = sorted({task.key: task for each in plans for task in each.tasks}.values(), key=lambda task: task.seed)
     title, left = ", ".join(each.title for each in plans), missing(tasks, work)
     if dry_run:
         _show_plan(title, tasks, left, work, as_json=as_json)

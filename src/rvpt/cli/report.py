@@ -31,7 +31,10 @@ def report(
     ],
     layout: Annotated[
         str,
-        LAYOUT.option(help="Tables: one line per run, attacks x defenses (CA and ASR), or the cost of each defense."),
+        LAYOUT.option(
+            help="Tables: one line per run, attacks x defenses (CA and ASR), the cost of each defense, PA beside the "
+            "clean model's, or CA and ASR beside the paper's."
+        ),
     ] = "runs",
     seed: Annotated[
         list[int] | None,

@@ -105,13 +105,7 @@ def show_checked_cleaning(found: Mapping[str, Any], folder: Path, *, as_json: bo
     if as_json:
         show_json(found)
         return
-    verdicts = {name: found[name] for name in ("before", "after") if found[name]}
-    lines = [
-        ("verdict", *(each["verdict"] for each in verdicts.values())),
-        ("p-value", *(f"{each['p_value']:.2g}" for each in verdicts.values())),
-        ("most suspicious target", *(_suspected(each["targets"][0]) for each in verdicts.values())),
-    ]
-    show_table(plain_table(("", *(f"{name} cleaning" for name in verdicts)), lines))
+    show_verdicts({f"{name} cleaning": found[name] for name in ("before", "after") if found[name]})
     if cleaned := found["cleaned"]:
         print(
             f"cleaned by {cleaned['defense']} with {cleaned['images']} images in {cleaned['seconds']:.0f} s: "
@@ -122,6 +116,16 @@ def show_checked_cleaning(found: Mapping[str, Any], folder: Path, *, as_json: bo
             "The model looks clean and was not cleaned. A check misses some backdoors: to clean the model anyway, run "
             "the command without --auto."
         )
+
+
+def show_verdicts(verdicts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print verdicts side by side, with their names as headings."""
+    lines = [
+        ("verdict", *(each["verdict"] for each in verdicts.values())),
+        ("p-value", *(f"{each['p_value']:.2g}" for each in verdicts.values())),
+        ("most suspicious target", *(_suspected(each["targets"][0]) for each in verdicts.values())),
+    ]
+    show_table(plain_table(("", *verdicts), lines))
 
 
 def _suspected(target: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ DEFENSES: "Registry[type[Defense]]" = Registry(
         "cleanclip": "rvpt.defenses.cleanclip:CleanClip",
         "par": "rvpt.defenses.par:Par",
         "vpt": "rvpt.defenses.vpt:VPT",
+        "apt": "rvpt.defenses.apt:APT",
         "rvpt": "rvpt.defenses.rvpt:RVPT",
         "unlearn-prompts": "rvpt.defenses.unlearn:UnlearnPrompts",
         "unlearn": "rvpt.defenses.unlearn:Unlearn",

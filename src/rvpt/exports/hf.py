@@ -27,13 +27,14 @@ class Transformers(Export):
     summary = "a folder for transformers' AutoModel; with prompts it needs `import rvpt.models.auto`"
     libraries = ("transformers",)
     takes = frozenset({"prompts", "weights"})
+    classes = ("CLIPModel", "SiglipModel")
     advice = {"head": "use to=onnx or torch, which hold the classifier too"}
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
         clip = clip_of(model)
         if not isinstance(model, Cleaned) or not model.prefixes:
             clip.write(folder)
-            return {"model_type": "clip"}
+            return {"model_type": clip.model.config.model_type}
         from rvpt.models.auto import prompted_auto
 
         with quiet_transformers():

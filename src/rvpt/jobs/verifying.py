@@ -114,6 +114,9 @@ CHECKS: dict[str, Callable[[Path, Manifest, str | None], dict[str, Any]]] = {
     "cleaned": _model,
     "trigger": _trigger,
     "check": _verdict,
+    "checked cleaning": _files,
+    "inspection": _files,
+    "figures": _files,
     "export": _export,
     "demo": _files,
 }

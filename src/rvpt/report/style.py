@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rvpt.defenses import DEFENSES
 from rvpt.rows import BEFORE, CLEAN
 
 INK, MUTED, LINE = "#1c2127", "#5d6670", "#d7dce1"
@@ -14,7 +15,9 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d31", "#7
 """Okabe and Ito's colors (2008) without their vermilion, and some more."""
 ATTACKED, CLEAN_MODEL = "#d55e00", "#7f8790"
 """Of the backdoored model, and of the model before the attack."""
-OWN = {BEFORE: CLEAN_MODEL, CLEAN: ATTACKED, "backdoored": ATTACKED, "rvpt": PALETTE[0], "vpt": PALETTE[1]}
+OWN = {
+    BEFORE: CLEAN_MODEL, CLEAN: ATTACKED, "backdoored": ATTACKED, "rvpt": PALETTE[0], "vpt": PALETTE[1],
+}  # fmt: skip
 MARKERS = "osD^vP<>Xp"
 RC = {
     "font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left",
@@ -47,13 +50,17 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def looks(names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Color and marker of each name: models and defenses have their own, others the next that is free."""
-    free = [color for color in PALETTE if color not in [OWN.get(name) for name in names]]
-    colors = dict(OWN)
+    """Color and marker of each name: defenses look the same in all figures, other names get what is left."""
+    others = [name for name in DEFENSES if name not in OWN]
+    known = {**OWN, **dict(zip(others, PALETTE[2:], strict=False))}
+    order, free = list(known), [color for color in PALETTE if color not in [known.get(name) for name in names]]
+    found = {}
     for name in names:
-        if name not in colors:
-            colors[name] = free[(len(colors) - len(OWN)) % len(free)]
-    return {name: {"color": colors[name], "marker": MARKERS[place % len(MARKERS)]} for place, name in enumerate(names)}
+        if name not in known:
+            known[name] = (free or PALETTE)[(len(known) - len(order)) % len(free or PALETTE)]
+        place = list(known).index(name)
+        found[name] = {"color": known[name], "marker": MARKERS[place % len(MARKERS)]}
+    return found
 
 
 def tip(artist: Any, text: str, tips: dict[str, str]) -> None:

@@ -91,7 +91,8 @@ def read_config(path: Path, name: str) -> Mapping[str, Any]:
             raise RvptError(f"{name} is one tower of a CLIP ({kind}): give a whole CLIPModel or SiglipModel")
         what = f"of a {kind[:80]!r} model" + (f", {OTHERS[kind]}" if kind in OTHERS else "")
         raise RvptError(f"{name}: its config.json is {what}: only CLIPModel and SiglipModel are supported; {LISTED}")
-    if not all(isinstance(config.get(tower) or config.get(f"{tower}_dict"), Mapping) for tower in TOWERS):
+    stated = ([config.get(tower), config.get(f"{tower}_dict")] for tower in TOWERS)
+    if not all(any(isinstance(facts, Mapping) for facts in both) for both in stated):
         raise RvptError(
             f"{name} is one tower of a CLIP (vision_config or text_config is missing in its config.json): give a whole "
             "model"

@@ -9,10 +9,11 @@ from typing import Any
 
 from rvpt import __version__
 from rvpt.errors import RvptError
+from rvpt.report.costs import cost_lines
 from rvpt.report.evidence import Evidence
+from rvpt.report.groups import by_data
 from rvpt.report.html.sections import SECTIONS
 from rvpt.report.html.summary import effects, headline
-from rvpt.report.html.tables import cost_table
 from rvpt.report.markdown import spelled
 from rvpt.report.style import styled
 from rvpt.rows import Row
@@ -68,8 +69,9 @@ def _numbers(rows: Sequence[Row]) -> list[dict[str, str]]:
         {"label": label, "before": f"{before:.1f}%", "after": f"{after:.1f}%"}
         for label, (before, after) in changes.items()
     ]
-    for line in cost_table(rows).lines:
-        if line[0].text == spelled(best.title):
-            numbers.append({"label": f"Seconds of {spelled(best.title)}", "before": "", "after": line[3].text})
-            numbers.append({"label": "Trained parameters", "before": "", "after": line[1].text})
+    for line in cost_lines(by_data(rows)[best.data]):
+        if line.title == best.title:
+            name = spelled(line.title)
+            numbers.append({"label": f"Seconds of {name}", "before": "", "after": f"{line.seconds:.0f}"})
+            numbers.append({"label": "Trained parameters", "before": "", "after": f"{line.trained:,}"})
     return numbers

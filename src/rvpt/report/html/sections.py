@@ -13,12 +13,11 @@ from pathlib import Path
 from rvpt.errors import RvptError
 from rvpt.report.cells import cells
 from rvpt.report.evidence import Evidence
-from rvpt.report.figures import DRAWINGS, effect
+from rvpt.report.figures import DRAWINGS, cost, effect
 from rvpt.report.groups import by_data
 from rvpt.report.html.svg import inline_svg
 from rvpt.report.html.tables import Cell, Table, cost_table, run_tables
 from rvpt.report.tradeoff import tradeoff_figure
-from rvpt.rows import UNCLEANED
 
 WIDEST = 1600  # pixels of an image
 MOST_DRAWN = 10  # defenses in a figure of rates
@@ -63,8 +62,7 @@ def rates(evidence: Evidence) -> Section:
             alt = effect.describe(found)
             svg = inline_svg(effect.draw(found, tips), f"rates{number}", alt, tips)
             caption = f"{data}. Whiskers are 95% Wilson intervals, or standard deviations over several measurements."
-            command = f"rvpt report {shlex.join(evidence.sources)} --output report.html"
-            section.blocks.append(Block("Accuracy and attack success", svg, "", alt, caption, command))
+            section.blocks.append(Block("Accuracy and attack success", svg, "", alt, caption, page_command(evidence)))
     return section
 
 
@@ -104,9 +102,21 @@ def costs(evidence: Evidence) -> Section:
         svg = inline_svg(tradeoff_figure(panels), "tradeoff", alt)
         caption = "The best defenses are at the lower right."
         section.blocks.append(Block("Accuracy against attack success", svg, "", alt, caption, command))
-    if any(row["defense"] not in UNCLEANED for row in evidence.rows):
-        section.blocks.append(Block(table=cost_table(evidence.rows)))
+    for number, (data, rows) in enumerate(by_data(evidence.rows).items()):
+        scored, tips = cost.defense_costs(rows), dict[str, str]()
+        if 1 < len(scored) <= MOST_DRAWN and all(each.seconds and each.trained for each in scored):
+            alt = cost.describe(scored)
+            svg = inline_svg(cost.draw(scored, tips), f"cost{number}", alt, tips)
+            caption = f"{data}, means over common attacks. The lower and the farther left, the better."
+            section.blocks.append(Block("Attack success against cost", svg, "", alt, caption, page_command(evidence)))
+        if table := cost_table(data, rows):
+            section.blocks.append(Block(table=table))
     return section
+
+
+def page_command(evidence: Evidence) -> str:
+    """The command that makes the page."""
+    return f"rvpt report {shlex.join(evidence.sources)} --output report.html"
 
 
 def tables(evidence: Evidence) -> Section:

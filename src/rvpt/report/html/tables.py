@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rvpt.report.costs import cost_lines
+from rvpt.report.figures.cost import Cost, defense_costs
 from rvpt.report.figures.effect import mark_of
 from rvpt.report.groups import by_data, by_run, metrics
 from rvpt.report.markdown import spelled
-from rvpt.rows import CLEAN, Row
+from rvpt.rows import CLEAN, UNCLEANED, Row
 
 
 class Cell(NamedTuple):
@@ -61,13 +62,27 @@ def _rate(rows: Sequence[Row], metric: str, title: str, attack: str) -> Cell:
     return Cell(f"{mark.rate:.1f}{spread}", mark.rate, mark.tip)
 
 
-def cost_table(rows: Sequence[Row]) -> Table:
-    """What each defense cost: trained parameters and seconds."""
+def cost_table(data: str, rows: Sequence[Row]) -> Table | None:
+    """What each defense cost on one data set, None if nothing was cleaned; with means over the attacks of all."""
+    if all(row["defense"] in UNCLEANED for row in rows):
+        return None
+    scores = {cost.title: cost for cost in defense_costs(rows)}
     lines = []
     for line in cost_lines(rows):
-        tip = f"mean over {line.models} models" if line.models > 1 else "one model"
+        cost, tip = scores.get(line.title), f"mean of {line.models} cleanings" if line.models > 1 else "one cleaning"
         lines.append([
-            Cell(spelled(line.title)), Cell(f"{line.trained:,}", line.trained), Cell(str(line.models), line.models),
-            Cell(f"{line.seconds:.0f}", line.seconds, tip),
+            Cell(spelled(line.title)), *(_score(cost, name) for name in ("asr", "ca")),
+            Cell(f"{line.seconds:.0f}", line.seconds, tip), Cell(f"{line.trained:,}", line.trained), _memory(cost),
         ])  # fmt: skip
-    return Table("What cleaning cost", ["defense", "trained parameters", "models", "seconds"], 1, lines)
+    headings = ["defense", "mean ASR", "mean CA", "seconds", "trained parameters", "peak memory of measuring"]
+    return Table(f"Score and cost on {data}", headings, 1, lines)
+
+
+def _score(cost: Cost | None, name: str) -> Cell:
+    return Cell("–") if cost is None else Cell(f"{getattr(cost, name):.1f}", getattr(cost, name))
+
+
+def _memory(cost: Cost | None) -> Cell:
+    if cost is None or not cost.memory:
+        return Cell("–")
+    return Cell(f"{cost.memory / 2**20:,.0f} MiB", cost.memory)
