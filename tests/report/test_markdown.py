@@ -112,11 +112,9 @@ def test_a_page_whose_marks_do_not_fit_is_refused(page: str) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_names_stay_in_their_cells(layout: str) -> None:
     hostile = {"model": "a|b\\|c", "data": "<!-- /rows -->\n# heading", "attack": "<script>|", "spec": {"lr": "1|2"}}
-    rows = rows_of(0.1, **hostile) + rows_of(0.2, **{**hostile, "spec": {"lr": "3"}})
-    rows += rows_of(0.3, **{**hostile, "defense": BEFORE}) + rows_of(
-        0.4, **{**hostile, "attack": "badnet", "defense": "none"}
-    )
-    table = LAYOUTS[layout](rows)
+    runs = [rows_of(0.1, **hostile), rows_of(0.2, **{**hostile, "spec": {"lr": "3"}})]
+    runs += [rows_of(0.3, defense=BEFORE, **hostile), rows_of(0.4, **{**hostile, "attack": "badnet"}, defense="none")]
+    table = LAYOUTS[layout](joined(*runs))
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}) == 1
     assert len(lines) >= 3

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cell, cells
 from rvpt.report.groups import by_data
-from rvpt.report.markdown import cell
+from rvpt.report.names import cell
 from rvpt.report.paper import CALTECH101
 from rvpt.rows import Row
 

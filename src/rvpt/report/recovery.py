@@ -7,7 +7,7 @@ from statistics import mean
 
 from rvpt.errors import RvptError
 from rvpt.report.groups import by_data, by_run, percents, place
-from rvpt.report.markdown import cell
+from rvpt.report.names import cell
 from rvpt.rows import BEFORE, Row
 
 
