@@ -9,7 +9,8 @@ two other ways of training and encoding, for comparison: "naive" is RVPT as in t
 nothing is computed once), "maple" has token prompts in both towers, as MaPLe has.
 
 Only --steps training steps and --encoded images of the others are run, and only --measured epochs of ours; `seconds` is
-what all would take, `measured_seconds` what was run.
+what all would take, `measured_seconds` what was run. `cpu_seconds` is `seconds` in processor time, which others on the
+machine change less: on the CPU, shares are of that.
 """
 
 from __future__ import annotations
@@ -84,26 +85,29 @@ class Stages:
     def stage(self, name: str, way: str = "rvpt", scale: float = 1.0) -> Iterator[None]:
         """Time what is done inside, which is 1 / `scale` of the stage."""
         reset_peak(self.setting.device)
-        start = time.perf_counter()
+        clocks = (time.perf_counter, time.process_time)
+        start = [clock() for clock in clocks]
         yield
         if self.setting.device == "cuda":
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
+        seconds, cpu = (clock() - then for clock, then in zip(clocks, start, strict=True))
         row = {"way": way, "stage": name, "seconds": scale * seconds, "measured_seconds": seconds}
+        row["cpu_seconds"] = scale * cpu
         self.rows.append(row | {"peak_memory_bytes": peak(self.setting.device)})
         print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
 
     def finished(self) -> list[dict[str, Any]]:
         """The rows, each with its share of the time of its way; parts of another stage have none."""
         totals: dict[str, float] = {}
+        clock = "seconds" if self.setting.device == "cuda" else "cpu_seconds"
         for row in self.rows:
             if ":" not in row["stage"]:
-                totals[row["way"]] = totals.get(row["way"], 0.0) + row["seconds"]
+                totals[row["way"]] = totals.get(row["way"], 0.0) + row[clock]
         facts = {**asdict(self.setting), "torch": torch.__version__, "threads": torch.get_num_threads()}
         if self.setting.device == "cuda":
             facts["device_name"] = torch.cuda.get_device_name()
         return [
-            {**facts, **row, "share": None if ":" in row["stage"] else row["seconds"] / totals[row["way"]]}
+            {**facts, **row, "share": None if ":" in row["stage"] else row[clock] / totals[row["way"]]}
             for row in self.rows
         ]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -40,7 +41,7 @@ CACHES = {"device": float("inf"), "host": 0.0, "off": 0.0}
 """Bytes of constants that are kept on the device."""
 PRECISIONS = ("fp32", "bf16", "fp16")
 GRAPHS = {"on": True, "off": False}
-WARMUP, PILOT, PROFILED = 20, 60, 20  # steps
+WARMUP, PILOT, PROFILED = 20, 160, 20  # steps
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,14 @@ def seconds_of(device: str, function: Any) -> tuple[float, Any]:
     return time.perf_counter() - start, value
 
 
+def rough_epoch(setting: Setting, run: Callable[[int, RVPTSpec], Any], spec: RVPTSpec, n: int) -> float:
+    """Seconds of an epoch on n images, from a short and a longer run, because a run needs time to begin."""
+    short, long = (min(n, steps * spec.batch_size) for steps in (WARMUP, PILOT))
+    run(short, spec)
+    spent = [seconds_of(setting.device, partial(run, part, spec))[0] for part in (short, long)]
+    return max(spent[1] - spent[0], 0.1 * spent[1]) * n / max(long - short, 1)
+
+
 def measure(setting: Setting) -> dict[str, Any]:
     """One flat row: encoding, then training."""
     prompts.room = lambda device: CACHES[setting.cache]
@@ -104,10 +113,7 @@ def measure(setting: Setting) -> dict[str, Any]:
         encode_peak = peak_memory()
         reset(setting.device)
         run = partial(fit, task, graphs=setting.graphs)
-        pilot = min(len(data), PILOT * spec.batch_size)
-        run(pilot, spec)
-        rough = seconds_of(setting.device, lambda: run(pilot, spec))[0] * len(data) / pilot
-        epochs = max(1, min(setting.epochs, int(setting.limit / rough)))
+        epochs = max(1, min(setting.epochs, int(setting.limit / rough_epoch(setting, run, spec, len(data)))))
         several = spec.model_copy(update={"epochs": epochs})
         training, history = seconds_of(setting.device, lambda: run(len(data), several))
     return {

@@ -25,7 +25,7 @@ TAKEN = {
     "kv": {"prompted"},
     "onnx": {"plain", "prompted", "tuned", "tuned and prompted", "probed", "tuned with a head"},
     "torch": {"plain", "prompted", "tuned", "tuned and prompted", "probed", "tuned with a head"},
-    "distilled": {"prompted"},
+    "distilled": {"prompted", "tuned and prompted"},
     "openclip": set(),  # the random models end texts with a low token, see test_state_dicts.py
     "openai": set(),
 }

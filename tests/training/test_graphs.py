@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from helpers import MakeClip
 from rvpt import Dataset
-from rvpt.defenses.rvpt import PromptTuning, RVPTSpec
+from rvpt.defenses.rvpt import RVPT
+from rvpt.defenses.unlearn import Unlearn
 from rvpt.errors import RvptError
 from rvpt.models import prompts as prompting
 from rvpt.models.clip import Clip
@@ -184,12 +185,17 @@ def test_a_loss_that_is_not_finite_is_found_some_steps_later_and_named_by_its_ow
 # On a GPU
 
 
-def tune(clip: Clip, data: Dataset, precision: str, **options: Any) -> tuple[list[dict[str, float]], Tensor]:
+SETTINGS = {"prompt_length": 5, "first_block": 1, "epochs": 4, "batch_size": 10, "optimizer": "sgd", "lr": 0.1}
+
+
+def tune(
+    clip: Clip, data: Dataset, precision: str, defense: type[RVPT] = RVPT, graphs: bool = True, **settings: Any
+) -> tuple[list[dict[str, float]], Tensor]:
     """History and prompts of a short run whose last batches are smaller."""
-    spec = RVPTSpec(prompt_length=5, first_block=1, epochs=4, batch_size=10, lr=0.1, precision=precision)
+    spec = defense.Spec(precision=precision, **SETTINGS, **settings)
     with frozen(clip):
-        task = PromptTuning(clip, data, spec)
-        return fit(task, len(data), spec, **options), task.prompts.table.detach()
+        task = defense.task(clip, data, spec)
+        return fit(task, len(data), spec, graphs=graphs), task.prompts.table.detach()
 
 
 @gpu
@@ -205,6 +211,19 @@ def test_on_a_gpu_prompts_trained_with_graphs_are_those_trained_without(
     for means, others in zip(history, expected, strict=True):
         assert means == pytest.approx(others, rel=tolerance)
     assert not caplog.records  # it was recorded
+
+
+@gpu
+@pytest.mark.parametrize("form", ["additive", "waves", "patch"])
+def test_on_a_gpu_terms_with_opponents_are_recorded_too(
+    form: str, make_clip: MakeClip, scenes: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip, settings = make_clip().cuda(), {"targets": ("anchor",), "forms": (form,)}
+    history, _ = tune(clip, scenes, "fp32", Unlearn, **settings)
+    expected, _ = tune(clip, scenes, "fp32", Unlearn, graphs=False, **settings)
+    for means, others in zip(history, expected, strict=True):
+        assert means == pytest.approx(others, rel=1e-2)
+    assert not caplog.records
 
 
 @gpu
@@ -228,7 +247,7 @@ def test_on_a_gpu_prompts_become_those_of_the_cpu(make_clip: MakeClip, scenes: D
 @gpu
 def test_on_a_gpu_a_first_step_that_overflows_leaves_no_trace(make_clip: MakeClip, scenes: Dataset) -> None:
     clip = make_clip().cuda()
-    clip.model.logit_scale.data.fill_(12.0)  # times the initial scale of 65,536, the gradients overflow
+    clip.model.logit_scale.data.fill_(9.9)  # tau 20,000, times the initial scale of 65,536: gradients overflow
     history, found = tune(clip, scenes, "fp16")
     assert found.isfinite().all()
     assert len(history) == 4
