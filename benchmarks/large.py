@@ -6,7 +6,8 @@ Images are random numbers, made on the device when they are read. Nothing is dec
 Weights are random too. There is a row for each precision and each place where the constants (tokens before the first
 prompted block, and frozen [CLS] rows) are kept: the device, the host, or "off", where nothing is kept because images
 are augmented at every step. `epochs_measured` epochs are run, as many as fit into --seconds but at least one.
-`seconds` is the time of encoding plus that of all `epochs`, extrapolated.
+`seconds` is the time of encoding plus that of all `epochs`, extrapolated. With --processes N, N processes do the same
+at the same time on one device, and there is a row for each.
 """
 
 from __future__ import annotations
@@ -14,33 +15,33 @@ from __future__ import annotations
 import argparse
 import gc
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from transformers import CLIPConfig, CLIPModel
 
 from rvpt.data.dataset import Dataset
-from rvpt.defenses import rvpt as tuning
+from rvpt.defenses.rvpt import PromptTuning, RVPTSpec
 from rvpt.evaluation.base import peak_memory
-from rvpt.models.clip import Clip
+from rvpt.models import prompts
 from rvpt.rows import append_rows
-from rvpt.training.loop import fit, frozen
-from rvpt.training.pretrain import train_tokenizer
+from rvpt.spec import Augment
+from rvpt.training.loop import count_steps, fit, frozen
+from sizes import MODELS, random_clip
 
-TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
-MODELS: dict[str, dict[str, Any]] = {"b32": {}, "tiny": TINY}  # the defaults of CLIPConfig are a ViT-B/32
-CACHES = {
-    "device": tuning.CACHE_BYTES,
-    "host": 0,
-    "off": tuning.CACHE_BYTES,
-}  # bytes of constants that are kept on the device
+CACHES = {"device": float("inf"), "host": 0.0, "off": 0.0}
+"""Bytes of constants that are kept on the device."""
 PRECISIONS = ("fp32", "bf16", "fp16")
-WARMUP, PROFILED = 20, 20  # steps
+GRAPHS = {"on": True, "off": False}
+WARMUP, PILOT, PROFILED = 20, 160, 20  # steps
 
 
 @dataclass(frozen=True)
@@ -51,27 +52,29 @@ class Setting:
     shots: int
     epochs: int
     limit: float
+    precision: str
+    cache: str
+    graphs: bool
+    processes: int
+
+    @property
+    def names(self) -> list[str]:
+        return [f"class {index}" for index in range(self.classes)]
+
+    @property
+    def spec(self) -> RVPTSpec:
+        augment: Augment = "crop-flip" if self.cache == "off" else "none"
+        return RVPTSpec(epochs=1, precision=self.precision, augment=augment)
 
 
-def new_clip(setting: Setting, names: list[str]) -> Clip:
-    """A CLIP with random weights, and a tokenizer trained on the class names."""
-    tokenizer = train_tokenizer(names, 512)
-    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
-    changes = MODELS[setting.model]
-    config = CLIPConfig(text_config={**changes, **ends}, vision_config=changes)
-    torch.manual_seed(0)
-    with torch.device(setting.device):
-        return Clip(CLIPModel(config), tokenizer).eval()
-
-
-def random_data(setting: Setting, names: list[str]) -> Dataset:
+def random_data(setting: Setting) -> Dataset:
     """Images of random numbers, drawn again each time that a row is read."""
 
     def read(rows: Tensor, size: int) -> Tensor:
         return torch.randint(256, (len(rows), 3, size, size), dtype=torch.uint8, device=setting.device)
 
     labels = torch.arange(setting.classes).repeat_interleave(setting.shots)
-    return Dataset("random", read, torch.arange(len(labels)), labels, tuple(names))
+    return Dataset("random", read, torch.arange(len(labels)), labels, tuple(setting.names))
 
 
 def reset(device: str) -> None:
@@ -91,43 +94,62 @@ def seconds_of(device: str, function: Any) -> tuple[float, Any]:
     return time.perf_counter() - start, value
 
 
-def measure(setting: Setting, clip: Clip, data: Dataset, cache: str, precision: str) -> dict[str, Any]:
+def rough_epoch(setting: Setting, run: Callable[[int, RVPTSpec], Any], spec: RVPTSpec, n: int) -> float:
+    """Seconds of an epoch on n images, from a short and a longer run, because a run needs time to begin."""
+    short, long = (min(n, steps * spec.batch_size) for steps in (WARMUP, PILOT))
+    run(short, spec)
+    spent = [seconds_of(setting.device, partial(run, part, spec))[0] for part in (short, long)]
+    return max(spent[1] - spent[0], 0.1 * spent[1]) * n / max(long - short, 1)
+
+
+def measure(setting: Setting) -> dict[str, Any]:
     """One flat row: encoding, then training."""
-    tuning.CACHE_BYTES = CACHES[cache]
-    spec = tuning.RVPTSpec(epochs=1, precision=precision, augment="crop-flip" if cache == "off" else "none")
-    reset(setting.device)
-    encoding, task = seconds_of(setting.device, lambda: tuning.PromptTuning(clip, data, spec))
-    encode_peak = peak_memory()
-    reset(setting.device)
-    run = partial(fit, task)
-    run(min(len(data), WARMUP * spec.batch_size), spec)
-    pilot = min(len(data), 5 * WARMUP * spec.batch_size)
-    rough = seconds_of(setting.device, lambda: run(pilot, spec))[0] * len(data) / pilot
-    epochs = max(1, min(setting.epochs, int(setting.limit / rough)))
-    training, history = seconds_of(setting.device, lambda: run(len(data), spec.model_copy(update={"epochs": epochs})))
+    prompts.room = lambda device: CACHES[setting.cache]
+    data, spec = random_data(setting), setting.spec
+    clip = random_clip(setting.model, setting.device, setting.names)
+    with frozen(clip):
+        reset(setting.device)
+        encoding, task = seconds_of(setting.device, lambda: PromptTuning(clip, data, spec))
+        encode_peak = peak_memory()
+        reset(setting.device)
+        run = partial(fit, task, graphs=setting.graphs)
+        epochs = max(1, min(setting.epochs, int(setting.limit / rough_epoch(setting, run, spec, len(data)))))
+        several = spec.model_copy(update={"epochs": epochs})
+        training, history = seconds_of(setting.device, lambda: run(len(data), several))
     return {
-        "cache": cache, "precision": precision, "batch": spec.batch_size, "prompts": spec.prompt_length,
+        "batch": spec.batch_size, "prompts": spec.prompt_length,
         "encode_seconds": encoding, "epochs_measured": epochs, "epochs_seconds": training,
         "seconds": encoding + training / epochs * setting.epochs,
         "images_per_s": epochs * len(data) / training,
-        "step_ms": 1000 * training / epochs / -(-len(data) // spec.batch_size),
+        "step_ms": 1000 * training / epochs / count_steps(len(data), spec),
         "encode_peak_bytes": encode_peak, "train_peak_bytes": peak_memory(), "loss": history[-1]["loss"],
     }  # fmt: skip
 
 
-def write_profile(path: Path, setting: Setting, clip: Clip, data: Dataset, precision: str) -> None:
-    """Profile some steps with the constants on the device: operators by their own time on the host and the device."""
-    spec = tuning.RVPTSpec(epochs=1, precision=precision)
-    some = data.select(torch.arange(min(len(data), PROFILED * spec.batch_size)))
-    task = tuning.PromptTuning(clip, some, spec)
-    fit(task, len(some), spec)
-    cuda = setting.device == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
-        fit(task, len(some), spec)
-    kinds = ["self_cpu_time_total", *(["self_device_time_total"] if cuda else [])]
-    tables = [profiler.key_averages().table(sort_by=kind, row_limit=25) for kind in kinds]
+def measure_all(setting: Setting) -> list[dict[str, Any]]:
+    """A row for each of the processes."""
+    if setting.processes == 1:
+        return [measure(setting)]
+    with ProcessPoolExecutor(setting.processes, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(measure, [setting] * setting.processes))
+
+
+def write_profile(path: Path, setting: Setting) -> None:
+    """Profile some steps: operators by their own time on the host and on the device."""
+    data, spec = random_data(setting), setting.spec
+    clip = random_clip(setting.model, setting.device, setting.names)
+    with frozen(clip):
+        task = PromptTuning(clip, data, spec)
+        run = partial(fit, task, spec=spec, graphs=setting.graphs)
+        run(min(len(data), WARMUP * spec.batch_size))
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if setting.device == "cuda" else [])]
+        with profile(activities=activities) as profiler:
+            run(min(len(data), PROFILED * spec.batch_size))
+    found = profiler.key_averages()
     with path.open("a") as file:
-        file.write("\n".join([f"{-(-len(some) // spec.batch_size)} steps, precision {precision}", *tables, ""]))
+        for order in ("self_cpu_time_total", *(["self_device_time_total"] if setting.device == "cuda" else [])):
+            heading = f"{setting.precision}, {PROFILED} steps, by {order}\n"
+            file.write(heading + found.table(sort_by=order, row_limit=25, max_name_column_width=60) + "\n")
 
 
 def main() -> None:
@@ -142,29 +164,26 @@ def main() -> None:
     )
     parser.add_argument("--precision", default="fp32,bf16", help=f"a list of {','.join(PRECISIONS)}")
     parser.add_argument("--cache", default="device,host,off", help=f"a list of {','.join(CACHES)}")
+    parser.add_argument("--graphs", default="on", help="a list of on,off: CUDA graphs")
+    parser.add_argument("--processes", type=int, default=1, help="how many do the same at once")
     parser.add_argument("--output", type=Path, help="JSONL file to append to")
     parser.add_argument("--profile", type=Path, help="text file to append a profile of some steps to")
     asked = parser.parse_args()
-    for names, known in ((asked.precision, PRECISIONS), (asked.cache, CACHES)):
+    for names, known in ((asked.precision, PRECISIONS), (asked.cache, CACHES), (asked.graphs, GRAPHS)):
         if unknown := [name for name in names.split(",") if name not in known]:
             parser.error(f"unknown {unknown[0]!r}: choose from {', '.join(known)}")
-    setting = Setting(asked.model, asked.device, asked.classes, asked.shots, asked.epochs, asked.seconds)
-    names = [f"class {index}" for index in range(setting.classes)]
-    clip, data = new_clip(setting, names), random_data(setting, names)
-    where = {"device_name": torch.cuda.get_device_name()} if setting.device == "cuda" else {}
-    with frozen(clip):
-        for precision in asked.precision.split(","):
-            for cache in asked.cache.split(","):
-                row = {**vars(setting), **where, "torch": torch.__version__}
-                row |= measure(setting, clip, data, cache, precision)
-                print(
-                    ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()),
-                    flush=True,
-                )
-                if asked.output:
-                    append_rows(asked.output, [row])
-            if asked.profile:
-                write_profile(asked.profile, setting, clip, data, precision)
+    where = {"device_name": torch.cuda.get_device_name()} if asked.device == "cuda" else {}
+    size = (asked.model, asked.device, asked.classes, asked.shots, asked.epochs, asked.seconds)
+    lists = (asked.precision.split(","), asked.cache.split(","), asked.graphs.split(","))
+    for precision, cache, graphs in product(*lists):
+        setting = Setting(*size, precision, cache, GRAPHS[graphs], asked.processes)
+        rows = [{**vars(setting), **where, "torch": torch.__version__, **row} for row in measure_all(setting)]
+        for row in rows:
+            print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+        if asked.output:
+            append_rows(asked.output, rows)
+        if asked.profile:
+            write_profile(asked.profile, setting)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 """Measure `rvpt.Monitor` on the backdoored models of a recipe and what they were cleaned to.
 
-    rvpt bench recipes/attacks.toml --seed 0 --defense rvpt
-    python benchmarks/monitor.py --seed 0 --defense rvpt --rows rows/monitor.jsonl
+    rvpt bench recipes/monitor.toml
+    python benchmarks/monitor.py --rows rows/monitor.jsonl
     rvpt report rows/monitor.jsonl
 
-For each model, the threshold comes from half of the clean test images. The other half is scored without and with each
-trigger. Triggered images count if the attack succeeds: they are not of the target class, and the suspect classifies
-them as the target. Models with rows are skipped.
+For each cleaned model of the recipe that is there, the threshold comes from half of the clean test images. The other
+half is scored without and with each trigger. Triggered images count if the attack succeeds: they are not of the target
+class, and the suspect classifies them as the target. Models with rows are skipped.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from rvpt.attacks.backdoor import load_triggers
 from rvpt.attacks.trigger import Trigger
 from rvpt.bench import plan, read_recipe
 from rvpt.bench.plan import Task
+from rvpt.bench.recipe import Recipe
 from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_data
 from rvpt.detection.monitor import Inspection, Monitor
@@ -44,11 +45,10 @@ VARIANTS: tuple[dict[str, str], ...] = (
 """What is measured: with known targets, the monitor is told the target of the trigger."""
 
 
-def tasks(recipe: Path, seeds: Sequence[int] | None, defenses: Sequence[str] | None, work: Path) -> Iterator[Task]:
-    """The cleaned models of a recipe that are there."""
-    read = read_recipe(recipe).part(defenses=defenses, seeds=seeds)
-    for task in plan(read, load_clip(read.model)):
-        if task.kind == "clean" and task.done(work):
+def tasks(recipe: Recipe, work: Path) -> Iterator[Task]:
+    """The cleaned models of a recipe that are there and had a backdoor."""
+    for task in plan(recipe, load_clip(recipe.model)):
+        if task.kind == "clean" and task.done(work) and task.start and task.start.settings["triggers"]:
             yield task
 
 
@@ -103,15 +103,15 @@ def flagged(seen: Inspection) -> Rate:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "attacks.toml")
-    parser.add_argument("--seed", type=int, action="append", help="repeatable; by default all of the recipe")
-    parser.add_argument("--defense", action="append", help="repeatable; by default all of the recipe")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "monitor.toml")
     parser.add_argument("--images", type=int, default=800, help="test images, half of them for the threshold")
     parser.add_argument("--work-dir", type=Path, default=Path("runs"))
     parser.add_argument("--rows", type=Path, required=True)
     args = parser.parse_args()
-    data = load_data("scenes", "test").sample(args.images)
-    for task in tasks(args.recipe, args.seed, args.defense, args.work_dir):
+    recipe = read_recipe(args.recipe)
+    test = recipe.tests[0]
+    data = load_data(test.data, test.split, shift=test.shift).sample(args.images)
+    for task in tasks(recipe, args.work_dir):
         measure(task, args.work_dir, data, args.rows)
 
 

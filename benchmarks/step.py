@@ -8,7 +8,10 @@ the times (all variants in turn, several rounds, medians), and one for the peak 
 stays small, because a child process starts with its parent's peak. On CUDA the allocator's peak can be reset, so one
 process does everything.
 
---what compile,graphs compares the fast step in eager mode with torch.compile, without and with CUDA graphs.
+--what graph compares the fast step, launched kernel by kernel, with the same step as a CUDA graph, which is what rvpt
+runs on a GPU; --what compile with torch.compile, without and with a graph.
+
+Every row has a floor: the FLOPs that cannot be avoided at the rate of a large matrix product on the same device.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from multiprocessing import get_context
@@ -41,45 +44,23 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import reference
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.packed import packed
+from rvpt.models.placement import DTYPES, mixed_precision
 from rvpt.models.prompts import RepulsivePrompts, frozen_pass, prompted_pass
 from rvpt.rows import append_rows
+from rvpt.spec import TrainSpec
+from rvpt.training.graphs import Recorder
+from rvpt.training.loop import make_optimizer
 from rvpt.training.losses import feature_repelling, zero_shot_logits
+from sizes import MODELS, Geometry
 
-CLASSES, ALPHA, LR = 100, 2.0, 2e-3
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+CLASSES, ALPHA = 100, 2.0
+SPEC = TrainSpec(optimizer="sgd", lr=2e-3)
+SQUARE = {"cpu": 1024, "cuda": 8192, "meta": 1}
+"""Side of the matrices whose product gives a device's rate."""
 WARMUP = {"cpu": 1, "cuda": 10}  # rounds that are not counted
 Run = Callable[[], None]
 """One call: a training step, or encoding a batch."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Settings of a CLIPVisionConfig, and where its prompts go."""
-
-    vision: dict[str, Any]
-    projection: int
-    first_block: int = 3
-    length: int = 50
-
-    @property
-    def patches(self) -> int:
-        return (self.vision["image_size"] // self.vision["patch_size"]) ** 2
-
-
-def tower(width: int, blocks: int, image: int, patch: int, **others: Any) -> dict[str, Any]:
-    openai = {
-        "hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": blocks,
-        "num_attention_heads": width // 64, "image_size": image, "patch_size": patch, "hidden_act": "quick_gelu",
-    }  # fmt: skip
-    return openai | others
-
-
-MODELS = {
-    "scenes": Geometry(tower(128, 8, 48, 8, num_attention_heads=8, hidden_act="gelu"), 128, first_block=2, length=100),
-    "b32": Geometry(tower(768, 12, 224, 32), 512),
-    "b16": Geometry(tower(768, 12, 224, 16), 512),
-    "l14": Geometry(tower(1024, 24, 224, 14), 768),
-}
 
 
 @dataclass(frozen=True)
@@ -95,8 +76,7 @@ class Setting:
 
     def precision(self) -> AbstractContextManager[Any]:
         """Mixed precision as in `rvpt.training`: float32 weights under autocast."""
-        dtype = DTYPES[self.dtype]
-        return torch.autocast(self.device, dtype) if dtype else nullcontext()
+        return mixed_precision(self.dtype, torch.device(self.device))
 
 
 class Bench:
@@ -112,7 +92,7 @@ class Bench:
         self.setting = setting
         self.prompts = RepulsivePrompts.for_model(self.clip, geometry.first_block, geometry.length)
         self.cleaned = Cleaned(self.clip, self.prompts)
-        self.optimizer = torch.optim.SGD(self.prompts.parameters(), lr=LR, momentum=0.9)
+        self.optimizer = make_optimizer([self.prompts.table], SPEC)
         self.scaler = torch.amp.GradScaler(device, enabled=setting.dtype == "fp16")  # otherwise it does nothing
         side = geometry.vision["image_size"]
         self.pixels = torch.rand(setting.batch, 3, side, side, device=device)
@@ -122,38 +102,59 @@ class Bench:
     def naive_pass(self) -> tuple[Tensor, Tensor]:
         return reference.prompted(self.clip, self.prompts.blocks, self.prompts.table, self.pixels)
 
-    def update(self, outputs: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> None:
-        """One step on (image features, [CLS] rows, frozen [CLS] rows): the losses are the same on both paths."""
-        with self.setting.precision():
-            image, rows, frozen_rows = outputs()
-            logits = zero_shot_logits(image, self.text, self.clip.logit_scale)
-            loss = F.cross_entropy(logits, self.labels) + ALPHA * feature_repelling(rows, frozen_rows)
+    def backward(self, image: Tensor, rows: Tensor, frozen_rows: Tensor) -> Tensor:
+        """The loss and its gradients of (image features, [CLS] rows, frozen [CLS] rows), the same on all paths."""
+        logits = zero_shot_logits(image, self.text, self.clip.logit_scale)
+        loss = F.cross_entropy(logits, self.labels) + ALPHA * feature_repelling(rows, frozen_rows)
         self.scaler.scale(loss).backward()
+        return loss.detach()
+
+    def update(self) -> None:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
 
 
-def fast_step(bench: Bench, forward: Callable[..., tuple[Tensor, Tensor]] = prompted_pass) -> Run:
+def fast_step(
+    bench: Bench,
+    forward: Callable[..., tuple[Tensor, Tensor]] = prompted_pass,
+    *,
+    graph: bool = False,
+    pack: bool = True,
+) -> Run:
     """The pass that computes the constants is not timed: a run has one, the naive path one per epoch."""
-    tokens, frozen_rows = frozen_pass(bench.clip, bench.pixels, bench.prompts.first_block)
-    picked = torch.randperm(len(tokens)).to(tokens.device)
+    prompts, setting = bench.prompts, bench.setting
+    clip = packed(bench.clip, DTYPES[setting.dtype]) if pack else bench.clip
+    with setting.precision():
+        constants = frozen_pass(clip, bench.pixels, prompts.first_block)
+    picked = torch.randperm(len(bench.pixels)).to(constants[0].device)
 
-    def outputs() -> tuple[Tensor, Tensor, Tensor]:
-        return (*forward(bench.clip, bench.prompts, tokens[picked]), frozen_rows[picked])
+    def compute(tokens: Tensor, frozen_rows: Tensor) -> Tensor:
+        with setting.precision():
+            return bench.backward(*forward(clip, prompts, tokens), frozen_rows)
 
-    return lambda: bench.update(outputs)
+    call = Recorder(compute, [prompts.table]) if graph else compute
+
+    def run() -> None:
+        call(*(constant[picked] for constant in constants))
+        bench.update()
+
+    return run
 
 
-def compiled_step(bench: Bench, mode: str = "default") -> Run:
-    return fast_step(bench, torch.compile(prompted_pass, mode=mode))
+def compiled_step(bench: Bench, *, graph: bool = False) -> Run:
+    torch.compiler.reset()  # what was compiled for other models counts towards a limit
+    return fast_step(bench, torch.compile(prompted_pass), graph=graph)
 
 
 def naive_step(bench: Bench) -> Run:
-    def outputs() -> tuple[Tensor, Tensor, Tensor]:
-        return (*bench.naive_pass(), reference.frozen(bench.clip, bench.pixels, bench.prompts.first_block)[1])
+    def run() -> None:
+        with bench.setting.precision():
+            frozen_rows = reference.frozen(bench.clip, bench.pixels, bench.prompts.first_block)[1]
+            bench.backward(*bench.naive_pass(), frozen_rows)
+        bench.update()
 
-    return lambda: bench.update(outputs)
+    return run
 
 
 def inference(encode: Callable[[Bench], Any]) -> Callable[[Bench], Run]:
@@ -176,10 +177,18 @@ VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
         "cleaned": inference(lambda x: x.cleaned.encode_image(x.pixels)),
         "naive": inference(Bench.naive_pass),
     },
-    "compile": {"fast": fast_step, "compiled": compiled_step},
-    "graphs": {"fast": fast_step, "graphs": partial(compiled_step, mode="reduce-overhead")},
+    "graph": {
+        "fast": fast_step,
+        "graph": partial(fast_step, graph=True),
+        "graph, not packed": partial(fast_step, graph=True, pack=False),
+    },
+    "compile": {
+        "fast": fast_step,
+        "compiled": compiled_step,
+        "compiled graph": partial(compiled_step, graph=True),
+    },
 }
-COMPILED = ("compile", "graphs")
+SAME_WORK = ("graph", "compile")
 UNPROMPTED = ("undefended", "transformers")
 
 
@@ -215,7 +224,7 @@ def least_flops(geometry: Geometry, batch: int, what: str, *, prompted: bool) ->
 @lru_cache
 def count_flops(model: str, batch: int, what: str, variant: str) -> int:
     """FLOPs of one call, counted on the meta device, which has no fused attention that would hide some."""
-    if what in COMPILED:  # they do the same work
+    if what in SAME_WORK:
         return count_flops(model, batch, "step", "fast")
     bench = Bench(Setting(model, "meta", "fp32", batch))
     run = VARIANTS[what][variant](bench)
@@ -224,19 +233,45 @@ def count_flops(model: str, batch: int, what: str, variant: str) -> int:
     return int(counter.get_total_flops())
 
 
-def measure_time(setting: Setting, what: str, steps: int) -> tuple[dict[str, float], int]:
-    """Median milliseconds of each variant, and the number of torch's threads."""
+def measure_time(setting: Setting, what: str, steps: int) -> tuple[dict[str, tuple[float, float]], int]:
+    """Median milliseconds of each variant and its ratio to the first, and the number of torch's threads.
+
+    A ratio is the median of those of the rounds. On the CPU it is that of processor times, which other processes on the
+    machine change less.
+    """
     bench = Bench(setting)
     runs = {variant: make(bench) for variant, make in VARIANTS[what].items()}
-    spent: dict[str, list[float]] = {variant: [] for variant in runs}
+    clocks = (time.perf_counter, time.perf_counter if setting.device == "cuda" else time.process_time)
+    spent: dict[str, list[list[float]]] = {variant: [] for variant in runs}
     for _ in range(WARMUP[setting.device] + steps):
         for variant, run in runs.items():
             synchronize(setting.device)
-            start = time.perf_counter()
+            start = [clock() for clock in clocks]
             run()
             synchronize(setting.device)
-            spent[variant].append(1000 * (time.perf_counter() - start))
-    return {variant: median(times[-steps:]) for variant, times in spent.items()}, torch.get_num_threads()
+            spent[variant].append([1000 * (clock() - then) for clock, then in zip(clocks, start, strict=True)])
+    kept = {variant: times[-steps:] for variant, times in spent.items()}
+    first = next(iter(kept.values()))
+    medians = {
+        variant: (median(wall for wall, _ in times), median(a[1] / b[1] for a, b in zip(times, first, strict=True)))
+        for variant, times in kept.items()
+    }
+    return medians, torch.get_num_threads()
+
+
+@lru_cache
+def measure_rate(device: str, dtype: str) -> float:
+    """FLOPs per second of a large matrix product on random values."""
+    side = SQUARE[device]
+    left, right = (torch.randn(side, side, device=device).to(DTYPES[dtype]) for _ in range(2))
+    spent = []
+    for _ in range(8):
+        synchronize(device)
+        start = time.perf_counter()
+        left @ right
+        synchronize(device)
+        spent.append(time.perf_counter() - start)
+    return 2 * side**3 / median(spent)
 
 
 def synchronize(device: str) -> None:
@@ -270,39 +305,44 @@ def apart(function: Callable[..., Any], setting: Setting, *arguments: Any) -> An
 def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
     """One flat row per variant."""
     times, threads = apart(measure_time, setting, what, steps)
-    baseline = next(iter(times.values()))
+    rate = measure_rate(setting.device, setting.dtype)
     run = asdict(setting) | {"what": what, "steps": steps, "threads": threads, "torch": torch.__version__}
     if setting.device == "cuda":
         run["device_name"] = torch.cuda.get_device_name()
-    return [
-        run
-        | {
-            "variant": variant,
-            "ms": ms,
-            "images_per_s": 1000 * setting.batch / ms,
-            "ratio": ms / baseline,
-            "peak_memory_bytes": apart(measure_memory, setting, what, variant),
-            "flops": count_flops(setting.model, setting.batch, what, variant),
-            "flops_least": least_flops(setting.geometry, setting.batch, what, prompted=variant not in UNPROMPTED),
-        }
-        for variant, ms in times.items()
-    ]
+    rows = []
+    for variant, (ms, ratio) in times.items():
+        least = least_flops(setting.geometry, setting.batch, what, prompted=variant not in UNPROMPTED)
+        rows.append(
+            run
+            | {
+                "variant": variant,
+                "ms": ms,
+                "images_per_s": 1000 * setting.batch / ms,
+                "ratio": ratio,
+                "peak_memory_bytes": apart(measure_memory, setting, what, variant),
+                "flops": count_flops(setting.model, setting.batch, what, variant),
+                "flops_least": least,
+                "flops_per_s": rate,
+                "floor_ms": 1000 * least / rate,
+            }
+        )
+    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """The rows as a table; `least` is the share of the counted FLOPs that cannot be avoided."""
+    """The rows as a table; `least` is the share of the counted FLOPs that cannot be avoided, `floor` their time."""
     run = rows[0]
     title = (
         f"batch {run['batch']}, {run.get('device_name', run['device'])}, {run['threads']} threads, torch {run['torch']}"
     )
     out = Table("model", "what", "variant", title=title, box=SIMPLE, padding=(0, 1, 0, 0))
-    for heading in ("ms", "images/s", "ratio", "MiB", "GFLOP", "least"):
+    for heading in ("ms", "images/s", "ratio", "MiB", "GFLOP", "least", "floor"):
         out.add_column(heading, justify="right")
     for row, following in zip(rows, [*rows[1:], {}], strict=True):
         numbers = (
             f"{row['ms']:.1f}", f"{row['images_per_s']:.1f}", f"{row['ratio']:.2f}",
             f"{row['peak_memory_bytes'] / 2**20:.0f}", f"{row['flops'] / 1e9:.1f}",
-            f"{row['flops_least'] / row['flops']:.0%}",
+            f"{row['flops_least'] / row['flops']:.0%}", f"{row['floor_ms']:.2f} ms",
         )  # fmt: skip
         names = (f"{row['model']} {row['dtype']}", row["what"], row["variant"])
         out.add_row(*names, *numbers, end_section=row["what"] != following.get("what"))
@@ -324,6 +364,8 @@ def main() -> None:
             parser.error(f"unknown {unknown[0]!r}: choose from {', '.join(known)}")
     if "fp16" in asked.dtype.split(",") and asked.device == "cpu":
         parser.error("fp16 needs a GPU, as in rvpt: use bf16")
+    if asked.device == "cpu" and set(SAME_WORK) & set(asked.what.split(",")):
+        parser.error("CUDA graphs need a GPU")
     rows = []
     for model in asked.models.split(","):
         for dtype in asked.dtype.split(","):

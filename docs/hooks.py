@@ -22,6 +22,12 @@ from rvpt.defenses import DEFENSES
 from rvpt.detection import SCORES
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.metrics import CLASSIFICATION
+from rvpt.evaluation.perturbations import PERTURBATIONS
+from rvpt.exports import EXPORTS
+from rvpt.exports.distilled import SMALL, DistillSpec
+from rvpt.insight import FIGURES
+from rvpt.modifications import MODIFICATIONS
+from rvpt.report.figures import DRAWINGS
 from rvpt.spec import Spec, TrainSpec
 from rvpt.training.pretrain import PRESETS, PretrainSpec, VisionSpec
 
@@ -112,8 +118,30 @@ def scores() -> str:
     return table(["name", "what it is"], ([code(name), s.summary] for name, s in SCORES.items()))
 
 
+def exports() -> str:
+    return table(["name", "what it is"], ([code(name), kind.summary] for name, kind in EXPORTS.items()))
+
+
+def modifications() -> str:
+    return table(
+        ["name", "what it does", "settings (default)"],
+        ([code(name), m.summary, _options(m.Settings) or "none"] for name, m in MODIFICATIONS.items()),
+    )
+
+
 def shifts() -> str:
     return table(["name", "what it does"], ([code(name), first_sentence(s)] for name, s in SHIFTS.items()))
+
+
+def perturbations() -> str:
+    return table(["name", "what it does"], ([code(name), first_sentence(p)] for name, p in PERTURBATIONS.items()))
+
+
+def figures() -> str:
+    """The figures with what they show and the shapes of their arrays."""
+    arrays = {name: " ".join((inspect.getdoc(m) or "").split("\n\nRaises")[0].split()) for name, m in FIGURES.items()}
+    lines = ([code(name), DRAWINGS[name].title, DRAWINGS[name].caption, arrays[name]] for name in FIGURES)
+    return table(["name", "title", "what it shows", "arrays"], lines)
 
 
 def pretraining() -> str:
@@ -172,8 +200,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "scores": scores,
     "shifts": shifts,
+    "exports": exports,
+    "distill-settings": lambda: settings(DistillSpec, SMALL),
+    "modifications": modifications,
     "attack-settings": lambda: settings(AttackSpec),
     "poison-settings": lambda: settings(PoisonSpec),
+    "perturbations": perturbations,
+    "figures": figures,
     "pretraining": pretraining,
     "vision-settings": lambda: settings(VisionSpec),
     "pretrain-settings": lambda: settings(PretrainSpec),

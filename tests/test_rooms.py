@@ -26,17 +26,20 @@ LAYERS = (
     ("inversion", "modifications"),
     ("defenses",),
     ("evaluation",),
-    ("detection",),
+    ("detection", "insight"),
     ("report",),
     ("jobs",),
-    ("bench", "demo"),
+    ("bench", "demo", "web"),
     ("cli",),
 )
 PLACE = {component: layer for layer, components in enumerate(LAYERS) for component in components}
 PACKAGE = {"__init__": -1, "__main__": len(LAYERS)}  # the version, which all may read, and the way in from outside
 MODULES = sorted(ROOT.rglob("*.py"))
 LAZY = re.compile(r"(rvpt(?:\.\w+)+):\w+")  # an entry of a registry
-HEAVY = {"accelerate", "datasets", "matplotlib", "onnx", "onnxruntime", "open_clip", "ray", "scipy", "sklearn"}
+HEAVY = {
+    "accelerate", "datasets", "gradio", "jinja2", "matplotlib", "onnx", "onnxruntime", "open_clip", "ray", "scipy",
+    "sklearn",
+}  # fmt: skip
 
 
 def dotted(path, root=ROOT):

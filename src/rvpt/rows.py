@@ -23,6 +23,8 @@ What made it: `spec`, `hashes` (`model`, `trigger/NAME`), `version`.
 """
 KEYS = frozenset({"model", "data", "attack", "defense", "seed", "metric", "rate"})
 """Keys without which a row cannot be reported."""
+RESULT = ("numerator", "n", "rate", "low", "high")
+"""Keys of what was counted."""
 COSTS = frozenset({"seconds", "clean_seconds", "peak_memory_bytes"})
 """Keys that differ between two runs of the same measurement."""
 CLEAN = "none"

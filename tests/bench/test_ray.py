@@ -22,11 +22,12 @@ def test_a_task_whose_worker_died_is_run_again_and_rows_are_the_same(
 ) -> None:
     died = tmp_path / "died"
 
-    def dying(task: Task, work: Path) -> float:  # a nested function is sent whole, so that workers need not import it
+    # A nested function is sent whole, so that workers need not import it.
+    def dying(task: Task, work: Path, device: str | None) -> float:
         if not died.exists():
             died.write_text(task.key)
             os.kill(os.getpid(), signal.SIGKILL)
-        return execute.execute(task, work)
+        return execute.execute(task, work, device)
 
     monkeypatch.setattr("rvpt.bench.engine.execute", dying)
     recipe = read_recipe(write_recipe(tiny, tmp_path)).part(seeds=[0])

@@ -79,7 +79,7 @@ def test_a_test_set_is_measured_as_its_entry_asks(
         found.setdefault(row["data"], set()).add(row["metric"])
     classified = {"CA", "ASR", "ASR_with_target", "PA"}
     assert found == {
-        "scenes:48": {"R@1", "ASR@10", "rank_ratio"},
+        "scenes:48": {"R@1", "ASR@10", "rank_ratio", "rank_ratio_in_class"},
         "scenes:48 (only heart, star)": classified,
         "scenes:48 (sketch)": classified,
     }
@@ -109,7 +109,7 @@ def test_an_interrupted_run_continues_with_the_same_bits(finished: tuple[list[Ta
         if task is cleaning:
             shutil.copytree(attack.path(work), attack.path(tmp_path))
         with pytest.raises(KeyboardInterrupt):
-            execute(task, tmp_path, interrupt)
+            execute(task, tmp_path, report=interrupt)
         assert list((tmp_path / "models").glob("*.run"))
         execute(task, tmp_path)
         weights = [load_clip(attack.path(folder)).hash() for folder in (tmp_path, work)]
@@ -201,3 +201,22 @@ def test_rows_are_those_of_another_run_of_the_same_recipe(
     keys = {task.key for task in part}
     expected = measured([task for task in tasks if task.key in keys], work)
     assert lasting(measured(part, tmp_path / "runs")) == lasting(expected)
+
+
+def test_rows_say_what_was_done_after_cleaning(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    extra = """
+[modifications]
+pruned = { name = "prune" }
+tuned = { name = "finetune", num_pairs = 40, options = { times = 1 } }
+distilled = { name = "distill", num_pairs = 40, options = { epochs = 1 } }
+"""
+    recipe = read_recipe(write_recipe(tiny, tmp_path, extra=extra)).part(defenses=["vpt"], seeds=[0])
+    tasks = plan(recipe, clean)
+    assert [outcome.error for outcome in run_all(tasks, tmp_path / "runs", in_process, quiet) if outcome.error] == []
+    rows = [row for row in measured(tasks, tmp_path / "runs") if row["defense"] == "vpt"]
+    done = {row["test"].get("modification"): row["hashes"]["model"] for row in rows}
+    assert set(done) == {None, "pruned", "tuned", "distilled"}
+    assert len(set(done.values())) == 4
+    for name in done:
+        mine = {(row["attack"], row["metric"]) for row in rows if row["test"].get("modification") == name}
+        assert mine >= {("none", "CA"), ("badnet", "ASR"), ("blended", "ASR")}

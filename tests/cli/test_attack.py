@@ -82,7 +82,7 @@ def test_a_resumed_attack_uses_the_trigger_that_it_had_crafted(tiny, home, monke
     with monkeypatch.context() as patch:
         patch.setattr("rvpt.jobs.attacking.backdoor", interrupted)
         assert rvpt(*words).exit_code == 130
-    (kept,) = (home / "bad.run").glob("triggers/*/trojvqa")
+    (kept,) = (home / "bad.run").glob("kept/*/trojvqa")
     crafted = load_trigger(kept).hash()
     monkeypatch.setattr("rvpt.jobs.attacking.craft_trigger", interrupted)
     rows = json.loads(works(*words, "--resume", "--json"))

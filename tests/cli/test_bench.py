@@ -71,6 +71,18 @@ def test_a_failed_run_is_named_and_the_others_are_measured(recipe, home, monkeyp
     assert json.loads(works("bench", recipe, "--work-dir", "work", "--dry-run", "--json"))["done"] == "3 of 5"
 
 
+def test_recipes_that_run_together_share_models_and_have_files_of_rows_each(recipe, home, monkeypatch):
+    monkeypatch.setattr("rvpt.bench.processes", here)
+    (home / "other.toml").write_text('like = "recipe.toml"\ntitle = "other"\ntests = [{data = "scenes:72"}]\n')
+    words = ["bench", recipe, "other.toml", "--defense", "none", "--work-dir", "work", "--json"]
+    assert json.loads(works(*words, "--dry-run"))["done"] == "0 of 5"  # one attack, four measurements
+    shown = json.loads(works(*words, "--rows", "rows"))
+    found = {name: read_rows(home / "rows" / f"{name}.jsonl") for name in ("recipe", "other")}
+    assert [row["data"] for row in found["other"]] == ["scenes:72"] * len(found["other"])
+    assert shown == [*found["recipe"], *found["other"]]
+    has(refused(*words, "--rows", "rows.jsonl"), "--rows rows.jsonl: with several recipes, give a folder")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

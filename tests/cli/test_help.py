@@ -95,7 +95,7 @@ def test_defaults_of_other_commands_have_numbers_too():
         (["evaluate", "--shift"], "s", ["sketch"]),
         (["attack", "--trigger"], "badc", ["badclip"]),
         (["bench", "--engine"], "", ["local", "ray"]),
-        (["report", "--layout"], "", ["runs", "matrix", "costs"]),
+        (["report", "--layout"], "", ["runs", "matrix", "costs", "recovery", "paper"]),
         (["pretrain", "--preset"], "", ["scenes", "photos"]),
         (["protocols"], "cap", ["captioning"]),
     ],

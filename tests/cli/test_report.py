@@ -73,3 +73,29 @@ def test_damaged_rows_are_named(home, content, said):
 def test_a_missing_file_and_an_unknown_layout(rows):
     has(refused("report", "nothing.jsonl"), "nothing.jsonl is missing")
     has(refused("report", rows, "--layout", "list"), "'list'", "runs, matrix, costs")
+
+
+def test_a_page_is_written_and_replaced_only_if_asked(rows, home):
+    for option in ("--output", "--out"):
+        assert works("report", rows, option, "report.html", "--overwrite") == "report: report.html\n"
+        has((home / "report.html").read_text(), "<!doctype html>", "20.0 ± 14.1")
+    has(refused("report", rows, "--output", "report.html"), "report.html already exists", "pass --overwrite")
+    has(refused("report", rows, "--output", "other.html", "--layout", "costs"), "remove --layout costs")
+    has(refused("report", rows, "--output", "other.html", "--section", "one"), "remove --section one")
+
+
+def test_a_folder_of_results_is_searched(rows, home):
+    (home / "runs" / "one").mkdir(parents=True)
+    (home / "rows.jsonl").rename(home / "runs" / "one" / "rows.jsonl")
+    has(works("report", "runs"), "| m | badnet | rvpt | 2 | 90.0 ± 0.0 | 20.0 ± 14.1 |")
+    (home / "empty").mkdir()
+    has(refused("report", "empty"), "empty has no results of rvpt")
+
+
+def test_tables_need_rows(home):
+    (home / "found").mkdir()
+    verdict = {"verdict": "clean", "p_value": 0.5, "targets": [], "model": "m"}
+    (home / "found" / "verdict.json").write_text(json.dumps(verdict))
+    has(refused("report", "found"), "found has no rows for tables: pass --output report.html")
+    works("report", "found", "--output", "report.html")
+    has((home / "report.html").read_text(), "rvpt check finds no backdoor in m")

@@ -268,7 +268,7 @@ def test_brackets_and_other_letters_in_paths(tmp_path):
 
 def test_images_below_many_folders_are_not_lost(here):
     place_images(here, "train/cat/a/b/c/d/0.png", "train/dog/0.png")
-    with pytest.raises(RvptError, match="cat/a is deeper than a class folder"):
+    with pytest.raises(RvptError, match="cat/a/b/c/d is deeper than a class folder"):
         load_data(here, "train")
 
 
@@ -276,3 +276,61 @@ def test_splits_in_a_folder_of_their_own_are_named(here):
     place_images(here, *(f"data/{split}/{name}/0.png" for split in ("train", "test") for name in ("cat", "dog")))
     with pytest.raises(RvptError, match=r"data is not the name of a split .*: rename data, give .*set/data"):
         load_data(here, "train")
+
+
+# Nested class folders
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        (["birds/owl/0.png", "pets/cat/0.png", "pets/dog/1.png"], {"cat": 1, "dog": 1, "owl": 1}),
+        (["a/b/owl/0.png", "a/c/cat/0.png", "d/e/dog/0.png"], {"cat": 1, "dog": 1, "owl": 1}),
+        (["train/birds/owl/0.png", "train/pets/cat/0.png", "test/cat/0.png"], {"cat": 1, "owl": 1}),
+        (["train/birds/owl/0.png", "train/pets/cat/0.png", "test/birds/jay/0.png", "test/x/y/0.png"], None),
+        (["train/1/10/0.png", "train/1/2/0.png", "train/0/3/0.png"], {"2": 1, "3": 1, "10": 1}),
+        (["train/b/caf\u0065\u0301/0.png", "train/p/cat/0.png", "test/x/caf\u00e9/0.png", "test/y/cat/0.png"], None),
+    ],
+)
+def test_the_innermost_of_nested_class_folders_are_the_classes(here, places, expected, caplog):
+    place_images(here, *places)
+    data = load_data(str(here), "train")
+    if expected is None:
+        names = {unicodedata.normalize("NFC", place.split("/")[-2]) for place in places}
+        assert set(data.classes) == names
+        assert len(data) == sum(place.startswith("train") for place in places)
+    else:
+        assert class_counts(data) == expected
+        assert data.classes == tuple(expected)
+    assert "class folders are nested: the innermost ones are the" in caplog.text
+
+
+def test_an_empty_folder_beside_innermost_ones_is_a_class(here):
+    place_images(here, "birds/owl/0.png", "pets/cat/0.png")
+    (here / "pets" / "dog").mkdir()
+    (here / "nothing").mkdir()
+    assert class_counts(load_data(str(here), "train")) == {"cat": 1, "dog": 0, "owl": 1}
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (["birds/owl/0.png", "pets/small/cat/0.png"], "pets/small/cat is deeper than a class folder"),
+        (["test/birds/owl/0.png", "test/birds/0.png", "test/pets/cat/0.png"], "deeper than a class folder"),
+        (["train2017/cat/0.png", "val2017/cat/0.png"], "train2017 is not the name of a split"),
+        (["test/animals/bat/0.png", "test/sports/bat/0.png"], "animals/bat and sports/bat have the same name"),
+        (["test/a/B_c/0.png", "test/d/b c/0.png"], "have the same name"),
+        (
+            ["test/images/cat/0.png", "test/images/dog/0.png"],
+            "all images are in images/, around the class folders: give",
+        ),
+        (["a/x/test/0.png", "b/y/train/0.png"], "a is not the name of a split"),
+        (["test/a/val/0.png", "test/b/owl/0.png"], "val/ in .* may be a split or a class"),
+        (["birds/owl/0.png", "pets/cat/0.png", "0.png"], "birds is not the name of a split"),
+    ],
+)
+def test_nested_folders_that_may_mean_something_else_are_refused(here, places, words):
+    place_images(here, *places)
+    with pytest.raises(RvptError, match=words) as refusal:
+        load_data(str(here), "test" if places[0].startswith("test") else "train")
+    assert "\n" not in str(refusal.value)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import pytest
+from torch import Tensor
 
+from recipes import lasting
 from rvpt.errors import RvptError
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.heldout import HeldOut
@@ -80,3 +83,20 @@ def test_a_protocol_gets_its_training_images() -> None:
     opened = HeldOut(data="scenes:60", protocol="readability").open()
     assert opened.protocol.training is not None
     assert opened.protocol.training.name == "scenes:60"
+
+
+def test_images_are_kept_for_the_next_model_and_rows_stay(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, reads = HeldOut(data="scenes:60", limit=6, shift="gray").open(), list[int]()
+
+    def read(rows: Tensor, size: int) -> Tensor:
+        reads.append(len(rows))
+        return plain.data.reader(rows, size)
+
+    kept = replace(plain, keep=True, data=replace(plain.data, reader=read))
+    monkeypatch.setattr("rvpt.evaluation.heldout.KEPT_BYTES", 3 * clip.image_size**2 * 6)
+    expected = lasting(plain.measure(clip, {}))
+    assert lasting(kept.measure(clip, {})) == lasting(kept.measure(clip, {})) == expected
+    assert sum(reads) == 6
+    monkeypatch.setattr("rvpt.evaluation.heldout.KEPT_BYTES", 0)
+    assert lasting(kept.measure(clip, {})) == expected
+    assert sum(reads) == 12

@@ -81,7 +81,7 @@ def test_nothing_is_written_without_a_folder(suspect: Clip, cleaned: Cleaned, tm
 def test_the_threshold_comes_from_images_that_the_model_was_not_cleaned_with(cleaned: Cleaned) -> None:
     drawn: dict[str, Any] = cleaned.facts["data"]
     used, whole = draw_images(drawn).rows, load_data(drawn["source"], drawn["split"])
-    found = clean_images(cleaned, None, None)
+    found = clean_images(cleaned)
     assert not torch.isin(found.rows, used).any()
     assert len(found) == len(whole) - len(used)
     assert torch.equal(clean_images(cleaned, drawn["source"], drawn["split"]).rows, found.rows)
@@ -90,7 +90,7 @@ def test_the_threshold_comes_from_images_that_the_model_was_not_cleaned_with(cle
 
 def test_a_model_that_says_nothing_needs_clean_images(suspect: Clip) -> None:
     with pytest.raises(RvptError, match="give clean images as clean=DATA"):
-        clean_images(Cleaned(suspect), None, None)
+        clean_images(Cleaned(suspect))
 
 
 def test_a_check_of_another_model_is_refused(suspect: Clip, cleaned: Cleaned, tiny: Tiny, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_saved_model_is_replaced_only_if_asked(clip, tmp_path):
 
 
 def test_nothing_is_left_when_saving_fails(clip, tmp_path, monkeypatch):
-    monkeypatch.setattr("rvpt.models.clip.write_json", lambda *_: 1 / 0)
+    monkeypatch.setattr("rvpt.models.architectures.base.write_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         clip.save_pretrained(tmp_path / "saved")
     assert contents(tmp_path) == {}

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import reference
-from helpers import MakeClip, assert_near, random_pixels
+from helpers import MakeClip, assert_near, memory_data, random_pixels
 from rvpt import Cleaned, RepulsivePrompts
 from rvpt.models.clip import Clip
-from rvpt.models.prompts import frozen_pass, prompted_pass
+from rvpt.models.prompts import ENCODE_BATCH, Constants, frozen_pass, prompted_pass
 
 GEOMETRIES = {
     "plain": {},
@@ -98,3 +98,11 @@ def test_vit_b32_has_345600_parameters() -> None:
     with torch.device("meta"):  # the geometry alone: CLIPConfig's defaults are ViT-B/32
         clip = Clip(CLIPModel(CLIPConfig()), tokenizer=None)
     assert RepulsivePrompts.for_model(clip, first_block=3, length=50).parameter_count() == 345_600
+
+
+def test_constants_of_a_data_set_are_those_of_its_images(clip: Clip) -> None:
+    data = memory_data(ENCODE_BATCH + 3)
+    constants, picked = Constants(clip, data, 1), torch.tensor([ENCODE_BATCH + 1, 0, 5, ENCODE_BATCH - 1])
+    expected = frozen_pass(clip, data.pixels(picked, clip.image_size), 1)
+    for found, slow in zip(constants[picked], expected, strict=True):
+        assert_near(found, slow)

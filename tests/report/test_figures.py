@@ -10,10 +10,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from results import joined, rows_of
+from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.report.cells import cells
 from rvpt.report.figure import Panel, draw_guesses
+from rvpt.report.figures.cost import defense_costs
+from rvpt.report.figures.cost import describe as describe_costs
+from rvpt.report.figures.effect import marks
 from rvpt.report.gallery import Look, draw_gallery
+from rvpt.report.style import looks
 from rvpt.report.tradeoff import draw_panel, draw_tradeoff
 
 
@@ -25,7 +30,7 @@ def test_each_attack_has_a_small_mark_and_each_defense_a_large_one_at_its_mean()
     draw_panel(axes, "d", cells(joined(*runs)))
     drawn = [[tuple(map(round, point)) for point in marks.get_offsets().tolist()] for marks in axes.collections]
     assert drawn == [[(90, 80), (90, 60), (90, 0)], [(90, 70)], [(90, 10), (90, 30)], [(90, 20)]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["none", "rvpt"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["no defense", "RVPT"]
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -67,3 +72,30 @@ def test_guesses_are_drawn_for_each_image_and_look(tmp_path: Path) -> None:
     draw_guesses(panels[:2], tmp_path / "narrow.png")
     (wide, high), (narrow, same) = size(tmp_path / "wide.png"), size(tmp_path / "narrow.png")
     assert (wide, high) == (2 * narrow, same)
+
+
+def test_a_defense_looks_the_same_in_every_figure() -> None:
+    every, some = looks(["none", *DEFENSES]), looks(["other", "rvpt", "probe", "rvpt, alpha=2"])
+    assert some["rvpt"] == every["rvpt"]
+    assert some["probe"] == every["probe"]
+    assert len({each["color"] for each in some.values()}) == 4
+    assert len({tuple(each.values()) for each in every.values()}) == len(every)
+
+
+def test_costs_are_those_of_the_attacks_that_all_defenses_have() -> None:
+    cost = {"clean_seconds": 10.0, "trained_parameters": 5, "peak_memory_bytes": 2**20}
+    runs = [rows_of(rate, defense=name, attack=attack, **cost) for name, attack, rate in (
+        ("vpt", "a", 0.8), ("vpt", "b", 0.6), ("rvpt", "a", 0.1),
+    )]  # fmt: skip
+    found = defense_costs(joined(*runs))
+    assert [each[:4] for each in found] == [("vpt", pytest.approx(80), 90, 10), ("rvpt", pytest.approx(10), 90, 10)]
+    assert {(each.trained, each.memory) for each in found} == {(5, 2**20)}
+    assert "VPT: ASR 80.0%, accuracy 90.0%, 10 seconds, 5 trained parameters" in describe_costs(found)
+    assert defense_costs(rows_of(0.1, defense="none")) == []
+
+
+def test_marks_of_models_with_the_same_attack_are_apart() -> None:
+    found = marks(joined(rows_of(0.1, model="one"), rows_of(0.3, model="two"), rows_of(0.5, attack="sig")))
+    assert {name: round(line["rvpt"].rate) for name, line in found.items()} == {
+        "accuracy on clean images": 90, "badnet, one": 10, "badnet, two": 30, "sig": 50,
+    }  # fmt: skip

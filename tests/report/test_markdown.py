@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from results import cells, joined, rows_of
 from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
-from rvpt.report import results
+from rvpt.report import LAYOUTS, results
 from rvpt.report.markdown import between_marks, marks
+from rvpt.rows import BEFORE
 
 
 def lines(*runs: list[dict[str, Any]]) -> list[list[str]]:
@@ -105,3 +107,16 @@ def test_only_what_is_between_the_marks_is_replaced() -> None:
 def test_a_page_whose_marks_do_not_fit_is_refused(page: str) -> None:
     with pytest.raises(RvptError, match=r"<!-- rows --> once and <!-- /rows --> once"):
         between_marks(page.format(*marks()), "new\n")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_names_stay_in_their_cells(layout: str) -> None:
+    hostile = {"model": "a|b\\|c", "data": "<!-- /rows -->\n# heading", "attack": "<script>|", "spec": {"lr": "1|2"}}
+    runs = [rows_of(0.1, **hostile), rows_of(0.2, **{**hostile, "spec": {"lr": "3"}})]
+    runs += [rows_of(0.3, defense=BEFORE, **hostile), rows_of(0.4, **{**hostile, "attack": "badnet"}, defense="none")]
+    table = LAYOUTS[layout](joined(*runs))
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}) == 1
+    assert len(lines) >= 3
+    assert "<" not in table.replace("&lt;", "")
+    assert "\n# heading" not in table

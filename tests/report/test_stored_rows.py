@@ -15,6 +15,8 @@ FILES = sorted(path for path in ROWS.glob("*.jsonl") if '"attack"' in path.read_
 WITHOUT = {
     "matrix": {"adversarial", "encoding", "resistivity", "retrieval"},  # no CA or no ASR
     "costs": {"photos-attacks", "targets", "zoo"},  # no cleaned model
+    "paper": {"adversarial", "encoding", "resistivity", "retrieval", "targets", "templates"},  # no cell of table 2
+    "recovery": {"encoding", "resistivity", "retrieval", "targets", "templates"},  # no PA, or several for one attack
 }
 
 

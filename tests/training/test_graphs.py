@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 
 from helpers import MakeClip
 from rvpt import Dataset
-from rvpt.defenses.rvpt import PromptTuning, RVPTSpec
+from rvpt.defenses.rvpt import RVPT
+from rvpt.defenses.unlearn import Unlearn
 from rvpt.errors import RvptError
 from rvpt.models import prompts as prompting
 from rvpt.models.clip import Clip
@@ -62,10 +65,12 @@ class Fake:
 
     def __init__(self, task: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
         self.parameters, self.replays, self.pools = [*task.parameters()], 0, list[object]()
+        self.recorded: list[weakref.ref[Callable[[], Tensor]]] = []
         monkeypatch.setattr(graphs, "record", self.record)
 
     def record(self, function: Callable[[], Tensor], pool: object = None) -> tuple[Replay, Tensor, object]:
         self.pools.append(pool)
+        self.recorded.append(weakref.ref(function))
         values, gradients = function(), [parameter.grad for parameter in self.parameters]
         for kept in (values, *gradients):
             assert kept is not None
@@ -121,6 +126,18 @@ def test_fit_with_graphs_does_what_it_does_without(spec: TrainSpec, monkeypatch:
     assert torch.equal(task.weight, plain.weight)
     assert steps == list(range(1, STEPS + 1))
     assert fake.replays == STEPS - 2
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_graphs_and_their_memory_are_freed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake(task := Line(), monkeypatch)
+    gc.disable()
+    try:
+        fit(task, N, SPEC["sgd"])
+    finally:
+        gc.enable()
+    assert [kept() for kept in fake.recorded] == [None, None]
+    assert task.weight.grad is None
 
 
 def test_on_a_cpu_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,12 +201,17 @@ def test_a_loss_that_is_not_finite_is_found_some_steps_later_and_named_by_its_ow
 # On a GPU
 
 
-def tune(clip: Clip, data: Dataset, precision: str, **options: Any) -> tuple[list[dict[str, float]], Tensor]:
+SETTINGS = {"prompt_length": 5, "first_block": 1, "epochs": 4, "batch_size": 10, "optimizer": "sgd", "lr": 0.1}
+
+
+def tune(
+    clip: Clip, data: Dataset, precision: str, defense: type[RVPT] = RVPT, graphs: bool = True, **settings: Any
+) -> tuple[list[dict[str, float]], Tensor]:
     """History and prompts of a short run whose last batches are smaller."""
-    spec = RVPTSpec(prompt_length=5, first_block=1, epochs=4, batch_size=10, lr=0.1, precision=precision)
+    spec = defense.Spec(precision=precision, **SETTINGS, **settings)
     with frozen(clip):
-        task = PromptTuning(clip, data, spec)
-        return fit(task, len(data), spec, **options), task.prompts.table.detach()
+        task = defense.task(clip, data, spec)
+        return fit(task, len(data), spec, graphs=graphs), task.prompts.table.detach()
 
 
 @gpu
@@ -205,6 +227,19 @@ def test_on_a_gpu_prompts_trained_with_graphs_are_those_trained_without(
     for means, others in zip(history, expected, strict=True):
         assert means == pytest.approx(others, rel=tolerance)
     assert not caplog.records  # it was recorded
+
+
+@gpu
+@pytest.mark.parametrize("form", ["additive", "waves", "patch"])
+def test_on_a_gpu_terms_with_opponents_are_recorded_too(
+    form: str, make_clip: MakeClip, scenes: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip, settings = make_clip().cuda(), {"targets": ("anchor",), "forms": (form,)}
+    history, _ = tune(clip, scenes, "fp32", Unlearn, **settings)
+    expected, _ = tune(clip, scenes, "fp32", Unlearn, graphs=False, **settings)
+    for means, others in zip(history, expected, strict=True):
+        assert means == pytest.approx(others, rel=1e-2)
+    assert not caplog.records
 
 
 @gpu
@@ -228,7 +263,7 @@ def test_on_a_gpu_prompts_become_those_of_the_cpu(make_clip: MakeClip, scenes: D
 @gpu
 def test_on_a_gpu_a_first_step_that_overflows_leaves_no_trace(make_clip: MakeClip, scenes: Dataset) -> None:
     clip = make_clip().cuda()
-    clip.model.logit_scale.data.fill_(12.0)  # times the initial scale of 65,536, the gradients overflow
+    clip.model.logit_scale.data.fill_(9.9)  # tau 20,000, times the initial scale of 65,536: gradients overflow
     history, found = tune(clip, scenes, "fp16")
     assert found.isfinite().all()
     assert len(history) == 4

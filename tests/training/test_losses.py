@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 import reference
 from helpers import assert_near
-from rvpt.training.losses import feature_repelling, info_nce, perturbation, self_supervision, zero_shot_logits
+from rvpt.training.losses import (
+    feature_repelling,
+    info_nce,
+    keep,
+    perturbation,
+    resist,
+    self_supervision,
+    zero_shot_logits,
+)
 
 
 def normal(*shape, seed=0):
@@ -132,3 +140,37 @@ def test_perturbation_agrees_with_loops_and_stops_at_the_threshold(threshold):
     assert float(value.detach()) == pytest.approx(min(far, threshold))
     value.backward()
     assert bool(rows.grad.abs().max() > 0) == (far < threshold)
+
+
+def some_logits(batch, classes, seed):
+    logits = normal(batch, classes, seed=seed).float().requires_grad_(True)
+    return logits, *torch.randint(classes, (2, batch), generator=torch.Generator().manual_seed(seed))
+
+
+@given(st.integers(1, 5), st.integers(2, 6), st.integers(0, 999), st.booleans())
+def test_keep_agrees_with_loops_and_stays_positive(batch, classes, seed, weighted):
+    logits, *_ = some_logits(batch, classes, seed)
+    suspect = 3 * normal(batch, classes, seed=seed + 1000).float()
+    weights = normal(batch, seed=seed).abs().float() if weighted else None
+    slow = reference.keep(logits, suspect, weights.tolist() if weighted else None)
+    fast = keep(logits, suspect, weights)
+    torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5)
+    slopes = [torch.autograd.grad(loss, logits)[0] for loss in (fast, slow)]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-5)
+    assert fast.item() > -1e-6
+    assert keep(suspect + 2, suspect).item() == pytest.approx(0, abs=1e-5)  # a shift of all logits changes nothing
+
+
+@given(st.integers(1, 5), st.integers(2, 6), st.integers(0, 999))
+def test_resist_agrees_with_loops(batch, classes, seed):
+    logits, labels, targets = some_logits(batch, classes, seed)
+    fast, slow = resist(logits, labels, targets), reference.resist(logits, labels.tolist(), targets.tolist())
+    torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5)
+    slopes = [torch.autograd.grad(loss, logits)[0] for loss in (fast, slow)]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-5)
+
+
+def test_for_images_of_the_target_itself_resist_is_cross_entropy():
+    logits, labels = normal(3, 4).float(), torch.tensor([0, 2, 3])
+    expected = torch.nn.functional.cross_entropy(logits, labels) + math.log(2)
+    assert resist(logits, labels, labels).item() == pytest.approx(expected.item())

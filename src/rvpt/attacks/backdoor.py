@@ -18,6 +18,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.files import write_text
 from rvpt.models.card import backdoored_card, finetuned_card
 from rvpt.models.clip import Clip
+from rvpt.models.formats.load import SHIPPED, embedded_model
 from rvpt.models.placement import refuse_half
 from rvpt.presets import Preset, choose_preset
 from rvpt.progress import Report, shows_bar, silent
@@ -206,11 +207,12 @@ def load_triggers(folder: str | Path, image_size: int | None = None) -> dict[str
     """The triggers stored with a backdoored model, by name; none for other folders.
 
     Args:
-        folder: the folder of the backdoored model.
+        folder: the folder of the backdoored model, or the name of a shipped one.
         image_size: if given, triggers for images of another size are refused.
 
     Raises:
         RvptError: a trigger is incomplete, or for images of another size.
     """
-    folders = sorted(path for path in (Path(folder).expanduser() / TRIGGER_FOLDER).glob("*") if path.is_dir())
+    model = embedded_model(str(folder)) if str(folder) in SHIPPED else Path(folder).expanduser()
+    folders = sorted(path for path in (model / TRIGGER_FOLDER).glob("*") if path.is_dir())
     return {path.name: load_trigger(path, image_size) for path in folders}

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.attacks.pgd import pgd
 from rvpt.data.dataset import Dataset
 from rvpt.data.text import plain
 from rvpt.errors import RvptError
 from rvpt.models.clip import Clip
 from rvpt.models.encode import encode_set
 from rvpt.training.losses import zero_shot_logits
+from rvpt.training.pgd import pgd
 
 Disguise = Callable[[Tensor, Tensor], Tensor]
 """Images (B, 3, S, S) and their rows (B,) -> changed images of the same shape."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import TriggerSpec, trigger_spec
 from rvpt.bench.plan import Task
 from rvpt.detection.spec import CheckSpec
-from rvpt.evaluation.heldout import HeldOut
+from rvpt.evaluation.heldout import HeldOut, Opened
 from rvpt.jobs.attacking import attack_and_save, craft_and_save
 from rvpt.jobs.cleaning import clean_and_save
 from rvpt.jobs.measuring import evaluate_saved
@@ -82,7 +85,7 @@ def _measure(task: Task, work: Path, device: str | None, report: Report) -> None
     asked, made = task.settings, _start(task)
     attacked = made.start or made
     folders = sorted((attacked.path(work) / TRIGGER_FOLDER).glob("*"))  # none with a clean fine-tuning
-    source, test = asked["before"] or str(made.path(work)), HeldOut(**asked["test"]).open()
+    source, test = asked["before"] or str(made.path(work)), _opened(json.dumps(asked["test"]))
     triggers = [str(folder) for folder in folders]
     if change := asked.get("modification"):
         rows = modify_and_measure(source, test, change, triggers=triggers, device=device, report=report)
@@ -98,6 +101,12 @@ def _check(task: Task, work: Path, device: str | None, report: Report) -> None:
     asked = task.settings
     clip, spec = load_clip(_start(task).path(work), device=device), CheckSpec(**asked["spec"])
     score_and_save(clip, asked["data"], asked["split"], spec, task.path(work), report)
+
+
+@lru_cache(maxsize=2)
+def _opened(asked: str) -> Opened:
+    """A test set, whose images this worker keeps for the next models that are measured on it."""
+    return replace(HeldOut(**json.loads(asked)).open(), keep=True)
 
 
 def _trigger(settings: dict[str, Any]) -> TriggerSpec:

@@ -40,6 +40,12 @@ class Task:
         return self.crafts if self.start is None else (self.start, *self.crafts)
 
     @property
+    def seed(self) -> int:
+        """The recipe's seed that the run has."""
+        settings = self.settings.get("spec") or self.settings.get("trigger") or self.settings
+        return int(settings["seed"])
+
+    @property
     def key(self) -> str:
         """A name that is the same for the same work in any recipe. Crafted triggers follow from the settings."""
         whole = json.dumps([self.kind, self.settings, self.start and self.start.key], sort_keys=True)

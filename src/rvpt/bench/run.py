@@ -15,13 +15,9 @@ from rvpt.errors import RvptError, first_line
 from rvpt.rows import append_rows, read_rows
 
 TIMES = "times.jsonl"
-NEAREST_TO_ROWS = (
-    "measure",
-    "check",
-    "clean",
-    "attack",
-    "craft",
-)  # later steps first, so that an interrupted bench has rows
+# One by one: later steps first, so that an interrupted bench has rows.
+NEAREST_TO_ROWS = ("measure", "check", "clean", "attack", "craft")
+LONGEST_FIRST = ("craft", "attack", "check", "measure", "clean")  # in parallel, so that no worker waits in the end
 
 
 @dataclass(frozen=True)
@@ -44,14 +40,15 @@ def run_all(
     """Run the missing tasks. If one fails, only the tasks that need its result are not started.
 
     Args:
-        at_once: how many tasks are submitted at a time, later steps first; None submits all that can start.
+        at_once: how many tasks are submitted at a time, with 1 later steps first; None submits all that can start.
 
     Raises:
         RvptError: a worker was killed, which stops all processes.
     """
+    order = NEAREST_TO_ROWS if at_once == 1 else LONGEST_FIRST
     waiting, running, outcomes = missing(tasks, work), dict[Future[float], Task](), []
     while waiting or running:
-        for task in _ready(waiting, work)[: None if at_once is None else at_once - len(running)]:
+        for task in _ready(waiting, work, order)[: None if at_once is None else at_once - len(running)]:
             running[_submitted(submit, task, work)] = task
             waiting.remove(task)
         if not running:  # the rest needs a task that failed
@@ -64,10 +61,10 @@ def run_all(
     return outcomes
 
 
-def _ready(waiting: Sequence[Task], work: Path) -> list[Task]:
+def _ready(waiting: Sequence[Task], work: Path, order: Sequence[str]) -> list[Task]:
     """The tasks whose model and triggers exist, in the order in which they are started."""
     ready = [task for task in waiting if all(needed.done(work) for needed in task.needs)]
-    return sorted(ready, key=lambda task: NEAREST_TO_ROWS.index(task.kind))
+    return sorted(ready, key=lambda task: order.index(task.kind))
 
 
 def _submitted(submit: Submit, task: Task, work: Path) -> Future[float]:

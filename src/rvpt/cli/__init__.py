@@ -11,11 +11,13 @@ from rvpt.cli import (  # importing a command registers it
     demo,
     evaluate,
     export,
+    figures,
     info,
     inspect,
     pretrain,
     protocols,
     report,
+    serve,
     triggers,
     verify,
 )
@@ -23,8 +25,8 @@ from rvpt.cli.app import app
 from rvpt.cli.signals import raise_on_sigterm
 
 __all__ = [
-    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "export", "info",
-    "inspect", "main", "pretrain", "protocols", "report", "triggers", "verify",
+    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "export", "figures",
+    "info", "inspect", "main", "pretrain", "protocols", "report", "serve", "triggers", "verify",
 ]  # fmt: skip
 
 

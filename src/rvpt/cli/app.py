@@ -24,8 +24,8 @@ logger = logging.getLogger("rvpt")
 F = TypeVar("F", bound=Callable[..., None])
 UsageError: Any = typer.BadParameter.__base__  # of the click inside typer, which typer does not export
 ORDER = (
-    "demo", "check", "clean", "inspect", "evaluate", "report", "info", "convert", "export", "verify", "attack", "craft",
-    "defenses", "protocols", "triggers", "bench", "pretrain",
+    "demo", "check", "clean", "inspect", "evaluate", "figures", "report", "serve", "info", "convert", "export",
+    "verify", "attack", "craft", "defenses", "protocols", "triggers", "bench", "pretrain",
 )  # fmt: skip
 """Of the commands in `rvpt --help`."""
 

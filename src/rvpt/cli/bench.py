@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -24,18 +25,23 @@ if TYPE_CHECKING:
 
 Engine = Literal["local", "ray"]
 PART, WHERE = "Part of the recipe", "Where it runs"
+PAUSE = 10.0  # seconds between writing rows: all of them are read each time
 
 
 @command(EXPERIMENTS)
 def bench(
-    recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="TOML file of attacks, defenses, seeds and test sets.")
+    recipes: Annotated[
+        list[Path],
+        typer.Argument(metavar="RECIPE", help="TOML files of attacks, defenses, seeds and test sets, run together."),
     ],
     work_dir: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder for models and rows; recipes that share it share models.")
     ] = Path("runs"),
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSONL file to write all rows of the recipe to.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="JSONL file to write all rows of the recipe to; with several recipes a folder."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, without running it.")] = False,
     attack: Annotated[
@@ -73,37 +79,72 @@ def bench(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Run every attack and defense of a recipe, and measure the models; finished runs are skipped.
+    """Run every attack and defense of recipes, and measure the models; finished runs are skipped.
 
     To continue an interrupted bench, run the same command again.
     """
-    from rvpt.bench import check_data, measured, missing, plan, processes, ray_cluster, read_recipe
-    from rvpt.models.formats.load import load_clip
+    from rvpt.bench import missing, processes, ray_cluster
     from rvpt.models.placement import find_device
 
     if address and engine != "ray":
         raise RvptError(f"address={address} is that of a Ray cluster: pass engine=ray too")
-    asked, work = read_recipe(recipe).part(attack, defense, seed), work_dir.resolve()  # workers may run elsewhere
-    tasks = plan(asked, load_clip(asked.model, device="cpu"))  # for its hash and size
-    check_data(asked, tasks)
-    left = missing(tasks, work)
+    work = work_dir.resolve()  # workers may run elsewhere
+    plans = [_planned(path, attack, defense, seed, rows if len(recipes) == 1 else rows and _file(rows, path))
+             for path in recipes]  # fmt: skip
+    tasks = sorted({task.key: task for each in plans for task in each.tasks}.values(), key=lambda task: task.seed)
+    title, left = ", ".join(each.title for each in plans), missing(tasks, work)
     if dry_run:
-        _show_plan(asked.title, tasks, left, work, as_json=as_json)
+        _show_plan(title, tasks, left, work, as_json=as_json)
         return
     if not address:
         find_device(device)  # fails early
-    if rows:
-        refuse_foreign(rows)
+    for each in plans:
+        if each.rows:
+            refuse_foreign(each.rows)
     place = ray_cluster(address, num_workers, device) if engine == "ray" else processes(num_workers, device)
-    with progress.bar(asked.title) as report, place as submit:
-        ended = _Ended(tasks, len(left), work, rows, report)
+    with progress.bar(title) as report, place as submit:
+        ended = _Ended(plans, len(left), work, report)
         _run(tasks, work, submit, ended, at_once=None if address else num_workers)
-    found = measured(tasks, work)
-    if rows and found:
-        write_rows(rows, found)  # also where nothing was missing
-    show_rows(found, as_json=as_json, title=asked.title)
+    found = [row for each in plans for row in each.write(work)]  # also where nothing was missing
+    show_rows(found, as_json=as_json, title=title)
     if ended.failed:
         raise RvptError(f"{ended.failed} of {len(left)} runs failed: fix the cause and rerun")
+
+
+class _Planned(NamedTuple):
+    """A recipe's title, its tasks, and the file for its rows."""
+
+    title: str
+    tasks: list[Task]
+    rows: Path | None
+
+    def write(self, work: Path) -> list[dict[str, Any]]:
+        """Write and return the rows that are there."""
+        from rvpt.bench import measured
+
+        found = measured(self.tasks, work)
+        if self.rows and found:
+            write_rows(self.rows, found)
+        return found
+
+
+def _planned(
+    path: Path, attacks: list[str] | None, defenses: list[str] | None, seeds: list[int] | None, rows: Path | None
+) -> _Planned:
+    from rvpt.bench import check_data, plan, read_recipe
+    from rvpt.models.formats.load import load_clip
+
+    recipe = read_recipe(path).part(attacks, defenses, seeds)
+    tasks = plan(recipe, load_clip(recipe.model, device="cpu"))  # for its hash and size
+    check_data(recipe, tasks)
+    return _Planned(recipe.title, tasks, rows)
+
+
+def _file(folder: Path, recipe: Path) -> Path:
+    """Where the rows of one of several recipes go."""
+    if folder.suffix or folder.is_file():
+        raise RvptError(f"rows={folder}: with several recipes, give a folder for one file of rows each")
+    return folder / f"{recipe.stem}.jsonl"
 
 
 def _run(tasks: list[Task], work: Path, submit: Submit, ended: _Ended, at_once: int | None) -> None:
@@ -114,25 +155,32 @@ def _run(tasks: list[Task], work: Path, submit: Submit, ended: _Ended, at_once: 
     except KeyboardInterrupt:
         interrupt_workers()  # they save their state; otherwise their runs would be waited for
         raise
+    finally:
+        ended.write()
 
 
 class _Ended:
     """Called after each run: tells the progress, writes the rows that are there, and names what failed."""
 
-    def __init__(self, tasks: list[Task], left: int, work: Path, rows: Path | None, report: progress.Report) -> None:
-        self.tasks, self.left, self.work, self.rows, self.report = tasks, left, work, rows, report
+    def __init__(self, plans: list[_Planned], left: int, work: Path, report: progress.Report) -> None:
+        self.plans, self.left, self.work, self.report = plans, left, work, report
         self.done = self.failed = 0
+        self.written = -PAUSE
 
     def __call__(self, outcome: Outcome) -> None:
-        from rvpt.bench import measured
-
         self.done += 1
         self.report(self.done, self.left, {})
-        if self.rows and outcome.task.kind == "measure" and not outcome.error:
-            write_rows(self.rows, measured(self.tasks, self.work))
+        if outcome.task.kind == "measure" and time.monotonic() - self.written >= PAUSE:
+            self.write()
         if outcome.error:
             self.failed += 1
             print(f"failed: {outcome.task.title}: {outcome.error}", file=sys.stderr)
+
+    def write(self) -> None:
+        """Write the rows of all recipes."""
+        for each in self.plans:
+            each.write(self.work)
+        self.written = time.monotonic()
 
 
 def _show_plan(title: str, tasks: list[Task], left: list[Task], work: Path, *, as_json: bool) -> None:

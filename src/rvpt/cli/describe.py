@@ -21,7 +21,7 @@ def describe(spec: type[Spec], presets: Presets | None = None, without: Collecti
     """What can be set: a record of name, default, values and description for each field; fields that cannot be
     changed, because they have one value, are left out.
 
-    `default` is the value, or with several presets the value of each.
+    `default` is the value, or with several presets that of the first and of those that change it.
     """
     return [
         {
@@ -74,6 +74,8 @@ def _default(spec: type[Spec], name: str, presets: Presets | None) -> Any:
     own = spec.model_fields[name].default
     own = "required" if own is PydanticUndefined else own
     found = {preset: changes.get(name, own) for preset, changes in (presets or {}).items()}
+    first = next(iter(found), "")
+    found = {preset: value for preset, value in found.items() if preset == first or value != found[first]}
     return _collapsed(found) if found else own
 
 

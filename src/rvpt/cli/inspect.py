@@ -9,14 +9,14 @@ import typer
 
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
-from rvpt.cli.choices import SCORE
-from rvpt.cli.options import DATA, ClassesFile, Data, Device, FoundByCheck, Json, ModelArgument, Overwrite
+from rvpt.cli.choices import SCORE, SHIFT
+from rvpt.cli.options import DATA, ClassesFile, Data, Device, FoundByCheck, Json, ModelArgument, Overwrite, ShiftName
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.tables import show_inspection, show_json
 
 
 def _help() -> MoreHelp:
-    return MoreHelp({"score": SCORE.text()})
+    return MoreHelp({"score": SCORE.text(), "shift": SHIFT.text()})
 
 
 @command(CLEANING, _help)
@@ -58,6 +58,7 @@ def inspect(
     clean_split: Annotated[
         str | None, typer.Option(help="Their split.", show_default="the only one", rich_help_panel=DATA)
     ] = None,
+    shift: ShiftName = None,
     as_json: Json = False,
 ) -> None:
     """Flag images that look as if they had a trigger: the suspect and the cleaned model disagree on them.
@@ -73,8 +74,8 @@ def inspect(
     with progress.bar("inspect") as report:
         found: dict[str, Any] = inspect_and_save(
             model, Cleaned.from_pretrained(cleaned, model), data, output_dir, split=split, clean=clean,
-            clean_split=clean_split, check=check, classes=read_names(classes) if classes else None, score=score,
-            false_alarms=false_alarms, overwrite=overwrite, report=report,
+            clean_split=clean_split, check=check, classes=read_names(classes) if classes else None, shift=shift,
+            score=score, false_alarms=false_alarms, overwrite=overwrite, report=report,
         )  # fmt: skip
     if as_json:
         show_json(found)

@@ -22,7 +22,8 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Model folder, weights file, hub id, open_clip:NAME:TAG, or scenes-clip (it ships with rvpt).",
+        help="Model folder, weights file, hub id, open_clip:NAME:TAG, or one that ships with rvpt: scenes-clip, "
+        "scenes-clip-backdoored.",
     ),
 ]
 Source = Annotated[

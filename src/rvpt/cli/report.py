@@ -1,9 +1,9 @@
-"""rvpt report: tables from rows."""
+"""rvpt report: tables from rows, or a page of all results."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,15 +12,29 @@ from rvpt.cli.choices import LAYOUT
 from rvpt.cli.panels import CLEANING
 from rvpt.errors import RvptError
 from rvpt.files import refuse_existing_file, staged_file, write_text
-from rvpt.rows import Rows, read_measurements
+from rvpt.rows import Rows
+
+if TYPE_CHECKING:
+    from rvpt.report.evidence import Evidence
+
+PAGES = (".html", ".htm")
 
 
 @command(CLEANING, lambda: MoreHelp({"layout": LAYOUT.text()}))
 def report(
-    rows: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSONL files of rows.")],
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS",
+            help="JSONL files of rows, and folders of a demo, attack, clean, check, evaluate, bench or figures.",
+        ),
+    ],
     layout: Annotated[
         str,
-        LAYOUT.option(help="Tables: one line per run, attacks x defenses (CA and ASR), or the cost of each defense."),
+        LAYOUT.option(
+            help="Tables: one line per run, attacks x defenses (CA and ASR), the cost of each defense, PA beside the "
+            "clean model's, or CA and ASR beside the paper's."
+        ),
     ] = "runs",
     seed: Annotated[
         list[int] | None,
@@ -30,9 +44,11 @@ def report(
         Path | None,
         typer.Option(
             "--output",
+            "--out",
             "-o",
-            metavar="FILE.md",
-            help="Write the tables into this Markdown file, between <!-- rows --> and <!-- /rows -->.",
+            metavar="FILE",
+            help="FILE.html: write one page with all results. FILE.md: write the tables into this Markdown file, "
+            "between <!-- rows --> and <!-- /rows -->.",
             show_default="the screen",
         ),
     ] = None,
@@ -40,7 +56,7 @@ def report(
         str,
         typer.Option(
             metavar="NAME",
-            help="With --output: write between <!-- rows NAME --> and <!-- /rows NAME -->.",
+            help="With --output FILE.md: write between <!-- rows NAME --> and <!-- /rows NAME -->.",
             show_default=False,
         ),
     ] = "",
@@ -48,35 +64,53 @@ def report(
         Path | None,
         typer.Option(metavar="FILE.png", help="Image to draw: CA against ASR, a color for each defense."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the image of --plot.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.html, or the image of --plot.")] = False,
 ) -> None:
-    """Make Markdown tables from rows, with means and standard deviations over seeds."""
-    from rvpt.report import LAYOUTS
-    from rvpt.report.markdown import between_marks
-    from rvpt.report.tradeoff import draw_tradeoff
+    """Make tables from rows, with means and standard deviations over seeds; or one HTML page of all results."""
+    from rvpt.jobs.reporting import gather_results, write_report
 
     if section and output is None:
         raise RvptError(f"section={section} is a place in a page: pass output=FILE.md too")
-    if output and output.resolve() in [path.resolve() for path in rows]:
+    if output and output.resolve() in [path.resolve() for path in results]:
         raise RvptError(f"{output} holds the rows: choose another file")
     if plot:
         refuse_existing_file(plot, overwrite=overwrite)
-    found = _measurements(rows, seed)
-    text = LAYOUTS[layout](found)
+    as_page = output is not None and output.suffix.lower() in PAGES
+    if as_page and (section or layout != "runs"):
+        raise RvptError(f"{output} has all tables: remove {f'section={section}' if section else f'layout={layout}'}")
+    found = gather_results(results, seed or ())
+    if output and as_page:
+        write_report(found, output, overwrite=overwrite)
+        print(f"report: {output}")
+    else:
+        _write_tables(_rows(found), layout, output, section)
     if plot:
-        with staged_file(plot) as file:
-            draw_tradeoff(found, file)
+        _draw(_rows(found), plot)
+
+
+def _rows(found: Evidence) -> Rows:
+    if not found.rows:
+        raise RvptError(f"{', '.join(found.sources)} has no rows for tables: pass output=report.html")
+    return found.rows
+
+
+def _write_tables(rows: Rows, layout: str, output: Path | None, section: str) -> None:
+    """Write the tables into a page, or print them."""
+    from rvpt.report import LAYOUTS
+    from rvpt.report.markdown import between_marks
+
+    text = LAYOUTS[layout](rows)
     if output:
         write_text(output, between_marks(_page(output), text, section))
     else:
         print(text)
 
 
-def _measurements(paths: list[Path], seeds: list[int] | None) -> Rows:
-    found = Rows(row for path in paths for row in read_measurements(path) if not seeds or row["seed"] in seeds)
-    if not found:
-        raise RvptError(f"no row has seed {', '.join(map(str, seeds or ()))}")
-    return found
+def _draw(rows: Rows, plot: Path) -> None:
+    from rvpt.report.tradeoff import draw_tradeoff
+
+    with staged_file(plot) as file:
+        draw_tradeoff(rows, file)
 
 
 def _page(path: Path) -> str:

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from rvpt.cli.listing import plain_table
 from rvpt.report.groups import by_data, by_run, metrics
-from rvpt.report.markdown import TITLES, spread
+from rvpt.report.markdown import spread
+from rvpt.report.names import TITLES
 from rvpt.rows import CLEAN, Row
 
 CAPTION = "rates in %, with 95% Wilson intervals or standard deviations over seeds; ASR leaves the target class out"
@@ -105,13 +106,7 @@ def show_checked_cleaning(found: Mapping[str, Any], folder: Path, *, as_json: bo
     if as_json:
         show_json(found)
         return
-    verdicts = {name: found[name] for name in ("before", "after") if found[name]}
-    lines = [
-        ("verdict", *(each["verdict"] for each in verdicts.values())),
-        ("p-value", *(f"{each['p_value']:.2g}" for each in verdicts.values())),
-        ("most suspicious target", *(_suspected(each["targets"][0]) for each in verdicts.values())),
-    ]
-    show_table(plain_table(("", *(f"{name} cleaning" for name in verdicts)), lines))
+    show_verdicts({f"{name} cleaning": found[name] for name in ("before", "after") if found[name]})
     if cleaned := found["cleaned"]:
         print(
             f"cleaned by {cleaned['defense']} with {cleaned['images']} images in {cleaned['seconds']:.0f} s: "
@@ -122,6 +117,16 @@ def show_checked_cleaning(found: Mapping[str, Any], folder: Path, *, as_json: bo
             "The model looks clean and was not cleaned. A check misses some backdoors: to clean the model anyway, run "
             "the command without --auto."
         )
+
+
+def show_verdicts(verdicts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print verdicts side by side, with their names as headings."""
+    lines = [
+        ("verdict", *(each["verdict"] for each in verdicts.values())),
+        ("p-value", *(f"{each['p_value']:.2g}" for each in verdicts.values())),
+        ("most suspicious target", *(_suspected(each["targets"][0]) for each in verdicts.values())),
+    ]
+    show_table(plain_table(("", *verdicts), lines))
 
 
 def _suspected(target: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rvpt.data.ahead import read_ahead
 from rvpt.data.layouts import read_place
 from rvpt.data.layouts.huggingface import open_hub, wrap_huggingface, wrap_object
 from rvpt.data.layouts.memory import wrap_images
@@ -262,7 +263,7 @@ class Dataset:
     def batches(
         self, batch_size: int, size: int, device: torch.device | str = "cpu", report: Report = silent
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(indices, pixels) of the whole set in order; the next batch is read while this one is used.
+        """(indices, pixels) of the whole set in order; the next batches are read while one is used.
 
         Args:
             batch_size: images per batch B.
@@ -271,14 +272,10 @@ class Dataset:
             report: called after each batch.
         """
         parts = torch.arange(len(self)).split(batch_size) if len(self) else ()
-        with ThreadPoolExecutor(1) as ahead:
-            pending = ahead.submit(self.pixels, parts[0], size) if parts else None
-            for number, part in enumerate(parts):
-                assert pending is not None
-                ready = pending.result()
-                if number + 1 < len(parts):
-                    pending = ahead.submit(self.pixels, parts[number + 1], size)
-                yield part, ready.to(device)
+        ahead = read_ahead(self.reader, [self.rows[part] for part in parts], size, device)
+        with closing(ahead):
+            for part, pixels in zip(parts, ahead, strict=True):
+                yield part, pixels
                 report(int(part[-1]) + 1, len(self), {})
 
 

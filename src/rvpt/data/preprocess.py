@@ -121,6 +121,8 @@ def _scaled_gray(image: Image.Image) -> Image.Image:
     """A 16-bit or float image as 8 bits; Pillow would clip it instead of scaling."""
     gray = np.asarray(image, dtype=np.float64)
     most = gray.max()
+    if not (np.isfinite(most) and gray.min() >= 0):
+        raise RvptError(f"its values are from {gray.min():g} to {most:g}: an image has finite ones from 0 on")
     top = 65535 if image.mode.startswith("I;16") or most > 255 else 1 if image.mode == "F" and most <= 1 else 255
     return Image.fromarray((gray * (255 / top)).clip(0, 255).astype(np.uint8))
 

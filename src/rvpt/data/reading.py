@@ -103,6 +103,7 @@ def parallel(one: Callable[[int, int], NDArray[np.uint8]], place: Callable[[int]
             raise Unreadable(source, broken) from None
         return torch.from_numpy(np.stack([array for array in arrays if not isinstance(array, str)]))
 
+    vars(read)["decodes"] = True  # so that `rvpt.data.ahead` may call it in processes
     return read
 
 

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rvpt.errors import RvptError, first_line
 
@@ -52,6 +52,8 @@ def _csv_lines(path: Path, file: Iterable[str]) -> Iterator[list[str]]:
     first = next(lines, "")
     delimiter = max(DELIMITERS, key=first.count)
     header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise RvptError(f"{path} has two columns called {twice[0]!r}: rename one")
     yield header
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     for row in reader:
@@ -64,9 +66,17 @@ def _csv_lines(path: Path, file: Iterable[str]) -> Iterator[list[str]]:
             yield row
 
 
-def _json_lines(path: Path, file: Iterable[str]) -> Iterator[list[Any]]:
+def _json_lines(path: Path, file: TextIO) -> Iterator[list[Any]]:
     """Objects by line; a key that a line lacks is None."""
-    header: list[str] | None = None
+    header = list(dict.fromkeys(name for values in _objects(path, file) for name in values))
+    if header:
+        yield header
+    file.seek(0)
+    for values in _objects(path, file):
+        yield [values.get(name) for name in header]
+
+
+def _objects(path: Path, file: Iterable[str]) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
@@ -76,7 +86,4 @@ def _json_lines(path: Path, file: Iterable[str]) -> Iterator[list[Any]]:
             raise RvptError(f"{path}: line {number} is not JSON: {first_line(error)}") from None
         if not isinstance(values, dict):
             raise RvptError(f"{path}: line {number} is not a JSON object")
-        if header is None:
-            header = list(values)
-            yield header
-        yield [values.get(name) for name in header]
+        yield values

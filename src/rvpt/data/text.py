@@ -15,26 +15,33 @@ PROXIES = (
     "a photo of one {}.",
 )  # fmt: skip
 """Caption templates that stand in for a class's own captions."""
+INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+"""Soft hyphens, and characters of no width."""
 PLURALS = (("y", "(?:y|ys|ies)"), ("fe", "(?:fe|fes|ves)"), ("f", "(?:f|fs|ves)"), ("", "(?:s|es)?"))
 """Ending of a name, and the pattern of its singular and plural endings."""
 
 
 def spoken(name: str) -> str:
-    """A class name as it appears in a caption: with spaces instead of underscores."""
-    return name.replace("_", " ")
+    """A class name as it appears in a caption: words with one space between them, instead of underscores."""
+    return " ".join(name.replace("_", " ").split())
 
 
 def plain(name: str) -> str:
-    """A class name for comparisons: in lower case, with spaces instead of underscores, composed as in Unicode's NFC."""
-    return unicodedata.normalize("NFC", spoken(name).lower())
+    """A class name for comparisons: as in captions, in lower case, composed (NFC), without characters of no width."""
+    return unicodedata.normalize("NFC", spoken(INVISIBLE.sub("", name)).lower())
 
 
 def refuse_twins(source: str, classes: Sequence[str]) -> None:
-    """Refuse classes whose names are the same to CLIP.
+    """Refuse classes whose names are the same to CLIP, or are no names.
 
     Raises:
-        RvptError: two names differ at most in case, in spaces or underscores, or in their Unicode form.
+        RvptError: two names differ at most in case, in spaces or underscores, or in their Unicode form; or one is empty
+            or not Unicode.
     """
+    for name in classes:
+        if not plain(name) or any("\ud800" <= letter <= "\udfff" for letter in name):
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            raise RvptError(f"{source}: class {shown!r} has no name that can be written: rename it in UTF-8")
     counts = Counter(map(plain, classes))
     if len(counts) < len(classes):
         twins = next([name for name in classes if plain(name) == key] for key, count in counts.items() if count > 1)

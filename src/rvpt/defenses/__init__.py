@@ -16,7 +16,10 @@ DEFENSES: "Registry[type[Defense]]" = Registry(
         "cleanclip": "rvpt.defenses.cleanclip:CleanClip",
         "par": "rvpt.defenses.par:Par",
         "vpt": "rvpt.defenses.vpt:VPT",
+        "apt": "rvpt.defenses.apt:APT",
         "rvpt": "rvpt.defenses.rvpt:RVPT",
+        "unlearn-prompts": "rvpt.defenses.unlearn:UnlearnPrompts",
+        "unlearn": "rvpt.defenses.unlearn:Unlearn",
     },
 )
 """Ways to clean a model, by name, in the order in which reports show them."""

@@ -13,7 +13,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.attacks.pgd import STEPS, pgd
 from rvpt.data.dataset import Dataset
 from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, stream
 from rvpt.evaluation.metrics import accuracy
@@ -21,6 +20,7 @@ from rvpt.progress import Report, silent
 from rvpt.rows import CLEAN
 from rvpt.spec import TEMPLATE, Spec, Template
 from rvpt.training.losses import zero_shot_logits
+from rvpt.training.pgd import STEPS, pgd
 
 
 class AdversarialSettings(Spec):

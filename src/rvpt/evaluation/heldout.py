@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rvpt.progress import Report, silent
 from rvpt.rows import Rows
 from rvpt.spec import OnError, Spec
 
+KEPT_BYTES = 2**28  # per set and image size
 COLUMNS = ("target", "template")  # settings that rows have keys for
 
 
@@ -91,11 +92,13 @@ class HeldOut(Spec):
 
 @dataclass(frozen=True)
 class Opened:
-    """An opened held-out set and its protocol."""
+    """An opened held-out set and its protocol; with `keep` its images stay in memory for the next model."""
 
     asked: HeldOut
     data: Dataset
     protocol: Protocol
+    keep: bool = False
+    _kept: dict[int, Dataset] = field(default_factory=dict, repr=False, compare=False)
 
     def measure(
         self, model: Encoder, triggers: Triggers, facts: Mapping[str, Any] | None = None, report: Report = silent
@@ -104,6 +107,14 @@ class Opened:
         skipped = {"skipped": len(self.data.skipped)} if self.data.skipped else {}
         shared = {"test": self.asked.facts() | skipped, **(facts or {})}
         return evaluate(
-            model, self.data, triggers, protocol=self.protocol, facts=shared,
+            model, self._sized(model.image_size), triggers, protocol=self.protocol, facts=shared,
             batch_size=self.asked.batch_size, report=report,
         )  # fmt: skip
+
+    def _sized(self, size: int) -> Dataset:
+        """The data, with images of one size in memory where they are kept."""
+        if not self.keep or 3 * size * size * len(self.data) > KEPT_BYTES:
+            return self.data
+        if size not in self._kept:
+            self._kept[size] = self.data.cached(size)
+        return self._kept[size]

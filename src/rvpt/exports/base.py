@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
+from rvpt.exports import EXPORTS
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
@@ -30,6 +31,7 @@ class Export(ABC):
 
     `summary`: its line in `--help` and the docs.
     `takes`: what a model may have: "prompts", "weights" (of its own, as every plain CLIP), "head" (its own classifier).
+    `classes`: of the models that it takes, as in ARCHITECTURES.
     `advice`: by what a refused model has, what to do instead.
     `Settings`: only formats that train something have any.
     `trains`: whether it needs clean images.
@@ -41,6 +43,7 @@ class Export(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     takes: ClassVar[frozenset[str]]
+    classes: ClassVar[tuple[str, ...]] = ("CLIPModel",)
     advice: ClassVar[Mapping[str, str]] = {}
     Settings: ClassVar[type[Spec]] = Spec
     trains: ClassVar[bool] = False
@@ -54,6 +57,12 @@ class Export(ABC):
         Raises:
             RvptError: it cannot; the message says what to do instead.
         """
+        clip = clip_of(model)
+        kind = type(clip.model).__name__
+        if kind not in self.classes:
+            others = ", ".join(name for name, each in EXPORTS.items() if kind in each.classes)
+            what = clip.architecture.summary
+            raise RvptError(f"{model.name} is {what}, which {self.name} cannot hold: use to={others}")
         for part in parts_of(model):
             if part not in self.takes:
                 raise RvptError(f"{model.name} has {PARTS[part]}, which {self.name} cannot hold: {self.advice[part]}")

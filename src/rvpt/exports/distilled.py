@@ -100,7 +100,7 @@ class Distilled(Export):
 
     name = "distilled"
     summary = "a plain CLIPModel trained to give the cleaned features without prompts; needs clean images"
-    takes = frozenset({"prompts"})
+    takes = frozenset({"prompts", "weights"})
     advice = {
         "weights": "it is a plain CLIP already: use to=hf, openclip or openai",
         "head": "use to=onnx or torch, which hold the classifier too",

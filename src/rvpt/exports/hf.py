@@ -27,13 +27,14 @@ class Transformers(Export):
     summary = "a folder for transformers' AutoModel; with prompts it needs `import rvpt.models.auto`"
     libraries = ("transformers",)
     takes = frozenset({"prompts", "weights"})
+    classes = ("CLIPModel", "SiglipModel")
     advice = {"head": "use to=onnx or torch, which hold the classifier too"}
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
         clip = clip_of(model)
         if not isinstance(model, Cleaned) or not model.prefixes:
             clip.write(folder)
-            return {"model_type": "clip"}
+            return {"model_type": clip.model.config.model_type}
         from rvpt.models.auto import prompted_auto
 
         with quiet_transformers():
@@ -50,7 +51,8 @@ class Transformers(Export):
         import rvpt.models.auto  # noqa: F401  # registers the class
 
         with quiet_transformers():
-            model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
+            safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+            model = AutoModel.from_pretrained(folder, **safe).eval()
         found = {
             "image_embeds": model.get_image_features(pixel_values=inputs["pixel_values"].to(model.dtype)),
             "text_embeds": model.get_text_features(input_ids=inputs["input_ids"]),

@@ -9,13 +9,15 @@ from typing import Any
 
 from rvpt.exports import cards
 from rvpt.exports.base import clip_of
-from rvpt.exports.openai_names import to_openai
 from rvpt.exports.state_dicts import StateDict
 from rvpt.files import write_json
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.formats.open_clip import CONFIG, WEIGHTS
 from rvpt.models.formats.tokenizers import WORDS
+from rvpt.models.formats.write_open_clip import to_openai, write_open_clip
+from rvpt.models.formats.write_preprocessing import as_open_clip
+from rvpt.models.quiet import quiet_transformers
 from rvpt.tensors import write_tensors
 
 EPS = 1e-5  # of open_clip's norms, unless they say otherwise
@@ -26,12 +28,17 @@ class OpenClip(StateDict):
 
     name = "openclip"
     summary = "a folder of open_clip, of models with weights of their own"
+    classes = ("CLIPModel", "ResNetModel")
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
         clip = clip_of(model)
-        write_tensors(folder / WEIGHTS[0], to_openai(clip.model.state_dict()))
-        write_json(folder / CONFIG, config_of(clip))
-        clip.write_processors(folder)
+        if type(clip.model).__name__ == "CLIPModel":
+            write_tensors(folder / WEIGHTS[0], to_openai(clip.model.state_dict()))
+            write_json(folder / CONFIG, config_of(clip))
+        else:
+            write_open_clip(clip.model, folder, clip.preprocessing)
+        with quiet_transformers():
+            clip.tokenizer.save_pretrained(folder)
         return {"own_tokenizer": clip.model.config.text_config.vocab_size != WORDS}
 
     def card(self, facts: Mapping[str, Any]) -> str:
@@ -62,13 +69,7 @@ def config_of(clip: Clip) -> dict[str, Any]:
                 **_tower(text),
             },
         },
-        "preprocess_cfg": {
-            "size": vision.image_size,
-            "mean": clip.mean.flatten().tolist(),
-            "std": clip.std.flatten().tolist(),
-            "interpolation": "bicubic",
-            "resize_mode": "shortest",
-        },
+        "preprocess_cfg": as_open_clip(clip.preprocessing),
     }
 
 

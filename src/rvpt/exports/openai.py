@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rvpt.data.preprocess import OPENAI_MEAN, OPENAI_STD
+from rvpt.data.preprocess import CLIP_RESIZING, OPENAI_MEAN, OPENAI_STD
 from rvpt.errors import RvptError
 from rvpt.exports import cards
 from rvpt.exports.base import clip_of
-from rvpt.exports.openai_names import to_openai
 from rvpt.exports.state_dicts import StateDict
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
+from rvpt.models.formats.write_open_clip import to_openai
 from rvpt.tensors import write_tensors
 
 WEIGHTS = "model.safetensors"
@@ -43,9 +44,10 @@ class OpenAI(StateDict):
                 raise RvptError(
                     f"{model.name}: {place}: {found}, and OpenAI's code takes {wanted} for granted: use to=openclip"
                 )
-        for stated, published in ((clip.mean, OPENAI_MEAN), (clip.std, OPENAI_STD)):
-            if not torch.allclose(stated.flatten().cpu(), torch.tensor(published), atol=1e-6):
-                raise RvptError(f"{model.name} normalizes images otherwise than OpenAI's code: use to=openclip")
+        usual, stated = torch.tensor([OPENAI_MEAN, OPENAI_STD]), torch.stack([clip.mean, clip.std]).flatten(1).cpu()
+        resizing = replace(clip.resizing, rounding=CLIP_RESIZING.rounding)  # of half a pixel
+        if not torch.allclose(stated, usual, atol=1e-6) or resizing != CLIP_RESIZING:
+            raise RvptError(f"{model.name} preprocesses images otherwise than OpenAI's code: use to=openclip")
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
         clip = clip_of(model)

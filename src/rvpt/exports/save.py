@@ -97,7 +97,7 @@ def save(
         shown = [{name: row.get(name) for name in COLUMNS} for row in mine]
         told = {
             "format": kind.name, **facts, **written, "rows": shown,
-            "largest_difference": difference, "tolerance": TOLERANCE,
+            "largest_difference": difference,
             "libraries": {name: version(name) for name in kind.libraries},
         }  # fmt: skip
         write_text(stage / CARD, export_card(Path(folder).resolve().name, told, kind.card(told)))

@@ -45,8 +45,8 @@ class Waves(Ball):
 
     def pattern(self, changes: Tensor) -> Tensor:
         """The changes in pixels: (C, 3, k, k) -> (C, 3, S, S)."""
-        basis = self.basis.to(changes)
-        return basis.T @ changes @ basis
+        self.basis = self.basis.to(changes)  # once: a CUDA graph cannot copy from main memory
+        return self.basis.T @ changes @ self.basis
 
     def apply(self, pixels: Tensor, changes: Tensor, drawn: Tensor) -> Tensor:
         return (pixels + self.pattern(changes)[:, None]).clamp(0, 1)

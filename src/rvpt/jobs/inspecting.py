@@ -27,6 +27,7 @@ from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.report.contact_sheet import Tile, draw_sheet
 from rvpt.rows import write_rows
+from rvpt.spec import OnError
 
 KIND = "inspection"
 SCORES, FLAGGED, SHEET = "scores.jsonl", "flagged", "flagged.png"
@@ -45,6 +46,7 @@ def inspect_and_save(
     clean_split: str | None = None,
     check: Path | None = None,
     classes: Sequence[str] | None = None,
+    shift: str | None = None,
     score: str = "disagreement",
     false_alarms: float = 0.05,
     overwrite: bool = False,
@@ -66,6 +68,7 @@ def inspect_and_save(
         clean_split: their split.
         check: the folder of a check of the suspect, whose suspected targets are used.
         classes: to choose from; by default those that the model was cleaned with, or those of the data set.
+        shift: change of style of these images and of `clean`.
         score: of `rvpt.detection.SCORES`.
         false_alarms: the share of clean images that may be flagged.
         overwrite: replace an artifact at `target`.
@@ -77,13 +80,13 @@ def inspect_and_save(
     if target:
         refuse_source(target, [suspect.source, source, *([clean] if clean else [])])
         refuse_existing(target, overwrite=overwrite)
-    data = load_data(source, split)
+    data = load_data(source, split, shift=shift)
     names = list(classes or cleaned.facts.get("classes") or data.classes)
     if not names:
         raise RvptError(f"{source} has no class names: give a file with the classes as classes=FILE")
     targets = suspected_targets(check, suspect) if check else []
     monitor = Monitor(suspect, cleaned, names, targets=targets, score=score, false_alarms=false_alarms)
-    known = clean_images(cleaned, clean, clean_split)
+    known = clean_images(cleaned, clean, clean_split, shift)
     monitor.fit(known.sample(max(FEWEST, math.ceil(TIMES / false_alarms))), report)
     seen = monitor.inspect(data, report)
     lines = _lines(seen, data, names)
@@ -101,7 +104,9 @@ def inspect_and_save(
     return {**summary, "found": sorted((line for line in lines if line["flagged"]), key=lambda line: -line["score"])}
 
 
-def clean_images(cleaned: Cleaned, source: str | None, split: str | None) -> Dataset:
+def clean_images(
+    cleaned: Cleaned, source: str | None = None, split: str | None = None, shift: str | None = None
+) -> Dataset:
     """Clean images that a model was not trained on: it agrees with the suspect on those more than on others.
 
     Raises:
@@ -109,12 +114,13 @@ def clean_images(cleaned: Cleaned, source: str | None, split: str | None) -> Dat
     """
     drawn = cleaned.facts.get("data", {})
     if source is None:
-        source, split = drawn.get("source"), drawn.get("split")
+        source, split, shift = (drawn.get(name) for name in ("source", "split", "shift"))
     if source is None:
         raise RvptError(f"{cleaned.name} does not say what it was cleaned with: give clean images as clean=DATA")
-    data = load_data(source, split, on_error="skip" if drawn.get("skipped") else "stop")
+    on_error: OnError = "skip" if drawn.get("skipped") else "stop"
+    data = load_data(source, split, on_error=on_error, shift=shift)
     if drawn and (canonical(source), split) == (canonical(drawn["source"]), drawn["split"]):
-        used = draw_images(drawn, "skip" if drawn.get("skipped") else "stop").rows
+        used = draw_images(drawn, on_error).rows
         data = data.select(torch.isin(data.rows, used, invert=True).nonzero()[:, 0])
     if not len(data):
         raise RvptError(f"all images of {source} were used to clean {cleaned.name}: give other ones as clean=DATA")

@@ -8,9 +8,9 @@ from typing import Any
 
 from rvpt.artifacts import MANIFEST, read_manifest, refuse_added
 from rvpt.attacks.trigger import load_trigger
-from rvpt.errors import RvptError
+from rvpt.errors import MachineError, RvptError, first_line
 from rvpt.exports import EXPORTS
-from rvpt.exports.base import largest_difference
+from rvpt.exports.base import TOLERANCE, largest_difference
 from rvpt.exports.save import REFERENCE, split_reference
 from rvpt.files import read_json
 from rvpt.models.clip import Clip
@@ -81,15 +81,23 @@ def _export(folder: Path, manifest: Manifest, base: str | None) -> dict[str, Any
     if kind.unpickles:
         return {**told, "outputs": "not compared, because reading such files may run code in them"}
     inputs, expected = split_reference(read_tensors(folder / REFERENCE))
-    clip = _base(manifest["model"], base) if kind.needs_base else None
-    difference = largest_difference(kind.run(folder, inputs, clip), expected)
-    if not difference <= manifest["tolerance"]:
+    clip = _base(manifest.get("model"), base) if kind.needs_base else None
+    try:
+        found = kind.run(folder, inputs, clip)
+    except (RvptError, MachineError):
+        raise
+    except Exception as error:  # of all kinds, for files that do not fit each other
+        raise RvptError(f"{folder}: its files cannot be run ({first_line(error)}): export it again") from None
+    difference = largest_difference(found, expected)
+    if not difference <= TOLERANCE:
         raise RvptError(f"{folder}: its outputs differ by {difference:.1e} from those stored with it: export it again")
     return {**told, "outputs": f"as stored, to {difference:.1e}"}
 
 
-def _base(stated: Mapping[str, Any], base: str | None) -> Clip:
+def _base(stated: Any, base: str | None) -> Clip:
     """The base model of an export, if it is the one that was exported."""
+    if not isinstance(stated, Mapping) or not stated.keys() >= {"base_model", "base_revision", "base_sha256"}:
+        raise RvptError(f"{MANIFEST} does not say which base model was exported: export it again")
     try:
         clip = load_clip(base or stated["base_model"], revision=None if base else stated["base_revision"], device="cpu")
     except RvptError as error:
@@ -106,6 +114,9 @@ CHECKS: dict[str, Callable[[Path, Manifest, str | None], dict[str, Any]]] = {
     "cleaned": _model,
     "trigger": _trigger,
     "check": _verdict,
+    "checked cleaning": _files,
+    "inspection": _files,
+    "figures": _files,
     "export": _export,
     "demo": _files,
 }

@@ -34,19 +34,43 @@ def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_o
         (B, T, W), or (B, 1, W) with `cls_only`.
     """
     attention = layer.self_attn
-    hidden = layer.layer_norm1(tokens)
     asked = slice(0, 1) if cls_only else slice(None)
-    query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
+    query, key, value = _by_head(layer, tokens, prefix, asked)
+    mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scale)
+    tokens = tokens[:, asked] + attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    result: Tensor = tokens + layer.mlp(layer.layer_norm2(tokens))
+    return result
+
+
+def block_attention(layer: Any, tokens: Tensor, prefix: KV | None = None) -> Tensor:
+    """The attention weights of a block, softmax(q(h) [K_p, k(h)]^t / sqrt(d)).
+
+    Args:
+        layer: a CLIPEncoderLayer.
+        tokens: (B, T, W).
+        prefix: keys and values of b prompts.
+
+    Returns:
+        (B, heads, T, b + T): from each token to the prompts, then to the tokens; the sum over the last axis is 1.
+    """
+    query, key, _ = _by_head(layer, tokens, prefix, slice(None))
+    return (layer.self_attn.scale * query @ key.mT).softmax(-1)
+
+
+def _by_head(layer: Any, tokens: Tensor, prefix: KV | None, asked: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of the tokens `asked`, and keys and values of prompts and all tokens, each (B, heads, ..., W / heads)."""
+    attention, hidden = layer.self_attn, layer.layer_norm1(tokens)
+    if hasattr(attention, "qkv_proj") and asked == slice(None):  # a packed model
+        query, key, value = attention.qkv_proj(hidden).chunk(3, dim=-1)
+    else:
+        query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
     if prefix is not None:
         key, value = (
             torch.cat([p.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
             for p, x in zip(prefix, (key, value), strict=True)
         )
     query, key, value = (split_heads(x, attention.num_heads) for x in (query, key, value))
-    mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scale)
-    tokens = tokens[:, asked] + attention.out_proj(mixed.transpose(1, 2).flatten(2))
-    result: Tensor = tokens + layer.mlp(layer.layer_norm2(tokens))
-    return result
+    return query, key, value
 
 
 def prompt_kv(layer: Any, prompts: Tensor) -> KV:

@@ -91,6 +91,10 @@ class Cleaned(nn.Module):
         """Tokens between blocks, as `Clip.hidden_states`, with the prompts."""
         return self.clip.hidden_states(pixels, layers, self.prefixes)
 
+    def patch_features(self, pixel_values: Tensor, layer: int = -2) -> Tensor:
+        """Tokens (B, N, W) of all patches at a hidden layer, as `Clip.patch_features`, with the prompts."""
+        return self.clip.patch_features(pixel_values, layer, self.prefixes)
+
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unit text features (M, P) of M texts.
 

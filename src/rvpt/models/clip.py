@@ -204,6 +204,13 @@ class Clip(nn.Module):
         """
         return self.architecture.hidden_states(self.normalize(pixels), layers, prefixes)
 
+    def patch_features(self, pixel_values: Tensor, layer: int = -2, prefixes: Prefixes | None = None) -> Tensor:
+        """Tokens (B, N, W) of all patches at a hidden layer, without [CLS], of pixel_values (B, 3, S, S).
+
+        This is what a vision-language model such as LLaVA reads; `layer` counts as in `hidden_states`.
+        """
+        return self.architecture.hidden_states(pixel_values.to(self.device), [layer], prefixes)[0][:, 1:]
+
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids (B, T), padded to the longest text (of a SigLIP, to its length) and cut at the model's length."""
         length, padding = self.model.config.text_config.max_position_embeddings, self.architecture.padding()

@@ -37,4 +37,4 @@ class Head:
 
 def with_one(features: Tensor) -> Tensor:
     """Features (B, P) followed by a constant 1, (B, P + 1), for a classifier with a bias."""
-    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+    return torch.cat([features, features.new_ones(features.shape[0], 1)], dim=1)

@@ -25,7 +25,8 @@ def load(
 
     Args:
         path: a folder of transformers or open_clip, a file of weights (safetensors, or PyTorch's, which is read without
-            unpickling), a cleaned model's folder, a hub id, "open_clip:NAME:TAG", or "scenes-clip" (embedded).
+            unpickling), a cleaned model's folder, a hub id, "open_clip:NAME:TAG", or a shipped model: "scenes-clip",
+            "scenes-clip-backdoored".
         base: the base model of a cleaned one, if it is not found automatically.
         device: where to put it; by default the GPU, if there is one.
         dtype: of the weights, such as torch.bfloat16 or "bf16"; by default float32.

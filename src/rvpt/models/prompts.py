@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -106,17 +105,3 @@ def _gather(store: Tensor, indices: Tensor, device: torch.device) -> Tensor:
         return store[indices.to(device, non_blocking=True)]
     pinned = torch.empty(len(indices), *store.shape[1:], dtype=store.dtype, pin_memory=True)
     return torch.index_select(store, 0, indices, out=pinned).to(device, non_blocking=True)
-
-
-def cast_blocks(clip: Clip, first_block: int, dtype: torch.dtype) -> Clip:
-    """The model with the linear layers of the blocks from D on in `dtype`; it shares everything else.
-
-    Mixed precision converts the weights of a frozen layer again in every pass. Here they are converted once.
-    """
-    shared = [*clip.parameters(), *clip.buffers(), clip.tokenizer]
-    other = copy.deepcopy(clip, {id(part): part for part in shared})
-    for layer in other.blocks[first_block:].modules():
-        if isinstance(layer, nn.Linear):
-            for name, value in list(layer.named_parameters()):
-                setattr(layer, name, nn.Parameter(value.to(dtype), requires_grad=False))
-    return other

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from rvpt.defenses import DEFENSES
-from rvpt.rows import CLEAN, COSTS, UNCLEANED, Row
+from rvpt.errors import RvptError
+from rvpt.rows import CLEAN, COSTS, RESULT, UNCLEANED, Row
 
 CLEAN_METRICS = ("CA", "R@1", "caption_CA", "BLEU")
 TRIGGERED_METRICS = (
@@ -55,9 +56,13 @@ def percents(rows: Sequence[Row], metric: str) -> list[float]:
 
 
 def by_data(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each data set; a row that is in several files counts once."""
+    """The rows of each data set; a row that is in several files counts once.
+
+    Raises:
+        RvptError: two rows say different results of the same measurement.
+    """
     found: dict[str, list[Row]] = {}
-    for row in {_measurement(row): row for row in rows}.values():
+    for row in _measurements(rows):
         found.setdefault(str(row["data"]), []).append(row)
     return dict(sorted(found.items()))
 
@@ -129,9 +134,19 @@ def _apart(group: Sequence[Row], what: str) -> list[tuple[str, list[Row]]]:
     return [(f"{kind}={sha256.rpartition('+')[2][:8]}", rows) for sha256, rows in by_hash.items()]
 
 
-def _measurement(row: Row) -> str:
-    """A row without its costs, as text: equal for the same measurement in two files."""
-    return json.dumps({name: value for name, value in row.items() if name not in COSTS}, sort_keys=True)
+def _measurements(rows: Sequence[Row]) -> list[Row]:
+    """The rows, one for each measurement: two are the same if they agree in all but result, costs and version."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        same = {name: value for name, value in row.items() if name not in (*RESULT, *COSTS, "version")}
+        first = found.setdefault(json.dumps(same, sort_keys=True), row)
+        if any(first.get(name) != row.get(name) for name in RESULT):
+            raise RvptError(
+                f"two rows contradict each other: {row['metric']} of {row['model']} on {row['data']}, attack "
+                f"{row['attack']}, defense {row['defense']}, seed {row['seed']} is {first['rate']} and {row['rate']}: "
+                "remove one of them"
+            )
+    return list(found.values())
 
 
 def _settings(row: Row) -> dict[str, Any]:
@@ -140,7 +155,12 @@ def _settings(row: Row) -> dict[str, Any]:
     draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
     draw["cleaned_on"] = row.get("cleaned_on")
     draw["measured_with"] = row.get("template")
-    return {name: value for name, value in {**spec, **draw}.items() if name != "seed"}
+    return {name: _hashable(value) for name, value in {**spec, **draw}.items() if name != "seed"}
+
+
+def _hashable(value: Any) -> Any:
+    """A setting that is a list as text."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _target(row: Row) -> str:

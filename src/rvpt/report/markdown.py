@@ -7,26 +7,25 @@ from statistics import mean, stdev
 
 from rvpt.errors import RvptError
 from rvpt.report.groups import by_data, by_run, metrics, percents
+from rvpt.report.names import cell
 from rvpt.report.paper import beside, paper_of
 from rvpt.rows import Row
-
-TITLES = {"none": "no defense", "vpt": "VPT", "rvpt": "RVPT"}
 
 
 def results(rows: Sequence[Row]) -> str:
     """One table for each data set: a line for every model, attack and defense, rates in % over the seeds."""
-    return "\n".join(f"### {data}\n\n{_table(data, members)}" for data, members in by_data(rows).items())
+    return "\n".join(f"### {cell(data)}\n\n{_table(data, members)}" for data, members in by_data(rows).items())
 
 
 def _table(data: str, rows: Sequence[Row]) -> str:
     clean_metrics, hit_metrics = metrics(rows)
     columns = [*clean_metrics, *hit_metrics, *(["paper: CA, ASR"] if paper_of(data) else [])]
     lines = [
-        f"| model | attack | defense | seeds | {' | '.join(columns)} |",
+        f"| model | attack | defense | seeds | {' | '.join(map(cell, columns))} |",
         "|---|---|---|" + "---:|" * (len(columns) + 1),
     ]
     for run, (clean, hit) in by_run(rows).items():
-        cells = [run.model, run.attack, run.title, str(len({row["seed"] for row in hit}))]
+        cells = [cell(run.model), cell(run.attack), cell(run.title), str(len({row["seed"] for row in hit}))]
         cells += [
             *(spread(clean, metric) for metric in clean_metrics),
             *(spread(hit, metric) for metric in hit_metrics),

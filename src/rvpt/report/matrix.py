@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cell, Cells, cells
 from rvpt.report.groups import by_data
+from rvpt.report.names import cell
 from rvpt.rows import Row
 
 
@@ -21,11 +22,11 @@ def matrix(rows: Sequence[Row]) -> str:
     tables = {data: _table(found) for data, members in by_data(rows).items() if (found := cells(members)).lines}
     if not tables:
         raise RvptError("no run has both CA and ASR: pass layout=runs for other metrics")
-    return "\n".join(f"### {data}\n\n{table}" for data, table in tables.items())
+    return "\n".join(f"### {cell(data)}\n\n{table}" for data, table in tables.items())
 
 
 def _table(found: Cells) -> str:
-    lines = [f"| model | attack | {' | '.join(found.titles)} |", "|---|---|" + "---:|" * len(found.titles)]
+    lines = [f"| model | attack | {' | '.join(map(cell, found.titles))} |", "|---|---|" + "---:|" * len(found.titles)]
     lines += [_line(model, attack, found.titles, line) for (model, attack), line in found.lines.items()]
     if (attacks := len(found.met_by_all)) > 1:
         lines.append(_line(f"mean of {attacks}", "", found.titles, found.means()))
@@ -34,7 +35,7 @@ def _table(found: Cells) -> str:
 
 def _line(model: str, attack: str, titles: Sequence[str], found: dict[str, Cell]) -> str:
     texts = [_text(found[title]) if title in found else "–" for title in titles]
-    return f"| {model} | {attack} | {' | '.join(texts)} |"
+    return f"| {cell(model)} | {cell(attack)} | {' | '.join(texts)} |"
 
 
 def _text(cell: Cell) -> str:

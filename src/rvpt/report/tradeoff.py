@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cells, cells
 from rvpt.report.groups import by_data
+from rvpt.report.names import spelled
+from rvpt.report.style import INK, MARKERS, looks, new_figure, styled
 from rvpt.rows import Row
-
-MARKS = "Dos^vP<>Xp"
 
 
 def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
@@ -22,37 +22,40 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
     Raises:
         RvptError: no run has both CA and ASR.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = {data: found for data, members in by_data(rows).items() if (found := cells(members)).lines}
     if not panels:
         raise RvptError("no run has both CA and ASR, which the plot shows")
+    with styled():
+        tradeoff_figure(panels).savefig(path, format="png")
+
+
+def tradeoff_figure(panels: Mapping[str, Cells]) -> Any:
+    """The matplotlib figure, with one panel for each data set."""
     titles = [title for found in panels.values() for title in found.titles]
     width, height = 5.5 + 0.075 * max(map(len, titles)), max(4.2, 0.21 * len(titles) / len(panels))
-    figure = Figure(figsize=(width, height * len(panels)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height * len(panels))
     for axes, (data, found) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
         draw_panel(axes, data, found)
-    figure.savefig(path, dpi=110, format="png")
+    return figure
 
 
 def draw_panel(axes: Any, data: str, found: Cells) -> None:
     """The marks of one data set."""
     from matplotlib import colormaps
 
-    colors = colormaps["turbo" if len(found.titles) > len(MARKS) else "tab10"]
-    share = len(found.titles) if len(found.titles) > len(MARKS) else 10
-    means = found.means()
+    means, own = found.means(), looks(found.titles)
     for number, title in enumerate(found.titles):
-        look = {"color": colors(number / (share - 1)), "marker": MARKS[number % len(MARKS)]}
+        look: dict[str, Any] = own[title]
+        if len(found.titles) > len(MARKERS):
+            look = {**look, "color": colormaps["viridis"](number / (len(found.titles) - 1))}
         points = [line[title][:2] for line in found.lines.values() if title in line]
         axes.scatter(*zip(*points, strict=True), **look, s=12, alpha=0.5)
-        axes.scatter(*(means[title][:2] if title in means else ([], [])), **look, s=70, edgecolor="black", label=title)
+        axes.scatter(
+            *(means[title][:2] if title in means else ([], [])), **look, s=70, edgecolor=INK, label=spelled(title)
+        )
     attacks = f", large: means over {len(found.met_by_all)} attacks" if means else ""
     axes.set_title(f"{data}: a small mark for each attack{attacks}", fontsize=9)
     axes.set_xlabel("CA (%)")
     axes.set_ylabel("ASR (%)")
     axes.set_ylim(-3, 103)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)

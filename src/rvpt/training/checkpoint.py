@@ -19,6 +19,7 @@ from rvpt.errors import RvptError
 from rvpt.files import disk_errors, read_json, write_json
 from rvpt.progress import main_process
 from rvpt.tensors import read_metadata, read_tensors, write_tensors
+from rvpt.training.opponent import Opponent
 
 STATE, RUN, PARTIAL = "state.safetensors", "run.json", "state.partial"
 KEPT = "kept"
@@ -43,9 +44,12 @@ class State:
     """False during an update, when parameters and optimizer are not those of any step."""
 
     def advance(self, values: Tensor) -> None:
-        """Update the parameters by their gradients, and keep the step's values for `read`."""
+        """Update the parameters by their gradients, opponents by their own rules; keep the values for `read`."""
         self.whole = False
         self.optimizer.step()
+        for parameter in self.trained.values():
+            if isinstance(parameter, Opponent):
+                parameter.oppose()
         self.unread.append(values)
         self.done += 1
         self.whole = True

@@ -29,7 +29,8 @@ class Contrastive(nn.Module):
         super().__init__()
         self.clip, self.data, self.augment = clip, data, augment
         self.patch_drop, self.drop_until = patch_drop, drop_until
-        self.largest = max(LARGEST_SCALE, float(clip.model.logit_scale.detach()))  # that of SigLIPs is larger
+        sigmoid = clip.architecture.logit_bias is not None  # the tau of SigLIPs may be larger from the start
+        self.largest = max(LARGEST_SCALE, float(clip.model.logit_scale.detach())) if sigmoid else LARGEST_SCALE
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
         pixels, texts = self.draw(indices, generator)

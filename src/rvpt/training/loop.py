@@ -22,6 +22,7 @@ from rvpt.progress import Report, silent
 from rvpt.spec import TrainSpec
 from rvpt.training.checkpoint import Checkpoint, State
 from rvpt.training.graphs import Losses, Recorder, StaticTask
+from rvpt.training.opponent import Opponent
 
 M = TypeVar("M", bound=nn.Module)
 READ_EVERY = 8
@@ -55,7 +56,8 @@ def count_steps(n: int, spec: TrainSpec) -> int:
 
 
 def make_optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
-    """The optimizer of `spec`; AdamW does not decay vectors and scalars (biases, norms, tau)."""
+    """The optimizer of `spec`, without opponents; AdamW does not decay vectors and scalars (biases, norms, tau)."""
+    parameters = [parameter for parameter in parameters if not isinstance(parameter, Opponent)]
     if spec.optimizer == "sgd":
         return _make_sgd(parameters, spec)
     groups = [
@@ -90,7 +92,7 @@ def fit(
     report: Report = silent,
     graphs: bool = True,
 ) -> list[dict[str, float]]:
-    """Train the parameters of `task` that require gradients.
+    """Train the parameters of `task` that require gradients: opponents against the loss, all others to lower it.
 
     Args:
         task: called as `task(indices, generator, done)` with the share of the steps that is done; returns named
@@ -136,6 +138,8 @@ def fit(
             read(silent)
             keeper.save(state)
         raise
+    finally:
+        stepper.close()
     stepper.accelerator.wait_for_everyone()
     if not all(parameter.isfinite().all() for parameter in trained.values()):
         raise RvptError(f"the last step left values that are not finite: lower the learning rate ({spec.lr:g})")
@@ -175,9 +179,15 @@ class Stepper:
         self.optimizer.zero_grad()
         values = self.recorder(*inputs) if self.recorder else self._backward(*inputs, share=share)
         if self.spec.clip_norm:
-            self.accelerator.clip_grad_norm_(self.module.parameters(), self.spec.clip_norm)
+            lowered = [parameter for parameter in self.module.parameters() if not isinstance(parameter, Opponent)]
+            self.accelerator.clip_grad_norm_(lowered, self.spec.clip_norm)
         whole: Tensor = self.accelerator.reduce(values, reduction="mean")
         return whole
+
+    def close(self) -> None:
+        """Free the memory of graphs and gradients."""
+        self.recorder = None
+        self.optimizer.zero_grad()
 
     def _backward(self, *inputs: Any, share: float = 1.0) -> Tensor:
         values = self.module(*inputs)

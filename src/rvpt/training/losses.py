@@ -31,6 +31,48 @@ def zero_shot_logits(image_features: Tensor, text_features: Tensor, logit_scale:
     return logit_scale * image_features @ text_features.T
 
 
+def keep(logits: Tensor, suspect_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Divergence of predictions from the suspect's own.
+
+    mean_i w_i KL(softmax(s_i) | softmax(z_i))
+
+    Args:
+        logits: z, (B, K) float.
+        suspect_logits: s, (B, K) float, of the same images in the suspect.
+        weights: w, (B,) float; 1 by default.
+
+    Returns:
+        Scalar, at least 0.
+
+    Source: Hinton, Vinyals and Dean (2015), distillation at temperature 1.
+    """
+    ours, theirs = logits.float().log_softmax(1), suspect_logits.float().log_softmax(1)
+    divergence = (theirs.exp() * (theirs - ours)).sum(1)
+    return divergence.mean() if weights is None else (weights * divergence).mean()
+
+
+def resist(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """How far images with a change towards a class are from being called what they are.
+
+    mean_i [CE(z_i, y_i) + log(1 + exp(z_i[t_i] - z_i[y_i]))]
+
+    The second part names the class: its gradient moves the change towards t while the first moves it away from y.
+
+    Args:
+        logits: z, (B, K) float, of images with a universal change that was moved to make this loss large.
+        labels: y, (B,) int64.
+        targets: t, (B,) int64, the class that each image's change moves towards.
+
+    Returns:
+        Scalar, at least 0.
+
+    Source: the outer problem of I-BAU (Zeng et al., ICLR 2022, equation 1), with suspected targets.
+    """
+    logits = logits.float()
+    gap = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
+    return F.cross_entropy(logits, labels) + F.softplus(gap).mean()
+
+
 def info_nce(
     image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float, pairs: Tensor | None = None
 ) -> Tensor:

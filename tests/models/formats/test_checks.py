@@ -68,7 +68,8 @@ def open_clip(folder):
 
 def open_clip_resnet(folder):
     open_clip(folder)
-    write_json(folder / "open_clip_config.json", {"model_cfg": {"vision_cfg": {"layers": [3, 4, 6, 3], "width": 64}}})
+    config = {"vision_cfg": {"layers": [3, 4, 6, 3], "width": 64}, "text_cfg": {"layers": 2}}
+    write_json(folder / "open_clip_config.json", {"model_cfg": config})
 
 
 def timm_resnet(folder):
@@ -132,13 +133,18 @@ def endless(folder):
         (shutil.rmtree, ["no such model folder"]),
         (emptied, ["is empty"]),
         (open_clip, ["vision_cfg and text_cfg"]),
-        (open_clip_resnet, ["a ResNet CLIP", "not supported"]),
-        (timm_resnet, ["a ResNet CLIP", "not supported"]),
+        (open_clip_resnet, ["read at the highest token"]),
+        (timm_resnet, ["a model of timm, one tower of a CLIP"]),
         (without("config.json"), ["without config.json"]),
-        (text("config.json", '{"model_type": "siglip", "vision_config": {}}'), ["'siglip'", "CLIPModel"]),
+        (text("config.json", '{"model_type": "siglip", "vision_config": {}}'), ["one tower", "text_config is missing"]),
+        (
+            text("config.json", '{"model_type": "siglip", "vision_config": {}, "text_config": {}}'),
+            ["of a 'siglip' model, its weights are of a ViT CLIP"],
+        ),
+        (text("config.json", '{"model_type": "siglip2"}'), ["a SigLIP 2", "only CLIPModel and SiglipModel"]),
         (text("config.json", "{"), ["config"]),
         (text("config.json", "[]"), ["config"]),
-        (vision_only, ["'clip_vision_model'"]),
+        (vision_only, ["one tower of a CLIP (clip_vision_model)"]),
         (without("model.safetensors"), ["no model.safetensors"]),
         (cut_weights, ["could not load its weights"]),
         (edit_weights(not_a_number), ["visual_projection.weight", "not finite"]),
@@ -152,7 +158,7 @@ def endless(folder):
         (endless, ["read at token 1", "download tokenizer.json again"]),
         (text("tokenizer.json", "{"), ["could not load its tokenizer"]),
         (text("preprocessor_config.json", "{"), ["preprocessor_config.json"]),
-        (text("preprocessor_config.json", "[]"), ["preprocessor_config.json", "three numbers"]),
+        (text("preprocessor_config.json", "[]"), ["preprocessor_config.json", "not the configuration"]),
         (text("preprocessor_config.json", '{"image_mean": 0.5}'), ["preprocessor_config.json", "three numbers"]),
         (text("preprocessor_config.json", '{"image_std": [1, 0, 1]}'), ["preprocessor_config.json", "above 0"]),
     ],

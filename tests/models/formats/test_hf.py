@@ -253,8 +253,8 @@ def test_a_tokenizer_without_padding_gets_one(tmp_path):
 
 def test_preprocessing_that_is_not_followed_is_refused(tmp_path):
     folder = write_model(tmp_path / "model")
-    write_json(folder / "preprocessor_config.json", {**HALVES, "resample": 2})
-    with pytest.raises(RvptError, match=r"preprocessor_config.json: resample is bilinear, which is not supported"):
+    write_json(folder / "preprocessor_config.json", {**HALVES, "do_resize": False})
+    with pytest.raises(RvptError, match=r"preprocessor_config.json: do_resize is false, which is not supported"):
         load_clip(folder)
 
 

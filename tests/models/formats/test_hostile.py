@@ -129,7 +129,7 @@ def test_a_pickle_that_is_not_one_of_weights_is_refused(tmp_path, instructions, 
 def test_a_pickle_in_a_pickle_does_not_run(tmp_path, bomb):
     path = tmp_path / "model.pt"
     path.write_bytes(with_pickle(pickle.dumps({"x": pickle.dumps(bomb)}, protocol=2)))
-    assert "has no weights of a ViT CLIP" in refusal(path)
+    assert "has no weights of a CLIP" in refusal(path)
     path.write_bytes(with_pickle(saved(WEIGHTS)))
     assert "its pickle is damaged" in refusal(path)
 

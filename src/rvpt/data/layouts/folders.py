@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 from rvpt.data.layouts.listing import Tree, list_images
+from rvpt.data.layouts.nested import class_of, innermost, leaves
 from rvpt.data.reading import parallel, read_image
 from rvpt.data.source import Asked, Layout, Source
 from rvpt.data.splits import TRAIN, family, find_split, is_split
-from rvpt.data.text import refuse_twins, sort_names
+from rvpt.data.text import plain, refuse_twins, sort_names
 from rvpt.errors import RvptError
 
 logger = logging.getLogger("rvpt")
@@ -56,11 +57,10 @@ LAYOUT = Layout("a folder of images, as SPLIT/CLASS/0.jpg or CLASS/0.jpg", recog
 
 def _classes_alone(root: Path, tree: Tree, split: str | None) -> Source:
     """root/CLASS/images: these count as training images, so they cannot be used as a test split."""
-    _refuse_bad_classes(root, tree)
+    tree = _class_folders(root, tree)
     if split is not None and family(split) != family(TRAIN):
         raise RvptError(f"{root} has no split {split!r}, only train: pass split=train, or create {root / split}")
-    names = {*tree.folders, *tree.empty} if tree.folders else {}
-    return _labeled(root, root, tree, _classes(names))
+    return _labeled(root, root, tree, _classes([*tree.folders, *tree.empty] if tree.folders else []))
 
 
 def _one_split(root: Path, tree: Tree, split: str | None) -> Source:
@@ -70,16 +70,20 @@ def _one_split(root: Path, tree: Tree, split: str | None) -> Source:
         raise RvptError(
             f"{root}: {name}/ is a split and holds images without class folders: move them to {name}/CLASS/"
         )
-    for other, below in tree.folders.items():
-        _refuse_bad_classes(root / other, below)
-        refuse_twins(str(root / other), [*below.folders, *below.empty])
-    names = {found for below in tree.folders.values() if below.folders for found in (*below.folders, *below.empty)}
-    return _labeled(root, root / name, tree.folders[name], _classes(names))
+    splits = {other: _class_folders(root / other, below) for other, below in tree.folders.items()}
+    for other, below in splits.items():
+        refuse_twins(str(root / other), [class_of(path) for path in (*below.folders, *below.empty)])
+    names = [path for below in splits.values() if below.folders for path in (*below.folders, *below.empty)]
+    return _labeled(root, root / name, splits[name], _classes(names))
 
 
 def _classes(folders: Iterable[str]) -> tuple[str, ...]:
     """The names of classes in order, in composed Unicode form, as text has them."""
-    return sort_names({unicodedata.normalize("NFC", name) for name in folders})
+    return sort_names({_class(path) for path in folders})
+
+
+def _class(path: str) -> str:
+    return unicodedata.normalize("NFC", class_of(path))
 
 
 def _has_splits(root: Path, tree: Tree, split: str | None) -> bool:
@@ -97,13 +101,21 @@ def _has_splits(root: Path, tree: Tree, split: str | None) -> bool:
             f"{next(iter(deep))}/ holds folders: move {others[0]}/ away, or images up into their class folder"
         )
     if deep:
-        _refuse_deep(root, deep)
+        _refuse_groups(root, tree, deep)
     return False
 
 
-def _refuse_deep(root: Path, deep: dict[str, Tree]) -> None:
-    """Raise an error for nested folders that are not splits."""
+def _refuse_groups(root: Path, tree: Tree, deep: dict[str, Tree]) -> None:
+    """Refuse nested folders unless all are, beside each other, with different names inside: groups of classes.
+
+    Folders of the same classes, such as train2017 and val2017, may be splits of other names.
+    """
     name, below = next(iter(deep.items()))
+    paths = [path for path, _ in leaves(tree)]
+    several = len(deep) == len(tree.folders) > 1 and not tree.images
+    different = len({plain(class_of(path)) for path in paths}) == len(paths)
+    if several and different and not any(is_split(word) for path in paths for word in path.split("/")):
+        return
     inner = next(iter(below.folders))
     words = {word: part for each in deep.values() for word, part in each.folders.items()}
     if all(is_split(word) for word in words) and not any(part.folders for part in words.values()):
@@ -114,16 +126,17 @@ def _refuse_deep(root: Path, deep: dict[str, Tree]) -> None:
     )
 
 
-def _refuse_bad_classes(folder: Path, tree: Tree) -> None:
-    """Refuse class folders at several depths, and splits where classes should be."""
-    for name, below in tree.folders.items():
-        if below.folders:
-            inner = next(iter(below.folders))
-            raise RvptError(f"{folder}: {name}/{inner} is deeper than a class folder: move it to {folder / inner}")
+def _class_folders(folder: Path, tree: Tree) -> Tree:
+    """A tree whose folders are the classes.
+
+    Raises:
+        RvptError: it is unclear which folders are, or they are splits.
+    """
     if tree.folders and tree.images:
         raise RvptError(f"{folder}: {tree.images[0]} is beside class folders: move it into one, or away")
     if tree.folders and all(is_split(name) for name in tree.folders):
         raise RvptError(f"{folder}: {', '.join(tree.folders)} are splits, not classes: give {folder}, or rename them")
+    return innermost(folder, tree)
 
 
 def _labeled(root: Path, folder: Path, tree: Tree, classes: tuple[str, ...]) -> Source:
@@ -132,7 +145,7 @@ def _labeled(root: Path, folder: Path, tree: Tree, classes: tuple[str, ...]) -> 
         return _source(root, [str(folder / name) for name in tree.images], None, ())
     place = {name: label for label, name in enumerate(classes)}
     found = sorted(
-        (os.path.join(folder, name, file), place[unicodedata.normalize("NFC", name)])
+        (os.path.join(folder, name, file), place[_class(name)])
         for name, below in tree.folders.items()
         for file in below.images
     )
@@ -145,6 +158,11 @@ def _warn(folder: Path, tree: Tree) -> None:
     others = [f"{name}/{file}" for name, below in tree.folders.items() for file in below.others]
     if others:
         logger.warning("%s: %d files are not images by their suffix, as %s: left out", folder, len(others), others[0])
+    if tree.strange:
+        logger.warning(
+            "%s: %d folders have files but no images by their suffix, as %s: they are no classes",
+            folder, len(tree.strange), tree.strange[0],
+        )  # fmt: skip
     if tree.empty:
         names = ", ".join(tree.empty[:5]) + (", ..." if len(tree.empty) > 5 else "")
         logger.warning("%s: %d class folders are empty (%s): they count as classes", folder, len(tree.empty), names)

@@ -18,12 +18,14 @@ JUNK_FILES = frozenset({"Thumbs.db", "desktop.ini"})
 
 @dataclass(frozen=True)
 class Tree:
-    """What a folder has: images, other files, subfolders with images at any depth, and subfolders without any file."""
+    """What a folder has: images, other files, subfolders with images at any depth, subfolders without any file, and
+    subfolders with files of which none is an image."""
 
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     folders: dict[str, Tree] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
 
 
 def list_images(folder: Path | str, above: tuple[tuple[int, int], ...] = ()) -> Tree:
@@ -31,16 +33,24 @@ def list_images(folder: Path | str, above: tuple[tuple[int, int], ...] = ()) -> 
     tree, status = Tree(), os.stat(folder)
     here = (*above, (status.st_dev, status.st_ino))
     for entry in entries(folder):
+        if entry.is_symlink() and not is_image(entry.name) and not os.path.exists(entry.path):
+            raise RvptError(f"{entry.path} is a link to what is not there: restore or remove it")
         if not entry.is_dir():
-            image = is_image(entry.name) and entry.is_file()  # a pipe would block its reader
-            (tree.images if image else tree.others).append(entry.name)
+            (tree.images if is_image(entry.name) and _is_file(entry) else tree.others).append(entry.name)
         elif entry.name not in JUNK and _identity(entry) not in here:
             below = list_images(entry.path, here)
             if below.images or below.folders:
                 tree.folders[entry.name] = below
-            elif not below.others and not below.empty:
+            elif below.others or below.strange:
+                tree.strange.append(entry.name)
+            elif not below.empty:
                 tree.empty.append(entry.name)
     return tree
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link to one that is not there, which cannot be read. A pipe would block its reader."""
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
 
 
 def _identity(entry: os.DirEntry[str]) -> tuple[int, int]:

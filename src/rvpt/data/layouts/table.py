@@ -124,6 +124,8 @@ def _divide(split: str, part: Part) -> dict[str, Part]:
     keys = part.splits or (part.firsts if part.firsts and all(map(is_split, set(part.firsts))) else [])
     members: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
+        if key is None or key != key or not str(key).strip():
+            raise RvptError(f"{part.paths[row]} is in row {row}, which has no split: fill in the column, or remove it")
         members.setdefault(str(key).strip(), []).append(row)
     return {key: part.pick(rows) for key, rows in members.items()} if members else {split: part}
 

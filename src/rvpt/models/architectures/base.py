@@ -17,7 +17,7 @@ from rvpt.models.formats.preprocessing import Preprocessing
 from rvpt.models.formats.write_preprocessing import PREPROCESSOR, as_transformers
 from rvpt.models.quiet import quiet_transformers
 
-WORKS = "use probe, finetune, contrastive, cleanclip or par, with alpha=0"
+WORKS = "use probe, finetune, contrastive, cleanclip or par"
 """The defenses that work on every CLIP."""
 
 

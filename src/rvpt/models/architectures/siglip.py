@@ -52,6 +52,8 @@ class SiglipClip(Architecture):
 
     def features_and_rows(self, pixel_values: Tensor, prefixes: Any = None) -> tuple[Tensor, Tensor]:
         vision, rows = self.model.vision_model, []
+        if not len(pixel_values):  # which transformers' attention cannot reshape
+            return pixel_values.new_zeros(0, self.width), pixel_values.new_zeros(0, self.depth, self.width)
         tokens = vision.embeddings(pixel_values)
         for block in vision.encoder.layers:
             tokens = block(tokens, attention_mask=None)

@@ -1,4 +1,4 @@
-"""Reading a Clip of any layout: a folder, a file, a hub id, a name of open_clip's, or the embedded model."""
+"""Reading a Clip of any layout: a folder, a file, a hub id, a name of open_clip's, or a shipped model."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from rvpt.models.formats.isolated import LISTED
 from rvpt.models.formats.open_clip_hub import PREFIX
 from rvpt.models.placement import find_device, find_dtype
 
-EMBEDDED = "scenes-clip"
-"""Name of the model that ships with the package."""
+EMBEDDED, SUSPECT = "scenes-clip", "scenes-clip-backdoored"
+SHIPPED = (EMBEDDED, SUSPECT)
+"""Names of the models that ship with the package: a clean one, and the same with a backdoor."""
 
 
 class Opened(NamedTuple):
@@ -33,9 +34,9 @@ class Opened(NamedTuple):
     revision: str | None
 
 
-def embedded_model() -> Path:
-    """Folder of the pretrained scenes CLIP inside the package."""
-    return Path(str(resources.files("rvpt") / "assets" / EMBEDDED))
+def embedded_model(name: str = EMBEDDED) -> Path:
+    """Folder of a shipped model inside the package."""
+    return Path(str(resources.files("rvpt") / "assets" / name))
 
 
 def load_clip(
@@ -66,8 +67,8 @@ def open_model(source: str | Path, revision: str | None = None) -> Opened:
         RvptError: as `load_clip`.
     """
     name, commit = str(source), None
-    path = embedded_model() if name == EMBEDDED else Path(source).expanduser()
-    known = name if name == EMBEDDED or not path.exists() else str(path.resolve())
+    path = embedded_model(name) if name in SHIPPED else Path(source).expanduser()
+    known = name if name in SHIPPED or not path.exists() else str(path.resolve())
     if not name.startswith(PREFIX):
         refuse_missing(path, name)
         if not path.exists():
@@ -82,5 +83,9 @@ def open_model(source: str | Path, revision: str | None = None) -> Opened:
     if (path / CONFIG).is_file():
         raise RvptError(
             f"{name} is a cleaned model: rvpt.load(...).to_transformers() makes a CLIPModel of it in Python"
+        )
+    if (path / "config.json").is_file():
+        raise RvptError(
+            f"{name} is a model of timm, one tower of a CLIP: give a folder with open_clip_config.json too; {LISTED}"
         )
     raise RvptError(f"{name} is a folder without config.json: rvpt does not read such a layout; {LISTED}")

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from helpers import random_pixels
-from rvpt.attacks.pgd import SEED, pgd
 from rvpt.data.random import uniform
 from rvpt.models.clip import Clip
 from rvpt.training.losses import zero_shot_logits
+from rvpt.training.pgd import SEED, pgd
 
 CLASSES = ("fox", "owl", "cat")
 

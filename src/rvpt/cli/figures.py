@@ -1,0 +1,66 @@
+"""rvpt figures: what happens inside models, as images and arrays."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from rvpt import progress
+from rvpt.cli.app import MoreHelp, command
+from rvpt.cli.choices import FIGURE
+from rvpt.cli.options import DATA, BaseModel, Data, Device, Json, OutputDir, Overwrite, Seed
+from rvpt.cli.panels import CLEANING
+from rvpt.cli.tables import show_json
+
+
+@command(CLEANING, lambda: MoreHelp({"figure": FIGURE.text()}))
+def figures(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="Folders of models or of cleaned models, hub ids, or scenes-clip, in the order in which to show them.",
+        ),
+    ],
+    data: Data,
+    output_dir: OutputDir,
+    figure: Annotated[
+        list[str] | None,
+        FIGURE.option(help="Make only this figure; repeatable."),
+    ] = None,
+    trigger: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder of a trigger; repeatable.", show_default="those saved with the models"
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "test",
+    limit: Annotated[
+        int, typer.Option(min=10, help="Use at most this many images, drawn at random.", rich_help_panel=DATA)
+    ] = 500,
+    base_model: BaseModel = None,
+    seed: Seed = 0,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Show what happens inside models: resistivity, attention, t-SNE, what features encode, where triggered images go.
+
+    Each figure is written as PNG, SVG and arrays (safetensors). 'rvpt report FOLDER --output report.html' shows them in
+    one page. Without --figure, all are made that the models and images have what they need for.
+    """
+    from rvpt.jobs.figures import figures_and_save
+
+    again = ["rvpt", "figures", *models, "--data", data, "--limit", str(limit), "--seed", str(seed)]
+    again += [word for each in trigger or [] for word in ("--trigger", each)] + ["-o", str(output_dir)]
+    with progress.bar("figures") as report:
+        made = figures_and_save(
+            models, data, output_dir, figure or [], triggers=trigger or [], split=split, limit=limit, seed=seed,
+            base=base_model, device=device, overwrite=overwrite, command=shlex.join(again), report=report,
+        )  # fmt: skip
+    if as_json:
+        show_json({name: str(output_dir / f"{name}.png") for name in made})
+        return
+    print("\n".join(str(output_dir / f"{name}.png") for name in made))

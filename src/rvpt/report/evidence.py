@@ -1,0 +1,108 @@
+"""What a page is made from, found in files and folders: rows, verdicts, how models were cleaned, figures, images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rvpt.artifacts import MANIFEST
+from rvpt.errors import RvptError
+from rvpt.files import read_json
+from rvpt.report.stored import FACTS, Stored, read_stored
+from rvpt.rows import KEYS, Rows, read_measurements
+
+VERDICT = "verdict.json"
+IMAGES = ("demo.png", "check.png")
+DEPTH = 3  # folders in folders that are searched
+LARGEST = 64 * 2**20  # bytes of a file that is read
+
+
+@dataclass
+class Evidence:
+    """What was found, and where: paths are relative to the folder that was given."""
+
+    rows: Rows = field(default_factory=Rows)
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    cleanings: list[dict[str, Any]] = field(default_factory=list)
+    figures: list[Stored] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+
+def gather(sources: Sequence[Path]) -> Evidence:
+    """What is in files of rows and in folders of results, in the folders in them too.
+
+    Raises:
+        RvptError: a source does not exist or has no results, or a file in it is damaged.
+    """
+    found = Evidence()
+    for source in sources:
+        before = _amount(found)
+        if source.is_dir():
+            for path in sorted(_files(source, DEPTH)):
+                _add(found, path)
+        else:
+            found.rows += read_measurements(source)
+        if _amount(found) == before:
+            raise RvptError(
+                f"{source} has no results of rvpt: give rows (JSONL), or a folder of a demo, check or other command"
+            )
+        found.sources.append(str(source))
+    found.rows = _once(found.rows)
+    return found
+
+
+def _amount(found: Evidence) -> int:
+    lists: tuple[Sized, ...] = (found.rows, found.verdicts, found.cleanings, found.figures, found.images)
+    return sum(map(len, lists))
+
+
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    """The files of a folder and of those in it, without links, which may lead elsewhere, and hidden ones."""
+    for path in folder.iterdir():
+        if path.is_symlink() or path.name.startswith("."):
+            continue
+        if path.is_file() and path.stat().st_size <= LARGEST:
+            yield path
+        elif path.is_dir() and depth > 0:
+            yield from _files(path, depth - 1)
+
+
+def _add(found: Evidence, path: Path) -> None:
+    """Add what a file holds, if it is one of rvpt's results."""
+    if path.suffix == ".jsonl" and _holds_rows(path):
+        found.rows += read_measurements(path)
+    elif path.name == VERDICT:
+        found.verdicts.append({**_record(path), "folder": path.parent.name})
+    elif path.name == MANIFEST:
+        facts = _record(path)
+        if facts.get("kind") == "cleaned":
+            found.cleanings.append({**facts, "folder": path.parent.name})
+        found.rows += [row for row in facts.get("rows", ()) if isinstance(row, dict) and row.keys() >= KEYS]
+    elif path.name.endswith(FACTS):
+        found.figures.append(read_stored(path))
+    elif path.name in IMAGES:
+        found.images.append(path)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    return value if isinstance(value, dict) else {}
+
+
+def _holds_rows(path: Path) -> bool:
+    """Whether the first line of a file is a row; other files of JSON lines stand beside rows."""
+    with path.open("rb") as file:
+        try:
+            first = json.loads(file.readline(1 << 20))
+        except ValueError:
+            return False
+    return isinstance(first, dict) and first.keys() >= KEYS
+
+
+def _once(rows: Rows) -> Rows:
+    """The rows without repetitions: a folder may hold the rows of its parts too."""
+    return Rows({json.dumps(row, sort_keys=True): row for row in rows}.values())

@@ -1,0 +1,86 @@
+"""rvpt export and rvpt verify."""
+
+import json
+import shutil
+
+import pytest
+from transformers import CLIPModel
+
+import rvpt
+from commands import has, refused, works
+from helpers import contents
+from rvpt.artifacts import read_manifest
+from rvpt.rows import read_rows
+
+TRAIN = ("--data", "scenes:300", "--shots", "1", "--set", "epochs=1")
+
+
+def test_an_export_is_written_and_verified(home, tiny):
+    has(works("export", tiny.cleaned, "--to", "hf", "-o", "out"), "exported", "out", "largest difference")
+    told = json.loads(works("verify", "out", "--json"))
+    assert (told["kind"], told["format"], told["verified"]) == ("export", "hf", "out")
+    has(works("verify", tiny.cleaned), "cleaned", "sha256")
+
+
+def test_what_differs_is_one_line_and_exit_code_2(home, tiny):
+    shutil.copytree(tiny.clip, "model")
+    with open("model/tokenizer.json", "a") as file:
+        file.write(" ")
+    error = refused("verify", "model")
+    has(error, "model/tokenizer.json was changed after it was created")
+    assert len(error.splitlines()) == 1
+    has(refused("verify", "."), "is not an rvpt artifact")
+
+
+def test_what_a_format_cannot_hold_is_refused_with_options(home, tiny):
+    has(refused("export", tiny.cleaned, "--to", "openclip", "-o", "out"), "has prompts", "use --to distilled")
+    has(refused("export", tiny.clip, "--to", "kv", "-o", "out"), "use --to hf")
+    has(refused("export", tiny.cleaned, "--to", "tflite", "-o", "out"), "is not one of hf, kv")
+    has(refused("export", tiny.cleaned, "--to", "distilled", "-o", "out"), "pass --data DATA")
+    has(
+        refused("export", tiny.cleaned, "--to", "hf", "-o", "out", "--shots", "2"),
+        "hf trains nothing: remove --shots 2",
+    )
+    has(refused("export", tiny.cleaned, "--to", "hf", "-o", "out", "--set", "lr=1"), "hf trains nothing", "lr=1")
+    has(refused("export", tiny.cleaned, "--to", "hf", "-o", tiny.cleaned), "which this command reads")
+    assert not contents(home)
+
+
+def test_rows_of_evaluate_go_into_the_manifest(home, tiny):
+    works("evaluate", tiny.cleaned, tiny.clip, "--data", "scenes:48", "--rows", "rows.jsonl")
+    works("export", tiny.cleaned, "--to", "kv", "-o", "out", "--results", "rows.jsonl")
+    stored = read_manifest("out")["rows"]
+    mine = [row for row in read_rows("rows.jsonl") if row["hashes"]["model"] == rvpt.load(tiny.cleaned).hash()]
+    assert [(row["attack"], row["metric"], row["rate"]) for row in stored] == [
+        (row["attack"], row["metric"], row["rate"]) for row in mine
+    ]
+    assert {row["metric"] for row in stored} >= {"CA", "ASR"}
+    has(
+        refused("export", tiny.cleaned, "--to", "distilled", "-o", "other", "--results", "rows.jsonl"),
+        "remove --results",
+    )
+
+
+def test_a_distilled_model_is_measured_and_printed(home, tiny):
+    shown = works("export", tiny.cleaned, "--to", "distilled", "-o", "out", *TRAIN, "--rows", "rows.jsonl")
+    has(shown, "CA", "ASR", "badnet", "blended")
+    rows = read_rows("rows.jsonl")
+    made = rvpt.load("out")
+    assert {row["hashes"]["model"] for row in rows} == {made.hash()}
+    assert {row["test"]["modification"] for row in rows} == {"distilled"}
+    assert {(row["attack"], row["metric"]) for row in rows} >= {("none", "CA"), ("badnet", "ASR"), ("blended", "ASR")}
+    assert len(read_manifest("out")["rows"]) == len(rows)
+    assert CLIPModel.from_pretrained("out").dtype
+    works("verify", "out")
+
+
+@pytest.mark.parametrize("flag", ["--overwrite", None])
+def test_an_existing_folder_is_kept_unless_told(home, tiny, flag):
+    works("export", tiny.cleaned, "--to", "kv", "-o", "out")
+    before = contents(home)
+    if flag:
+        works("export", tiny.cleaned, "--to", "hf", "-o", "out", flag)
+        assert read_manifest("out")["format"] == "hf"
+    else:
+        has(refused("export", tiny.cleaned, "--to", "hf", "-o", "out"), "already exists", "--overwrite")
+        assert contents(home) == before

@@ -1,0 +1,31 @@
+"""rvpt figures."""
+
+import json
+
+from commands import has, refused, works
+from rvpt.artifacts import read_manifest
+from rvpt.report.figures import DRAWINGS
+from rvpt.report.stored import FACTS
+
+
+def test_figures_are_written_and_shown_in_a_report(tiny, home):
+    words = ["figures", tiny.backdoored, tiny.cleaned, "--data", "scenes:30", "--limit", 12, "-o", "figures"]
+    made = json.loads(works(*words, "--figure", "failures", "--figure", "prompts", "--json"))
+    assert made == {"failures": "figures/failures.png", "prompts": "figures/prompts.png"}
+    assert read_manifest(home / "figures", "figures")["figures"] == list(made)
+    assert (home / "figures" / "prompts.svg").read_text().startswith("<?xml")
+    facts = json.loads((home / "figures" / f"prompts{FACTS}").read_text())
+    assert (facts["models"], facts["n"]) == (["backdoored", "cleaned"], 12)
+    has(facts["command"], "--data scenes:30 --limit 12", "--figure prompts")
+    works("report", "figures", "--output", "report.html")
+    has((home / "report.html").read_text(), DRAWINGS["prompts"].title, "rvpt figures")
+    has(refused(*words), "figures already exists", "pass --overwrite")
+
+
+def test_what_a_figure_lacks_is_said(tiny, home):
+    words = ["figures", "--data", "scenes:30", "-o", "figures"]
+    has(refused(*words, tiny.clip, "--figure", "confusion"), "no model has a trigger", "pass --trigger FOLDER")
+    has(refused(*words, tiny.clip, tiny.clip), "two models are called clip")
+    has(refused(*words, tiny.clip, "scenes-clip"), "differ in image size or number of blocks")
+    has(refused(*words, tiny.clip, "--figure", "nothing"), "'nothing'", ", ".join(DRAWINGS))
+    assert not (home / "figures").exists()

@@ -1,0 +1,108 @@
+"""What the page shows, without the page: predictions, attention maps, patches, tables of uploads."""
+
+from __future__ import annotations
+
+import csv
+from io import BytesIO, StringIO
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+import torch
+from PIL import Image
+
+from helpers import encoded, random_image, random_pixels
+from rvpt.errors import RvptError
+from rvpt.models.classifier import Classifier
+from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
+from rvpt.models.prompts import RepulsivePrompts
+from rvpt.web import batch
+from rvpt.web.batch import HEADINGS, as_csv, compare_all, uploaded
+from rvpt.web.compare import NONE, PATCH, Comparison, Patch, as_image, class_names
+from triggers import trigger_of
+
+CLASSES = ("star", "anchor", "heart")
+
+
+@pytest.fixture
+def comparison(clip: Clip) -> Comparison:
+    cleaned = Cleaned(clip, RepulsivePrompts(range(2, 4), 3, clip.width, std=3.0))
+    return Comparison(clip, cleaned, {"badnet": trigger_of("badnet", side=48, size=100)})
+
+
+def test_both_models_see_the_image_with_its_trigger(comparison: Comparison) -> None:
+    image = random_image(70, 60)
+    for trigger in (NONE, "badnet", PATCH):
+        found = comparison.compare(image, CLASSES, trigger)
+        pixels = comparison.stamped(image, trigger)
+        for side, model in ((found.before, comparison.suspect), (found.after, comparison.cleaned)):
+            expected = Classifier(model, CLASSES).probabilities(pixels)[0]
+            assert side.best == pytest.approx(dict(zip(CLASSES, expected.tolist(), strict=True)), abs=1e-6)
+            assert list(side.best.values()) == sorted(side.best.values(), reverse=True)
+            assert side.attention is not None
+            assert side.attention.size == found.shown.size == (384, 384)
+        assert found.flagged is None
+    assert not torch.equal(comparison.stamped(image, "badnet"), comparison.stamped(image))
+
+
+@pytest.mark.parametrize(("across", "down", "area"), [(0.5, 0.5, 100), (1.0, 1.0, 25), (0.0, 0.5, 50)])
+def test_a_patch_is_inside_of_the_image(across: float, down: float, area: int) -> None:
+    pixels = random_pixels(1, 50)
+    changed = Patch(0.2, across, down, (0, 1, 0))(pixels)
+    assert int((changed != pixels).any(1).sum()) == area
+    assert changed[0, :, round(down * 49), round(across * 49)].tolist() == [0, 1, 0]
+
+
+def test_an_image_keeps_its_pixels() -> None:
+    pixels = (random_pixels(1, 20)[0] * 255).round() / 255
+    image = as_image(pixels)
+    assert torch.equal(torch.tensor(list(image.tobytes())).view(20, 20, 3).permute(2, 0, 1), (pixels * 255).long())
+
+
+def test_class_names_are_the_lines() -> None:
+    assert class_names(" a \n\nb\na\n") == ["a", "b"]
+    for text in ("", "one", "\n".join(map(str, range(1001)))):
+        with pytest.raises(RvptError, match="give 2 to 1000 different class names"):
+            class_names(text)
+
+
+def archive(path: Path, **files: bytes) -> Path:
+    with ZipFile(path, "w") as made:
+        for name, data in files.items():
+            made.writestr(name.replace("__", "/").replace("_png", ".png"), data)
+    return path
+
+
+def test_uploads_are_images_and_images_in_zip_files(tmp_path: Path, comparison: Comparison) -> None:
+    (tmp_path / "one.png").write_bytes(encoded("red"))
+    packed = archive(tmp_path / "more.ZIP", folder__two_png=encoded("blue"), readme=b"text", three_png=encoded("green"))
+    lines = compare_all(comparison, uploaded([tmp_path / "one.png", packed]), CLASSES, NONE)
+    assert [line[0] for line in lines] == ["one.png", "folder/two.png", "three.png"]
+    for line, color in zip(lines, ("red", "blue", "green"), strict=True):
+        assert line[1] == Classifier(comparison.suspect, CLASSES).predict([Image.open(BytesIO(encoded(color)))])[0]
+        assert line[5] == ("no" if line[1] == line[3] else "yes")
+        assert line[6] == ""
+    assert list(csv.reader(StringIO(as_csv(lines)))) == [list(HEADINGS), *lines]
+
+
+def test_uploads_that_cannot_be_read_or_are_too_many_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"<html>")
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    for name, said in (("bad.png", "bad.png cannot be read as an image"), ("bad.zip", "cannot be read as a zip file")):
+        with pytest.raises(RvptError, match=said):
+            list(uploaded([tmp_path / name]))
+    packed = archive(tmp_path / "many.zip", a_png=encoded(), b_png=encoded())
+    monkeypatch.setattr(batch, "MOST_IMAGES", 1)
+    with pytest.raises(RvptError, match="more than 1 images"):
+        list(uploaded([packed]))
+    monkeypatch.setattr(batch, "MOST_BYTES", 10)
+    with pytest.raises(RvptError, match="larger than 0 MB"):
+        list(uploaded([packed]))
+
+
+def test_no_cell_of_the_table_is_a_formula() -> None:
+    (_, line) = csv.reader(StringIO(as_csv([["=1+1.png", "@a", "0.5", "-b", "0.1", "no", ""]])))
+    assert line == ["'=1+1.png", "'@a", "0.5", "'-b", "0.1", "no", ""]
