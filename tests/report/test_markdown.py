@@ -12,6 +12,7 @@ from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.report import LAYOUTS, results
 from rvpt.report.markdown import between_marks, marks
+from rvpt.rows import BEFORE
 
 
 def lines(*runs: list[dict[str, Any]]) -> list[list[str]]:
@@ -111,7 +112,9 @@ def test_a_page_whose_marks_do_not_fit_is_refused(page: str) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_names_stay_in_their_cells(layout: str) -> None:
     hostile = {"model": "a|b\\|c", "data": "<!-- /rows -->\n# heading", "attack": "<script>|", "spec": {"lr": "1|2"}}
-    table = LAYOUTS[layout](rows_of(0.1, **hostile) + rows_of(0.2, **{**hostile, "spec": {"lr": "3"}}))
+    runs = [rows_of(0.1, **hostile), rows_of(0.2, **{**hostile, "spec": {"lr": "3"}})]
+    runs += [rows_of(0.3, defense=BEFORE, **hostile), rows_of(0.4, **{**hostile, "attack": "badnet"}, defense="none")]
+    table = LAYOUTS[layout](joined(*runs))
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}) == 1
     assert len(lines) >= 3

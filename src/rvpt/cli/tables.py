@@ -12,7 +12,8 @@ from rich.table import Table
 
 from rvpt.cli.listing import plain_table
 from rvpt.report.groups import by_data, by_run, metrics
-from rvpt.report.markdown import TITLES, spread
+from rvpt.report.markdown import spread
+from rvpt.report.names import TITLES
 from rvpt.rows import CLEAN, Row
 
 CAPTION = "rates in %, with 95% Wilson intervals or standard deviations over seeds; ASR leaves the target class out"

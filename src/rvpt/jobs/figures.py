@@ -85,6 +85,7 @@ def write_figures(
 
     Without `names`, figures that lack something are left out.
     """
+    folder.mkdir(exist_ok=True)
     made = []
     for name in names or FIGURES:
         try:

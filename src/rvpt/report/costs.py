@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rvpt.errors import RvptError
 from rvpt.report.groups import by_run, place, which_model
-from rvpt.report.markdown import cell
+from rvpt.report.names import cell
 from rvpt.rows import UNCLEANED, Row
 
 # Set to the same value in all rows, because the cost does not depend on how a model was measured.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rvpt.report.markdown import TITLES
+from rvpt.report.names import TITLES
 
 GOOD, BAD, OTHER = "#2a7f4f", "#c0392b", "#8a8a8a"
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from statistics import mean, stdev
 
 from rvpt.errors import RvptError
 from rvpt.report.groups import by_data, by_run, metrics, percents
+from rvpt.report.names import cell
 from rvpt.report.paper import beside, paper_of
 from rvpt.rows import Row
-
-TITLES = {"none": "no defense", "vpt": "VPT", "rvpt": "RVPT"}
 
 
 def results(rows: Sequence[Row]) -> str:
@@ -39,23 +37,12 @@ def _table(data: str, rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cell(text: str) -> str:
-    """A text as it stands in a cell of a Markdown table, whatever is in it: no column, line or HTML of its own."""
-    return " ".join(re.sub(r"[\\|]", r"\\\g<0>", text).replace("<", "&lt;").split())
-
-
 def spread(rows: Sequence[Row], metric: str) -> str:
     """Mean ± standard deviation over the rows of one metric, in percent."""
     rates = percents(rows, metric)
     if not rates:
         return "–"
     return f"{mean(rates):.1f} ± {stdev(rates):.1f}" if len(rates) > 1 else f"{rates[0]:.1f}"
-
-
-def spelled(title: str) -> str:
-    """A defense as people write it, "RVPT, alpha=2" for "rvpt, alpha=2"."""
-    name, comma, own = title.partition(",")
-    return f"{TITLES.get(name, name)}{comma}{own}"
 
 
 def marks(section: str = "") -> tuple[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cell, Cells, cells
 from rvpt.report.groups import by_data
-from rvpt.report.markdown import cell
+from rvpt.report.names import cell
 from rvpt.rows import Row
 
 

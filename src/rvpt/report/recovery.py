@@ -7,6 +7,7 @@ from statistics import mean
 
 from rvpt.errors import RvptError
 from rvpt.report.groups import by_data, by_run, percents, place
+from rvpt.report.names import cell
 from rvpt.rows import BEFORE, Row
 
 
@@ -23,7 +24,7 @@ def recovery(rows: Sequence[Row]) -> str:
     tables = {data: table for data, members in by_data(rows).items() if (table := _table(members))}
     if not tables:
         raise RvptError("no row has the PA of a model before the attack: pass layout=runs for other metrics")
-    return "\n".join(f"### {data}\n\n{table}" for data, table in tables.items())
+    return "\n".join(f"### {cell(data)}\n\n{table}" for data, table in tables.items())
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -37,7 +38,7 @@ def _table(rows: Sequence[Row]) -> str:
     if not lines:
         return ""
     titles = sorted(places, key=lambda title: places[title])
-    table = [f"| model | attack | {' | '.join(titles)} |", "|---|---|" + "---:|" * len(titles)]
+    table = [f"| model | attack | {' | '.join(map(cell, titles))} |", "|---|---|" + "---:|" * len(titles)]
     table += [_line(model, attack, titles, line) for (model, attack), line in lines.items()]
     whole = [line for line in lines.values() if len(line) == len(titles)]
     if len(whole) > 1:
@@ -47,7 +48,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _line(model: str, attack: str, titles: Sequence[str], line: dict[str, float]) -> str:
-    return f"| {model} | {attack} | {' | '.join(_text(title, line) for title in titles)} |"
+    return f"| {cell(model)} | {cell(attack)} | {' | '.join(_text(title, line) for title in titles)} |"
 
 
 def _text(title: str, line: dict[str, float]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cells, cells
 from rvpt.report.groups import by_data
-from rvpt.report.markdown import spelled
+from rvpt.report.names import spelled
 from rvpt.report.style import INK, MARKERS, looks, new_figure, styled
 from rvpt.rows import Row
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rvpt.report.cells import cells
 from rvpt.report.costs import cost_lines
-from rvpt.report.markdown import spelled
+from rvpt.report.names import spelled
 from rvpt.report.style import looks, new_figure, tip
 from rvpt.rows import UNCLEANED, Row
 

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from rvpt.report.groups import by_run, place
-from rvpt.report.markdown import spelled
+from rvpt.report.names import spelled
 from rvpt.report.style import INK, looks, new_figure, tip
 from rvpt.rows import CLEAN, Row
 

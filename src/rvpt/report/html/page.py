@@ -14,7 +14,7 @@ from rvpt.report.evidence import Evidence
 from rvpt.report.groups import by_data
 from rvpt.report.html.sections import SECTIONS
 from rvpt.report.html.summary import effects, headline
-from rvpt.report.markdown import spelled
+from rvpt.report.names import spelled
 from rvpt.report.style import styled
 from rvpt.rows import Row
 

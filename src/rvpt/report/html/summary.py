@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rvpt.report.cells import cells
 from rvpt.report.groups import by_data, percents
-from rvpt.report.markdown import spelled
+from rvpt.report.names import spelled
 from rvpt.rows import BEFORE, CLEAN, Row
 
 GONE = 5.0  # ASR in percent up to which a backdoor is called removed

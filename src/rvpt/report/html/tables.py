@@ -9,7 +9,7 @@ from rvpt.report.costs import cost_lines
 from rvpt.report.figures.cost import Cost, defense_costs
 from rvpt.report.figures.effect import mark_of
 from rvpt.report.groups import by_data, by_run, metrics
-from rvpt.report.markdown import spelled
+from rvpt.report.names import spelled
 from rvpt.rows import CLEAN, UNCLEANED, Row
 
 
