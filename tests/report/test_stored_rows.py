@@ -17,7 +17,7 @@ WITHOUT = {
     "matrix": RATES,
     "costs": {"photos-attacks", "targets", "zoo"},  # no cleaned model
     "paper": {*RATES, "targets", "templates"},  # no cell of table 2
-    "recovery": {*RATES - {"adversarial"}, "targets", "templates"},  # no PA, or several for one attack
+    "recovery": {*RATES - {"adversarial"}, "targets", "templates", "zoo"},  # no PA, or several for one attack
 }
 
 
