@@ -4,18 +4,21 @@
     python benchmarks/check_zoo.py collect --recipe recipes/check.toml --rows rows/check.jsonl
     python benchmarks/check_zoo.py calibrate --rows rows/check.jsonl
     python benchmarks/check_zoo.py report --rows rows/check.jsonl
+    python benchmarks/check_zoo.py compare --rows rows/check-forms.jsonl
 
 The bench makes and checks the models; `collect` gathers what it measured, with `--baseline` for published scores.
-`calibrate` chooses the deciding scores and writes the calibration from the models with an even seed, `report` measures
-it on those with an odd one. Models were checked with all classes as finalists, which says what is natural; a row is
-read as if only the first few had been.
+`calibrate` writes the calibration from the models with an even seed, `report` measures it on those with an odd one.
+Models were checked with all classes as finalists, which says what is natural; a row is read as if only the first few
+had been. `compare` shows what single forms and budgets would find on models with an even seed, from rows of checks
+with other settings.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -32,7 +35,6 @@ from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import SUSPICIOUS, word_of
 from rvpt.evaluation.metrics import Rate
 from rvpt.files import read_json
-from rvpt.inversion import FORMS
 from rvpt.inversion.form import radius
 from rvpt.inversion.pool import Pool
 from rvpt.models.clip import Clip
@@ -44,6 +46,10 @@ ROOT = Path(__file__).parents[1]
 CALIBRATION = ROOT / "src" / "rvpt" / "assets" / "check-calibration.json"
 BASELINES = ("neural_cleanse", "decree", "clip_inspector")
 INSPECTED = 8.0  # root mean square of CLIP-Inspector's trigger, in 255ths
+BUDGETS = {
+    "additive": ["budget"], "waves": ["wave_budget", "waves"], "warp": ["warp_budget", "warp_points"],
+    "grating": ["amplitude"], "patch": ["patch_size"],
+}  # fmt: skip
 DRAWS = 2_000  # of the bootstrap
 
 
@@ -101,31 +107,35 @@ def targets_of(row: Any, known: Known) -> list[str]:
 
 
 def calibrate(rows: Rows, path: Path, recipe: Path) -> Calibration:
-    """The calibration from the models with an even seed, with the deciding scores that tell them apart best."""
+    """The calibration from the models with an even seed: all forms decide."""
     even = [row for row in rows if row["seed"] % 2 == 0]
     kept = ("model", "seed", "sha256", "scores", "rises")
     models = [{**{name: row[name] for name in kept}, "backdoored": bool(row["attacks"])} for row in even]
-    spec = CheckSpec(**{**even[0]["settings"], "finalists": CheckSpec().finalists})
+    usual = CheckSpec()
+    forms = tuple(form for form in usual.forms if any(form in row["rises"] for row in even))
+    spec = CheckSpec(**{**even[0]["settings"], "finalists": usual.finalists, "forms": forms})
     geometry = geometry_of(load_clip(read_recipe(recipe).model))
-    tried = [Calibration.of(f"recipes/{recipe.name}", spec, names, models, geometry) for names in candidates()]
-    best = max(tried, key=separation)
-    best.write(path)
-    return best
+    made = Calibration.of(f"recipes/{recipe.name}", spec, forms, models, geometry)
+    made.write(path)
+    return made
 
 
-def candidates() -> Iterator[list[str]]:
-    """Sets of deciding scores."""
-    names = [*FORMS, "collapse"]
-    for count in range(1, len(names) + 1):
-        yield from (list(some) for some in combinations(names, count))
-
-
-def separation(calibration: Calibration) -> tuple[float, float]:
-    """AUROC on the models of a calibration, and of equals the distance of the means in clean standard deviations."""
-    values = {True: list[float](), False: list[float]()}
-    for model in calibration.models:
-        values[model["backdoored"]].append(calibration.combined(model["scores"]))
-    return auroc(values[False], values[True]), mean(values[True]) - mean(values[False])
+def compare(rows: Rows) -> Iterator[str]:
+    """What single forms and budgets would find, each setting calibrated on the models of its rows without the one."""
+    yield "| form | settings | AUROC | right target first |\n| --- | --- | --- | --- |"
+    groups: dict[str, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(json.dumps(row["settings"], sort_keys=True), []).append(row)
+    for some in groups.values():
+        spec = CheckSpec(**{**some[0]["settings"], "finalists": CheckSpec().finalists})
+        models = [{**row, "backdoored": bool(row["attacks"])} for row in some]
+        made = Calibration.of("", spec, spec.forms, models, {})
+        clean, bad = calibrated(made, made.p_value)
+        known = made.known()
+        first = [place_of(row, targets_of(row, known)) == 1 for row in some if row["attacks"]]
+        named = ", ".join(f"{name}={getattr(spec, name):g}" for name in BUDGETS[spec.forms[0]])
+        found = auroc([-p for p in clean], [-p for p in bad])
+        yield f"| {spec.forms[0]} | {named} | {found:.2f} | {shown(first)} |"
 
 
 def auroc(clean: Sequence[float], bad: Sequence[float]) -> float:
@@ -145,31 +155,61 @@ def auroc_interval(clean: Sequence[float], bad: Sequence[float]) -> tuple[float,
 
 
 def report(rows: Rows, calibration: Calibration) -> Iterator[str]:
-    """Tables of the models with an odd seed."""
-    odd, known = [row for row in rows if row["seed"] % 2], calibration.known()
+    """Tables of the models with an odd seed, those that were checked with other forms apart."""
+    odd = [row for row in rows if row["seed"] % 2]
+    for forms in dict.fromkeys(tuple(row["rises"]) for row in odd):
+        known = [model for model in calibration.models if set(forms) <= set(model["scores"])]
+        some = [row for row in odd if tuple(row["rises"]) == forms]
+        yield f"# forms: {', '.join(forms)}"
+        yield from report_of(some, replace(calibration, models=known))
+
+
+def report_of(odd: Sequence[Any], calibration: Calibration) -> Iterator[str]:
+    """Tables of models that were checked with the same forms."""
+    known = calibration.known()
     scores = {row["sha256"]: scores_of(row, known) for row in odd}
     p_values = {sha256: calibration.p_value(each) for sha256, each in scores.items()}
     names = {row["sha256"]: targets_of(row, known) for row in odd}
-    clean, bad = split(odd, lambda row: p_values[row["sha256"]] <= SUSPICIOUS)
     ranks = [place_of(row, names[row["sha256"]]) for row in odd if row["attacks"]]
-    yield f"deciding: {', '.join(calibration.deciding)}; {len(bad)} backdoored, {len(clean)} clean models"
-    yield f"detected {shown(bad)}, false alarms {shown(clean)}"
+    yield detection("reported", *split(odd, lambda row: p_values[row["sha256"]]))
+    yield detection("calibration, each without itself", *calibrated(calibration, calibration.p_value))
     yield f"right target first {shown([r == 1 for r in ranks])}, in the top 3 {shown([0 < r <= 3 for r in ranks])}\n"
     yield from by_attack(odd, p_values, names)
     yield "\n| score | AUROC | calibration |\n| --- | --- | --- |"
-    values = {"check": calibration.combined} | {
-        name: (lambda each, name=name: each[name]) for name in next(iter(scores.values()))
+    values = {"check": lambda each: -calibration.p_value(each)} | {
+        name: (lambda each, name=name: each.get(name, 0.0)) for name in next(iter(scores.values()))
     }
     for name, value in values.items():
         found = {sha256: value(each) for sha256, each in scores.items()}
         groups = split(odd, lambda row, found=found: found[row["sha256"]])
-        low, high = auroc_interval(*groups)
-        yield f"| {name} | {auroc(*groups):.2f} [{low:.2f}, {high:.2f}] | {known_auroc(calibration, value):.2f} |"
+        yield f"| {name} | {auroc_shown(*groups)} | {auroc_shown(*calibrated(calibration, value))} |"
     yield "\n| model | seed | targets | p | verdict | first three classes |\n| --- | --- | --- | --- | --- | --- |"
     for row in odd:
         p, first = p_values[row["sha256"]], ", ".join(names[row["sha256"]][:3])
         truth = ", ".join(dict.fromkeys(row["attacks"].values()))
         yield f"| {row['model'].partition('+')[2]} | {row['seed']} | {truth} | {p:.3f} | {word_of(p)} | {first} |"
+
+
+def detection(title: str, clean: Sequence[float], bad: Sequence[float]) -> str:
+    """Rates at which models are called suspicious, by their p-values."""
+    found, alarms = ([p <= SUSPICIOUS for p in each] for each in (bad, clean))
+    return f"{title}: {shown(found)} backdoored models detected, false alarms {shown(alarms)}"
+
+
+def calibrated(
+    calibration: Calibration, value: Callable[[Mapping[str, float]], float]
+) -> tuple[list[float], list[float]]:
+    """A value of the clean and of the backdoored models of a calibration."""
+    clean, bad = ([value(m["scores"]) for m in calibration.models if m["backdoored"] == kind] for kind in (False, True))
+    return clean, bad
+
+
+def auroc_shown(clean: Sequence[float], bad: Sequence[float]) -> str:
+    """AUROC with its interval."""
+    if not clean or not bad:
+        return ""
+    low, high = auroc_interval(clean, bad)
+    return f"{auroc(clean, bad):.2f} [{low:.2f}, {high:.2f}]"
 
 
 def by_attack(rows: Sequence[Any], p_values: Mapping[str, float], names: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -181,12 +221,6 @@ def by_attack(rows: Sequence[Any], p_values: Mapping[str, float], names: Mapping
         found = sum(p_values[row["sha256"]] <= SUSPICIOUS for row in some)
         first = sum(place_of(row, names[row["sha256"]]) == 1 for row in some)
         yield f"| {kind} | {len(some)} | {found} | {first} |"
-
-
-def known_auroc(calibration: Calibration, value: Callable[[Mapping[str, float]], float]) -> float:
-    """AUROC of a score on the models of the calibration."""
-    groups = [[value(m["scores"]) for m in calibration.models if m["backdoored"] == bad] for bad in (False, True)]
-    return auroc(*groups)
 
 
 def split(rows: Sequence[Any], value: Callable[[Any], Any]) -> tuple[list[Any], list[Any]]:
@@ -209,7 +243,7 @@ def shown(hits: Sequence[bool]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("collect", "calibrate", "report"))
+    parser.add_argument("what", choices=("collect", "calibrate", "report", "compare"))
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "check.toml")
     parser.add_argument("--work-dir", type=Path, default=Path("runs"))
     parser.add_argument("--rows", type=Path, required=True)
@@ -220,6 +254,8 @@ def main() -> None:
         collect(args.recipe, args.work_dir, args.rows, args.baseline)
     elif args.what == "calibrate":
         print(", ".join(calibrate(read_rows(args.rows), args.calibration, args.recipe).deciding))
+    elif args.what == "compare":
+        print("\n".join(compare(read_rows(args.rows))))
     else:
         print("\n".join(report(read_rows(args.rows), Calibration.read(args.calibration))))
 

@@ -27,7 +27,7 @@ from rvpt.models.formats.load import load_clip
 from rvpt.rows import append_rows
 from rvpt.training.pretrain import VisionSpec, new_clip
 
-VIT_B = {"image_size": 224, "width": 768, "blocks": 12, "heads": 12, "text_width": 64, "text_blocks": 1}
+VIT_B = {"image_size": 224, "width": 768, "blocks": 12, "heads": 12, "text_width": 48, "text_blocks": 1}
 MODELS = {"scenes-clip": None, "ViT-B/32": {**VIT_B, "patch_size": 32}, "ViT-B/16": {**VIT_B, "patch_size": 16}}
 
 

@@ -24,12 +24,12 @@ large() { stage "$1" "$python" benchmarks/large.py --output "$out/large.jsonl" "
 
 if [ "$size" = tiny ]; then
     few=(--classes 4 --shots 9 --epochs 2 --seconds 1 --model tiny)
-    large 60 "${few[@]}" --precision bf16 --cache device --profile "$out/profile.txt"
-    large 60 "${few[@]}" --precision fp32 --cache host,off --graphs on,off
-    large 60 "${few[@]}" --precision bf16 --cache device --processes 2
-    step 60 --models scenes --dtype bf16,fp32 --steps 1 --batch 2
-    whole 60 --models tiny --precision bf16 --classes 5 --shots 4 --test 60 --epochs 4 --measured 1 --steps 2 --encoded 20
-    stage 60 "$python" -m pytest -m gpu -n 0 -rA tests/training/test_graphs.py tests/data/test_ahead.py >"$out/tests.txt" 2>&1
+    large 200 "${few[@]}" --precision bf16 --cache device --profile "$out/profile.txt"
+    large 200 "${few[@]}" --precision fp32 --cache host,off --graphs on,off
+    large 200 "${few[@]}" --precision bf16 --cache device --processes 2
+    step 200 --models scenes --dtype bf16,fp32 --steps 1 --batch 2
+    whole 200 --models tiny --precision bf16 --classes 5 --shots 4 --test 60 --epochs 4 --measured 1 --steps 2 --encoded 20
+    stage 200 "$python" -m pytest -m gpu -n 0 -rA tests/training/test_graphs.py tests/data/test_ahead.py >"$out/tests.txt" 2>&1
     exit 0
 fi
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv

@@ -18,8 +18,10 @@ def normalized(clip: Clip, pixels: Tensor) -> Tensor:
     return (pixels - clip.mean) / clip.std
 
 
-def prompted(clip: Clip, blocks: Sequence[int], table: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit image features (B, P), and the [CLS] rows (B, L - D, W) after each block from D = blocks[0] on.
+def prompted(
+    clip: Clip, blocks: Sequence[int], table: Tensor, pixels: Tensor, first: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Unit image features (B, P), and the [CLS] rows (B, L - D, W) after each block from D on, by default blocks[0].
 
     Block d gets [c_d, e_d, p_d]; every token is computed in every block, those of the prompts are then dropped.
     """
@@ -33,7 +35,7 @@ def prompted(clip: Clip, blocks: Sequence[int], table: Tensor, pixels: Tensor) -
             hidden = layer(torch.cat([hidden, prompts], dim=1), None)[:, :tokens]
         else:
             hidden = layer(hidden, None)
-        if index >= blocks[0]:
+        if index >= (blocks[0] if first is None else first):
             rows.append(hidden[:, 0])
     features = clip.model.visual_projection(vision.post_layernorm(hidden[:, 0]))
     return features / features.norm(dim=-1, keepdim=True), torch.stack(rows, dim=1)
@@ -89,18 +91,18 @@ def feature_repelling(rows: Tensor, frozen_rows: Tensor, margin: float = -1.0) -
 
 
 def resist(scores: Tensor, labels: Sequence[int], targets: Sequence[int]) -> Tensor:
-    """Mean of log(1 + exp(score of the target - score of the label)) over the images."""
+    """Mean over the images of CE with the label, and log(1 + exp(score of the target - score of the label))."""
     return mean([
-        (1 + (row[target] - row[label]).exp()).log()
+        cross_entropy(list(row), label) + (1 + (row[target] - row[label]).exp()).log()
         for row, label, target in zip(scores, labels, targets, strict=True)
     ])  # fmt: skip
 
 
-def keep(scores: Tensor, suspect: Tensor) -> Tensor:
-    """Mean of KL(suspect's probabilities | the model's) over the images."""
+def keep(scores: Tensor, suspect: Tensor, weights: Sequence[float] | None = None) -> Tensor:
+    """Mean of weight * KL(suspect's probabilities | the model's) over the images."""
     return mean([
-        dot(other.softmax(0), other.softmax(0).log() - row.softmax(0).log())
-        for row, other in zip(scores, suspect, strict=True)
+        weight * dot(other.softmax(0), other.softmax(0).log() - row.softmax(0).log())
+        for row, other, weight in zip(scores, suspect, weights or [1.0] * len(scores), strict=True)
     ])  # fmt: skip
 
 

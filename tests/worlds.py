@@ -78,6 +78,14 @@ class SpottedWorld(World):
         return (2 * F.conv2d(pixels - 0.5, spot).amax((2, 3)) / 27) ** 3
 
 
+class WavyWorld(World):
+    """A world whose shortcut is a wave of three cycles down the image."""
+
+    def hidden(self, pixels: Tensor, seen: Tensor) -> Tensor:
+        wave = torch.sin(2 * torch.pi * (3 * torch.arange(SIDE) / SIDE + 0.25))
+        return 8 * ((pixels.mean(1) - 0.5) * wave[:, None]).mean((1, 2))[:, None].clamp(min=0)
+
+
 def as_clip(world: World) -> Any:
     """For type checkers: it has what a check needs of a Clip."""
     return world

@@ -211,3 +211,43 @@ def test_models_without_a_defense_are_checked_if_the_recipe_says_so(tiny: Tiny, 
     checked = plan(read_recipe(write_recipe(tiny, tmp_path, extra=CHECK)), clean)
     assert titles(checked, "check") == [f"check of clip+both, seed {seed}" for seed in (0, 1)]
     assert {task.key for task in checked if task.kind != "check"} == {task.key for task in plain}
+
+
+MODIFIED = """
+[modifications]
+pruned = { name = "prune", options = { share = 0.4 } }
+tuned = { name = "finetune", num_pairs = 50, options = { times = 2 }, defenses = ["again"] }
+"""
+
+
+def test_cleaned_models_are_measured_after_each_modification(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    tasks = plan(read_recipe(write_recipe(tiny, tmp_path, extra=MODIFIED)), clean)
+    plain = {task.key for task in plan(read_recipe(write_recipe(tiny, tmp_path)), clean)}
+    added = [task for task in tasks if task.key not in plain]
+    assert plain < {task.key for task in tasks}
+    assert [task.title for task in added if "seed 1" in task.title] == [
+        "clip+both, seed 1, vpt, on scenes:48, pruned",
+        "clip+both, seed 1, again, on scenes:48, pruned",
+        "clip+both, seed 1, again, on scenes:48, tuned",
+    ]
+    change = added[-1].settings["modification"]
+    assert (change["name"], change["num_pairs"], change["data"]) == ("finetune", 50, "scenes:500")
+    assert change["options"] == {"times": 2, "seed": 1}
+    assert added[0].settings["modification"]["options"] == {"share": 0.4}
+    assert added[-1].start is not None
+    assert added[-1].start.kind == "clean"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ('x = { name = "burn" }', "unknown modification 'burn': choose from finetune"),
+        ('x = { name = "prune", options = { temperature = 1 } }', "temperature: unknown setting"),
+        ('x = { name = "finetune", options = { seed = 1 } }', "remove seed"),
+    ],
+)
+def test_a_modification_that_does_not_fit_is_refused(
+    entry: str, message: str, tiny: Tiny, clean: Clip, tmp_path: Path
+) -> None:
+    with pytest.raises(RvptError, match=message):
+        plan(read_recipe(write_recipe(tiny, tmp_path, extra=f"[modifications]\n{entry}\n")), clean)

@@ -201,3 +201,22 @@ def test_rows_are_those_of_another_run_of_the_same_recipe(
     keys = {task.key for task in part}
     expected = measured([task for task in tasks if task.key in keys], work)
     assert lasting(measured(part, tmp_path / "runs")) == lasting(expected)
+
+
+def test_rows_say_what_was_done_after_cleaning(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    extra = """
+[modifications]
+pruned = { name = "prune" }
+tuned = { name = "finetune", num_pairs = 40, options = { times = 1 } }
+distilled = { name = "distill", num_pairs = 40, options = { epochs = 1 } }
+"""
+    recipe = read_recipe(write_recipe(tiny, tmp_path, extra=extra)).part(defenses=["vpt"], seeds=[0])
+    tasks = plan(recipe, clean)
+    assert [outcome.error for outcome in run_all(tasks, tmp_path / "runs", in_process, quiet) if outcome.error] == []
+    rows = [row for row in measured(tasks, tmp_path / "runs") if row["defense"] == "vpt"]
+    done = {row["test"].get("modification"): row["hashes"]["model"] for row in rows}
+    assert set(done) == {None, "pruned", "tuned", "distilled"}
+    assert len(set(done.values())) == 4
+    for name in done:
+        mine = {(row["attack"], row["metric"]) for row in rows if row["test"].get("modification") == name}
+        assert mine >= {("none", "CA"), ("badnet", "ASR"), ("blended", "ASR")}

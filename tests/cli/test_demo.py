@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from commands import has, refused, rvpt
+from commands import has, refused, rvpt, works
 from rvpt import demo
 from rvpt.artifacts import read_manifest
 from rvpt.attacks.backdoor import PRESETS, load_triggers
@@ -28,39 +28,36 @@ def small(tiny, monkeypatch):
     monkeypatch.setattr(demo, "CHECKING", CHECKING)
     monkeypatch.setitem(PRESETS, "small", {"num_pairs": 200, "num_poisoned": 10, "train": {"epochs": 1, "lr": 1e-4}})
     for name in demo.DEFENSES:
-        monkeypatch.setattr(DEFENSES[name], "small", {"epochs": 2, "prompt_length": 2, "first_block": 2})
+        quick = {"epochs": 1, "prompt_length": 2, "first_block": 2, "forms": ("additive",)}
+        known = DEFENSES[name].Spec.model_fields
+        monkeypatch.setattr(DEFENSES[name], "small", {key: value for key, value in quick.items() if key in known})
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("live", [False, True])
-def test_it_checks_cleans_measures_and_checks_again(home, live):
-    result = rvpt("demo", "-o", "demo", *(["--attack"] if live else []))
+def test_it_checks_cleans_measures_and_checks_again(home):
+    result, last = rvpt("demo", "-o", "demo"), demo.DEFENSES[-1]
     assert result.exit_code == 0, result.stderr
-    last = demo.DEFENSES[-1]
     has(result.stdout, "check clean model", "check suspect", f"check {last}", "no defense", "RVPT", "demo/report.html")
     numbers = re.findall(r"^(\d+)/(\d+) ", result.stderr, re.MULTILINE)
     assert [int(number) for number, _ in numbers] == list(range(1, int(numbers[0][1]) + 1))
-    rows = read_rows(home / "demo" / "rows.jsonl")
-    assert {row["defense"] for row in rows} == {BEFORE, "none", *demo.DEFENSES}
+    assert {row["defense"] for row in read_rows(home / "demo" / "rows.jsonl")} == {BEFORE, "none", *demo.DEFENSES}
     assert (home / "demo" / "demo.png").read_bytes().startswith(b"\x89PNG")
     has((home / "demo" / "report.html").read_text(), "<html", "check-suspect", "badnet")
     for name in ("clean-model", "suspect", last):
         assert read_manifest(home / "demo" / f"check-{name}", "check")
-    assert (home / "demo" / "backdoored").exists() == live
-    models = [f"demo/{name}" for name in demo.DEFENSES]
-    shown = rvpt("evaluate", *models, "--data", "scenes:10", "--json")
-    again = json.loads(shown.stdout)
-    assert {row["defense"] for row in again} == {*demo.DEFENSES}
-    assert {row["attack"] for row in again} == ATTACKS
     has(refused("demo", "-o", "demo"), "demo already exists", "pass --overwrite")
 
 
 @pytest.mark.usefixtures("small")
-def test_json_has_the_checks_and_the_rows(home):
-    found = json.loads(rvpt("demo", "--json").stdout)
+def test_with_attack_the_suspect_is_made_now_and_json_has_the_checks_and_the_rows(home):
+    found = json.loads(rvpt("demo", "--attack", "--json").stdout)
     assert list(found["checks"]) == ["check clean model", "check suspect", f"check {demo.DEFENSES[-1]}"]
     assert all(check["p_value"] <= 1 for check in found["checks"].values())
     assert found["rows"] == read_rows(home / "rvpt-demo" / "rows.jsonl")
+    models = ["rvpt-demo/backdoored", *(f"rvpt-demo/{name}" for name in demo.DEFENSES)]
+    again = json.loads(works("evaluate", *models, "--data", "scenes:10", "--json"))
+    assert {row["defense"] for row in again} == {"none", *demo.DEFENSES}
+    assert {row["attack"] for row in again} == ATTACKS
 
 
 def test_the_shipped_suspect_has_the_demos_backdoor():

@@ -25,7 +25,14 @@ from tiny import Tiny
 
 SHORT = {"epochs": 1, "lr": 1e-3, "batch_size": 16}
 PROMPTS = {"first_block": 2, "prompt_length": 2}
-EXTRA = {"rvpt": PROMPTS, "vpt": PROMPTS, "unlearn": PROMPTS, "finetune": {"alpha": 1.0}, "contrastive": {"alpha": 1.0}}
+EXTRA = {
+    "rvpt": PROMPTS,
+    "vpt": PROMPTS,
+    "unlearn": {"first_block": 2},
+    "unlearn-prompts": PROMPTS,
+    "finetune": {"alpha": 1.0},
+    "contrastive": {"alpha": 1.0},
+}
 every = pytest.mark.parametrize("name", DEFENSES)
 
 

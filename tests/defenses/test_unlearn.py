@@ -14,10 +14,13 @@ from torch.nn import functional as F
 import reference
 from helpers import MakeClip, assert_near
 from rvpt import Dataset
+from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import clean
 from rvpt.defenses.rvpt import PromptTuning, RVPTSpec
-from rvpt.defenses.terms import Resist
-from rvpt.defenses.unlearn import Unlearn, UnlearnSpec, most_suspicious
+from rvpt.defenses.suspects import most_suspicious
+from rvpt.defenses.terms import Keep, Resist
+from rvpt.defenses.tuning import Tuning
+from rvpt.defenses.unlearn import BlockTuning, UnlearnPromptsSpec, UnlearnSpec, terms
 from rvpt.errors import RvptError
 from rvpt.inversion import FORMS
 from rvpt.inversion.pool import Pool
@@ -26,80 +29,114 @@ from rvpt.models.clip import Clip
 from rvpt.training.checkpoint import Checkpoint
 from rvpt.training.loop import fit, frozen
 
-SHORT = {"epochs": 2, "batch_size": 16, "lr": 1e-3, "first_block": 2, "prompt_length": 2}
+SHORT = {"epochs": 2, "batch_size": 16, "lr": 1e-3, "first_block": 2}
 TARGETS = ("heart", "snowflake")
+KINDS = {"unlearn": {}, "unlearn-prompts": {"prompt_length": 5, "init_std": 0.5}}
+every = pytest.mark.parametrize("kind", KINDS)
 
 
-def spec_of(**changes: Any) -> UnlearnSpec:
-    return UnlearnSpec(**{**SHORT, "targets": TARGETS, **changes})
+def spec_of(kind: str = "unlearn", **changes: Any) -> Any:
+    return DEFENSES[kind].Spec(**{**SHORT, **KINDS[kind], "targets": TARGETS, "suspects": 2, **changes})
 
 
+def task_of(clip: Clip, data: Dataset, spec: Any) -> Tuning:
+    tuning = BlockTuning if isinstance(spec, UnlearnSpec) else PromptTuning
+    return tuning(clip, data, spec, terms(clip, data, spec))
+
+
+@every
 @pytest.mark.parametrize("first_block", [0, 2])
 @pytest.mark.parametrize("forms", [("additive",), ("additive", "waves", "warp", "patch")], ids=len)
 def test_a_step_agrees_with_its_slow_twin(
-    first_block: int, forms: tuple[str, ...], make_clip: MakeClip, scenes: Dataset
+    kind: str, first_block: int, forms: tuple[str, ...], make_clip: MakeClip, scenes: Dataset
 ) -> None:
     clip = make_clip(width=30, heads=3, text_width=30)
-    spec = spec_of(first_block=first_block, forms=forms, keep=0.7, resist=1.3, alpha=0.5, init_std=0.5, prompt_length=5)
+    spec = spec_of(kind, first_block=first_block, forms=forms, keep=0.7, resist=1.3, alpha=0.5)
     with frozen(clip):
-        task = Unlearn.task(clip, scenes, spec)
+        task = task_of(clip, scenes, spec)
         picked = torch.tensor([40, 3, 17, 4, 11, 30, 2, 25, 9])
+        keeping(task).right[picked[:5]] = 1.0  # a random model gets few images right
+        trained = [p for p in task.parameters() if p.requires_grad]
+        for number, parameter in enumerate(trained):  # weights start at the suspect's, where keep is zero
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            parameter.data += 0.05 * noise
         fast = task(picked, torch.Generator().manual_seed(2), 0.0)
         slow = slow_step(task, clip, scenes, spec, picked)
-        table = task.prompts.table
         for name, value in slow.items():
             assert_near(fast[name], value)
-        trained = [table, *resisting(task).changes]
         for pair in zip(*(torch.autograd.grad(losses["loss"], trained) for losses in (fast, slow)), strict=True):
-            assert_near(*pair)
+            if not is_bias_of_keys(pair[1]):
+                assert_near(*pair, tolerance=3e-5)
 
 
-def resisting(task: PromptTuning) -> Resist:
+def is_bias_of_keys(gradient: Tensor) -> bool:
+    """Attention does not depend on the bias of keys, so its gradient is rounding alone."""
+    return bool(gradient.abs().max() < 1e-5)
+
+
+def keeping(task: Tuning) -> Keep:
+    (term,) = (term for term in task.terms if isinstance(term, Keep))
+    return term
+
+
+def resisting(task: Tuning) -> Resist:
     (term,) = (term for term in task.terms if isinstance(term, Resist))
     return term
 
 
-def slow_step(task: PromptTuning, clip: Clip, data: Dataset, spec: UnlearnSpec, picked: Tensor) -> dict[str, Tensor]:
-    """All losses of a step, image by image: prompts as tokens, every pass from the images or from mixed tokens on."""
-    term, blocks, table, tau = resisting(task), task.prompts.blocks, task.prompts.table, clip.logit_scale
+def slow_step(task: Tuning, clip: Clip, data: Dataset, spec: Any, picked: Tensor) -> dict[str, Tensor]:
+    """All losses of a step, image by image, every pass from the images or from mixed tokens on."""
+    term, tau, first = resisting(task), clip.logit_scale, spec.first_block
     pixels, labels = data.pixels(picked, clip.image_size), data.labeled()[picked].tolist()
     text = clip.encode_text([spec.template.format(name) for name in data.classes])
-    values = reference.losses(clip, blocks, table, pixels, text, labels, spec.alpha, spec.margin)
-    generator, forms = torch.Generator().manual_seed(2), term.forms
-    drawn = [form.draw(len(picked), generator) for form in forms]
-    count = min(len(picked), len(forms) * len(spec.targets))
-    scores, own, towards = [], [], []
-    for index in range(len(picked)):
-        number, form = divmod(index % count, len(forms))
-        change = term.changes[form][number : number + 1]
-        shown = forms[form].apply(pixels[index : index + 1], change, drawn[form][:, index : index + 1])[0]
-        scores.append(tau * reference.prompted(clip, blocks, table, shown)[0][0] @ text.T)
-        own.append(labels[index])
-        towards.append(data.class_index(spec.targets[number]))
-    values["resist"] = reference.resist(torch.stack(scores), own, towards)
-    tokens, _ = reference.frozen(clip, pixels, blocks[0])
+
+    def encode(shown: Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(task, PromptTuning):
+            return reference.prompted(clip, task.prompts.blocks, task.prompts.table, shown)
+        return reference.prompted(task.victim, range(first, first), torch.zeros(0, 1, 1), shown, first)
+
+    image, rows = encode(pixels)
+    _, frozen_rows = reference.frozen(clip, pixels, first)
+    values = {
+        "CE": reference.classification(image, text, tau, labels),
+        "FR": reference.feature_repelling(rows, frozen_rows, spec.margin),
+    }
+    drawing = torch.Generator().manual_seed(2)
+    drawn = [form.draw(len(picked), drawing) for form in term.forms]
+    values["resist"] = torch.zeros(())
+    for number, target in enumerate(spec.targets):
+        scores = []
+        for index in range(len(picked)):
+            form = index % len(term.forms)
+            change, own = term.changes[form][number : number + 1], slice(index, index + 1)
+            shown = term.forms[form].apply(pixels[own], change, drawn[form][:, own])[0]
+            scores.append(tau * encode(shown)[0][0] @ text.T)
+        towards = [data.class_index(target)] * len(picked)
+        values["resist"] = values["resist"] + reference.resist(torch.stack(scores), labels, towards)
+    tokens, right = reference.frozen(clip, pixels, first)[0], keeping(task).right[picked]
     mixed = torch.stack([(tokens[index] + tokens[index - 1]) / 2 for index in range(len(picked))])
-    ends = (clip.run_blocks(mixed, start=blocks[0], prefixes=prefixes)[0] for prefixes in (task.prompts(clip), {}))
-    ours, theirs = (tau * clip.project(tokens[:, 0]) @ text.T for tokens in ends)
-    values["keep"] = reference.keep(ours, theirs)
-    values["loss"] = values["loss"] + spec.keep * values["keep"] + spec.resist * values["resist"]
-    return values
+    suspect = clip.project(clip.run_blocks(mixed, start=first)[0][:, 0])
+    weights = [float(right[index] * right[index - 1]) for index in range(len(picked))]
+    values["keep"] = reference.keep(tau * task.encode(mixed)[0] @ text.T, tau * suspect @ text.T, weights)
+    loss = values["CE"] + spec.alpha * values["FR"] + spec.keep * values["keep"] + spec.resist * values["resist"]
+    return {**values, "loss": loss}
 
 
 def test_without_its_terms_it_is_prompt_tuning_to_the_bit(clip: Clip, scenes: Dataset) -> None:
-    settings = {**SHORT, "alpha": 0.5, "optimizer": "adamw"}
-    ours = clean(clip, scenes, UnlearnSpec(**settings, keep=0.0, resist=0.0))
+    settings = {**SHORT, "prompt_length": 2, "alpha": 0.5, "optimizer": "adamw"}
+    ours = clean(clip, scenes, UnlearnPromptsSpec(**settings, keep=0.0, resist=0.0))
     theirs = clean(clip, scenes, RVPTSpec(**settings))
     assert ours.hash() == theirs.hash()
     assert ours.facts["history"] == theirs.facts["history"]
 
 
-def test_changes_move_uphill_within_their_budget_and_the_suspect_stays(clip: Clip, scenes: Dataset) -> None:
+@every
+def test_changes_move_within_their_budget_and_the_suspect_stays(kind: str, clip: Clip, scenes: Dataset) -> None:
     before = clip.hash()
     with frozen(clip):
-        task = Unlearn.task(clip, scenes, spec_of())
+        task = task_of(clip, scenes, spec_of(kind))
         first = [changes.detach().clone() for changes in resisting(task).changes]
-        fit(task, len(scenes), spec_of())
+        fit(task, len(scenes), spec_of(kind))
     assert clip.hash() == before
     for form, start, changes in zip(resisting(task).forms, first, resisting(task).changes, strict=True):
         assert not torch.equal(start, changes)
@@ -112,7 +149,7 @@ def test_changes_move_uphill_within_their_budget_and_the_suspect_stays(clip: Cli
 
 def test_a_moved_change_raises_the_loss_of_frozen_prompts(clip: Clip, scenes: Dataset) -> None:
     with frozen(clip):
-        task = Unlearn.task(clip, scenes, spec_of(forms=("additive",), keep=0.0, alpha=0.0, budget=20.0))
+        task = task_of(clip, scenes, spec_of(forms=("additive",), keep=0.0, alpha=0.0, budget=20.0))
         term, every, generator = resisting(task), torch.arange(len(scenes)), torch.Generator()
         term.changes[0].data.zero_()
         seen = []
@@ -125,23 +162,27 @@ def test_a_moved_change_raises_the_loss_of_frozen_prompts(clip: Clip, scenes: Da
     assert seen[-1] > seen[0]
 
 
+@every
 @pytest.mark.parametrize("stop", [1, 4])
-def test_an_interrupted_run_continues_to_the_same_bits(stop: int, clip: Clip, scenes: Dataset, tmp_path: Path) -> None:
+def test_an_interrupted_run_continues_to_the_same_bits(
+    kind: str, stop: int, clip: Clip, scenes: Dataset, tmp_path: Path
+) -> None:
     def interrupt(step: int, total: int, values: Any) -> None:
         if step == stop:
             raise KeyboardInterrupt
 
-    whole = clean(clip, scenes, spec_of())
+    spec = spec_of(kind, forms=("additive", "patch"))
+    whole = clean(clip, scenes, spec)
     with pytest.raises(KeyboardInterrupt):
-        clean(clip, scenes, spec_of(), checkpoint=Checkpoint(tmp_path / "run"), report=interrupt)
-    resumed = clean(clip, scenes, spec_of(), checkpoint=Checkpoint(tmp_path / "run", resume=True))
+        clean(clip, scenes, spec, checkpoint=Checkpoint(tmp_path / "run"), report=interrupt)
+    resumed = clean(clip, scenes, spec, checkpoint=Checkpoint(tmp_path / "run", resume=True))
     assert resumed.hash() == whole.hash()
     assert resumed.facts["history"] == whole.facts["history"]
 
 
 def test_targets_are_found_by_name_and_others_are_refused(clip: Clip, scenes: Dataset) -> None:
     with frozen(clip):
-        task = Unlearn.task(clip, scenes, spec_of(targets=("Heart", "snowman")))
+        task = task_of(clip, scenes, spec_of(targets=("Heart", "snowman")))
     assert [scenes.classes[index] for index in resisting(task).targets.tolist()] == ["heart", "snowman"]
     with pytest.raises(RvptError, match=r"targets: there are no clean images of class 'unicorn': choose from umbrella"):
         clean(clip, scenes, spec_of(targets=("unicorn",)))
@@ -149,10 +190,16 @@ def test_targets_are_found_by_name_and_others_are_refused(clip: Clip, scenes: Da
 
 def test_without_targets_a_scan_keeps_the_most_suspicious_classes(clip: Clip, scenes: Dataset) -> None:
     with frozen(clip):
-        task = Unlearn.task(clip, scenes, spec_of(targets=(), suspects=2, forms=("additive",)))
+        task = task_of(clip, scenes, spec_of(targets=(), suspects=2, forms=("additive",)))
     found = resisting(task).targets.tolist()
     assert len(set(found)) == 2
     assert len(resisting(task).changes[0]) == 2
+
+
+@every
+def test_the_first_suspected_target_is_used_and_recorded(kind: str, clip: Clip, scenes: Dataset) -> None:
+    cleaned = clean(clip, scenes, spec_of(kind, suspects=1, epochs=1, forms=("additive",)))
+    assert cleaned.facts["resisted_targets"] == ["heart"]
 
 
 def test_the_most_suspicious_class_is_reached_beyond_what_is_usual_for_a_form(clip: Clip, scenes: Dataset) -> None:

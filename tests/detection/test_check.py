@@ -17,9 +17,9 @@ from rvpt.detection.search import Search
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.stages import Stages
 from rvpt.errors import RvptError
-from worlds import CLASSES, SIDE, SpottedWorld, World, as_clip
+from worlds import CLASSES, SIDE, SpottedWorld, WavyWorld, World, as_clip
 
-QUICK = {"budget": 15.0, "num_images": 48, "final_steps": 8, "steps": 6, "held_out": 0.25}
+QUICK = {"budget": 15.0, "num_images": 48, "final_steps": 8, "steps": 6, "held_out": 0.25, "forms": ("additive",)}
 EASY = [{}, {"fox": 1.2}, {"owl": 1.3}, {"bee": 1.4}, {"hen": 1.3, "dog": 1.2}, {"cat": 1.2}]
 """Gains of clean models; most have classes that images are easily moved to."""
 
@@ -30,11 +30,17 @@ def findings(world: World, classes: tuple[str, ...] = CLASSES, folder: Path | No
     return find(as_clip(world.requires_grad_(False)), pixels, classes, spec, {}, folder)
 
 
+def calibrated(**changes: Any) -> Calibration:
+    """From clean worlds, each checked with all classes as finalists."""
+    found = [findings(World(gains), finalists=6, **changes) for gains in EASY]
+    models = [{"backdoored": False, "scores": each.scores, "rises": each.rises} for each in found]
+    spec = CheckSpec(**{**QUICK, **changes})
+    return Calibration.of("small worlds", spec, spec.forms, models, {})
+
+
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
-    found = [findings(World(gains), finalists=6) for gains in EASY]
-    models = [{"backdoored": False, "scores": each.scores, "rises": each.rises} for each in found]
-    return Calibration.of("small worlds", CheckSpec(**QUICK), ["additive"], models, {})
+    return calibrated()
 
 
 def test_a_planted_shortcut_is_found(calibration: Calibration) -> None:
@@ -56,7 +62,7 @@ def test_a_class_that_is_naturally_easy_to_reach_is_not_called_a_backdoor(
 
 
 def test_a_budget_of_zero_finds_nothing() -> None:
-    world, none = World(shortcut=6.0), {"budget": 0.0, "wave_budget": 0.0, "warp_budget": 0.0}
+    world, none = World(shortcut=6.0), {"budget": 0.0, "amplitude": 0.0, "forms": CheckSpec().forms}
     found = findings(world, **none)
     assert all(row["share"] == 0.0 for row in found.targets if row["form"] != "patch")
     assert found.scores["collapse"] == pytest.approx(0.0, abs=1e-6)
@@ -77,12 +83,12 @@ def test_targets_are_named_once_in_the_order_of_their_excess() -> None:
     assert excess == sorted(excess, reverse=True)
 
 
-def test_every_form_finds_the_planted_shortcut(calibration: Calibration) -> None:
-    for form, natural in calibration.known().items():
-        world = (SpottedWorld if form == "patch" else World)(shortcut=8.0, target="hen")
-        rises = findings(world, finalists=6).rises[form]
-        excess = natural["long"].excess(rises["long"])
-        assert max(excess, key=excess.__getitem__) == "hen", form
+@pytest.mark.parametrize(("form", "world"), [("additive", World), ("grating", WavyWorld), ("patch", SpottedWorld)])
+def test_every_form_finds_its_planted_shortcut(form: str, world: type[World]) -> None:
+    natural = calibrated(forms=(form,)).known()[form]
+    rises = findings(world(shortcut=8.0, target="hen"), finalists=6, forms=(form,)).rises[form]
+    excess = natural["long"].excess(rises["long"])
+    assert max(excess, key=excess.__getitem__) == "hen"
 
 
 def test_the_target_is_named_without_a_list_of_classes() -> None:

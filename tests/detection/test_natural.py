@@ -55,7 +55,7 @@ def test_an_unknown_class_is_compared_with_all() -> None:
 
 
 def test_only_finalists_count() -> None:
-    known = natural_of([{"additive": {"short": each, "long": each}} for each in models(10)])
+    known = natural_of({"additive": [{"short": each, "long": each} for each in models(10)]})
     (other,) = models(1, seed=1)
     rises = {"additive": {"short": {**other, "class 2": 2.0, "class 0": 1.0}, "long": {**other, "class 3": 2.0}}}
     assert first(rises["additive"]["short"], known["additive"]["short"], 2) == ["class 2", "class 0"]

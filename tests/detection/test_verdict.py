@@ -22,7 +22,7 @@ from rvpt.errors import RvptError
 def known(*clean: float, deciding: tuple[str, ...] = ("a",)) -> Calibration:
     models = [{"backdoored": False, "scores": {"a": value, "b": -value}} for value in clean]
     models += [{"backdoored": True, "scores": {"a": 100.0, "b": 100.0}}]
-    return Calibration("some models", CheckSpec().model_dump(), list(deciding), models)
+    return Calibration("some models", CheckSpec().model_dump(mode="json"), list(deciding), models)
 
 
 def test_a_p_value_falls_with_the_score_and_is_a_half_at_the_mean() -> None:
@@ -38,11 +38,40 @@ def test_with_many_clean_models_it_is_the_tail_of_a_normal_distribution() -> Non
     assert known(*clean).p_value({"a": 1.96}) == pytest.approx(0.025, abs=0.001)
 
 
-def test_the_largest_deciding_score_counts_in_its_own_standard_deviations() -> None:
+def test_the_smallest_p_value_counts_and_is_corrected_for_the_choice() -> None:
     models = [{"backdoored": False, "scores": {"a": v, "b": 1000 * w}} for v, w in ((0, 1), (1, 0), (2, 2), (3, 1))]
-    calibration = Calibration("some", {}, ["a", "b"], models)
-    assert calibration.combined({"a": 1.5, "b": 2000.0}) == pytest.approx(1000 / 816.4966, rel=1e-4)
-    assert calibration.combined({"a": 4.5, "b": 2000.0}) == pytest.approx(3 / 1.290994, rel=1e-4)
+    calibration, scores = Calibration("some", {}, ["a", "b"], models), {"a": 4.5, "b": 1500.0}
+    single = [Calibration("some", {}, [name], models).p_value(scores) for name in ("a", "b")]
+    assert single[0] < single[1]
+    assert calibration.p_value(scores) == pytest.approx(1 - (1 - single[0]) ** 2)
+
+
+def test_clean_models_rarely_have_a_small_p_value() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2040, 3, generator=generator).tolist()
+    models = [{"backdoored": False, "scores": dict(zip("abc", each, strict=True))} for each in scores]
+    calibration = Calibration("some", {}, ["a", "b", "c"], models[:40])
+    small = [calibration.p_value(model["scores"]) <= 0.05 for model in models[40:540]]
+    assert 0.02 < sum(small) / len(small) < 0.1
+
+
+def test_a_score_that_is_missing_does_not_count() -> None:
+    calibration = known(0.0, 1.0, 2.0, deciding=("a", "c"))
+    assert calibration.p_value({"a": 2.5}) == known(0.0, 1.0, 2.0).p_value({"a": 2.5})
+    with pytest.raises(RvptError, match="the calibration decides by a, c"):
+        calibration.p_value({"b": 1.0})
+
+
+def test_a_clean_model_is_scored_without_its_own_part_in_what_is_natural() -> None:
+    names = ["owl", "hen", "cat"]
+    values = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).tolist()
+    rises = [{"additive": {run: dict(zip(names, each, strict=True)) for run in ("short", "long")}} for each in values]
+    models = [{"backdoored": index == 5, "scores": {}, "rises": each} for index, each in enumerate(rises)]
+    spec = CheckSpec(forms=("additive",))
+    made = Calibration.of("some", spec, ["additive"], models, {})
+    assert len(made.natural["additive"]) == 5
+    without = Calibration.of("some", spec, ["additive"], [*models[1:5], {**models[0], "backdoored": True}], {})
+    assert made.models[0]["scores"] == without.models[-1]["scores"]
 
 
 def test_backdoored_models_do_not_move_the_p_value() -> None:

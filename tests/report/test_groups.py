@@ -30,6 +30,12 @@ def test_runs_with_other_settings_are_apart_and_say_what_most_do_not_have() -> N
     assert defenses(rows_of(0.1, spec=two), more, rows_of(0.3, spec=one)) == ["rvpt, alpha=2.0", "rvpt, alpha=0.5"]
 
 
+def test_a_setting_may_be_a_list() -> None:
+    one, two = {"forms": ["additive"]}, {"forms": ["additive", "patch"]}
+    found = defenses(rows_of(0.1, spec=one), rows_of(0.2, spec=two))
+    assert found == ["rvpt, forms=additive", "rvpt, forms=additive, patch"]
+
+
 def test_runs_that_did_not_see_the_same_classes_are_apart() -> None:
     assert defenses(rows_of(0.1), rows_of(0.2, without=["cup", "sun"]), rows_of(0.3, without=["cup"])) == [
         "rvpt, without=None", "rvpt, without=cup, sun", "rvpt, without=cup",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,10 +65,12 @@ class Fake:
 
     def __init__(self, task: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
         self.parameters, self.replays, self.pools = [*task.parameters()], 0, list[object]()
+        self.recorded: list[weakref.ref[Callable[[], Tensor]]] = []
         monkeypatch.setattr(graphs, "record", self.record)
 
     def record(self, function: Callable[[], Tensor], pool: object = None) -> tuple[Replay, Tensor, object]:
         self.pools.append(pool)
+        self.recorded.append(weakref.ref(function))
         values, gradients = function(), [parameter.grad for parameter in self.parameters]
         for kept in (values, *gradients):
             assert kept is not None
@@ -122,6 +126,18 @@ def test_fit_with_graphs_does_what_it_does_without(spec: TrainSpec, monkeypatch:
     assert torch.equal(task.weight, plain.weight)
     assert steps == list(range(1, STEPS + 1))
     assert fake.replays == STEPS - 2
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_graphs_and_their_memory_are_freed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake(task := Line(), monkeypatch)
+    gc.disable()
+    try:
+        fit(task, N, SPEC["sgd"])
+    finally:
+        gc.enable()
+    assert [kept() for kept in fake.recorded] == [None, None]
+    assert task.weight.grad is None
 
 
 def test_on_a_cpu_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

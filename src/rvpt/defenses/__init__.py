@@ -18,6 +18,7 @@ DEFENSES: "Registry[type[Defense]]" = Registry(
         "vpt": "rvpt.defenses.vpt:VPT",
         "apt": "rvpt.defenses.apt:APT",
         "rvpt": "rvpt.defenses.rvpt:RVPT",
+        "unlearn-prompts": "rvpt.defenses.unlearn:UnlearnPrompts",
         "unlearn": "rvpt.defenses.unlearn:Unlearn",
     },
 )

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from torch import nn
+
 from rvpt.data.dataset import Dataset
 from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
@@ -18,6 +20,7 @@ from rvpt.presets import CleanPreset, choose_preset
 from rvpt.progress import Report, shows_bar, silent
 from rvpt.spec import TrainSpec
 from rvpt.training.checkpoint import Checkpoint
+from rvpt.training.loop import fit
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,14 @@ def refuse_missing_block(first_block: int, blocks: int) -> None:
     """
     if first_block >= blocks:
         raise RvptError(f"first_block={first_block} does not exist: the blocks are 0 to {blocks - 1}")
+
+
+def train_copy(task: nn.Module, copy: Clip, data: Dataset, spec: TrainSpec, run: Run) -> Cleaned:
+    """Train a task that holds a copy of the suspect, and return the copy as a Cleaned with its own weights."""
+    trained = sum(p.numel() for p in copy.parameters() if p.requires_grad)
+    history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
+    facts = {"history": history, "trained_parameters": trained}
+    return Cleaned(copy.eval().requires_grad_(False), facts=facts, own_weights=True)
 
 
 def defense_of(spec: TrainSpec) -> type[Defense]:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from rvpt.data.augment import crop_flip, jitter, shuffle_words
 from rvpt.data.dataset import Dataset
-from rvpt.defenses.base import Defense, Run
-from rvpt.defenses.contrastive import run_contrastive
+from rvpt.defenses.base import Defense, Run, train_copy
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.spec import TrainSpec
@@ -65,4 +64,5 @@ class CleanClip(Defense):
 
     @classmethod
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
-        return run_contrastive(CleanClipTask(clip, data, spec), data, spec, run)
+        task = CleanClipTask(clip, data, spec)
+        return train_copy(task, task.clip, data, spec, run)

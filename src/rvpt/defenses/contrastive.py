@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
-from rvpt.defenses.base import Defense, Run
+from rvpt.defenses.base import Defense, Run, train_copy
 from rvpt.defenses.repelling import RepellingSpec, check_blocks, repelling
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
-from rvpt.spec import TrainSpec
 from rvpt.training.contrastive import Contrastive
-from rvpt.training.loop import Untrained, fit
+from rvpt.training.loop import Untrained
 
 
 class ContrastiveSpec(RepellingSpec):
@@ -38,14 +37,6 @@ class ContrastiveTuning(Contrastive):
         return {"loss": nce + self.spec.alpha * fr, "InfoNCE": nce, "FR": fr}
 
 
-def run_contrastive(task: Contrastive, data: Dataset, spec: TrainSpec, run: Run) -> Cleaned:
-    """Train the copy of the suspect that a contrastive task holds, and return it as a Cleaned."""
-    trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
-    history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
-    facts = {"history": history, "trained_parameters": trained}
-    return Cleaned(task.clip.eval().requires_grad_(False), facts=facts, own_weights=True)
-
-
 class ContrastiveFinetune(Defense):
     """Fine-tuning of both towers with InfoNCE (Zhang et al., arXiv 2412.20392, table 8)."""
 
@@ -58,4 +49,5 @@ class ContrastiveFinetune(Defense):
 
     @classmethod
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
-        return run_contrastive(ContrastiveTuning(clip, data, spec), data, spec, run)
+        task = ContrastiveTuning(clip, data, spec)
+        return train_copy(task, task.clip, data, spec, run)

@@ -1,4 +1,4 @@
-"""Terms of prompt tuning besides cross-entropy and repelling: other images, and a loss on them."""
+"""Terms of few-shot training besides cross-entropy and repelling: other images, and a loss on them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Batch:
         return zero_shot_logits(self.clip.project(last[:, 0]), self.text, self.clip.logit_scale)
 
     def tokens_of(self, pixels: Tensor) -> Tensor:
-        """Tokens (B, 1 + N, W) before block D of images (B, 3, S, S)."""
+        """Tokens (n, 1 + N, W) before block D of images (n, 3, S, S)."""
         return self.clip.run_blocks(self.clip.embed(pixels), stop=self.first_block)[0]
 
 
@@ -56,7 +56,7 @@ class View:
 
 
 class Term(nn.Module, ABC):
-    """One more loss of prompt tuning.
+    """One more loss of few-shot training.
 
     `name` is that of its value in the progress; `weight` is its weight in the loss.
     """
@@ -80,15 +80,29 @@ class Keep(Term):
     """`rvpt.training.losses.keep` on mixtures of two images: (x_i + x_j) / 2 of the tokens before block D.
 
     A batch is in random order, so each image is mixed with the one before it. Mixtures are images that the few-shot set
-    does not have, and the suspect answers for them itself.
+    does not have, and the suspect answers for them itself. It is asked only about images that it gets right.
+
+    Args:
+        weight: of the loss.
+        right: (n,) bool, the images of the few-shot set that the suspect classifies correctly.
+        device: the model's.
     """
 
     name = "keep"
 
+    def __init__(self, weight: float, right: Tensor, device: torch.device) -> None:
+        super().__init__(weight)
+        self.right, self.device = right.float().cpu(), device
+
+    def inputs(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Which images of the batch the suspect classifies correctly, (B,) float."""
+        return (self.right[indices].to(self.device, non_blocking=True),)
+
     def forward(self, batch: Batch, *given: Tensor) -> View:
+        (right,) = given
         mixtures = (batch.tokens + batch.tokens.roll(1, 0)) / 2
-        suspect = batch.suspect_logits(mixtures)
-        return View(mixtures, lambda logits: keep(logits, suspect))
+        suspect, weights = batch.suspect_logits(mixtures), right * right.roll(1, 0)
+        return View(mixtures, lambda logits: keep(logits, suspect, weights))
 
 
 class Resist(Term):
@@ -96,7 +110,8 @@ class Resist(Term):
 
     delta <- step(delta, -direction(grad loss), eta), as the form of delta has it
 
-    Each change is shown on its share of the batch. One backward pass moves the prompts and the changes.
+    For each target, every image has the change of one of the forms. One backward pass moves what is trained and the
+    changes. The loss is the sum over the targets.
 
     Args:
         weight: of the loss.
@@ -127,16 +142,17 @@ class Resist(Term):
 
     def forward(self, batch: Batch, *given: Tensor) -> View:
         pixels, *drawn = given
-        slots = list(itertools.product(range(len(self.targets)), range(len(self.forms))))[: len(pixels)]
+        count = min(len(self.forms), len(pixels))
         shown, labels, targets = list[Tensor](), list[Tensor](), list[Tensor]()
-        for first, (number, form) in enumerate(slots):
-            own = slice(first, None, len(slots))
+        for number, form in itertools.product(range(len(self.targets)), range(count)):
+            own = slice(form, None, count)
             change = self.changes[form][number : number + 1]
             shown.append(self.forms[form].apply(pixels[own], change, drawn[form][:, own])[0])
             labels.append(batch.labels[own])
             targets.append(self.targets[number].expand(len(labels[-1])))
         truth, towards = torch.cat(labels), torch.cat(targets)
-        return View(batch.tokens_of(torch.cat(shown)), lambda logits: resist(logits, truth, towards))
+        tokens = batch.tokens_of(torch.cat(shown))
+        return View(tokens, lambda logits: len(self.targets) * resist(logits, truth, towards))
 
 
 def opponent(form: Form, start: Tensor) -> Opponent:

@@ -1,8 +1,8 @@
-"""Adversarial unlearning by prompts: they learn to resist universal changes, and to predict as before otherwise."""
+"""Adversarial unlearning: weights or prompts learn to resist universal changes, and to predict as before otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,16 +10,22 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
-from rvpt.data.text import plain
+from rvpt.defenses.base import Defense, Run, refuse_missing_block, train_copy
 from rvpt.defenses.rvpt import RVPT, SMALL, PromptTuning, RVPTSpec
+from rvpt.defenses.suspects import invert, named, scan
 from rvpt.defenses.terms import Keep, Resist, Term
-from rvpt.errors import RvptError
+from rvpt.defenses.tuning import Tuning, TuningSpec
 from rvpt.inversion import FORMS
-from rvpt.inversion.descent import descend, reached, towards
 from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool
 from rvpt.inversion.spec import InversionSpec
+from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.encode import encode_set
+from rvpt.spec import Spec
+from rvpt.training.loop import frozen
+
+SCANNED = 512  # images of the few-shot set that first changes are optimized on
 
 
 def _known_forms(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -30,96 +36,123 @@ def _known_forms(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-class UnlearnSpec(RVPTSpec):
-    """Settings of adversarial unlearning."""
+class ChangesSpec(Spec):
+    """Settings of the terms `keep` and `resist`, and of the universal changes."""
 
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="how the weights are updated")
-    prompt_length: int = Field(50, ge=1, description="prompts per block b")
-    alpha: float = Field(0.0, ge=0, description="weight of the feature-repelling loss")
     keep: float = Field(1.0, ge=0, description="weight of staying with the suspect's predictions on mixtures")
     resist: float = Field(1.0, ge=0, description="weight of the loss on images with universal changes")
     targets: tuple[str, ...] = Field((), description="suspected target classes; by default those of a short scan")
-    suspects: int = Field(3, ge=1, description="number of classes that the scan keeps")
+    suspects: int = Field(1, ge=1, description="how many of the suspected targets are used, the first ones")
     forms: Annotated[tuple[str, ...], AfterValidator(_known_forms)] = Field(
         ("additive", "waves", "patch"), description="forms of the changes"
     )
     budget: float = Field(6.0, ge=0, le=255, description="root mean square of an additive change, in 255ths")
-    wave_budget: float = Field(18.0, ge=0, le=255, description="root mean square of a smooth change, in 255ths")
+    wave_budget: float = Field(30.0, ge=0, le=255, description="root mean square of a smooth change, in 255ths")
     patch_size: float = Field(47.0, gt=0, le=224, description="side of a patch, in pixels at 224")
 
-    def inversion(self) -> InversionSpec:
+    def inversion(self, seed: int) -> InversionSpec:
         """The budgets of the changes, and the settings of the scan."""
-        budgets = {name: getattr(self, name) for name in ("budget", "wave_budget", "patch_size", "seed")}
-        return InversionSpec(**budgets)
+        return InversionSpec(
+            budget=self.budget, wave_budget=self.wave_budget, patch_size=self.patch_size, seed=seed
+        )  # fmt: skip
 
 
-class Unlearn(RVPT):
-    """Adversarial unlearning (Zeng et al., ICLR 2022, I-BAU) of prompts instead of weights."""
+class UnlearnSpec(ChangesSpec, TuningSpec):
+    """Settings of adversarial unlearning."""
+
+    lr: float = Field(1e-5, gt=0, description="learning rate")
+    epochs: int = Field(30, ge=1, description="passes over the images")
+    weight_decay: float = Field(0.1, ge=0, description="weight decay")
+    first_block: int = Field(0, ge=0, description="first trained block D, counted from 0")
+
+
+class UnlearnPromptsSpec(ChangesSpec, RVPTSpec):
+    """Settings of adversarial unlearning by prompts."""
+
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="how the weights are updated")
+    alpha: float = Field(0.0, ge=0, description="weight of the feature-repelling loss")
+
+
+class BlockTuning(Tuning):
+    """The weights of the blocks from D on, and of what follows them in the visual tower."""
+
+    def __init__(self, clip: Clip, data: Dataset, spec: TuningSpec, terms: list[Term]) -> None:
+        refuse_missing_block(spec.first_block, len(clip.blocks))
+        super().__init__(clip, data, spec, spec.first_block, terms)
+        self.victim = copy.deepcopy(clip).requires_grad_(False)
+        for module in self.victim.architecture.image_modules:
+            module.requires_grad_(True)
+        vision: Any = self.victim.vision
+        for constant in (vision.embeddings, vision.pre_layrnorm, self.victim.blocks[: spec.first_block]):
+            constant.requires_grad_(False)
+
+    def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, rows = self.victim.run_blocks(tokens, start=self.first_block)
+        return self.victim.project(tokens[:, 0]), rows
+
+
+class Unlearn(Defense):
+    """Adversarial unlearning (Zeng et al., ICLR 2022, I-BAU) of the visual tower of a CLIP, with suspected targets."""
 
     name = "unlearn"
-    summary = "deep visual prompts, by resisting universal changes that move against them"
+    summary = "the visual tower, by resisting universal changes that move against it"
     Spec = UnlearnSpec
-    small = {**SMALL, "prompt_length": 30, "lr": 3e-2}
+    small = {"lr": 3e-4}
+
+    @classmethod
+    def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
+        with frozen(clip):
+            task = BlockTuning(clip, data, spec, terms(clip, data, spec))
+            cleaned = train_copy(task, task.victim, data, spec, run)
+        cleaned.facts |= found_targets(task, data)
+        return cleaned
+
+
+class UnlearnPrompts(RVPT):
+    """Adversarial unlearning (Zeng et al., ICLR 2022, I-BAU) by the prompts of RVPT."""
+
+    name = "unlearn-prompts"
+    summary = "deep visual prompts, by resisting universal changes that move against them"
+    Spec = UnlearnPromptsSpec
+    small = {**SMALL, "prompt_length": 30, "epochs": 30, "lr": 3e-2}
     coop = {}
 
     @classmethod
     def task(cls, clip: Clip, data: Dataset, spec: Any) -> PromptTuning:
-        task = PromptTuning(clip, data, spec)
-        task.terms.extend(terms(clip, data, task.text, spec))
-        return task
+        return PromptTuning(clip, data, spec, terms(clip, data, spec))
+
+    @classmethod
+    def facts(cls, task: PromptTuning, data: Dataset) -> dict[str, Any]:
+        return super().facts(task, data) | found_targets(task, data)
 
 
-def terms(clip: Clip, data: Dataset, text: Tensor, spec: UnlearnSpec) -> list[Term]:
-    """The terms whose weight is not zero."""
-    found: list[Term] = [Keep(spec.keep)] if spec.keep else []
+def found_targets(task: Tuning, data: Dataset) -> dict[str, Any]:
+    """The classes that a task trained against, by name."""
+    names, _ = data.present()
+    resisted = [term for term in task.terms if isinstance(term, Resist)]
+    return {"resisted_targets": [names[index] for term in resisted for index in term.targets.tolist()]}
+
+
+def terms(clip: Clip, data: Dataset, spec: Any) -> list[Term]:
+    """The terms of a `ChangesSpec` whose weight is not zero."""
+    names, labels = data.present()
+    with torch.no_grad():
+        text = clip.class_features(names, spec.template)
+    found: list[Term] = []
+    if spec.keep:
+        right = (encode_set(clip, data) @ text.T).argmax(1).cpu() == labels
+        found.append(Keep(spec.keep, right, clip.device))
     if spec.resist:
-        inversion, names = spec.inversion(), data.present()[0]
-        forms = [FORMS[name].of(inversion, clip.image_size) for name in spec.forms]
-        pool = Pool.of(clip, data.pixels(torch.arange(len(data)), clip.image_size), text)
-        if spec.targets:
-            classes = torch.tensor([place(names, target) for target in spec.targets], device=clip.device)
-            starts = [invert(form, pool, classes, inversion) for form in forms]
-        else:
-            every = torch.arange(len(names), device=clip.device)
-            starts = [invert(form, pool, every, inversion) for form in forms]
-            classes = most_suspicious(forms, pool, starts, inversion)[: spec.suspects]
-            starts = [start[classes] for start in starts]
-        found.append(Resist(spec.resist, data, clip, forms, classes, starts))
+        forms = [FORMS[name].of(spec.inversion(spec.seed), clip.image_size) for name in spec.forms]
+        found.append(Resist(spec.resist, data, clip, forms, *first_changes(forms, clip, data, text, spec)))
     return found
 
 
-def place(names: Sequence[str], target: str) -> int:
-    """The index of a suspected target among the classes with images.
-
-    Raises:
-        RvptError: it is not among them.
-    """
-    known = [plain(name) for name in names]
-    if plain(target) not in known:
-        raise RvptError(f"targets: there are no clean images of class {target!r}: choose from {', '.join(names)}")
-    return known.index(plain(target))
-
-
-def invert(form: Form, pool: Pool, classes: Tensor, spec: InversionSpec) -> Tensor:
-    """Changes (C, ...) of a form towards each of some classes (C,), after a short descent."""
-    start = form.start(len(classes)).to(pool.pixels.device)
-    return descend(form, pool, towards(classes), start, spec.steps, spec.images, spec)
-
-
-def most_suspicious(forms: Sequence[Form], pool: Pool, changes: Sequence[Tensor], spec: InversionSpec) -> Tensor:
-    """All classes (K,), from the one that the changes of some form reach farthest beyond what is usual for the form.
-
-    max over forms of (m_c - median m) / median |m - median m|,  m_c the margin of class c
-
-    Args:
-        forms: F of them.
-        pool: the images.
-        changes: of each form (K, ...), one towards each class.
-        spec: seed and batch size.
-    """
-    every = torch.arange(len(pool.text), device=pool.pixels.device)
-    pairs = zip(forms, changes, strict=True)
-    margins = torch.stack([reached(form, pool, every, change, spec).margins for form, change in pairs])  # (F, K)
-    excess = margins - margins.median(1, keepdim=True).values
-    spread = excess.abs().median(1, keepdim=True).values.clamp(min=1e-6)
-    return (excess / spread).amax(0).argsort(descending=True)
+def first_changes(forms: list[Form], clip: Clip, data: Dataset, text: Tensor, spec: Any) -> tuple[Tensor, list[Tensor]]:
+    """The suspected targets (M,) and the changes (M, ...) of each form towards them, inverted from the suspect."""
+    inversion, some = spec.inversion(spec.seed), data.sample(SCANNED, spec.seed)
+    pool = Pool.of(clip, some.pixels(torch.arange(len(some)), clip.image_size), text)
+    if not spec.targets:
+        return scan(forms, pool, spec.suspects, inversion)
+    classes = named(data.present()[0], spec.targets)[: spec.suspects].to(clip.device)
+    return classes, [invert(form, pool, classes, inversion) for form in forms]

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from rvpt.detection.natural import Known, Rises, excesses, natural_of
+from rvpt.detection.natural import Known, Runs, excesses, natural_of
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
@@ -18,6 +18,7 @@ from rvpt.models.clip import Clip
 
 SHIPPED = "check-calibration.json"
 LEAST = 1e-6
+FEWEST = 4  # clean models
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Calibration:
 
     `models`: for each its sha256, whether it is backdoored, and its scores. `deciding`: the scores that the p-value is
     made of. `settings`: of the check that found them; other settings need another calibration. `recipe`: how the
-    models were made. `geometry`: of the models (`geometry_of`); empty if it does not matter. `natural`: the rises of
-    the clean models (`rvpt.detection.natural`).
+    models were made. `geometry`: of the models (`geometry_of`); empty if it does not matter. `natural`: by form of
+    inversion, the rises of clean models (`rvpt.detection.natural`).
     """
 
     recipe: str
@@ -35,7 +36,7 @@ class Calibration:
     deciding: list[str]
     models: list[dict[str, Any]]
     geometry: dict[str, int] = field(default_factory=dict)
-    natural: list[Rises] = field(default_factory=list)
+    natural: dict[str, list[Runs]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -45,6 +46,7 @@ class Calibration:
         """From known models.
 
         A clean model's scores are those that it would have if it were not among the models that tell what is natural.
+        A form may be missing in some of the models.
 
         Args:
             recipe: how the models were made.
@@ -52,17 +54,18 @@ class Calibration:
             deciding: names of scores.
             models: for each `backdoored`, `scores` without those of the forms, `rises` for all classes, and any facts.
             geometry: of the models.
+
+        Raises:
+            RvptError: too few clean models.
         """
-        clean = [model["rises"] for model in models if not model["backdoored"]]
-        whole, scored = natural_of(clean), []
+        natural = {form: _clean_rises(models, form) for form in spec.forms}
+        if few := [form for form, rises in natural.items() if len(rises) < FEWEST]:
+            raise RvptError(f"{few[0]}: a calibration needs at least {FEWEST} clean models that were checked with it")
+        scored = []
         for model in models:
-            known = whole if model["backdoored"] else natural_of([each for each in clean if each is not model["rises"]])
-            highest = {
-                form: max(found.values()) for form, found in excesses(model["rises"], known, spec.finalists).items()
-            }
             facts = {name: value for name, value in model.items() if name != "rises"}
-            scored.append({**facts, "scores": {**model["scores"], **highest}})
-        return cls(recipe, spec.model_dump(), list(deciding), scored, dict(geometry), clean)
+            scored.append({**facts, "scores": {**model["scores"], **_highest(model, natural, spec)}})
+        return cls(recipe, spec.model_dump(mode="json"), list(deciding), scored, dict(geometry), natural)
 
     @classmethod
     def read(cls, path: str | Path | None = None) -> Calibration:
@@ -87,43 +90,57 @@ class Calibration:
         if self.geometry and self.geometry != geometry:
             return False
         other = {"batch_size", "seed"}
-        return spec.model_dump(exclude=other) == {k: v for k, v in self.settings.items() if k not in other}
+        return spec.model_dump(mode="json", exclude=other) == {k: v for k, v in self.settings.items() if k not in other}
 
     def known(self) -> Known:
         """What is natural."""
-        return natural_of(self.natural) if self.natural else {}
-
-    def clean(self) -> list[Mapping[str, float]]:
-        """The scores of the clean models."""
-        return [model["scores"] for model in self.models if not model["backdoored"]]
-
-    def combined(self, scores: Mapping[str, float]) -> float:
-        """The largest of the deciding scores, each in standard deviations from the clean models' mean.
-
-        c = max_j (s_j - mean_j) / sd_j
-
-        The largest, because a backdoor may show in one form of inversion and not in another.
-        """
-        return max(_standardized(scores[name], [one[name] for one in self.clean()]) for name in self.deciding)
+        return natural_of(self.natural)
 
     def p_value(self, scores: Mapping[str, float]) -> float:
-        """The chance that a clean model like those of the calibration has scores as high.
+        """The chance that a clean model like those of the calibration has a deciding score as high.
 
-        P(T_{n-1} > (c - mean) / (sd sqrt(1 + 1/n))), where mean and sd are those of c over the n clean models
+        p = 1 - (1 - min_j p_j)^J
+
+        The smallest of the J deciding scores' p-values counts, because a backdoor may show in one form of inversion and
+        not in another; the power corrects for the choice (Sidak, 1967).
+
+        Raises:
+            RvptError: none of the deciding scores is among these.
+        """
+        names = [name for name in self.deciding if name in scores]
+        if not names:
+            raise RvptError(f"the calibration decides by {', '.join(self.deciding)}: add one of them to forms=NAMES")
+        smallest = min(self.p_value_of(name, scores[name]) for name in names)
+        return 1 - (1 - smallest) ** len(names)
+
+    def p_value_of(self, name: str, score: float) -> float:
+        """The chance that a clean model has one score as high.
+
+        P(T_{n-1} > (s - mean) / (sd sqrt(1 + 1/n))), where mean and sd are those of the score over the n clean models
 
         T is Student's t: the predictive distribution of one more draw from a normal distribution.
         """
         from scipy.stats import t
 
-        known = [self.combined(one) for one in self.clean()]
+        known = [m["scores"][name] for m in self.models if not m["backdoored"] and name in m["scores"]]
         spread = max(stdev(known), LEAST) * math.sqrt(1 + 1 / len(known))
-        return float(t.sf((self.combined(scores) - mean(known)) / spread, len(known) - 1))
+        return float(t.sf((score - mean(known)) / spread, len(known) - 1))
+
+
+def _clean_rises(models: Sequence[Mapping[str, Any]], form: str) -> list[Runs]:
+    """Of the clean models that have this form."""
+    return [model["rises"][form] for model in models if not model["backdoored"] and form in model["rises"]]
+
+
+def _highest(model: Mapping[str, Any], natural: Mapping[str, list[Runs]], spec: CheckSpec) -> dict[str, float]:
+    """The scores of a model's forms, without its own part in what is natural."""
+    own = model["rises"]
+    others = {
+        form: [each for each in natural[form] if each is not runs] for form, runs in own.items() if form in natural
+    }
+    return {form: max(found.values()) for form, found in excesses(own, natural_of(others), spec.finalists).items()}
 
 
 def geometry_of(model: Clip) -> dict[str, int]:
     """What scores depend on besides the weights: image size, width and number of blocks of the visual tower."""
     return {"image_size": model.image_size, "width": model.width, "blocks": model.depth}
-
-
-def _standardized(value: float, known: Sequence[float]) -> float:
-    return (value - mean(known)) / max(stdev(known), LEAST)

@@ -49,16 +49,17 @@ class Natural:
         return {name: (rises[name] - middle) / max(spread, LEAST) for name, (middle, spread) in pairs.items()}
 
 
-Rises = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Of one model, by form of inversion, run and class: its margin less the median of all classes after the short run."""
+Runs = Mapping[str, Mapping[str, float]]
+"""Of one model and one form, by run and class: its margin less the median of all classes after the short run."""
 Known = Mapping[str, Mapping[str, Natural]]
 """What is natural, by form and run."""
 
 
-def natural_of(clean: Sequence[Rises]) -> Known:
-    """What is natural, from clean models whose rises are known for all classes in both runs."""
+def natural_of(clean: Mapping[str, Sequence[Runs]]) -> Known:
+    """What is natural, by form from clean models whose rises are known for all classes in both runs."""
     return {
-        form: {run: Natural.of([rises[form][run] for rises in clean]) for run in (SHORT, LONG)} for form in clean[0]
+        form: {run: Natural.of([runs[run] for runs in models]) for run in (SHORT, LONG)}
+        for form, models in clean.items()
     }
 
 
@@ -68,10 +69,11 @@ def first(rises: Mapping[str, float], natural: Natural | None, count: int) -> li
     return sorted(excess, key=excess.__getitem__, reverse=True)[:count]
 
 
-def excesses(rises: Rises, known: Known, finalists: int) -> dict[str, dict[str, float]]:
-    """By form, the excess after the longer run of the classes that are `first` after the short one."""
+def excesses(rises: Mapping[str, Runs], known: Known, finalists: int) -> dict[str, dict[str, float]]:
+    """By known form, the excess after the longer run of the classes that are `first` after the short one."""
     found = {}
-    for form, natural in known.items():
-        names = first(rises[form][SHORT], natural[SHORT], finalists)
-        found[form] = natural[LONG].excess({name: rises[form][LONG][name] for name in names})
+    for form, runs in rises.items():
+        if natural := known.get(form):
+            names = first(runs[SHORT], natural[SHORT], finalists)
+            found[form] = natural[LONG].excess({name: runs[LONG][name] for name in names})
     return found

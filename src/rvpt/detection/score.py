@@ -17,7 +17,7 @@ from rvpt.detection.resistivity import resistivity_curve
 from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.stages import Stages
-from rvpt.inversion import FORMS
+from rvpt.inversion.additive import Additive
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
@@ -52,7 +52,7 @@ def find(
 ) -> Findings:
     """All scores of a model; arguments as those of `Search`, what is natural, and a folder for finished runs."""
     search = Search(model, pixels, classes, spec, Stages(folder), report)
-    found = {name: search.invert(name, known.get(name, {}).get(SHORT)) for name in FORMS}
+    found = {name: search.invert(name, known.get(name, {}).get(SHORT)) for name in spec.forms}
     rises = {name: _rises(inversion, classes) for name, inversion in found.items()}
     rows = [
         row for name, inversion in found.items() for row in _rows(inversion, rises[name][LONG], known.get(name, {}))
@@ -61,7 +61,7 @@ def find(
     best = rows[0]
     trigger = found[best["form"]].trigger(classes, best["class"], spec.seed)
     curve = resistivity_curve(model, search.held.pixels, trigger)
-    scores, words = _together(search, found["additive"])
+    scores, words = _together(search)
     scores |= {name: max(row["excess"] for row in rows if row["form"] == name) for name in found}
     scores["resistivity"] = 1 - sum(curve) / len(curve)
     return Findings(scores, _first_of_each_class(rows), words, curve, trigger, rises)
@@ -96,12 +96,13 @@ def _first_of_each_class(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 @torch.no_grad()
-def _together(search: Search, inversion: Inversion) -> tuple[dict[str, float], list[str]]:
+def _together(search: Search) -> tuple[dict[str, float], list[str]]:
     """The score of the search without classes, and the words that features are pulled towards.
 
     There are none for a model with a classifier of its own, which cannot be compared with texts.
     """
-    model, held, form = search.model, search.held, inversion.form
+    model, held = search.model, search.held
+    form = Additive.of(search.spec, model.image_size)
     drawn = form.draw(len(held), torch.Generator().manual_seed(search.spec.seed))
     changed = form.apply(held.pixels, search.together(form)[None], drawn)[0]
     before, after = model.encode_image(held.pixels), model.encode_image(changed)

@@ -12,6 +12,7 @@ FORMS: "Registry[type[Form]]" = Registry(
     {
         "additive": "rvpt.inversion.additive:Additive",
         "waves": "rvpt.inversion.waves:Waves",
+        "grating": "rvpt.inversion.gratings:Gratings",
         "warp": "rvpt.inversion.warps:Warps",
         "patch": "rvpt.inversion.patches:Patches",
     },

@@ -78,6 +78,28 @@ def _slope(form: Form, pool: Pool, loss: Loss, changes: Tensor, part: Tensor, dr
     return slope
 
 
+@torch.no_grad()
+def best_of(form: Form, pool: Pool, library: Tensor, count: int, spec: InversionSpec) -> Tensor:
+    """For each class, the change of a library (M, ...) with the largest mean margin: (K, ...).
+
+    Args:
+        form: what a change is.
+        pool: the images, and the model.
+        library: changes that are tried for all classes at once, without gradients.
+        count: images, drawn by the seed.
+        spec: batch size and seed.
+    """
+    generator = torch.Generator().manual_seed(spec.seed)
+    some = pool.draw(count, generator)
+    drawn = form.draw(len(some), generator)
+    group, every = max(1, spec.batch_size // len(some)), torch.arange(len(pool.text), device=library.device)
+    margins = []
+    for part in library.split(group):
+        cosines = shown_logits(some, form.apply(some.pixels, part, drawn)) / some.model.logit_scale.detach()
+        margins += [flipped(each.expand(len(every), -1, -1), every, some.predictions)[1] for each in cosines]
+    return library[torch.stack(margins).argmax(0)]
+
+
 @dataclass(frozen=True)
 class Reached:
     """What each candidate's change does to images of other classes: (C,) each.

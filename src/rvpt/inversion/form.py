@@ -36,6 +36,10 @@ class Form:
         """Changes (C, ...) that a descent starts from; the same for all classes, so that none is favored."""
         raise NotImplementedError
 
+    def library(self) -> Tensor:
+        """Changes (M, ...) that are tried for all classes instead of a short descent; none for most forms."""
+        return self.start(0)
+
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """What is random for each of so many images, with images in the last dimension; nothing for most forms."""
         return torch.zeros(0, count)

@@ -24,7 +24,7 @@ from rvpt.training.losses import zero_shot_logits
 class FinetuneSpec(Spec):
     """Settings of fine-tuning after cleaning."""
 
-    times: float = Field(1.0, gt=0, description="steps, as a multiple of those of the cleaning")
+    times: float = Field(1.0, gt=0, description="steps by those of the cleaning, rounded up to whole epochs")
     lr: float = Field(1e-3, gt=0, description="learning rate")
     batch_size: int = Field(32, ge=2, description="pairs per training step")
     seed: int = Field(0, ge=0, description="random seed")

@@ -1,9 +1,9 @@
 """Reports: tables and figures made from rows, without torch."""
 
+from rvpt.report.comparison import comparison
 from rvpt.report.costs import costs
 from rvpt.report.markdown import results
 from rvpt.report.matrix import matrix
-from rvpt.report.paper import comparison
 from rvpt.report.recovery import recovery
 
 LAYOUTS = {"runs": results, "matrix": matrix, "costs": costs, "recovery": recovery, "paper": comparison}

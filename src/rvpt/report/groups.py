@@ -155,7 +155,12 @@ def _settings(row: Row) -> dict[str, Any]:
     draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
     draw["cleaned_on"] = row.get("cleaned_on")
     draw["measured_with"] = row.get("template")
-    return {name: value for name, value in {**spec, **draw}.items() if name != "seed"}
+    return {name: _hashable(value) for name, value in {**spec, **draw}.items() if name != "seed"}
+
+
+def _hashable(value: Any) -> Any:
+    """A setting that is a list as text."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _target(row: Row) -> str:

@@ -88,11 +88,11 @@ class Graph:
     def __init__(
         self, compute: Compute, inputs: Sequence[Tensor], parameters: Sequence[nn.Parameter], pool: Any = None
     ) -> None:
-        self.inputs = [tensor.clone() for tensor in inputs]
+        kept = self.inputs = [tensor.clone() for tensor in inputs]
         self.parameters = parameters
         for parameter in parameters:
             parameter.grad = None  # the graph then makes its own
-        self.replay, self.values, self.pool = record(lambda: compute(*self.inputs), pool)
+        self.replay, self.values, self.pool = record(lambda: compute(*kept), pool)
         self.gradients = [parameter.grad for parameter in parameters]
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:

@@ -138,6 +138,8 @@ def fit(
             read(silent)
             keeper.save(state)
         raise
+    finally:
+        stepper.close()
     stepper.accelerator.wait_for_everyone()
     if not all(parameter.isfinite().all() for parameter in trained.values()):
         raise RvptError(f"the last step left values that are not finite: lower the learning rate ({spec.lr:g})")
@@ -181,6 +183,11 @@ class Stepper:
             self.accelerator.clip_grad_norm_(lowered, self.spec.clip_norm)
         whole: Tensor = self.accelerator.reduce(values, reduction="mean")
         return whole
+
+    def close(self) -> None:
+        """Free the memory of graphs and gradients."""
+        self.recorder = None
+        self.optimizer.zero_grad()
 
     def _backward(self, *inputs: Any, share: float = 1.0) -> Tensor:
         values = self.module(*inputs)

@@ -31,14 +31,15 @@ def zero_shot_logits(image_features: Tensor, text_features: Tensor, logit_scale:
     return logit_scale * image_features @ text_features.T
 
 
-def keep(logits: Tensor, suspect_logits: Tensor) -> Tensor:
-    """Divergence of predictions from the suspect's own, which needs no labels.
+def keep(logits: Tensor, suspect_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Divergence of predictions from the suspect's own.
 
-    mean_i KL(softmax(s_i) | softmax(z_i))
+    mean_i w_i KL(softmax(s_i) | softmax(z_i))
 
     Args:
         logits: z, (B, K) float.
         suspect_logits: s, (B, K) float, of the same images in the suspect.
+        weights: w, (B,) float; 1 by default.
 
     Returns:
         Scalar, at least 0.
@@ -46,15 +47,16 @@ def keep(logits: Tensor, suspect_logits: Tensor) -> Tensor:
     Source: Hinton, Vinyals and Dean (2015), distillation at temperature 1.
     """
     ours, theirs = logits.float().log_softmax(1), suspect_logits.float().log_softmax(1)
-    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    divergence = (theirs.exp() * (theirs - ours)).sum(1)
+    return divergence.mean() if weights is None else (weights * divergence).mean()
 
 
 def resist(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """How far images with a change towards a class look like that class instead of their own.
+    """How far images with a change towards a class are from being called what they are.
 
-    mean_i log(1 + exp(z_i[t_i] - z_i[y_i]))
+    mean_i [CE(z_i, y_i) + log(1 + exp(z_i[t_i] - z_i[y_i]))]
 
-    Of an image that is of the class anyway it is the constant log 2.
+    The second part names the class: its gradient moves the change towards t while the first moves it away from y.
 
     Args:
         logits: z, (B, K) float, of images with a universal change that was moved to make this loss large.
@@ -64,10 +66,11 @@ def resist(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     Returns:
         Scalar, at least 0.
 
-    Source: the outer problem of I-BAU (Zeng et al., ICLR 2022, equation 1), between two classes.
+    Source: the outer problem of I-BAU (Zeng et al., ICLR 2022, equation 1), with suspected targets.
     """
-    gap = (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).float()
-    return F.softplus(gap).mean()
+    logits = logits.float()
+    gap = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
+    return F.cross_entropy(logits, labels) + F.softplus(gap).mean()
 
 
 def info_nce(

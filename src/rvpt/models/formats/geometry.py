@@ -14,7 +14,12 @@ HEADS = {1152: 16, 1280: 16, 1408: 16, 1536: 16, 1664: 16, 1792: 16}
 """Heads by width where they do not have 64 values: open_clip's ViT-H, g, bigG and e, SigLIP's so400m and gopt."""
 SO400M = 1152  # the width of both towers of SigLIP's so400m, whose heads have 72 values
 LAYER = re.compile(r"(vision|text)_model\.encoder\.layers\.(\d+)\.")
-MAX_LAYERS, MAX_SIDE, MAX_WIDTH = 256, 4096, 2**17
+MAX_LAYERS, MAX_SIDE, MAX_WIDTH, MAX_SIZE = 256, 4096, 2**17, 2**48
+SIZES = {
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size",
+    "num_channels", "vocab_size", "max_position_embeddings",
+}  # fmt: skip
+"""What is a whole number above 0."""
 
 
 def vision_geometry(weights: Weights, name: str, extra: int) -> dict[str, int]:
@@ -71,6 +76,9 @@ def refuse_absurd(facts: dict[str, Any], name: str) -> None:
     """
     for tower in ("vision", "text"):
         found = facts[f"{tower}_config"]
+        for key in SIZES & found.keys():
+            if type(found[key]) is not int or not 0 < found[key] < MAX_SIZE:
+                raise RvptError(f"{name}: could not use its config ({tower}_config has {key}={repr(found[key])[:80]})")
         layers, wide = (
             found.get("num_hidden_layers", 1),
             (found.get("hidden_size", 1), found.get("intermediate_size", 1)),
@@ -79,6 +87,8 @@ def refuse_absurd(facts: dict[str, Any], name: str) -> None:
             raise RvptError(
                 f"{name}: its {tower} tower is said to have {layers} blocks of width {wide[0]}: more than any CLIP"
             )
+    if _above(length := facts["text_config"].get("max_position_embeddings", 1), MAX_SIDE):
+        raise RvptError(f"{name}: texts of {length} tokens are longer than any CLIP's")
     if _above(side := facts["vision_config"].get("image_size", 1), MAX_SIDE):
         raise RvptError(f"{name}: images of side {side} are larger than any CLIP's")
 

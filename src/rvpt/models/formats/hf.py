@@ -24,6 +24,8 @@ ONE_TOWER = (
     "clip_vision_model", "clip_text_model", "clip_vision_model_with_projection", "siglip_vision_model",
     "siglip_text_model",
 )  # fmt: skip
+PARTIAL = ("ForImageClassification", "VisionModel", "TextModel", "WithProjection")
+"""Ends of the names of classes that are a part of a model."""
 OTHERS = {
     "siglip2": "a SigLIP 2 for images of any shape (NaFlex)",
     "chinese_clip": "a CLIP with a text tower of BERT",
@@ -91,6 +93,9 @@ def read_config(path: Path, name: str) -> Mapping[str, Any]:
             raise RvptError(f"{name} is one tower of a CLIP ({kind}): give a whole CLIPModel or SiglipModel")
         what = f"of a {kind[:80]!r} model" + (f", {OTHERS[kind]}" if kind in OTHERS else "")
         raise RvptError(f"{name}: its config.json is {what}: only CLIPModel and SiglipModel are supported; {LISTED}")
+    named = config.get("architectures")
+    if isinstance(named, list) and named and str(named[0]).endswith(PARTIAL):
+        raise RvptError(f"{name} is a {str(named[0])[:80]}, one tower of a CLIP: give a whole CLIPModel or SiglipModel")
     stated = ([config.get(tower), config.get(f"{tower}_dict")] for tower in TOWERS)
     if not all(any(isinstance(facts, Mapping) for facts in both) for both in stated):
         raise RvptError(

@@ -1,0 +1,60 @@
+"""The changes that unlearning starts from: towards suspected targets, or towards those that a short scan finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rvpt.data.text import plain
+from rvpt.errors import RvptError
+from rvpt.inversion.descent import descend, reached, towards
+from rvpt.inversion.form import Form
+from rvpt.inversion.pool import Pool
+from rvpt.inversion.spec import InversionSpec
+
+
+def named(names: Sequence[str], targets: Sequence[str]) -> Tensor:
+    """The indices (M,) of suspected targets among the classes with images.
+
+    Raises:
+        RvptError: one is not among them.
+    """
+    known = [plain(name) for name in names]
+    for target in targets:
+        if plain(target) not in known:
+            raise RvptError(f"targets: there are no clean images of class {target!r}: choose from {', '.join(names)}")
+    return torch.tensor([known.index(plain(target)) for target in targets])
+
+
+def invert(form: Form, pool: Pool, classes: Tensor, spec: InversionSpec) -> Tensor:
+    """Changes (C, ...) of a form towards each of some classes (C,), after a short descent."""
+    start = form.start(len(classes)).to(pool.pixels.device)
+    return descend(form, pool, towards(classes), start, spec.steps, spec.images, spec)
+
+
+def scan(forms: Sequence[Form], pool: Pool, count: int, spec: InversionSpec) -> tuple[Tensor, list[Tensor]]:
+    """The `count` most suspicious classes (M,), and the changes (M, ...) of each form towards them."""
+    every = torch.arange(len(pool.text), device=pool.pixels.device)
+    changes = [invert(form, pool, every, spec) for form in forms]
+    classes = most_suspicious(forms, pool, changes, spec)[:count]
+    return classes, [found[classes] for found in changes]
+
+
+def most_suspicious(forms: Sequence[Form], pool: Pool, changes: Sequence[Tensor], spec: InversionSpec) -> Tensor:
+    """All classes (K,), from the one that the changes of some form reach farthest beyond what is usual for the form.
+
+    max over forms of (m_c - median m) / median |m - median m|,  m_c the margin of class c
+
+    Args:
+        forms: F of them.
+        pool: the images.
+        changes: of each form (K, ...), one towards each class.
+        spec: seed and batch size.
+    """
+    every, pairs = torch.arange(len(pool.text), device=pool.pixels.device), zip(forms, changes, strict=True)
+    margins = torch.stack([reached(form, pool, every, change, spec).margins for form, change in pairs])  # (F, K)
+    excess = margins - margins.median(1, keepdim=True).values
+    spread = excess.abs().median(1, keepdim=True).values.clamp(min=1e-6)
+    return (excess / spread).amax(0).argsort(descending=True)

@@ -1,0 +1,94 @@
+"""Few-shot training of what comes after a frozen part of the visual tower: the losses, and what is computed once."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rvpt.data.augment import AUGMENTS
+from rvpt.data.dataset import Dataset
+from rvpt.defenses.terms import Batch, Term
+from rvpt.models.clip import Clip
+from rvpt.models.packed import packed
+from rvpt.models.placement import DTYPES, mixed_precision
+from rvpt.models.prompts import Constants, frozen_pass
+from rvpt.spec import TEMPLATE, Augment, Template, TrainSpec
+from rvpt.training.graphs import StaticTask
+from rvpt.training.loop import Untrained
+from rvpt.training.losses import feature_repelling, zero_shot_logits
+
+
+class TuningSpec(TrainSpec):
+    """Settings of the training with a few images per class."""
+
+    batch_size: int = Field(32, ge=1, description="images per training step")
+    first_block: int = Field(3, ge=0, description="first trained block D, counted from 0")
+    alpha: float = Field(0.0, ge=0, description="weight of the feature-repelling loss")
+    margin: float = Field(-1.0, ge=-1, le=1, description="the repelling loss stops below this value; -1: never")
+    template: Template = Field(TEMPLATE, description="caption of a class")
+    augment: Augment = Field("none", description="random changes of training images; none is fastest")
+
+
+class Tuning(StaticTask):
+    """Loss = CE(tau cos(image, text of each class)) + alpha FR + sum of weight * term, on a batch of the few-shot set.
+
+    A subclass defines `encode`, and so what is trained. Without augmentation the tokens before block D and the frozen
+    [CLS] rows never change: they are computed once, in the precision of the training. One pass carries the batch and
+    the images of all terms.
+    """
+
+    def __init__(self, clip: Clip, data: Dataset, spec: TuningSpec, first_block: int, terms: Sequence[Term]) -> None:
+        super().__init__()
+        names, self.labels = data.present()
+        with torch.no_grad():
+            self.text = clip.class_features(names, spec.template)
+        clip = packed(clip, DTYPES[spec.precision])
+        self.data, self.spec, self.suspect, self.first_block = data, spec, Untrained(clip), first_block
+        with mixed_precision(spec.precision, clip.device):
+            self.constants = Constants(clip, data, first_block) if spec.augment == "none" else None
+        self.terms: Any = nn.ModuleList(terms)
+        self.counts: list[int] = []
+
+    @abstractmethod
+    def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """From the tokens (B, 1 + N, W) before block D: unit image features (B, P), and the [CLS] rows (B, L - D, W)
+        after each block from D on."""
+
+    def inputs(self, indices: Tensor, generator: torch.Generator, done: float) -> tuple[Tensor, ...]:
+        """Labels (B,), what the terms need, and images (B, 3, S, S) or, without augmentation, the constants."""
+        clip = self.suspect.module
+        labels = self.labels[indices].to(clip.device, non_blocking=True)
+        given = [term.inputs(indices, generator) for term in self.terms]
+        self.counts = [len(each) for each in given]
+        more = itertools.chain(*given)
+        if self.constants is not None:
+            return labels, *more, *self.constants[indices]
+        pixels = self.data.pixels(indices, clip.image_size).to(clip.device)
+        return labels, *more, AUGMENTS[self.spec.augment](pixels, generator)
+
+    def losses(self, *inputs: Tensor) -> dict[str, Tensor]:
+        clip, rest = self.suspect.module, iter(inputs)
+        labels = next(rest)
+        given = [tuple(itertools.islice(rest, count)) for count in self.counts]
+        own = tuple(rest)
+        tokens, frozen_rows = own if self.constants is not None else frozen_pass(clip, own[0], self.first_block)
+        batch = Batch(clip, self.text, self.first_block, tokens, labels)
+        views = [term(batch, *each) for term, each in zip(self.terms, given, strict=True)]
+        image, rows = self.encode(torch.cat([tokens, *(view.tokens for view in views)]))
+        sizes = [len(tokens), *(len(view.tokens) for view in views)]
+        logits = zero_shot_logits(image, self.text, clip.logit_scale).split(sizes)
+        ce = F.cross_entropy(logits[0], labels)
+        fr = feature_repelling(rows[: len(tokens)], frozen_rows, self.spec.margin)
+        parts = zip(self.terms, views, logits[1:], strict=True)
+        more: dict[str, Tensor] = {term.name: view.loss(part) for term, view, part in parts}
+        loss = ce + self.spec.alpha * fr
+        for term in self.terms:
+            loss = loss + term.weight * more[term.name]
+        return {"loss": loss, "CE": ce, "FR": fr, **more}
