@@ -9,8 +9,10 @@ from torch.nn import functional as F
 import reference
 from helpers import MakeClip, assert_near
 from rvpt import Dataset
+from rvpt.defenses.base import clean
 from rvpt.defenses.apt import AdversarialTuning, APTSpec
 from rvpt.models.cleaned import Cleaned
+from rvpt.models.clip import Clip
 from rvpt.training.loop import frozen
 from rvpt.training.pgd import pgd
 
@@ -40,3 +42,10 @@ def test_a_step_agrees_with_its_slow_twin(make_clip: MakeClip, scenes: Dataset) 
         slow_gradient = torch.autograd.grad(slow["loss"], task.prompts.table)[0]
     assert_near(fast["CE"], slow["CE"])
     assert_near(gradient, slow_gradient, 1e-4)
+
+
+def test_adversarial_images_are_made_in_the_precision_of_the_training(clip: Clip, scenes: Dataset) -> None:
+    settings = {"prompt_length": 2, "first_block": 2, "epochs": 1, "steps": 1, "batch_size": 16}
+    half, full = (clean(clip, scenes, APTSpec(**settings, precision=name)) for name in ("bf16", "fp32"))
+    assert half.facts["history"] != full.facts["history"]
+    assert abs(half.facts["history"][0]["CE"] / full.facts["history"][0]["CE"] - 1) < 0.02

@@ -14,6 +14,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.defenses.rvpt import PromptTuning
 from rvpt.defenses.vpt import VPT, VPTSpec
 from rvpt.models.clip import Clip
+from rvpt.models.placement import mixed_precision
 from rvpt.training.losses import zero_shot_logits
 from rvpt.training.pgd import pgd
 
@@ -30,9 +31,8 @@ class AdversarialTuning(PromptTuning):
 
     spec: APTSpec
 
-    def __init__(self, clip: Clip, data: Dataset, spec: APTSpec) -> None:
-        super().__init__(clip, data, spec)
-        self.constants = None  # images change in every step
+    def has_constants(self) -> bool:
+        return False
 
     def inputs(self, indices: Tensor, generator: torch.Generator, done: float) -> tuple[Tensor, ...]:
         """Labels (B,), and adversarial images (B, 3, S, S)."""
@@ -43,8 +43,9 @@ class AdversarialTuning(PromptTuning):
     def _harm(self, labels: Tensor, pixels: Tensor) -> Tensor:
         """The sum over images of the cross-entropy, with gradients of the images."""
         clip = self.suspect.module
-        logits = zero_shot_logits(clip.encode_image(pixels, self.prompts(clip)), self.text, clip.logit_scale)
-        return F.cross_entropy(logits, labels, reduction="sum")
+        with mixed_precision(self.spec.precision, clip.device):
+            logits = zero_shot_logits(clip.encode_image(pixels, self.prompts(clip)), self.text, clip.logit_scale)
+            return F.cross_entropy(logits, labels, reduction="sum")
 
 
 class APT(VPT):

@@ -52,9 +52,13 @@ class Tuning(StaticTask):
         clip = packed(clip, DTYPES[spec.precision])
         self.data, self.spec, self.suspect, self.first_block = data, spec, Untrained(clip), first_block
         with mixed_precision(spec.precision, clip.device):
-            self.constants = Constants(clip, data, first_block) if spec.augment == "none" else None
+            self.constants = Constants(clip, data, first_block) if self.has_constants() else None
         self.terms: Any = nn.ModuleList(terms)
         self.counts: list[int] = []
+
+    def has_constants(self) -> bool:
+        """Whether images are the same in every step."""
+        return bool(self.spec.augment == "none")
 
     @abstractmethod
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
