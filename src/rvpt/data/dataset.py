@@ -18,7 +18,7 @@ from rvpt.data.layouts.huggingface import open_hub, wrap_huggingface, wrap_objec
 from rvpt.data.layouts.memory import wrap_images
 from rvpt.data.preprocess import resize, resizing_of
 from rvpt.data.source import Asked, Reader
-from rvpt.data.text import names_class, plain, refuse_twins, spoken
+from rvpt.data.text import find_class, first_names, names_class, refuse_twins, spoken
 from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
 
@@ -153,14 +153,14 @@ class Dataset:
         return tuple(self.classes[i] for i in found.tolist()), places
 
     def has_class(self, name: str) -> bool:
-        return plain(name) in map(plain, self.classes)
+        return find_class(self.classes, name) is not None
 
     def class_index(self, name: str) -> int:
         """Index of a class by its name; case, and spaces or underscores, make no difference."""
-        if not self.has_class(name):
-            some = ", ".join(self.classes[:8]) + (", ..." if len(self.classes) > 8 else "")
-            raise RvptError(f"{self.name} has no class {name!r}: it has {some}")
-        return [plain(known) for known in self.classes].index(plain(name))
+        index = find_class(self.classes, name)
+        if index is None:
+            raise RvptError(f"{self.name} has no class {name!r}: it has {first_names(self.classes)}")
+        return index
 
     def of_class(self, name: str) -> Tensor:
         """Which images are of a class: (n,) bool, by label if the class is one of the set's, otherwise by caption.

@@ -31,6 +31,17 @@ def plain(name: str) -> str:
     return unicodedata.normalize("NFC", spoken(INVISIBLE.sub("", name)).lower())
 
 
+def find_class(classes: Sequence[str], name: str) -> int | None:
+    """Index of a class by its name, compared as `plain`; None if there is no such class."""
+    asked = plain(name)
+    return next((index for index, known in enumerate(classes) if plain(known) == asked), None)
+
+
+def first_names(names: Sequence[str], most: int = 8) -> str:
+    """The first of many names, for an error."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 def refuse_twins(source: str, classes: Sequence[str]) -> None:
     """Refuse classes whose names are the same to CLIP, or are no names.
 

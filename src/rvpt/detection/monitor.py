@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
-from rvpt.data.text import plain
+from rvpt.data.text import find_class, first_names
 from rvpt.detection import SCORES
 from rvpt.detection.evidence import Evidence
 from rvpt.errors import RvptError
@@ -69,10 +69,10 @@ class Monitor:
         self.known = torch.zeros(0, dtype=torch.float64)
 
     def _place(self, name: str) -> int:
-        known = list(map(plain, self.classes))
-        if plain(name) not in known:
-            raise RvptError(f"the target {name!r} is not one of the classes: {', '.join(self.classes[:8])}, ...")
-        return known.index(plain(name))
+        index = find_class(self.classes, name)
+        if index is None:
+            raise RvptError(f"the target {name!r} is not one of the classes: choose from {first_names(self.classes)}")
+        return index
 
     def fit(self, images: Dataset | Sequence[Any], report: Report = silent) -> Monitor:
         """Learn how clean images score; returns the monitor.
