@@ -186,6 +186,16 @@ def test_targets_are_found_by_name_and_others_are_refused(clip: Clip, scenes: Da
     assert [scenes.classes[index] for index in resisting(task).targets.tolist()] == ["heart", "snowman"]
     with pytest.raises(RvptError, match=r"targets: there are no clean images of class 'unicorn': choose from umbrella"):
         clean(clip, scenes, spec_of(targets=("unicorn",)))
+    with frozen(clip):
+        twice = task_of(clip, scenes, spec_of(targets=("Heart", "heart"), forms=("additive",)))
+    assert resisting(twice).targets.tolist() == [scenes.class_index("heart")]
+
+
+def test_gratings_start_at_waves_of_their_library(clip: Clip, scenes: Dataset) -> None:
+    with frozen(clip):
+        term = resisting(task_of(clip, scenes, spec_of(forms=("grating",))))
+    library = term.forms[0].library()
+    assert all((change == library).all(1).any() for change in term.changes[0])
 
 
 def test_without_targets_a_scan_keeps_the_most_suspicious_classes(clip: Clip, scenes: Dataset) -> None:

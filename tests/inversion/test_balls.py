@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from helpers import random_clip, random_pixels
 from rvpt.inversion import FORMS
-from rvpt.inversion.additive import Additive, invert
 from rvpt.inversion.ball import Ball
 from rvpt.inversion.descent import descend, reached, towards
 from rvpt.inversion.pool import Pool
@@ -46,12 +45,6 @@ def test_a_budget_of_zero_changes_nothing(name: str, pool: Pool) -> None:
     changes = descend(form, pool, towards(torch.arange(2)), form.start(2), 3, 4, spec)
     assert (changes == 0).all()
     assert (reached(form, pool, torch.arange(2), changes, spec).shares == 0).all()  # images of other classes stay there
-
-
-def test_an_additive_run_is_a_descent_of_the_additive_form(pool: Pool) -> None:
-    spec, classes, start = InversionSpec(), torch.arange(3), torch.zeros(3, 3, SIDE, SIDE)
-    expected = descend(Additive((3, SIDE, SIDE), 2.0), pool, towards(classes), start, 3, 4, spec)
-    assert torch.equal(invert(pool, classes, start, 2.0, 3, 4, spec), expected)
 
 
 @pytest.mark.parametrize("name", BALLS)

@@ -7,37 +7,35 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rvpt.data.text import plain
+from rvpt.data.text import find_class, first_names
 from rvpt.errors import RvptError
-from rvpt.inversion.descent import descend, reached, towards
+from rvpt.inversion.descent import reached, short_run
 from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool
 from rvpt.inversion.spec import InversionSpec
 
 
 def named(names: Sequence[str], targets: Sequence[str]) -> Tensor:
-    """The indices (M,) of suspected targets among the classes with images.
+    """The indices (M,) int64 of suspected targets among the classes with images, each once.
 
     Raises:
         RvptError: one is not among them.
     """
-    known = [plain(name) for name in names]
-    for target in targets:
-        if plain(target) not in known:
-            raise RvptError(f"targets: there are no clean images of class {target!r}: choose from {', '.join(names)}")
-    return torch.tensor([known.index(plain(target)) for target in targets])
-
-
-def invert(form: Form, pool: Pool, classes: Tensor, spec: InversionSpec) -> Tensor:
-    """Changes (C, ...) of a form towards each of some classes (C,), after a short descent."""
-    start = form.start(len(classes)).to(pool.pixels.device)
-    return descend(form, pool, towards(classes), start, spec.steps, spec.images, spec)
+    found = {target: find_class(names, target) for target in targets}
+    for target, index in found.items():
+        if index is None:
+            known = first_names(names)
+            raise RvptError(f"targets: there are no clean images of class {target!r}: choose from {known}")
+    return torch.tensor(list(dict.fromkeys(found.values())), dtype=torch.int64)
 
 
 def scan(forms: Sequence[Form], pool: Pool, count: int, spec: InversionSpec) -> tuple[Tensor, list[Tensor]]:
-    """The `count` most suspicious classes (M,), and the changes (M, ...) of each form towards them."""
+    """The `count` most suspicious classes (M,), and the changes (M, ...) of each form towards them.
+
+    It costs C (steps * images + n) images for each form, with C classes and n images in the pool.
+    """
     every = torch.arange(len(pool.text), device=pool.pixels.device)
-    changes = [invert(form, pool, every, spec) for form in forms]
+    changes = [short_run(form, pool, every, spec) for form in forms]
     classes = most_suspicious(forms, pool, changes, spec)[:count]
     return classes, [found[classes] for found in changes]
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.base import Defense, Run, refuse_missing_block, train_copy
 from rvpt.defenses.rvpt import RVPT, SMALL, PromptTuning, RVPTSpec
-from rvpt.defenses.suspects import invert, named, scan
+from rvpt.defenses.suspects import named, scan
 from rvpt.defenses.terms import Keep, Resist, Term
 from rvpt.defenses.tuning import Tuning, TuningSpec
 from rvpt.inversion import FORMS
-from rvpt.inversion.form import Form
+from rvpt.inversion.descent import short_run
 from rvpt.inversion.pool import Pool
-from rvpt.inversion.spec import InversionSpec
+from rvpt.inversion.spec import FormNames, InversionSpec
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.encode import encode_set
@@ -28,14 +28,6 @@ from rvpt.training.loop import frozen
 SCANNED = 512  # images of the few-shot set that first changes are optimized on
 
 
-def _known_forms(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        FORMS.find(name)
-    if not names or len(set(names)) < len(names):
-        raise ValueError("give different forms, at least one")
-    return names
-
-
 class ChangesSpec(Spec):
     """Settings of the terms `keep` and `resist`, and of the universal changes."""
 
@@ -43,9 +35,7 @@ class ChangesSpec(Spec):
     resist: float = Field(1.0, ge=0, description="weight of the loss on images with universal changes")
     targets: tuple[str, ...] = Field((), description="suspected target classes; by default those of a short scan")
     suspects: int = Field(1, ge=1, description="how many of the suspected targets are used, the first ones")
-    forms: Annotated[tuple[str, ...], AfterValidator(_known_forms)] = Field(
-        ("additive", "waves", "patch"), description="forms of the changes"
-    )
+    forms: FormNames = Field(("additive", "waves", "patch"), description="forms of the changes")
     budget: float = Field(6.0, ge=0, le=255, description="root mean square of an additive change, in 255ths")
     wave_budget: float = Field(30.0, ge=0, le=255, description="root mean square of a smooth change, in 255ths")
     patch_size: float = Field(47.0, gt=0, le=224, description="side of a patch, in pixels at 224")
@@ -134,8 +124,13 @@ def found_targets(task: Tuning, data: Dataset) -> dict[str, Any]:
 
 
 def terms(clip: Clip, data: Dataset, spec: Any) -> list[Term]:
-    """The terms of a `ChangesSpec` whose weight is not zero."""
+    """The terms of a `ChangesSpec` whose weight is not zero.
+
+    Raises:
+        RvptError: a suspected target has no clean images.
+    """
     names, labels = data.present()
+    suspected = named(names, spec.targets)[: spec.suspects].to(clip.device)
     with torch.no_grad():
         text = clip.class_features(names, spec.template)
     found: list[Term] = []
@@ -143,16 +138,12 @@ def terms(clip: Clip, data: Dataset, spec: Any) -> list[Term]:
         right = (encode_set(clip, data) @ text.T).argmax(1).cpu() == labels
         found.append(Keep(spec.keep, right, clip.device))
     if spec.resist:
-        forms = [FORMS[name].of(spec.inversion(spec.seed), clip.image_size) for name in spec.forms]
-        found.append(Resist(spec.resist, data, clip, forms, *first_changes(forms, clip, data, text, spec)))
+        inversion, some = spec.inversion(spec.seed), data.sample(SCANNED, spec.seed)
+        forms = [FORMS[name].of(inversion, clip.image_size) for name in spec.forms]
+        pool = Pool.of(clip, some.pixels(torch.arange(len(some)), clip.image_size), text)
+        if not len(suspected):
+            start = scan(forms, pool, spec.suspects, inversion)
+        else:
+            start = suspected, [short_run(form, pool, suspected, inversion) for form in forms]
+        found.append(Resist(spec.resist, data, clip, forms, *start))
     return found
-
-
-def first_changes(forms: list[Form], clip: Clip, data: Dataset, text: Tensor, spec: Any) -> tuple[Tensor, list[Tensor]]:
-    """The suspected targets (M,) and the changes (M, ...) of each form towards them, inverted from the suspect."""
-    inversion, some = spec.inversion(spec.seed), data.sample(SCANNED, spec.seed)
-    pool = Pool.of(clip, some.pixels(torch.arange(len(some)), clip.image_size), text)
-    if not spec.targets:
-        return scan(forms, pool, spec.suspects, inversion)
-    classes = named(data.present()[0], spec.targets)[: spec.suspects].to(clip.device)
-    return classes, [invert(form, pool, classes, inversion) for form in forms]

@@ -14,7 +14,7 @@ from rvpt.detection.natural import Natural, first
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.stages import Stages
 from rvpt.inversion import FORMS
-from rvpt.inversion.descent import Reached, best_of, descend, reached, towards
+from rvpt.inversion.descent import Reached, descend, reached, short_run, towards
 from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool
 from rvpt.models.cleaned import Cleaned
@@ -94,13 +94,8 @@ class Search:
         return Inversion(form, short, finalists, changes, reached(form, self.held, finalists, changes, self.spec))
 
     def _short(self, form: Form, every: Tensor) -> dict[str, Tensor]:
-        spec, library = self.spec, form.library().to(every.device)
-        if len(library):
-            changes = best_of(form, self.fit, library, spec.tried_images, spec)
-        else:
-            start, loss = form.start(len(every)).to(every.device), towards(every)
-            changes = descend(form, self.fit, loss, start, spec.steps, spec.images, spec, report=self.report)
-        found = reached(form, self.held, every, changes, spec)
+        changes = short_run(form, self.fit, every, self.spec, self.report)
+        found = reached(form, self.held, every, changes, self.spec)
         return {"changes": changes, "margins": found.margins, "shares": found.shares}
 
     def _long(self, form: Form, finalists: Tensor, start: Tensor) -> dict[str, Tensor]:

@@ -7,10 +7,8 @@ from torch import Tensor
 from rvpt.attacks.inverted import Inverted
 from rvpt.attacks.trigger import Trigger
 from rvpt.inversion.ball import Ball
-from rvpt.inversion.descent import descend, towards
 from rvpt.inversion.form import radius
-from rvpt.inversion.pool import Pool as Pool
-from rvpt.inversion.spec import InversionSpec as InversionSpec
+from rvpt.inversion.spec import InversionSpec
 
 
 class Additive(Ball):
@@ -33,10 +31,3 @@ class Additive(Ball):
 
     def trigger(self, change: Tensor, target: str, seed: int) -> Trigger:
         return Inverted.of(change, target, seed)
-
-
-def invert(
-    pool: Pool, classes: Tensor, start: Tensor, limit: float, steps: int, images: int, spec: InversionSpec
-) -> Tensor:
-    """Additive changes (C, 3, S, S), one for each class (C,), from `start`, with an L2 norm of at most `limit`."""
-    return descend(Additive(start.shape[1:], limit), pool, towards(classes), start, steps, images, spec)

@@ -69,6 +69,15 @@ def descend(
     return changes
 
 
+def short_run(form: Form, pool: Pool, classes: Tensor, spec: InversionSpec, report: Report = silent) -> Tensor:
+    """Changes (C, ...) towards classes (C,): of a form with a library the best of it, otherwise by a short descent."""
+    library = form.library().to(classes.device)
+    if len(library):
+        return best_of(form, pool, library, spec.tried_images, spec)[classes]
+    start = form.start(len(classes)).to(classes.device)
+    return descend(form, pool, towards(classes), start, spec.steps, spec.images, spec, report=report)
+
+
 def _slope(form: Form, pool: Pool, loss: Loss, changes: Tensor, part: Tensor, drawn: Tensor) -> Tensor:
     """The gradient (C, ...) of each change's loss."""
     with torch.enable_grad():

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from rvpt.attacks.trigger import REFERENCE_SIDE
+from rvpt.inversion import FORMS
 from rvpt.spec import Spec
+
+
+def _known_forms(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        FORMS.find(name)
+    if not names or len(set(names)) < len(names):
+        raise ValueError("give different forms, at least one")
+    return names
+
+
+FormNames = Annotated[tuple[str, ...], AfterValidator(_known_forms)]
+"""Different forms of inversion, at least one, for settings."""
 
 
 class InversionSpec(Spec):
@@ -20,6 +35,7 @@ class InversionSpec(Spec):
     patch_size: float = Field(24.0, gt=0, le=REFERENCE_SIDE, description="side of a patch, in pixels at 224")
     steps: int = Field(8, ge=1, description="steps of the short run, for all classes")
     images: int = Field(12, ge=1, description="images per class and step")
+    tried_images: int = Field(24, ge=1, description="images that each wave is tried on")
     finalists: int = Field(3, ge=1, description="number of classes in the longer run")
     final_steps: int = Field(20, ge=1, description="steps of the longer run")
     final_images: int = Field(16, ge=1, description="images per class and step of the longer run")
