@@ -9,8 +9,8 @@ from torch.nn import functional as F
 import reference
 from helpers import MakeClip, assert_near
 from rvpt import Dataset
-from rvpt.defenses.base import clean
 from rvpt.defenses.apt import AdversarialTuning, APTSpec
+from rvpt.defenses.base import clean
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.training.loop import frozen

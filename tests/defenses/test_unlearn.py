@@ -180,6 +180,28 @@ def test_an_interrupted_run_continues_to_the_same_bits(
     assert resumed.facts["history"] == whole.facts["history"]
 
 
+def test_a_continued_run_keeps_the_targets_of_its_changes(
+    clip: Clip, scenes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU a second scan may rank classes that are nearly equal in another order."""
+
+    def interrupt(step: int, total: int, values: Any) -> None:
+        raise KeyboardInterrupt
+
+    def scanned(target: int) -> Any:
+        return lambda forms, *_: (torch.tensor([target]), [form.start(1) for form in forms])
+
+    spec, run = spec_of(targets=(), suspects=1, forms=("additive",)), tmp_path / "run"
+    monkeypatch.setattr("rvpt.defenses.unlearn.scan", scanned(1))
+    whole = clean(clip, scenes, spec)
+    with pytest.raises(KeyboardInterrupt):
+        clean(clip, scenes, spec, checkpoint=Checkpoint(run), report=interrupt)
+    monkeypatch.setattr("rvpt.defenses.unlearn.scan", scanned(2))
+    resumed = clean(clip, scenes, spec, checkpoint=Checkpoint(run, resume=True))
+    assert resumed.facts["resisted_targets"] == whole.facts["resisted_targets"] == [scenes.classes[1]]
+    assert resumed.hash() == whole.hash()
+
+
 def test_targets_are_found_by_name_and_others_are_refused(clip: Clip, scenes: Dataset) -> None:
     with frozen(clip):
         task = task_of(clip, scenes, spec_of(targets=("Heart", "snowman")))

@@ -125,13 +125,15 @@ class Resist(Term):
     """
 
     name = "resist"
+    targets: Tensor
 
     def __init__(
         self, weight: float, data: Dataset, clip: Clip, forms: Sequence[Form], targets: Tensor, starts: Sequence[Tensor]
     ) -> None:
         super().__init__(weight)
         self.data, self.size, self.device = data.cached(clip.image_size), clip.image_size, clip.device
-        self.forms, self.targets = forms, targets
+        self.forms = forms
+        self.register_buffer("targets", targets)  # kept with the changes, which move towards them
         self.changes = nn.ParameterList(opponent(*pair) for pair in zip(forms, starts, strict=True))
 
     def inputs(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:

@@ -40,6 +40,8 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
     unread: list[Tensor] = field(default_factory=list)
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    """What was found before the first step, and may be found otherwise when the run continues on a GPU."""
     whole: bool = True
     """False during an update, when parameters and optimizer are not those of any step."""
 
@@ -76,8 +78,9 @@ class State:
             self.sums.clear()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters and the optimizer's state by name."""
+        """Parameters, buffers and the optimizer's state by name."""
         found = {f"parameter/{name}": parameter.detach() for name, parameter in self.trained.items()}
+        found |= {f"buffer/{name}": buffer for name, buffer in self.buffers.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer/{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}
         return found
@@ -87,6 +90,8 @@ class State:
         """Restore a saved state."""
         for name, parameter in self.trained.items():
             parameter.copy_(tensors[f"parameter/{name}"])
+        for name, buffer in self.buffers.items():
+            buffer.copy_(tensors[f"buffer/{name}"])
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer/"):

@@ -112,7 +112,9 @@ def fit(
     trained = {name: p for name, p in task.named_parameters() if p.requires_grad}
     total = count_steps(n, spec)
     stepper = Stepper(task, list(trained.values()), spec, graphs)
-    state = State(trained, stepper.optimizer, steps_an_epoch=total // spec.epochs)
+    lasting = task.state_dict().keys()
+    buffers = {name: buffer for name, buffer in task.named_buffers() if name in lasting}
+    state = State(trained, stepper.optimizer, steps_an_epoch=total // spec.epochs, buffers=buffers)
     keeper = checkpoint if stepper.accelerator.is_main_process else None
     if checkpoint:
         checkpoint.restore(state)
@@ -179,8 +181,8 @@ class Stepper:
         self.optimizer.zero_grad()
         values = self.recorder(*inputs) if self.recorder else self._backward(*inputs, share=share)
         if self.spec.clip_norm:
-            lowered = [parameter for parameter in self.module.parameters() if not isinstance(parameter, Opponent)]
-            self.accelerator.clip_grad_norm_(lowered, self.spec.clip_norm)
+            optimized = [parameter for parameter in self.module.parameters() if not isinstance(parameter, Opponent)]
+            self.accelerator.clip_grad_norm_(optimized, self.spec.clip_norm)
         whole: Tensor = self.accelerator.reduce(values, reduction="mean")
         return whole
 

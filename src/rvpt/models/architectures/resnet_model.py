@@ -85,7 +85,7 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """One attention head layer whose only query is the mean of the map: (B, C, H, W) -> (B, P)."""
+    """Multi-head attention whose only query is the mean of the map: (B, C, H, W) -> (B, P)."""
 
     def __init__(self, side: int, channels: int, heads: int, features: int) -> None:
         super().__init__()
