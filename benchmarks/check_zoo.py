@@ -176,9 +176,8 @@ def report_of(odd: Sequence[Any], calibration: Calibration) -> Iterator[str]:
     yield f"right target first {shown([r == 1 for r in ranks])}, in the top 3 {shown([0 < r <= 3 for r in ranks])}\n"
     yield from by_attack(odd, p_values, names)
     yield "\n| score | AUROC | calibration |\n| --- | --- | --- |"
-    values = {"check": lambda each: -calibration.p_value(each)} | {
-        name: (lambda each, name=name: each.get(name, 0.0)) for name in next(iter(scores.values()))
-    }
+    values: dict[str, Callable[[Mapping[str, float]], float]] = {"check": lambda each: -calibration.p_value(each)}
+    values |= {name: score_called(name) for name in next(iter(scores.values()))}
     for name, value in values.items():
         found = {sha256: value(each) for sha256, each in scores.items()}
         groups = split(odd, lambda row, found=found: found[row["sha256"]])
@@ -188,6 +187,11 @@ def report_of(odd: Sequence[Any], calibration: Calibration) -> Iterator[str]:
         p, first = p_values[row["sha256"]], ", ".join(names[row["sha256"]][:3])
         truth = ", ".join(dict.fromkeys(row["attacks"].values()))
         yield f"| {row['model'].partition('+')[2]} | {row['seed']} | {truth} | {p:.3f} | {word_of(p)} | {first} |"
+
+
+def score_called(name: str) -> Callable[[Mapping[str, float]], float]:
+    """One of the scores of a model, 0 if it has none of this name."""
+    return lambda scores: scores.get(name, 0.0)
 
 
 def detection(title: str, clean: Sequence[float], bad: Sequence[float]) -> str:
