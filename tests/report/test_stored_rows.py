@@ -16,7 +16,8 @@ WITHOUT = {
     "matrix": {"adversarial", "encoding", "resistivity", "retrieval"},  # no CA or no ASR
     "costs": {"photos-attacks", "targets", "zoo"},  # no cleaned model
     "paper": {"adversarial", "encoding", "resistivity", "retrieval", "targets", "templates"},  # no cell of table 2
-    "recovery": {"encoding", "resistivity", "retrieval", "targets", "templates"},  # no PA, or several for one attack
+    "recovery": {"encoding", "resistivity", "retrieval", "targets", "templates", "zoo"},  # no PA, none from before the
+    # attack, or several for one attack
 }
 
 
