@@ -25,7 +25,7 @@ def test_a_check_of_a_bench_measures_all_classes_in_all_forms(tiny: Tiny, tmp_pa
     execute(task, tmp_path)
     found = read_json(task.path(tmp_path))
     assert found["model_sha256"] == load_clip(tiny.backdoored).hash()
-    assert found["settings"] == spec.model_dump()
+    assert found["settings"] == spec.model_dump(mode="json")
     assert set(found["rises"]) == set(FORMS)
     assert all(
         set(run) == set(load_data("scenes:60", "train").classes)
