@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from helpers import image_folder, memory_data, random_image, random_pixels
 from rvpt import Dataset
-from rvpt.data.dataset import mix
+from rvpt.data.mix import mix
 from rvpt.errors import RvptError
 
 CLASSES = ("red fox", "owl", "Grey_seal")

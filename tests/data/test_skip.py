@@ -8,7 +8,7 @@ from PIL import Image
 
 from helpers import broken_folder, class_counts, image_folder
 from rvpt import Dataset, load_data
-from rvpt.data.dataset import mix
+from rvpt.data.mix import mix
 from rvpt.errors import MachineError, RvptError
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.data.classnames import name_classes
-from rvpt.data.dataset import Dataset, mix
+from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import configured, find_place, unnamed
 from rvpt.data.layouts import read_place
 from rvpt.data.layouts.huggingface import open_hub, wrap_huggingface, wrap_object
 from rvpt.data.layouts.synthetic import scenes_source
+from rvpt.data.mix import mix
 from rvpt.data.shifts import shifted
 from rvpt.data.skip import skip_unreadable
 from rvpt.data.source import Asked, Source
