@@ -32,7 +32,8 @@ def named(names: Sequence[str], targets: Sequence[str]) -> Tensor:
 def scan(forms: Sequence[Form], pool: Pool, count: int, spec: InversionSpec) -> tuple[Tensor, list[Tensor]]:
     """The `count` most suspicious classes (M,), and the changes (M, ...) of each form towards them.
 
-    It costs C (steps * images + n) images for each form, with C classes and n images in the pool.
+    For K classes and a pool of n images, each form takes K (steps * images + n) forward passes of an image, and
+    K * steps * images backward passes.
     """
     every = torch.arange(len(pool.text), device=pool.pixels.device)
     changes = [short_run(form, pool, every, spec) for form in forms]
@@ -41,9 +42,9 @@ def scan(forms: Sequence[Form], pool: Pool, count: int, spec: InversionSpec) -> 
 
 
 def most_suspicious(forms: Sequence[Form], pool: Pool, changes: Sequence[Tensor], spec: InversionSpec) -> Tensor:
-    """All classes (K,), from the one that the changes of some form reach farthest beyond what is usual for the form.
+    """All classes (K,), those first whose margin is the largest outlier in one of the forms.
 
-    max over forms of (m_c - median m) / median |m - median m|,  m_c the margin of class c
+    s_c = max over forms of (m_c - median m) / median |m - median m|,  m_c the mean margin of the change towards c
 
     Args:
         forms: F of them.

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rvpt.attacks.trigger import REFERENCE_SIDE
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.base import Defense, Run, refuse_missing_block, train_copy
 from rvpt.defenses.rvpt import RVPT, SMALL, PromptTuning, RVPTSpec
@@ -25,7 +26,7 @@ from rvpt.models.encode import encode_set
 from rvpt.spec import Spec
 from rvpt.training.loop import frozen
 
-SCANNED = 512  # images of the few-shot set that first changes are optimized on
+SCANNED = 512  # images of the few-shot set, at most, that the first changes are optimized on
 
 
 class ChangesSpec(Spec):
@@ -38,13 +39,11 @@ class ChangesSpec(Spec):
     forms: FormNames = Field(("additive", "waves", "patch"), description="forms of the changes")
     budget: float = Field(6.0, ge=0, le=255, description="root mean square of an additive change, in 255ths")
     wave_budget: float = Field(30.0, ge=0, le=255, description="root mean square of a smooth change, in 255ths")
-    patch_size: float = Field(47.0, gt=0, le=224, description="side of a patch, in pixels at 224")
+    patch_size: float = Field(47.0, gt=0, le=REFERENCE_SIDE, description="side of a patch, in pixels at 224")
 
     def inversion(self, seed: int) -> InversionSpec:
         """The budgets of the changes, and the settings of the scan."""
-        return InversionSpec(
-            budget=self.budget, wave_budget=self.wave_budget, patch_size=self.patch_size, seed=seed
-        )  # fmt: skip
+        return InversionSpec(budget=self.budget, wave_budget=self.wave_budget, patch_size=self.patch_size, seed=seed)
 
 
 class UnlearnSpec(ChangesSpec, TuningSpec):

@@ -32,7 +32,7 @@ def strip(probabilities: Tensor) -> Tensor:
 
     s_i = 1/N sum_j sum_k p_ijk log p_ijk
 
-    A trigger survives the blending, so that all blended images are called the target: the entropy is low.
+    A trigger survives the blending, so that all blended images are classified as the target: the entropy is low.
 
     Args:
         probabilities: p, (N, n, K), of images blended with each of N others.

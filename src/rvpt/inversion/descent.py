@@ -113,7 +113,8 @@ def best_of(form: Form, pool: Pool, library: Tensor, count: int, spec: Inversion
 class Reached:
     """What each candidate's change does to images of other classes: (C,) each.
 
-    `shares`: of the images that are called the class. `margins`: mean of cos to its text less cos to the best other.
+    `shares`: the share of images that are classified as the class. `margins`: the mean margin in cosines, as in
+    `flipped`.
     """
 
     shares: Tensor
@@ -136,7 +137,7 @@ def reached(form: Form, pool: Pool, classes: Tensor, changes: Tensor, spec: Inve
 
 
 def flipped(cosines: Tensor, classes: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor]:
-    """The share of images of other classes that are called each class, and their mean margin in cosines.
+    """The share of images of other classes that are classified as each class, and their mean margin in cosines.
 
     margin_ci = cos(i, c) - max_{k != c} cos(i, k)
 

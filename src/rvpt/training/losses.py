@@ -52,11 +52,12 @@ def keep(logits: Tensor, suspect_logits: Tensor, weights: Tensor | None = None) 
 
 
 def resist(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """How far images with a change towards a class are from being called what they are.
+    """Classification loss of images with a universal change towards a target class.
 
     mean_i [CE(z_i, y_i) + log(1 + exp(z_i[t_i] - z_i[y_i]))]
 
-    The second part names the class: its gradient moves the change towards t while the first moves it away from y.
+    The first part falls as the true class y becomes more probable. The second falls with the gap between the logits of
+    the target t and of y, so that the change that makes the loss large moves images towards t, not only away from y.
 
     Args:
         logits: z, (B, K) float, of images with a universal change that was moved to make this loss large.
