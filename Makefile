@@ -16,7 +16,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: $(VENV)/installed-dev
-	$(PIP) -e '.[dev,ray,onnx]'
+	$(PIP) -e '.[dev,ray,onnx,web,browser]'
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed-dev

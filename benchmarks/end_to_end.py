@@ -228,8 +228,8 @@ def compare(setting: Setting, clip: Clip, task: PromptTuning, stages: Stages) ->
         encode(stages, setting, clip, lambda x: tokens.features(clip, x), "maple", "encode")
 
 
-def run(setting: Setting) -> list[dict[str, Any]]:
-    """All rows of one model."""
+def run(setting: Setting) -> Iterator[list[dict[str, Any]]]:
+    """All rows of one model, those of rvpt first, so that they are written if the others take too long."""
     stages = Stages(setting)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -237,8 +237,10 @@ def run(setting: Setting) -> list[dict[str, Any]]:
         write_images(home / "train", setting, setting.shots)
         write_images(home / "test", setting, max(1, setting.test // setting.classes))
         clip, task = clean_and_evaluate(setting, home, stages)
-        compare(setting, clip, task, stages)
-    return stages.finished()
+        yield stages.finished()
+        others = Stages(setting)
+        compare(setting, clip, task, others)
+        yield others.finished()
 
 
 def main() -> None:
@@ -258,9 +260,9 @@ def main() -> None:
     sizes = (asked.classes, asked.shots, asked.test, asked.epochs, asked.measured, asked.steps, asked.encoded)
     for model in asked.models.split(","):
         for precision in asked.precision.split(","):
-            rows = run(Setting(model, asked.device, precision, *sizes))
-            if asked.output:
-                append_rows(asked.output, rows)
+            for rows in run(Setting(model, asked.device, precision, *sizes)):
+                if asked.output:
+                    append_rows(asked.output, rows)
 
 
 if __name__ == "__main__":

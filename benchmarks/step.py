@@ -42,6 +42,7 @@ from transformers import CLIPConfig, CLIPModel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import reference
+from rvpt.models.blocks import block_forward, join, split_heads
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.packed import packed
@@ -168,6 +169,26 @@ def inference(encode: Callable[[Bench], Any]) -> Callable[[Bench], Run]:
     return make
 
 
+def block_part(part: str, *, prompted: bool) -> Callable[[Bench], Run]:
+    """A middle block of inference, or what prompts change in it: attention, and joining keys and values."""
+
+    def make(bench: Bench) -> Run:
+        index = bench.prompts.blocks[len(bench.prompts.blocks) // 2]
+        layer, prefix = bench.clip.blocks[index], bench.cleaned.prefixes[index] if prompted else None
+        tokens = torch.randn(bench.setting.batch, 1 + bench.setting.geometry.patches, bench.clip.width)
+        tokens = tokens.to(bench.setting.device)
+        parts = [tokens if prefix is None else join(value, tokens) for value in prefix or (None, None)]
+        query, key, value = (split_heads(x, layer.self_attn.num_heads) for x in (tokens, *parts))
+        calls: dict[str, Run] = {
+            "block": lambda: block_forward(layer, tokens, prefix),
+            "attention": lambda: F.scaled_dot_product_attention(query, key, value),
+            "join": lambda: [join(value, tokens) for value in prefix or ()],
+        }
+        return inference(lambda _: calls[part]())(bench)
+
+    return make
+
+
 # The times of the others are divided by that of the first.
 VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
     "step": {"fast": fast_step, "naive": naive_step},
@@ -176,6 +197,16 @@ VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
         "transformers": inference(lambda x: x.clip.model.get_image_features(reference.normalized(x.clip, x.pixels))),
         "cleaned": inference(lambda x: x.cleaned.encode_image(x.pixels)),
         "naive": inference(Bench.naive_pass),
+    },
+    "block": {
+        f"{part}{', prompted' if prompted else ''}": block_part(part, prompted=prompted)
+        for part, prompted in (
+            ("block", False),
+            ("block", True),
+            ("attention", False),
+            ("attention", True),
+            ("join", True),
+        )
     },
     "graph": {
         "fast": fast_step,
@@ -311,7 +342,9 @@ def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
         run["device_name"] = torch.cuda.get_device_name()
     rows = []
     for variant, (ms, ratio) in times.items():
-        least = least_flops(setting.geometry, setting.batch, what, prompted=variant not in UNPROMPTED)
+        flops = count_flops(setting.model, setting.batch, what, variant)
+        prompted = variant not in UNPROMPTED
+        least = flops if what == "block" else least_flops(setting.geometry, setting.batch, what, prompted=prompted)
         rows.append(
             run
             | {
@@ -319,8 +352,8 @@ def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
                 "ms": ms,
                 "images_per_s": 1000 * setting.batch / ms,
                 "ratio": ratio,
-                "peak_memory_bytes": apart(measure_memory, setting, what, variant),
-                "flops": count_flops(setting.model, setting.batch, what, variant),
+                "peak_memory_bytes": None if what == "block" else apart(measure_memory, setting, what, variant),
+                "flops": flops,
                 "flops_least": least,
                 "flops_per_s": rate,
                 "floor_ms": 1000 * least / rate,
@@ -341,8 +374,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for row, following in zip(rows, [*rows[1:], {}], strict=True):
         numbers = (
             f"{row['ms']:.1f}", f"{row['images_per_s']:.1f}", f"{row['ratio']:.2f}",
-            f"{row['peak_memory_bytes'] / 2**20:.0f}", f"{row['flops'] / 1e9:.1f}",
-            f"{row['flops_least'] / row['flops']:.0%}", f"{row['floor_ms']:.2f} ms",
+            f"{(row['peak_memory_bytes'] or 0) / 2**20:.0f}", f"{row['flops'] / 1e9:.1f}",
+            f"{row['flops_least'] / max(row['flops'], 1):.0%}", f"{row['floor_ms']:.2f} ms",
         )  # fmt: skip
         names = (f"{row['model']} {row['dtype']}", row["what"], row["variant"])
         out.add_row(*names, *numbers, end_section=row["what"] != following.get("what"))

@@ -130,7 +130,7 @@ def _attacked(base: Clip, folder: Path, seed: int, stages: Stages) -> tuple[Clip
 def _check(story: Story, model: Clip | Cleaned, name: str, folder: Path, seed: int, stages: Stages) -> None:
     with stages(name.replace("-", " ")) as report:
         story.verdicts[name] = check_and_save(
-            model, DATA, folder / name, split="train", shift=STYLE, seed=seed, report=report, **CHECKING
+            model, DATA, folder / name, split="train", seed=seed, report=report, **CHECKING
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import memory_data
@@ -19,6 +19,7 @@ from rvpt.insight.failures import still_fooled
 from rvpt.models.clip import Clip
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4))))
 def test_confusion_counts_every_pair(pairs: list[tuple[int, int]]) -> None:
     labels, predictions = (torch.tensor([pair[side] for pair in pairs], dtype=torch.int64) for side in (0, 1))

@@ -12,12 +12,12 @@ from rvpt.rows import read_measurements
 
 ROWS = Path(__file__).parents[2] / "rows"
 FILES = sorted(path for path in ROWS.glob("*.jsonl") if '"attack"' in path.read_text())  # others are benchmarks/
+RATES = {"adversarial", "encoding", "monitor", "resistivity", "retrieval"}  # with rates other than CA, ASR and PA
 WITHOUT = {
-    "matrix": {"adversarial", "encoding", "resistivity", "retrieval"},  # no CA or no ASR
+    "matrix": RATES,
     "costs": {"photos-attacks", "targets", "zoo"},  # no cleaned model
-    "paper": {"adversarial", "encoding", "resistivity", "retrieval", "targets", "templates"},  # no cell of table 2
-    "recovery": {"encoding", "resistivity", "retrieval", "targets", "templates", "zoo"},  # no PA, none from before the
-    # attack, or several for one attack
+    "paper": {*RATES, "targets", "templates"},  # no cell of table 2
+    "recovery": {*RATES - {"adversarial"}, "targets", "templates", "zoo"},  # no PA, or several for one attack
 }
 
 

@@ -16,12 +16,16 @@ from rvpt.defenses.suspects import invert, named, scan
 from rvpt.defenses.terms import Keep, Resist, Term
 from rvpt.defenses.tuning import Tuning, TuningSpec
 from rvpt.inversion import FORMS
+from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool
 from rvpt.inversion.spec import InversionSpec
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.encode import encode_set
 from rvpt.spec import Spec
 from rvpt.training.loop import frozen
+
+SCANNED = 512  # images of the few-shot set that first changes are optimized on
 
 
 def _known_forms(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -134,14 +138,21 @@ def terms(clip: Clip, data: Dataset, spec: Any) -> list[Term]:
     names, labels = data.present()
     with torch.no_grad():
         text = clip.class_features(names, spec.template)
-    pool = Pool.of(clip, data.pixels(torch.arange(len(data)), clip.image_size), text)
-    found: list[Term] = [Keep(spec.keep, pool.predictions.cpu() == labels, clip.device)] if spec.keep else []
+    found: list[Term] = []
+    if spec.keep:
+        right = (encode_set(clip, data) @ text.T).argmax(1).cpu() == labels
+        found.append(Keep(spec.keep, right, clip.device))
     if spec.resist:
-        inversion = spec.inversion(spec.seed)
-        forms = [FORMS[name].of(inversion, clip.image_size) for name in spec.forms]
-        classes = named(names, spec.targets)[: spec.suspects].to(clip.device)
-        starts = [invert(form, pool, classes, inversion) for form in forms] if spec.targets else []
-        if not spec.targets:
-            classes, starts = scan(forms, pool, spec.suspects, inversion)
-        found.append(Resist(spec.resist, data, clip, forms, classes, starts))
+        forms = [FORMS[name].of(spec.inversion(spec.seed), clip.image_size) for name in spec.forms]
+        found.append(Resist(spec.resist, data, clip, forms, *first_changes(forms, clip, data, text, spec)))
     return found
+
+
+def first_changes(forms: list[Form], clip: Clip, data: Dataset, text: Tensor, spec: Any) -> tuple[Tensor, list[Tensor]]:
+    """The suspected targets (M,) and the changes (M, ...) of each form towards them, inverted from the suspect."""
+    inversion, some = spec.inversion(spec.seed), data.sample(SCANNED, spec.seed)
+    pool = Pool.of(clip, some.pixels(torch.arange(len(some)), clip.image_size), text)
+    if not spec.targets:
+        return scan(forms, pool, spec.suspects, inversion)
+    classes = named(data.present()[0], spec.targets)[: spec.suspects].to(clip.device)
+    return classes, [invert(form, pool, classes, inversion) for form in forms]

@@ -65,10 +65,7 @@ def _by_head(layer: Any, tokens: Tensor, prefix: KV | None, asked: slice) -> tup
     else:
         query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
     if prefix is not None:
-        key, value = (
-            torch.cat([p.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
-            for p, x in zip(prefix, (key, value), strict=True)
-        )
+        key, value = join(prefix[0], key), join(prefix[1], value)
     query, key, value = (split_heads(x, attention.num_heads) for x in (query, key, value))
     return query, key, value
 
@@ -77,6 +74,11 @@ def prompt_kv(layer: Any, prompts: Tensor) -> KV:
     """Keys and values that prompts (b, W) have in a block: W_k LN1(p), W_v LN1(p)."""
     hidden = layer.layer_norm1(prompts)
     return layer.self_attn.k_proj(hidden), layer.self_attn.v_proj(hidden)
+
+
+def join(prefix: Tensor, tokens: Tensor) -> Tensor:
+    """A prefix (b, W), the same for every image, before tokens (B, T, W): (B, b + T, W)."""
+    return torch.cat([prefix.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], dim=1)
 
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:

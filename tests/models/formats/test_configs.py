@@ -93,6 +93,22 @@ def test_a_tower_alone_is_named(plain, tmp_path, tower, value):
     assert "is one tower of a CLIP" in refusal(copied(plain, tmp_path / "x", "config.json", config))
 
 
+@pytest.mark.parametrize("tower", ["vision_config", "text_config"])
+@pytest.mark.parametrize("value", [0, -1, 2**70, 1.5, True, None, "32", [32], {"a": 1}, float("nan")], ids=str)
+def test_a_size_that_is_none_is_named(plain, tmp_path, tower, value):
+    config = read_json(plain / "config.json")
+    key = {"vision_config": "image_size", "text_config": "max_position_embeddings"}[tower]
+    config = {**config, tower: {**config[tower], key: value}}
+    found = refusal(copied(plain, tmp_path / "x", "config.json", config))
+    assert f"could not use its config ({tower} has {key}=" in found
+
+
+def test_texts_of_absurd_length_are_refused_before_one_is_made(plain, tmp_path):
+    config = read_json(plain / "config.json")
+    config["text_config"]["max_position_embeddings"] = 10**10
+    assert "longer than any CLIP's" in refusal(copied(plain, tmp_path / "x", "config.json", config))
+
+
 def places(value, above=()):
     """Where values are in nested records and lists."""
     if above:

@@ -87,6 +87,8 @@ def refuse_absurd(facts: dict[str, Any], name: str) -> None:
             raise RvptError(
                 f"{name}: its {tower} tower is said to have {layers} blocks of width {wide[0]}: more than any CLIP"
             )
+    if _above(length := facts["text_config"].get("max_position_embeddings", 1), MAX_SIDE):
+        raise RvptError(f"{name}: texts of {length} tokens are longer than any CLIP's")
     if _above(side := facts["vision_config"].get("image_size", 1), MAX_SIDE):
         raise RvptError(f"{name}: images of side {side} are larger than any CLIP's")
 
