@@ -19,7 +19,7 @@ class Resistivity(Protocol):
     """PR_1..PR_L under every trigger and every benign perturbation."""
 
     name = "resistivity"
-    summary = "cosine of each block's [CLS] row with and without a trigger or benign change (PR_1, ...)"
+    summary = "cosine of each block's [CLS] row with and without a trigger or benign change"
     needs = "images"
     by_class = True
 
