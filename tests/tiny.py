@@ -56,7 +56,7 @@ def _pretrain(target: Path) -> None:
 
 def _attack(clip: Path, target: Path) -> None:
     triggers = [preset_spec(name, "small", target=TARGET) for name in TRIGGERS]
-    spec, poison = AttackSpec(lr=1e-3, epochs=2), PoisonSpec(num_poisoned=20)
+    spec, poison = AttackSpec(lr=1e-3, epochs=2, warmup=0.02), PoisonSpec(num_poisoned=20)
     attack_and_save(
         load_clip(clip), ["scenes:200"], target, triggers, poison, spec,
         num_pairs=16_000, split="train", test="scenes:48", test_split="test",

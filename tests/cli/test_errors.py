@@ -122,7 +122,7 @@ def test_warnings_are_shown_and_notes_if_asked(measuring):
         (["claen"], ["'claen'", "'clean'"]),
         (["clean"], ["'MODEL'", "rvpt clean --help"]),
         (["evaluate", "x"], ["'--data'"]),
-        (["report"], ["'FILE'"]),
+        (["report"], ["'RESULTS'"]),
         (["evaluate", "x", "--nope"], ["--nope", "rvpt evaluate --help"]),
         (["bench", "x", "--engine", "cloud"], ["'cloud'", "'local', 'ray'"]),
         (["craft", "nope", "scenes-clip", "--data", "scenes", "--target", "cup", "-o", "x"], ["'nope'", "badnet"]),

@@ -201,7 +201,6 @@ def test_what_was_measured_is_shown_though_the_disk_is_full(tiny):
         (["--template", "a photo"], ["'a photo'", "{}"]),
         (["--protocol", "adversarial", "--trigger", "t"], ["adversarial uses no triggers", "remove --trigger t"]),
         (["--protocol", "readability", "--split", "train"], ["readability trains on train"]),
-        (["--protocol", "resistivity"], ["has no trigger", "--trigger FOLDER"]),
         (["--trigger", "nowhere"], ["nowhere"]),
         (["--rows", "."], ["is a folder: give a file"]),
     ],

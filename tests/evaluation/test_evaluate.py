@@ -38,7 +38,7 @@ def test_a_setting_reaches_the_protocol_and_the_rows(clip: Clip) -> None:
 def test_protocols_are_called_by_name(clip: Clip) -> None:
     triggers = {"t": trigger_of("badnet", side=48)}
     assert {row["metric"] for row in evaluate(clip, DATA, triggers, protocol="retrieval")} == {
-        "R@1", "ASR@10", "rank_ratio",
+        "R@1", "ASR@10", "rank_ratio", "rank_ratio_in_class",
     }  # fmt: skip
     assert {row["attack"] for row in evaluate(clip, DATA, protocol="adversarial", epsilon=4)} == {
         "none", "pgd-10 4/255",
@@ -69,7 +69,6 @@ def test_a_target_is_not_renamed_where_there_are_several_or_no_triggers(clip: Cl
         ({"protocol": "adversarial", "epsilon": 0}, "epsilon: .*greater than 0"),
         ({"protocol": "captioning"}, "captioner is required"),
         ({"protocol": "readability"}, "memory has no attributes"),
-        ({"protocol": "resistivity"}, "has no trigger, which resistivity needs"),
     ],
 )
 def test_what_does_not_fit_is_refused(clip: Clip, asked: dict[str, Any], message: str) -> None:
