@@ -120,7 +120,7 @@ def _told(gr: Any, function: Callable[..., Sequence[Any]]) -> Callable[..., Sequ
         try:
             return function(*values)
         except RvptError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(escape(str(error)), print_exception=False) from None  # it shows HTML
 
     return run
 
