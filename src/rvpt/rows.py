@@ -135,6 +135,11 @@ def read_measurements(path: Path) -> Rows:
     return rows
 
 
+def is_measurement(value: Any) -> bool:
+    """Whether a value is a row that reports can use."""
+    return isinstance(value, dict) and value.keys() >= KEYS and _wrong_values(value) is None
+
+
 def _wrong_values(row: Row) -> str | None:
     """The key of a value that no measurement has."""
     for name in ("model", "data", "attack", "defense", "metric"):

@@ -225,6 +225,18 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         gather([tmp_path])
 
 
+def test_an_excerpt_of_rows_in_a_manifest_is_not_counted_again(results: Path) -> None:
+    rows = [{**row, "test": {}, "hashes": {"model": "0"}} for row in rows_of(0.1)]
+    write_rows(results / "rows.jsonl", rows)
+    excerpt = [{name: row[name] for name in row if name != "hashes"} for row in rows]
+    other = rows_of(0.3, seed=1)
+    stored = {"kind": "export", "rows": [*excerpt, *other, {**other[0], "test": None}, 3]}
+    (results / "cleaned" / "manifest.json").write_text(json.dumps(stored))
+    assert sorted(gather([results]).rows, key=str) == sorted([*rows, *other], key=str)
+    (results / "cleaned" / "manifest.json").write_text(json.dumps({"rows": 3}))
+    assert len(gather([results]).rows) == len(rows)
+
+
 def test_rows_that_contradict_each_other_are_refused() -> None:
     for report in (page_of, lambda rows: headline(rows, [], [])):
         with pytest.raises(RvptError, match=r"two rows contradict each other: PA of m on d, .* seed 0 is 0.1 and 0.2"):

@@ -94,7 +94,7 @@ def save(
                 f"{model.name} as {kind.name} gives other outputs than the model (by {difference:.1e}): not written"
             )
         write_reference(stage / REFERENCE, inputs, expected)
-        shown = [{name: row.get(name) for name in COLUMNS} for row in mine]
+        shown = [{name: row[name] for name in COLUMNS if name in row} for row in mine]
         told = {
             "format": kind.name, **facts, **written, "rows": shown,
             "largest_difference": difference,
