@@ -24,7 +24,10 @@ from rvpt.tensors import sha256_tensors, write_tensors
 
 KIND = "export"
 REFERENCE, EXPECTED = "reference.safetensors", "expected."
-COLUMNS = ("model", "data", "attack", "defense", "seed", "metric", "rate", "numerator", "n", "low", "high", "test")
+COLUMNS = (
+    "model", "data", "attack", "defense", "seed", "metric", "rate", "numerator", "n", "low", "high", "test",
+    "clean_seconds", "trained_parameters",
+)  # fmt: skip
 """Of rows in a manifest."""
 
 
