@@ -63,7 +63,7 @@ def test_its_facts_tell_how_the_model_was_made(name: str, clip: Clip, scenes: Da
     cleaned = clean(clip, scenes, spec, report=lambda step, total, values: reported.append((step, total)))
     assert reported == [(step, 3) for step in (1, 2, 3)]
     expected = {
-        "defense": name, "spec": spec.model_dump(), "images": 48, "classes": list(scenes.classes),
+        "defense": name, "spec": spec.model_dump(mode="json"), "images": 48, "classes": list(scenes.classes),
         "base_model": clip.source, "base_sha256": clip.hash(),
     }  # fmt: skip
     assert {key: cleaned.facts[key] for key in expected} == expected

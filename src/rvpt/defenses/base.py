@@ -160,7 +160,7 @@ def clean(
     cleaned = kind.run(model, data, spec, Run(checkpoint, report))
     cleaned.facts = {
         "defense": kind.name,
-        "spec": spec.model_dump(),
+        "spec": spec.model_dump(mode="json"),
         "base_model": model.source,
         "base_revision": model.revision,
         "base_sha256": model.hash(),
