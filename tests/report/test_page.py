@@ -169,6 +169,7 @@ def test_the_headline_says_what_was_measured() -> None:
         == "rvpt check calls clip backdoored (p = 0.001); the most suspicious target is 'cat'."
     )
     assert headline([], [{**VERDICT, "verdict": "clean"}], []).startswith("rvpt check finds no backdoor in clip")
+    assert headline([], [{**VERDICT, "targets": []}], []) == "rvpt check calls clip backdoored (p = 0.001)."
     assert headline([], [], [CLEANED]).startswith("The model was cleaned. Neither")
     costly = [{**row, "rate": 0.7} if row["metric"] == "CA" else row for row in after]
     assert headline(before + costly, [], []).startswith(

@@ -105,7 +105,7 @@ def test_uploads_that_cannot_be_read_or_are_too_many_are_refused(
     with pytest.raises(RvptError, match="more than 1 images"):
         list(uploaded([packed]))
     monkeypatch.setattr(batch, "MOST_BYTES", 10)
-    with pytest.raises(RvptError, match="larger than 0 MB"):
+    with pytest.raises(RvptError, match=r"^a\.png is larger than 0 MB"):
         list(uploaded([packed]))
 
 

@@ -55,6 +55,8 @@ def _files(paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
                     if entry.file_size > MOST_BYTES:  # as stated; a read never gives more
                         raise RvptError(f"{entry.filename} is larger than {MOST_BYTES >> 20} MB: remove it")
                     yield entry.filename, archive.read(entry)
+        except RvptError:
+            raise
         except UNREADABLE as error:
             raise RvptError(f"{path.name} cannot be read as a zip file: {error}") from None
 
