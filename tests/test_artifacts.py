@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from helpers import contents
-from rvpt.artifacts import CARD, MANIFEST, find_manifest, read_manifest, refuse_existing, staging, write_manifest
+from rvpt.artifacts import (
+    CARD,
+    MANIFEST,
+    find_manifest,
+    read_manifest,
+    refuse_added,
+    refuse_existing,
+    staging,
+    write_manifest,
+)
 from rvpt.errors import MachineError, RvptError
 from rvpt.files import read_json, write_json
 from rvpt.tensors import write_tensors
@@ -212,6 +221,22 @@ def test_an_incomplete_manifest_is_refused(artifact, text):
     (artifact / MANIFEST).write_text(text)
     with pytest.raises(RvptError, match="manifest"):
         read_manifest(artifact)
+
+
+@pytest.mark.parametrize("name", ["../secret", "sub/../../secret", "/etc/hostname"])
+def test_a_part_outside_of_the_folder_is_refused(artifact, name):
+    (artifact.parent / "secret").write_text("x")
+    facts = read_json(artifact / MANIFEST)
+    write_json(artifact / MANIFEST, {**facts, "parts": {**facts["parts"], name: "0" * 64}})
+    with pytest.raises(RvptError, match=f"lists {name}, which is outside of the folder"):
+        read_manifest(artifact)
+
+
+def test_a_link_to_another_folder_is_no_part(artifact, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (artifact / "triggers").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RvptError, match="also holds triggers, which is not part of it"):
+        refuse_added(artifact, read_manifest(artifact)["parts"])
 
 
 @pytest.mark.parametrize("text", [None, "[]", '{"name": "a web page"}'])

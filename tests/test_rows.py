@@ -128,7 +128,19 @@ def test_without_pandas_the_message_names_it(monkeypatch):
         Rows([ROW]).to_pandas()
 
 
-@pytest.mark.parametrize("wrong", [{"rate": 5}, {"rate": True}, {"rate": "x"}, {"hashes": None}, {"model": 3}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rate": 5},
+        {"rate": True},
+        {"rate": "x"},
+        {"hashes": None},
+        {"model": 3},
+        {"n": "x"},
+        {"low": []},
+        {"seconds": True},
+    ],
+)
 def test_values_that_no_measurement_has_are_refused(tmp_path, wrong):
     row = {"model": "m", "data": "d", "attack": "none", "defense": "none", "seed": 0, "metric": "CA", "rate": 0.5}
     write_rows(tmp_path / "rows.jsonl", [row, {**row, **wrong}])

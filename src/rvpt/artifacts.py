@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rvpt import __version__
@@ -90,6 +90,8 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
     if kind and manifest.get("kind") != kind:
         raise RvptError(f"{folder} holds a {manifest.get('kind')}, not a {kind}")
     for name, expected in manifest["parts"].items():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise RvptError(f"{folder / MANIFEST} lists {name}, which is outside of the folder: recreate the artifact")
         if not (folder / name).is_file():
             raise RvptError(f"{folder / name} is missing: recreate the artifact")
         if sha256_file(folder / name) != expected:
@@ -113,13 +115,13 @@ def _stated(folder: Path) -> dict[str, Any]:
 
 
 def refuse_added(artifact: Path, parts: Iterable[str]) -> None:
-    """Refuse a folder with a file that is not one of the artifact's parts.
+    """Refuse a folder with a file, or a link to a folder, that is not one of the artifact's parts.
 
     Raises:
         RvptError: there is one.
     """
     known = {MANIFEST, CARD, *parts}
-    files = (path.relative_to(artifact) for path in artifact.rglob("*") if not path.is_dir())
+    files = (path.relative_to(artifact) for path in artifact.rglob("*") if path.is_symlink() or not path.is_dir())
     if other := next((path for path in files if path.as_posix() not in known), None):
         raise RvptError(f"{artifact} also holds {other}, which is not part of it: move that or choose another folder")
 

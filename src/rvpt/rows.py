@@ -34,6 +34,8 @@ BEFORE = "before the attack"
 UNCLEANED = (BEFORE, CLEAN)
 KINDS = {"seed": int, "test": dict, "hashes": dict, "targets": dict, "spec": dict, "without": list}
 """Types of the values that reports look into."""
+NUMBERS = ("numerator", "n", "low", "high", "trained_parameters", *sorted(COSTS))
+"""Keys of numbers that may be missing or null."""
 
 
 class Rows(list[dict[str, Any]]):
@@ -135,6 +137,11 @@ def read_measurements(path: Path) -> Rows:
     return rows
 
 
+def is_measurement(value: Any) -> bool:
+    """Whether a value is a row that reports can use."""
+    return isinstance(value, dict) and value.keys() >= KEYS and _wrong_values(value) is None
+
+
 def _wrong_values(row: Row) -> str | None:
     """The key of a value that no measurement has."""
     for name in ("model", "data", "attack", "defense", "metric"):
@@ -143,9 +150,15 @@ def _wrong_values(row: Row) -> str | None:
     for name, kind in KINDS.items():
         if not isinstance(row.get(name, kind()), kind):
             return name
+    for name in NUMBERS:
+        if not (row.get(name) is None or _is_number(row[name])):
+            return name
     rate = row["rate"]
-    number = isinstance(rate, int | float) and not isinstance(rate, bool)
-    return None if rate is None or (number and -1 <= rate <= 1) else "rate"  # a mean cosine may be negative
+    return None if rate is None or (_is_number(rate) and -1 <= rate <= 1) else "rate"  # a mean cosine may be negative
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _lines(rows: Iterable[Row]) -> str:

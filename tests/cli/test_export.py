@@ -41,6 +41,7 @@ def test_what_a_format_cannot_hold_is_refused_with_options(home, tiny):
         refused("export", tiny.cleaned, "--to", "hf", "-o", "out", "--shots", "2"),
         "hf trains nothing: remove --shots 2",
     )
+    has(refused("export", tiny.cleaned, "--to", "hf", "-o", "out", "--split", "a"), "remove --split a")
     has(refused("export", tiny.cleaned, "--to", "hf", "-o", "out", "--set", "lr=1"), "hf trains nothing", "lr=1")
     has(refused("export", tiny.cleaned, "--to", "hf", "-o", tiny.cleaned), "which this command reads")
     assert not contents(home)

@@ -16,7 +16,7 @@ def test_figures_are_written_and_shown_in_a_report(tiny, home):
     assert (home / "figures" / "prompts.svg").read_text().startswith("<?xml")
     facts = json.loads((home / "figures" / f"prompts{FACTS}").read_text())
     assert (facts["models"], facts["n"]) == (["backdoored", "cleaned"], 12)
-    has(facts["command"], "--data scenes:30 --limit 12", "--figure prompts")
+    has(facts["command"], "--data scenes:30 --split test --limit 12", "--figure prompts")
     works("report", "figures", "--output", "report.html")
     has((home / "report.html").read_text(), DRAWINGS["prompts"].title, "rvpt figures")
     has(refused(*words), "figures already exists", "pass --overwrite")

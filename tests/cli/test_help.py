@@ -56,6 +56,12 @@ def test_help_of_a_command_fits_the_terminal_and_names_every_option(command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_no_word_of_a_commands_help_is_lost(command):
+    shown = words_of(works(command, "--help"))
+    has(shown, *(" ".join(part.split()) for part in COMMANDS[command].help.split("\n\n")))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_common_options_are_few_and_come_first(command):
     options = [param for param in COMMANDS[command].params if param.param_type_name == "option"]
     common = [param.name for param in options if not param.rich_help_panel and param.name != "verbose"]

@@ -115,3 +115,10 @@ def test_onnx_states_its_libraries_and_names(models, tmp_path):
     assert isinstance(asked.shape[0], str)
     (result,) = session.run(None, {"pixel_values": model.clip.normalize(PIXELS[7]).numpy()})
     np.testing.assert_allclose(result, model.encode_image(PIXELS[7]).numpy(), atol=1e-4)
+
+
+def test_a_card_speaks_of_prompts_only_where_there_are_some(models, programs):
+    said = {sort: "with the prompts built in" in (programs / sort / "README.md").read_text() for sort in SORTS}
+    assert (
+        said == {sort: bool(models[sort].prompts) for sort in SORTS} == {"prompted": True, "tuned with a head": False}
+    )

@@ -169,6 +169,7 @@ def test_the_headline_says_what_was_measured() -> None:
         == "rvpt check calls clip backdoored (p = 0.001); the most suspicious target is 'cat'."
     )
     assert headline([], [{**VERDICT, "verdict": "clean"}], []).startswith("rvpt check finds no backdoor in clip")
+    assert headline([], [{**VERDICT, "targets": []}], []) == "rvpt check calls clip backdoored (p = 0.001)."
     assert headline([], [], [CLEANED]).startswith("The model was cleaned. Neither")
     costly = [{**row, "rate": 0.7} if row["metric"] == "CA" else row for row in after]
     assert headline(before + costly, [], []).startswith(
@@ -223,6 +224,18 @@ def test_damaged_results_are_named(results: Path, name: str, content: str, said:
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RvptError, match="has no results of rvpt"):
         gather([tmp_path])
+
+
+def test_an_excerpt_of_rows_in_a_manifest_is_not_counted_again(results: Path) -> None:
+    rows = [{**row, "test": {}, "hashes": {"model": "0"}} for row in rows_of(0.1)]
+    write_rows(results / "rows.jsonl", rows)
+    excerpt = [{name: row[name] for name in row if name != "hashes"} for row in rows]
+    other = rows_of(0.3, seed=1)
+    stored = {"kind": "export", "rows": [*excerpt, *other, {**other[0], "test": None}, 3]}
+    (results / "cleaned" / "manifest.json").write_text(json.dumps(stored))
+    assert sorted(gather([results]).rows, key=str) == sorted([*rows, *other], key=str)
+    (results / "cleaned" / "manifest.json").write_text(json.dumps({"rows": 3}))
+    assert len(gather([results]).rows) == len(rows)
 
 
 def test_rows_that_contradict_each_other_are_refused() -> None:

@@ -94,12 +94,18 @@ def test_uploads_that_cannot_be_read_or_are_too_many_are_refused(
     for name, said in (("bad.png", "bad.png cannot be read as an image"), ("bad.zip", "cannot be read as a zip file")):
         with pytest.raises(RvptError, match=said):
             list(uploaded([tmp_path / name]))
+    damaged = bytearray(archive(tmp_path / "damaged.zip", a_png=encoded()).read_bytes())
+    for place in (8, damaged.index(b"PK\1\2") + 10):
+        damaged[place : place + 2] = b"\x08\0"  # said to be deflated, which it is not
+    (tmp_path / "damaged.zip").write_bytes(damaged)
+    with pytest.raises(RvptError, match=r"damaged\.zip cannot be read as a zip file"):
+        list(uploaded([tmp_path / "damaged.zip"]))
     packed = archive(tmp_path / "many.zip", a_png=encoded(), b_png=encoded())
     monkeypatch.setattr(batch, "MOST_IMAGES", 1)
     with pytest.raises(RvptError, match="more than 1 images"):
         list(uploaded([packed]))
     monkeypatch.setattr(batch, "MOST_BYTES", 10)
-    with pytest.raises(RvptError, match="larger than 0 MB"):
+    with pytest.raises(RvptError, match=r"^a\.png is larger than 0 MB"):
         list(uploaded([packed]))
 
 

@@ -47,8 +47,12 @@ def export(
             metavar="DATA", help="Data set with clean images, to train and measure on.", rich_help_panel=TRAINED
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to train on.", rich_help_panel=TRAINED)] = "train",
-    test_split: Annotated[str, typer.Option(help="Split to measure on.", rich_help_panel=TRAINED)] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Split to train on.", show_default="train", rich_help_panel=TRAINED)
+    ] = None,
+    test_split: Annotated[
+        str | None, typer.Option(help="Split to measure on.", show_default="test", rich_help_panel=TRAINED)
+    ] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Images per class.", rich_help_panel=TRAINED)] = None,
     settings: Annotated[
         list[str] | None,

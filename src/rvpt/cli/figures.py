@@ -53,8 +53,9 @@ def figures(
     """
     from rvpt.jobs.figures import figures_and_save
 
-    again = ["rvpt", "figures", *models, "--data", data, "--limit", str(limit), "--seed", str(seed)]
-    again += [word for each in trigger or [] for word in ("--trigger", each)] + ["-o", str(output_dir)]
+    again = ["rvpt", "figures", *models, "--data", data, "--split", split, "--limit", str(limit), "--seed", str(seed)]
+    again += [word for each in trigger or [] for word in ("--trigger", each)]
+    again += [*(["--base-model", base_model] if base_model else []), "-o", str(output_dir)]
     with progress.bar("figures") as report:
         made = figures_and_save(
             models, data, output_dir, figure or [], triggers=trigger or [], split=split, limit=limit, seed=seed,

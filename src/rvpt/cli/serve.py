@@ -49,7 +49,7 @@ def serve(
 ) -> None:
     """Open a page on this computer: drop an image on it, put a trigger on it, and see both models' predictions.
 
-    It needs the extra web: pip install 'rvpt[web]'. Only this computer can reach the page, unless --host is given.
+    It needs the extra 'web' of rvpt. Only this computer can reach the page, unless --host is given.
     """
     from rvpt.data.classnames import read_names
     from rvpt.web.open import open_page

@@ -13,7 +13,7 @@ from rich.table import Table
 from rvpt.cli.listing import plain_table
 from rvpt.report.groups import by_data, by_run, metrics
 from rvpt.report.markdown import spread
-from rvpt.report.names import TITLES
+from rvpt.report.names import TITLES, guess
 from rvpt.rows import CLEAN, Row
 
 CAPTION = "rates in %, with 95% Wilson intervals or standard deviations over seeds; ASR leaves the target class out"
@@ -82,7 +82,7 @@ def show_inspection(found: Mapping[str, Any]) -> None:
     """Print how many images are flagged, and the most suspicious ones."""
     lines = found["found"][:SHOWN]
     headings = ("image", "suspect", "cleaned", "score", "p")
-    shown = ((line["file"] or str(line["image"]), _guess(line, "suspect"), _guess(line, "cleaned"),
+    shown = ((line["file"] or str(line["image"]), guess(line, "suspect"), guess(line, "cleaned"),
               f"{line['score']:.3f}", f"{line['p_value']:.4f}") for line in lines)  # fmt: skip
     if lines:
         show_table(plain_table(headings, shown))
@@ -95,10 +95,6 @@ def show_inspection(found: Mapping[str, Any]) -> None:
     if found["predictions"]:
         counts = ", ".join(f"{name} {count}" for name, count in list(found["predictions"].items())[:5])
         print(f"what the suspect predicts for flagged images: {counts}")
-
-
-def _guess(line: Mapping[str, Any], model: str) -> str:
-    return f"{line[model]} {100 * line[f'{model}_probability']:.0f}%"
 
 
 def show_checked_cleaning(found: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:

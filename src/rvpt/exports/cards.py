@@ -103,8 +103,8 @@ model = add_prompts(CLIPModel.from_pretrained("path/to/base/model"), pairs)
 ONNX = """\
 ## Use it
 
-`image.onnx`: `pixel_values` (B, 3, S, S), normalized as `preprocessor_config.json` says, to {outputs}, with the prompts
-built in. B is free.{text}
+`image.onnx`: `pixel_values` (B, 3, S, S), normalized as `preprocessor_config.json` says, to
+{outputs}{prompts}. B is free.{text}
 
 ```python
 import onnxruntime
@@ -116,8 +116,8 @@ session = onnxruntime.InferenceSession("path/to/this/folder/image.onnx", provide
 TORCH = """\
 ## Use it
 
-`image.pt2`: `pixel_values` (B, 3, S, S), normalized as `preprocessor_config.json` says, to {outputs}, with the prompts
-built in. B is free.{text}
+`image.pt2`: `pixel_values` (B, 3, S, S), normalized as `preprocessor_config.json` says, to
+{outputs}{prompts}. B is free.{text}
 
 ```python
 import torch

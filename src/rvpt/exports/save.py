@@ -24,7 +24,10 @@ from rvpt.tensors import sha256_tensors, write_tensors
 
 KIND = "export"
 REFERENCE, EXPECTED = "reference.safetensors", "expected."
-COLUMNS = ("model", "data", "attack", "defense", "seed", "metric", "rate", "numerator", "n", "low", "high", "test")
+COLUMNS = (
+    "model", "data", "attack", "defense", "seed", "metric", "rate", "numerator", "n", "low", "high", "test",
+    "clean_seconds", "trained_parameters",
+)  # fmt: skip
 """Of rows in a manifest."""
 
 
@@ -94,7 +97,7 @@ def save(
                 f"{model.name} as {kind.name} gives other outputs than the model (by {difference:.1e}): not written"
             )
         write_reference(stage / REFERENCE, inputs, expected)
-        shown = [{name: row.get(name) for name in COLUMNS} for row in mine]
+        shown = [{name: row[name] for name in COLUMNS if name in row} for row in mine]
         told = {
             "format": kind.name, **facts, **written, "rows": shown,
             "largest_difference": difference,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rvpt.exports import cards
-from rvpt.exports.base import Export, clip_of, on_cpu, reference_inputs
+from rvpt.exports.base import Export, clip_of, on_cpu, parts_of, reference_inputs
 from rvpt.files import read_json, write_json
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -68,7 +68,7 @@ class Towers(Export):
         clip.write_processors(folder)
         facts = {"classes": list(image.head.classes)} if image.head else {}
         write_json(folder / FACTS, {"logit_scale": model.logit_scale.item(), "gives": image.gives, **facts})
-        return {"gives": image.gives}
+        return {"gives": image.gives, "prompts": "prompts" in parts_of(model)}
 
     @abstractmethod
     def write_graph(self, tower: ImageTower | TextTower, example: Tensor, sides: Mapping[int, Any], path: Path) -> None:
@@ -90,4 +90,5 @@ class Towers(Export):
         head = facts["gives"] == "probabilities"
         outputs = "`probabilities` (B, K) of its classes" if head else "unit `image_embeds` (B, P)"
         text = cards.TOWERS["head" if head else "text"].format(suffix=self.suffix)
-        return self.usage.format(outputs=outputs, text=text)
+        prompts = ", with the prompts built in" if facts["prompts"] else ""
+        return self.usage.format(outputs=outputs, prompts=prompts, text=text)

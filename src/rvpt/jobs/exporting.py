@@ -29,8 +29,8 @@ def export_and_save(
     base: str | None = None,
     results: Path | None = None,
     data: str | None = None,
-    split: str = TRAIN,
-    test_split: str = "test",
+    split: str | None = None,
+    test_split: str | None = None,
     shots: int | None = None,
     device: str | None = None,
     overwrite: bool = False,
@@ -46,8 +46,8 @@ def export_and_save(
         base: the base model of a cleaned one, if it is not found automatically.
         results: a file with rows of the model, for the manifest and the model card.
         data: for formats that train a model, a data set with clean images to train and to measure on.
-        split: to train on.
-        test_split: to measure on, under the triggers that are stored with the suspect.
+        split: to train on; "train" by default.
+        test_split: to measure on, under the triggers that are stored with the suspect; "test" by default.
         shots: images per class to train on; 16 by default.
         device: as in `rvpt.load`.
         overwrite: replace an artifact at `target`.
@@ -61,7 +61,8 @@ def export_and_save(
         RvptError: the format cannot hold the model, or lacks `data`.
     """
     kind = EXPORTS.find(to)
-    for name, value in {"data": data, "shots": shots, **(settings or {})}.items():
+    asked = {"data": data, "split": split, "test_split": test_split, "shots": shots}
+    for name, value in {**asked, **(settings or {})}.items():
         if value is not None and not kind.trains:
             raise RvptError(f"{to} trains nothing: remove {name}={value}")
     if kind.trains and results:
@@ -77,8 +78,8 @@ def export_and_save(
         return save(kind, model, target, facts, given, overwrite=overwrite), Rows()
     if data is None:
         raise RvptError(f"{to} is trained on clean images: pass data=DATA")
-    drawn = load_data(data, split).few_shot(shots or SHOTS, spec.seed)
+    drawn = load_data(data, split or TRAIN).few_shot(shots or SHOTS, spec.seed)
     made = kind.prepare(model, drawn, spec, report)
-    rows = measure_modified(made, model, to, HeldOut(data=data, split=test_split).open(), report=report)
+    rows = measure_modified(made, model, to, HeldOut(data=data, split=test_split or "test").open(), report=report)
     facts |= {"spec": spec.model_dump(), "trained_sha256": made.hash()}
     return save(kind, made, target, facts, rows, overwrite=overwrite), rows

@@ -26,6 +26,7 @@ from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.report.contact_sheet import Tile, draw_sheet
+from rvpt.report.names import guess
 from rvpt.rows import write_rows
 from rvpt.spec import OnError
 
@@ -161,11 +162,7 @@ def _draw(path: Path, data: Dataset, lines: list[dict[str, Any]], seen: Inspecti
     first = order[seen.flagged[order]][:SHOWN]
     images = data.pixels(first, size).permute(0, 2, 3, 1).numpy() if len(first) else ()
     tiles = [
-        Tile(image, (f"suspect: {_guess(lines[index], 'suspect')}", f"cleaned: {_guess(lines[index], 'cleaned')}"))
+        Tile(image, [f"{model}: {guess(lines[index], model)}" for model in ("suspect", "cleaned")])
         for index, image in zip(first.tolist(), images, strict=True)
     ]
     draw_sheet(tiles, path, f"{int(seen.flagged.sum())} of {len(data)} images are flagged")
-
-
-def _guess(line: dict[str, Any], model: str) -> str:
-    return f"{line[model]} {100 * line[f'{model}_probability']:.0f}%"

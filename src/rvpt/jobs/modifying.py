@@ -59,7 +59,6 @@ def measure_modified(
     test: Opened,
     *,
     triggers: Sequence[str] = (),
-    device: str | None = None,
     report: Report = silent,
 ) -> Rows:
     """Rows of what became of a model: as those of the model, with its own hash and with the label in `test`.

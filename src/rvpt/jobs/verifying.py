@@ -24,8 +24,9 @@ Manifest = Mapping[str, Any]
 def verify(folder: str | Path, *, base: str | None = None) -> dict[str, Any]:
     """Check an artifact that rvpt wrote, and the artifacts in it.
 
-    All: each file has the sha256 in the manifest, and there are no other files. Models are loaded; cleaned ones on
-    their base model, whose hash must be the one that was cleaned. Exports must give the outputs stored with them.
+    All: each file has the sha256 in the manifest, and there are no other files; only the model card, README.md, may
+    differ. Models are loaded; cleaned ones on their base model, whose hash must be the one that was cleaned. Exports
+    must give the outputs stored with them, except formats whose files may run code when they are read.
 
     Hashes find damage and mistakes. They do not prove who wrote a folder: whoever can change its files can change its
     manifest too.
@@ -70,7 +71,7 @@ def _verdict(folder: Path, manifest: Manifest, base: str | None) -> dict[str, An
     return {"verdict": manifest.get("verdict")}
 
 
-def _files(folder: Path, manifest: Manifest, base: str | None) -> dict[str, Any]:
+def _hashes_alone(folder: Path, manifest: Manifest, base: str | None) -> dict[str, Any]:
     return {}
 
 
@@ -114,10 +115,10 @@ CHECKS: dict[str, Callable[[Path, Manifest, str | None], dict[str, Any]]] = {
     "cleaned": _model,
     "trigger": _trigger,
     "check": _verdict,
-    "checked cleaning": _files,
-    "inspection": _files,
-    "figures": _files,
+    "checked cleaning": _hashes_alone,
+    "inspection": _hashes_alone,
+    "figures": _hashes_alone,
     "export": _export,
-    "demo": _files,
+    "demo": _hashes_alone,
 }
 """What is checked besides the files, by kind of artifact."""

@@ -54,8 +54,8 @@ def cost_lines(rows: Sequence[Row]) -> list[CostLine]:
     lines: dict[tuple[int, str, int], list[float]] = {}
     for run, found in by_run(list(cleanings.values())).items():
         for row in found.hit:
-            line = place(run.defense), run.title, int(row.get("trained_parameters", 0))
-            lines.setdefault(line, []).append(float(row.get("clean_seconds", 0.0)))
+            line = place(run.defense), run.title, int(row.get("trained_parameters") or 0)
+            lines.setdefault(line, []).append(float(row.get("clean_seconds") or 0.0))
     return [
         CostLine(title, trained, len(seconds), mean(seconds), stdev(seconds) if len(seconds) > 1 else None)
         for (_, title, trained), seconds in sorted(lines.items())

@@ -12,7 +12,7 @@ from rvpt.artifacts import MANIFEST
 from rvpt.errors import RvptError
 from rvpt.files import read_json
 from rvpt.report.stored import FACTS, Stored, read_stored
-from rvpt.rows import KEYS, Rows, read_measurements
+from rvpt.rows import KEYS, Row, Rows, is_measurement, read_measurements
 
 VERDICT = "verdict.json"
 IMAGES = ("demo.png", "check.png")
@@ -81,7 +81,8 @@ def _add(found: Evidence, path: Path) -> None:
         facts = _record(path)
         if facts.get("kind") == "cleaned":
             found.cleanings.append({**facts, "folder": path.parent.name})
-        found.rows += [row for row in facts.get("rows", ()) if isinstance(row, dict) and row.keys() >= KEYS]
+        listed = facts.get("rows")
+        found.rows += filter(is_measurement, listed) if isinstance(listed, list) else []
     elif path.name.endswith(FACTS):
         found.figures.append(read_stored(path))
     elif path.name in IMAGES:
@@ -104,5 +105,13 @@ def _holds_rows(path: Path) -> bool:
 
 
 def _once(rows: Rows) -> Rows:
-    """The rows without repetitions: a folder may hold the rows of its parts too."""
-    return Rows({json.dumps(row, sort_keys=True): row for row in rows}.values())
+    """The rows without repetitions: a folder may hold the rows of its parts too, and exports some columns of them."""
+    found = {_text(row): row for row in rows}
+    for columns in {frozenset(row) for row in found.values()}:
+        for row in [row for row in found.values() if row.keys() > columns]:
+            found.pop(_text({name: row[name] for name in columns}), None)
+    return Rows(found.values())
+
+
+def _text(row: Row) -> str:
+    return json.dumps(row, sort_keys=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 TITLES = {"none": "no defense", "vpt": "VPT", "rvpt": "RVPT"}
 
@@ -11,6 +13,11 @@ def spelled(title: str) -> str:
     """A defense as people write it, "RVPT, alpha=2" for "rvpt, alpha=2"."""
     name, comma, own = title.partition(",")
     return f"{TITLES.get(name, name)}{comma}{own}"
+
+
+def guess(line: Mapping[str, Any], model: str) -> str:
+    """What a model ("suspect" or "cleaned") predicts for an image of an inspection, as in "cat 87%"."""
+    return f"{line[model]} {100 * line[f'{model}_probability']:.0f}%"
 
 
 def cell(text: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO, StringIO
+from lzma import LZMAError
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -18,6 +20,7 @@ from rvpt.web.compare import Comparison, as_image
 MOST_IMAGES, MOST_BYTES = 500, 256 * 2**20  # of all images together, unpacked
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 HEADINGS = ("image", "before", "probability before", "after", "probability after", "changed", "flagged")
+UNREADABLE = (BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError, EOFError, zlib.error, LZMAError)
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # with which spreadsheets begin what they compute
 
 
@@ -52,7 +55,9 @@ def _files(paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
                     if entry.file_size > MOST_BYTES:  # as stated; a read never gives more
                         raise RvptError(f"{entry.filename} is larger than {MOST_BYTES >> 20} MB: remove it")
                     yield entry.filename, archive.read(entry)
-        except (BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        except RvptError:
+            raise
+        except UNREADABLE as error:
             raise RvptError(f"{path.name} cannot be read as a zip file: {error}") from None
 
 

@@ -33,7 +33,7 @@ class Patch:
     down: float = 0.9
     color: tuple[float, float, float] = (1.0, 0.0, 1.0)
 
-    def __call__(self, pixels: Tensor, rows: Tensor | None = None) -> Tensor:
+    def __call__(self, pixels: Tensor) -> Tensor:
         """Images (B, 3, S, S) with the patch, as far as it is inside of them."""
         size, changed = pixels.shape[-1], pixels.clone()
         half = max(1, round(self.side * size)) / 2

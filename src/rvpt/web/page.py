@@ -103,9 +103,8 @@ def _many_images(gr: Any, comparison: Comparison, names: Any, choices: list[str]
         if not paths:
             raise RvptError("choose images first")
         lines = compare_all(comparison, uploaded(map(Path, paths)), class_names(names), trigger)
-        with NamedTemporaryFile(
-            "w", suffix=".csv", delete=False, dir=os.environ["GRADIO_TEMP_DIR"], newline=""
-        ) as file:
+        place = os.environ.get("GRADIO_TEMP_DIR")
+        with NamedTemporaryFile("w", suffix=".csv", delete=False, dir=place, newline="", encoding="utf-8") as file:
             file.write(as_csv(lines))
         return [lines, gr.DownloadButton(value=file.name, interactive=True)]
 
@@ -120,7 +119,7 @@ def _told(gr: Any, function: Callable[..., Sequence[Any]]) -> Callable[..., Sequ
         try:
             return function(*values)
         except RvptError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(escape(str(error)), print_exception=False) from None  # it shows HTML
 
     return run
 

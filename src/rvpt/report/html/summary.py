@@ -75,5 +75,5 @@ def _of_check(verdict: Mapping[str, Any]) -> str:
     model, word = verdict.get("model", "The model"), verdict.get("verdict")
     if word == "clean":
         return f"rvpt check finds no backdoor in {model} (p = {verdict['p_value']:.2g}); it cannot see every kind."
-    first = verdict["targets"][0]["class"]
-    return f"rvpt check calls {model} {word} (p = {verdict['p_value']:.2g}); the most suspicious target is {first!r}."
+    first = [f"; the most suspicious target is {target['class']!r}" for target in verdict["targets"][:1]]
+    return f"rvpt check calls {model} {word} (p = {verdict['p_value']:.2g}){''.join(first)}."
