@@ -92,7 +92,7 @@ def test_in_python_names_and_settings_are_enough(clip: Clip) -> None:
     assert result.triggers["badnet"] is crafted
     assert result.triggers["blended"].spec.seed == 3
     assert result.facts["data"]["pairs"] == 50
-    assert result.facts["spec"] == AttackSpec(lr=1e-3, epochs=1, warmup=0.02, seed=3).model_dump()  # the rest is preset small
+    assert result.facts["spec"] == AttackSpec(lr=1e-3, epochs=1, warmup=0.02, seed=3).model_dump()  # else small
 
 
 @pytest.mark.parametrize(
