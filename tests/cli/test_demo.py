@@ -26,6 +26,7 @@ def small(tiny, monkeypatch):
     monkeypatch.setattr(demo, "DATA", "scenes:300")
     monkeypatch.setattr(demo, "SHOTS", 1)
     monkeypatch.setattr(demo, "CHECKING", CHECKING)
+    monkeypatch.setattr(demo, "EPOCHS", {})
     monkeypatch.setitem(PRESETS, "small", {"num_pairs": 200, "num_poisoned": 10, "train": {"epochs": 1, "lr": 1e-4}})
     for name in demo.DEFENSES:
         quick = {"epochs": 1, "prompt_length": 2, "first_block": 2, "forms": ("additive",)}

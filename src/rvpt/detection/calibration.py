@@ -86,11 +86,15 @@ class Calibration:
         write_json(Path(path), asdict(self))
 
     def covers(self, spec: CheckSpec, geometry: Mapping[str, int]) -> bool:
-        """Whether it was made with these settings, batch size and seed aside, and with models of this geometry."""
+        """Whether it was made with these settings and with models of this geometry.
+
+        Batch size and seed do not matter, and fewer forms may be used: each form has a p-value of its own.
+        """
         if self.geometry and self.geometry != geometry:
             return False
-        other = {"batch_size", "seed"}
-        return spec.model_dump(mode="json", exclude=other) == {k: v for k, v in self.settings.items() if k not in other}
+        other = {"batch_size", "seed", "forms"}
+        same = {name: value for name, value in self.settings.items() if name not in other}
+        return spec.model_dump(mode="json", exclude=other) == same and {*spec.forms} <= {*self.settings["forms"]}
 
     def known(self) -> Known:
         """What is natural."""
