@@ -34,7 +34,7 @@ def test_rows_of_a_backdoored_model_tell_its_attack(tiny: Tiny) -> None:
     rows = measured(tiny.backdoored)
     assert attacks(rows) == {"none", "badnet", "blended"}
     assert {row["defense"] for row in rows} == {"none"}
-    assert rows[0]["spec"] == AttackSpec(lr=1e-3, epochs=2).model_dump()
+    assert rows[0]["spec"] == AttackSpec(lr=1e-3, epochs=2, warmup=0.02).model_dump()
     assert rows[0]["targets"] == {"badnet": "anchor", "blended": "anchor"}
     assert rows[0]["hashes"].keys() == {"model", "trigger/badnet", "trigger/blended"}
 
