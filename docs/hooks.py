@@ -201,7 +201,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "scores": scores,
     "shifts": shifts,
     "exports": exports,
-    "distill-settings": lambda: settings(DistillSpec, SMALL),
+    "distill-settings": lambda: settings(DistillSpec, {"small": SMALL}),
     "modifications": modifications,
     "attack-settings": lambda: settings(AttackSpec),
     "poison-settings": lambda: settings(PoisonSpec),
