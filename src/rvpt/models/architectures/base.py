@@ -128,15 +128,46 @@ class Architecture(ABC):
         raise RvptError(f"this model is {self.summary}, and {what} the [CLS] token of a ViT CLIP: {WORKS}")
 
 
+class Transformer(Architecture):
+    """What ViT CLIPs and SigLIPs share: an image tower, a configuration and a layout of transformers.
+
+    `kind`: in words. `processor`: the class of their image processors.
+    """
+
+    kind: ClassVar[str]
+    processor: ClassVar[str]
+
+    @property
+    def image_size(self) -> int:
+        return int(self.model.config.vision_config.image_size)
+
+    @property
+    def width(self) -> int:
+        return int(self.model.config.vision_config.hidden_size)
+
+    @property
+    def depth(self) -> int:
+        return len(self.model.vision_model.encoder.layers)
+
+    @property
+    def activation(self) -> str:
+        return str(self.model.config.vision_config.hidden_act)
+
+    def save(self, folder: Path, preprocessing: Preprocessing) -> None:
+        with quiet_transformers():
+            self.model.save_pretrained(folder)
+        for file in folder.glob("*.safetensors"):
+            share(file)
+        write_json(folder / PREPROCESSOR, as_transformers(preprocessing, self.processor))
+
+    def facts(self) -> dict[str, Any]:
+        vision = self.model.config.vision_config
+        return {
+            "name": f"{self.kind}, patch {vision.patch_size}, image {vision.image_size}",
+            "image tower": tower_facts(vision),
+        }
+
+
 def tower_facts(config: Any) -> str:
     """A transformer in words."""
     return f"{config.num_hidden_layers} blocks, width {config.hidden_size}, {config.num_attention_heads} heads"
-
-
-def save_transformers(model: Any, folder: Path, preprocessing: Preprocessing, processor: str) -> None:
-    """Write a model of transformers, and its preprocessing as the configuration of an image processor's class."""
-    with quiet_transformers():
-        model.save_pretrained(folder)
-    for file in folder.glob("*.safetensors"):
-        share(file)
-    write_json(folder / PREPROCESSOR, as_transformers(preprocessing, processor))

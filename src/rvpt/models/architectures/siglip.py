@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rvpt.models.architectures.base import Architecture, save_transformers, tower_facts
-from rvpt.models.formats.preprocessing import Preprocessing
+from rvpt.models.architectures.base import Transformer
 
 
-class SiglipClip(Architecture):
+class SiglipClip(Transformer):
     """A SiglipModel. It has no [CLS] token: rows are means over the patches after each block.
 
     It is trained with a sigmoid for each pair, sigma(tau cos + b). The bias b is the same for all classes, so it
@@ -20,30 +18,16 @@ class SiglipClip(Architecture):
     """
 
     summary = "a SigLIP"
+    kind = "SigLIP"
+    processor = "SiglipImageProcessor"
 
     @property
     def image_modules(self) -> list[nn.Module]:
         return [self.model.vision_model]
 
     @property
-    def image_size(self) -> int:
-        return int(self.model.config.vision_config.image_size)
-
-    @property
-    def width(self) -> int:
-        return int(self.model.config.vision_config.hidden_size)
-
-    @property
-    def depth(self) -> int:
-        return len(self.model.vision_model.encoder.layers)
-
-    @property
     def projection_dim(self) -> int:
         return self.width
-
-    @property
-    def activation(self) -> str:
-        return str(self.model.config.vision_config.hidden_act)
 
     @property
     def logit_bias(self) -> Tensor:
@@ -66,13 +50,3 @@ class SiglipClip(Architecture):
 
     def padding(self) -> str | bool:
         return "max_length"  # a text's feature is read at the last place, after the padding, which it was trained with
-
-    def save(self, folder: Path, preprocessing: Preprocessing) -> None:
-        save_transformers(self.model, folder, preprocessing, "SiglipImageProcessor")
-
-    def facts(self) -> dict[str, Any]:
-        vision = self.model.config.vision_config
-        return {
-            "name": f"SigLIP, patch {vision.patch_size}, image {vision.image_size}",
-            "image tower": tower_facts(vision),
-        }

@@ -3,45 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rvpt.models.architectures.base import Architecture, save_transformers, tower_facts
+from rvpt.models.architectures.base import Transformer
 from rvpt.models.blocks import Prefixes, block_forward
-from rvpt.models.formats.preprocessing import Preprocessing
 
 
-class VitClip(Architecture):
+class VitClip(Transformer):
     """A CLIPModel. Its blocks are run by `block_forward`, with prompts as keys and values."""
 
     summary = "a ViT CLIP"
+    kind = "ViT"
+    processor = "CLIPImageProcessor"
 
     @property
     def image_modules(self) -> list[nn.Module]:
         return [self.model.vision_model, self.model.visual_projection]
 
     @property
-    def image_size(self) -> int:
-        return int(self.model.config.vision_config.image_size)
-
-    @property
-    def width(self) -> int:
-        return int(self.model.config.vision_config.hidden_size)
-
-    @property
-    def depth(self) -> int:
-        return len(self.blocks)
-
-    @property
     def projection_dim(self) -> int:
         return int(self.model.config.projection_dim)
-
-    @property
-    def activation(self) -> str:
-        return str(self.model.config.vision_config.hidden_act)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -83,13 +66,3 @@ class VitClip(Architecture):
             self.model.text_model(input_ids=ids, attention_mask=mask).pooler_output
         )
         return features
-
-    def save(self, folder: Path, preprocessing: Preprocessing) -> None:
-        save_transformers(self.model, folder, preprocessing, "CLIPImageProcessor")
-
-    def facts(self) -> dict[str, Any]:
-        vision = self.model.config.vision_config
-        return {
-            "name": f"ViT, patch {vision.patch_size}, image {vision.image_size}",
-            "image tower": tower_facts(vision),
-        }
