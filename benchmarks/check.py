@@ -1,32 +1,73 @@
-"""Compare `rvpt check`'s inversion with a naive loop over classes: seconds per class, and the ratio.
+"""Compare `rvpt check`'s inversion of many classes with a naive loop over them: seconds per class, and the ratio.
 
-    python benchmarks/check.py --classes 24 --loop 4
-    python benchmarks/check.py --model b32 --classes 100 --images 256 --together 4 --timed 1 --loop 1
+    python benchmarks/check.py --classes 100 --output rows/check-speed.jsonl
+    python benchmarks/check.py --model b32 --classes 100 --images 256 --together 8 --timed 1
+    python benchmarks/check.py --classes 1000 --whole additive --output rows/check-speed.jsonl
 
-The naive loop optimizes one class at a time, with as many steps and images for every class as the check spends on its
-finalists. It is timed on `--loop` classes. Images and texts are random: time does not depend on them. On
-the CPU the seconds are CPU time.
+The naive loop gives every class the short and the longer run and the scoring after it, one class at a time. The check
+has a coarse stage for all classes, a short run for some and the longer run for the finalists, in shared batches. Each
+part is timed on a few steps, of `--together` classes at a time, and scaled by its numbers of classes, steps and images;
+a row has these numbers. `--whole FORM` times all of one form instead, without the loop. Images and texts are random:
+time does not depend on them. On the CPU the seconds are CPU time, which other programs hardly change.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rvpt.detection import coarse
+from rvpt.detection.search import Search
+from rvpt.detection.spec import CheckSpec
+from rvpt.detection.stages import Stages
 from rvpt.inversion.additive import Additive
-from rvpt.inversion.descent import descend, towards
+from rvpt.inversion.descent import descend, reached, towards
 from rvpt.inversion.pool import Pool
-from rvpt.inversion.spec import InversionSpec
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
 from rvpt.models.placement import find_device
 from rvpt.rows import append_rows
 from rvpt.training.loop import frozen
+
+
+@dataclass(frozen=True)
+class Part:
+    """What some classes get: steps of a descent with so many images each, and a score on held-out images."""
+
+    classes: int
+    steps: int
+    images: int
+    held: int
+
+    @property
+    def passes(self) -> int:
+        """Images that go through the model, forward; those of a descent count twice, for the gradient."""
+        return self.classes * (2 * self.steps * self.images + self.held)
+
+
+def parts_of_check(classes: int, held: int, spec: CheckSpec) -> list[Part]:
+    """Coarse stage, short run, longer run of one form."""
+    long = Part(spec.finalists, spec.final_steps, spec.final_images, held)
+    if classes <= coarse.MOST:
+        return [Part(classes, spec.steps, spec.images, held), long]
+    entered = max(coarse.LEAST, classes // coarse.SHARE) + coarse.MIDDLE
+    first = Part(classes, coarse.STEPS, coarse.IMAGES, min(held, coarse.HELD))
+    return [first, Part(entered, spec.steps, spec.images, held), long]
+
+
+def parts_of_loop(classes: int, held: int, spec: CheckSpec) -> list[Part]:
+    """Both runs for every class, scored after the longer one."""
+    return [
+        Part(classes, spec.steps, spec.images, 0), Part(classes, spec.final_steps, spec.final_images, held),
+    ]  # fmt: skip
 
 
 def open_clip_of(model: str, device: str | None) -> Clip:
@@ -41,65 +82,86 @@ def open_clip_of(model: str, device: str | None) -> Clip:
 
 def make_pool(clip: Clip, classes: int, images: int) -> Pool:
     """Random images, and random texts that images are spread over."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.rand(images, 3, clip.image_size, clip.image_size, generator=generator).to(clip.device)
+    pixels = random_images(clip, images)
     with torch.no_grad():
         width = clip.encode_image(pixels[:1]).shape[1]
-    text = F.normalize(torch.randn(classes, width, generator=generator), dim=1).to(clip.device)
-    return Pool.of(clip, pixels, text)
+    text = F.normalize(torch.randn(classes, width, generator=torch.Generator().manual_seed(0)), dim=1)
+    return Pool.of(clip, pixels, text.to(clip.device))
 
 
-def run(pool: Pool, classes: Tensor, steps: int, images: int, spec: InversionSpec, timed: int) -> float:
-    """Seconds of one run for some classes together, from those of its first `timed` steps: all take the same time."""
-    form = Additive.of(spec, pool.pixels.shape[-1])
-    start, some = form.start(len(classes)).to(pool.pixels.device), min(steps, timed)
-    clock = time.perf_counter if pool.pixels.is_cuda else time.process_time  # other programs take no part in it
+def random_images(clip: Clip, images: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(images, 3, clip.image_size, clip.image_size, generator=generator).to(clip.device)
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of some work; of CPU time, if that computes."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     begun = clock()
-    descend(form, pool, towards(classes), start, some, images, spec)
-    if pool.pixels.is_cuda:
+    work()
+    if device.type == "cuda":
         torch.cuda.synchronize()
-    return (clock() - begun) * steps / some
+    return clock() - begun
 
 
-def compare(pool: Pool, loop: int, together: int, timed: int, spec: InversionSpec) -> dict[str, float]:
-    """Seconds per class of the check and of the loop.
+def seconds(part: Part, pool: Pool, together: int, steps: int, spec: CheckSpec) -> float:
+    """Seconds of a part, from some steps of some classes together and from the scores of one pass for them."""
+    form, classes = Additive.of(spec, pool.pixels.shape[-1]), torch.arange(together, device=pool.pixels.device)
+    start, some = form.start(together).to(pool.pixels.device), min(steps, part.steps)
+    descent = timed(lambda: descend(form, pool, towards(classes), start, some, part.images, spec), start.device)
+    whole = descent / some * part.steps / together * part.classes
+    if part.held:
+        scored = pool.select(torch.arange(min(part.held, together * part.images), device=start.device))
+        at_once = classes[: max(1, together * part.images // len(scored))]
+        score = timed(lambda: reached(form, scored, at_once, start[: len(at_once)], spec), start.device)
+        whole += score / len(at_once) / len(scored) * part.held * part.classes
+    return whole
 
-    Args:
-        pool: images and model.
-        loop: classes that the loop is timed on.
-        together: classes that the check's short run is timed on, as one batch or several.
-        timed: steps of each run that are timed.
-        spec: steps and images of both runs.
-    """
-    classes = len(pool.text)
-    every = torch.arange(classes, device=pool.pixels.device)
-    run(pool, every[:1], 1, spec.images, spec, 1)  # warm-up
-    short, long = (spec.steps, spec.images, spec, timed), (spec.final_steps, spec.final_images, spec, timed)
-    ours = run(pool, every[:together], *short) / together + run(pool, every[: spec.finalists], *long) / classes
-    naive = sum(run(pool, every[i : i + 1], *each) for i in range(loop) for each in (short, long)) / loop
-    return {"check": ours, "loop": naive, "ratio": naive / ours}
+
+def compare(pool: Pool, together: int, steps: int, spec: CheckSpec) -> dict[str, Any]:
+    """Seconds per class of the check and of the loop, and what both compute."""
+    classes, held = len(pool.text), max(1, round(spec.held_out * len(pool)))
+    check, loop = parts_of_check(classes, held, spec), parts_of_loop(classes, held, spec)
+    seconds(Part(1, 1, spec.images, 1), pool, 1, 1, spec)  # warm-up
+    ours = sum(seconds(part, pool, min(together, part.classes), steps, spec) for part in check) / classes
+    naive = sum(seconds(part, pool, 1, steps, spec) for part in loop) / classes
+    counted = sum(part.passes for part in loop) / sum(part.passes for part in check)
+    return {
+        "check": ours, "loop": naive, "ratio": naive / ours, "counted_ratio": counted,
+        "check_parts": [asdict(part) for part in check], "loop_parts": [asdict(part) for part in loop],
+    }  # fmt: skip
+
+
+def whole(clip: Clip, form: str, classes: int, images: int, spec: CheckSpec) -> dict[str, Any]:
+    """Seconds of all of one form with so many names of classes."""
+    names = [f"{number} things" for number in range(classes)]
+    search = Search(clip, random_images(clip, images), names, spec, Stages(None))
+    return {"form": form, "check": timed(lambda: search.invert(form), clip.device) / classes}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="scenes-clip", help="folder, hub id, scenes-clip or b32")
-    parser.add_argument("--classes", type=int, default=24)
-    parser.add_argument("--images", type=int, default=64, help="images that each step draws from")
-    parser.add_argument("--loop", type=int, default=4, help="classes that the naive loop is timed on")
-    parser.add_argument("--together", type=int, help="classes of the check that are timed; by default all")
-    parser.add_argument("--timed", type=int, default=1_000, help="steps of each run that are timed; the rest is scaled")
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--together", type=int, default=24, help="classes that are timed together")
+    parser.add_argument("--timed", type=int, default=2, help="steps of each run that are timed")
+    parser.add_argument("--whole", metavar="FORM", help="time all of one form instead")
     parser.add_argument("--device", default=None)
     parser.add_argument("--output", type=Path, help="JSONL file to append the result to")
     args = parser.parse_args()
-    clip, spec = open_clip_of(args.model, args.device), InversionSpec()
+    clip, spec = open_clip_of(args.model, args.device), CheckSpec()
     with frozen(clip):
-        pool = make_pool(clip, args.classes, args.images)
-        found = compare(pool, args.loop, args.together or args.classes, args.timed, spec)
-    print("  ".join(f"{name} {value:.3g}" for name, value in found.items()))
+        if args.whole:
+            found = whole(clip, args.whole, args.classes, args.images, spec)
+        else:
+            found = compare(make_pool(clip, args.classes, args.images), args.together, args.timed, spec)
+    print("  ".join(f"{name} {value:.3g}" for name, value in found.items() if isinstance(value, float)))
     if args.output:
-        asked = {name: getattr(args, name) for name in ("model", "classes", "images", "loop", "together", "timed")}
-        facts = {**asked, "device": str(clip.device), "spec": spec.model_dump()}
-        append_rows(args.output, [{**facts, **found}])
+        asked = {name: getattr(args, name) for name in ("model", "classes", "images")}
+        part = {} if args.whole else {"together": args.together, "timed_steps": args.timed}
+        threads = {"device": str(clip.device), "threads": torch.get_num_threads()}
+        append_rows(args.output, [{**asked, **part, **threads, **found, "spec": spec.model_dump(mode="json")}])
 
 
 if __name__ == "__main__":

@@ -89,3 +89,22 @@ class WavyWorld(World):
 def as_clip(world: World) -> Any:
     """For type checkers: it has what a check needs of a Clip."""
     return world
+
+
+class CrowdedWorld(World):
+    """A world with many further classes, whose texts are mixtures of those of the six."""
+
+    def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor:
+        return torch.stack([self._text(name) for name in classes])
+
+    def _text(self, name: str) -> Tensor:
+        if name in CLASSES:
+            return self.weight[CLASSES.index(name)]
+        shares = torch.randn(6, generator=torch.Generator().manual_seed(int(name)))
+        return F.normalize(shares, dim=0) @ self.weight
+
+
+def crowd(count: int) -> tuple[str, ...]:
+    """Names of so many classes of a crowded world, its own in between."""
+    others = [str(number) for number in range(count - len(CLASSES))]
+    return (*others[: count // 3], *CLASSES, *others[count // 3 :])

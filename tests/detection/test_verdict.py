@@ -88,6 +88,20 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
         Calibration.read(tmp_path / "c.json")
 
 
+def test_a_file_has_one_calibration_for_each_size_of_models(tmp_path: Path) -> None:
+    path, small, large = tmp_path / "c.json", {"width": 8}, {"width": 9}
+    first, second = replace(known(0.0, 1.0), geometry=small), replace(known(2.0, 3.0), geometry=large)
+    first.write(path)
+    second.write(path)
+    assert [Calibration.read(path, geometry) for geometry in (small, large)] == [first, second]
+    assert Calibration.read(path) == Calibration.read(path, {"width": 7}) == first
+    replace(first, recipe="again").write(path)
+    assert [each.recipe for each in Calibration.read_all(path)] == ["again", "some models"]
+    path.write_text("[]")
+    with pytest.raises(RvptError, match="is not a calibration"):
+        Calibration.read(path)
+
+
 def test_it_covers_other_seeds_and_batch_sizes_but_no_other_budget() -> None:
     calibration = known(0.0, 1.0)
     assert calibration.covers(CheckSpec(seed=3, batch_size=2), {"width": 8})

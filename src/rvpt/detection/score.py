@@ -30,7 +30,8 @@ class Findings:
     """What was measured on a model.
 
     `targets`: classes, the most suspicious first. `trigger`: the change that was found for the first of them. `rises`:
-    by form and run, how far each class's margin is above the median of all classes after the short run.
+    by form and run, how far each class's margin is above the median of all classes after the short run; with many
+    classes only of those that had this run.
     """
 
     scores: dict[str, float]
@@ -51,7 +52,7 @@ def find(
     report: Report = silent,
 ) -> Findings:
     """All scores of a model; arguments as those of `Search`, what is natural, and a folder for finished runs."""
-    search = Search(model, pixels, classes, spec, Stages(folder), report)
+    search = Search(model, pixels, classes, spec, Stages(folder, pixels.device), report)
     found = {name: search.invert(name, known.get(name, {}).get(SHORT)) for name in spec.forms}
     rises = {name: _rises(inversion, classes) for name, inversion in found.items()}
     rows = [
@@ -69,11 +70,9 @@ def find(
 
 def _rises(inversion: Inversion, classes: Sequence[str]) -> dict[str, dict[str, float]]:
     """By run and class."""
-    middle = inversion.short.margins.median()
-    names = [classes[index] for index in inversion.finalists.tolist()]
-    pairs = {SHORT: (classes, inversion.short), LONG: (names, inversion.final)}
+    pairs = {SHORT: (inversion.kept, inversion.short), LONG: (inversion.finalists, inversion.final)}
     return {
-        run: dict(zip(which, (reached.margins - middle).tolist(), strict=True))
+        run: dict(zip((classes[i] for i in which.tolist()), (reached.margins - inversion.middle).tolist(), strict=True))
         for run, (which, reached) in pairs.items()
     }
 

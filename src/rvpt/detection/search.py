@@ -10,11 +10,12 @@ from torch import Tensor
 
 from rvpt.attacks.trigger import Trigger
 from rvpt.detection.collapse import collapse
+from rvpt.detection.halving import short_race
 from rvpt.detection.natural import Natural, first
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.stages import Stages
 from rvpt.inversion import FORMS
-from rvpt.inversion.descent import Reached, descend, reached, short_run, towards
+from rvpt.inversion.descent import Reached, descend, reached, towards
 from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool
 from rvpt.models.cleaned import Cleaned
@@ -26,19 +27,18 @@ from rvpt.progress import Report, silent
 class Inversion:
     """One form of inversion, after both runs.
 
-    `short`: what the changes of all classes reach after the short run. `finalists`: (F,) int64, the classes of the
-    longer run. `final`: what their changes (F, ...) reach after it.
+    `kept`: the classes that had the whole short run, with many classes only some of them. `short`: what their changes
+    reach after it. `middle`: the median of the margins of all classes. `finalists`: (F,) int64, those of the longer
+    run. `final`: what their changes (F, ...) reach after it.
     """
 
     form: Form
+    kept: Tensor
     short: Reached
+    middle: Tensor
     finalists: Tensor
     changes: Tensor
     final: Reached
-
-    def rises(self) -> Tensor:
-        """How far each finalist's margin is above the median of all classes after the short run, (F,)."""
-        return self.final.margins - self.short.margins.median()
 
     def trigger(self, classes: Sequence[str], target: str, seed: int) -> Trigger:
         """The change of one finalist as a trigger."""
@@ -82,21 +82,22 @@ class Search:
         these are not known, above those of the other classes.
         """
         form = FORMS[name].of(self.spec, self.model.image_size)
-        every = torch.arange(len(self.classes), device=self.fit.text.device)
-        kept = self.stages.get(f"{name}-short", lambda: self._short(form, every))
-        short = Reached(kept["shares"], kept["margins"])
-        rises = dict(zip(self.classes, (short.margins - short.margins.median()).tolist(), strict=True))
-        names = first(rises, natural, self.spec.finalists)
-        finalists = torch.tensor([self.classes.index(name) for name in names], device=every.device)
-        start = kept["changes"][finalists]
+        kept = self.stages.get(f"{name}-short", lambda: self._short(form, natural))
+        classes, short = kept["classes"], Reached(kept["shares"], kept["margins"])
+        middle = short.margins[kept["middle"]].median()
+        names = [self.classes[index] for index in classes.tolist()]
+        rises = dict(zip(names, (short.margins - middle).tolist(), strict=True))
+        places = [names.index(each) for each in first(rises, natural, self.spec.finalists)]
+        finalists, start = classes[places], kept["changes"][places]
         long = self.stages.get(f"{name}-long", lambda: self._long(form, finalists, start))
         finalists, changes = long["finalists"], long["changes"]  # those of an interrupted check, if there was one
-        return Inversion(form, short, finalists, changes, reached(form, self.held, finalists, changes, self.spec))
+        final = reached(form, self.held, finalists, changes, self.spec)
+        return Inversion(form, classes, short, middle, finalists, changes, final)
 
-    def _short(self, form: Form, every: Tensor) -> dict[str, Tensor]:
-        changes = short_run(form, self.fit, every, self.spec, self.report)
-        found = reached(form, self.held, every, changes, self.spec)
-        return {"changes": changes, "margins": found.margins, "shares": found.shares}
+    def _short(self, form: Form, natural: Natural | None) -> dict[str, Tensor]:
+        kept = short_race(form, self.fit, self.classes, natural, self.spec, self.report)
+        found = reached(form, self.held, kept.classes, kept.changes, self.spec)
+        return {**vars(kept), "margins": found.margins, "shares": found.shares}
 
     def _long(self, form: Form, finalists: Tensor, start: Tensor) -> dict[str, Tensor]:
         spec, loss, changes = self.spec, towards(finalists), start

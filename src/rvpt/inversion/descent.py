@@ -33,15 +33,14 @@ def towards(classes: Tensor) -> Loss:
     return lambda pool, shown, part: target_loss(shown_logits(pool, shown), classes[part], pool.predictions)
 
 
-def descend(
-    form: Form, pool: Pool, loss: Loss, start: Tensor, steps: int, images: int, spec: InversionSpec,
-    *, settle: bool = False, report: Report = silent,
-) -> Tensor:  # fmt: skip
-    """Universal changes (C, ...) of one form that lower a loss each.
+class Descent:
+    """Universal changes (C, ...) of one form on their way to lower a loss each.
 
     m_c <- mu m_c + direction(grad loss_c);  change_c <- step(change_c, m_c, eta_t)
 
     Every step uses some of the images, drawn by the seed, the same for all changes.
+
+    `changes`: (C, ...). `numbers`: (C,) int64, their places at the start.
 
     Args:
         form: what a change is, its budget and its steps.
@@ -52,21 +51,49 @@ def descend(
         images: per step.
         spec: batch size and seed.
         settle: whether steps shrink, for a longer run.
-        report: called after each step.
     """
-    changes, momentum = start.clone(), torch.zeros_like(start)
-    generator = torch.Generator().manual_seed(spec.seed)
-    group = max(1, spec.batch_size // images)
+
+    def __init__(
+        self, form: Form, pool: Pool, loss: Loss, start: Tensor, steps: int, images: int, spec: InversionSpec,
+        *, settle: bool = False,
+    ) -> None:  # fmt: skip
+        self.form, self.pool, self.loss, self.steps, self.images, self.settle = form, pool, loss, steps, images, settle
+        self.changes, self.momentum = start.clone(), torch.zeros_like(start)
+        self.numbers = torch.arange(len(start), device=start.device)
+        self.generator = torch.Generator().manual_seed(spec.seed)
+        self.group, self.done = max(1, spec.batch_size // images), 0
+
+    def step(self) -> Tensor:
+        """One step of all changes; their losses before it, (C,)."""
+        some = self.pool.draw(self.images, self.generator)
+        drawn = self.form.draw(len(some), self.generator)
+        length = self.form.length(self.done / self.steps, self.steps, settle=self.settle)
+        kept, losses = self.form.momentum(settle=self.settle), []
+        for part in torch.arange(len(self.changes), device=self.changes.device).split(self.group):
+            found, slope = _slope(self.form, some, self.loss, self.changes[part], self.numbers[part], drawn)
+            self.momentum[part] = kept * self.momentum[part] + self.form.direction(slope)
+            self.changes[part] = self.form.step(self.changes[part], self.momentum[part], length)
+            losses.append(found)
+        self.done += 1
+        return torch.cat(losses)
+
+    def keep(self, places: Tensor) -> None:
+        """Go on with some of the changes only."""
+        self.changes, self.momentum, self.numbers = (
+            each[places] for each in (self.changes, self.momentum, self.numbers)
+        )
+
+
+def descend(
+    form: Form, pool: Pool, loss: Loss, start: Tensor, steps: int, images: int, spec: InversionSpec,
+    *, settle: bool = False, report: Report = silent,
+) -> Tensor:  # fmt: skip
+    """The changes (C, ...) at the end of a whole `Descent`; `report` is called after each step."""
+    run = Descent(form, pool, loss, start, steps, images, spec, settle=settle)
     for step in range(steps):
-        some = pool.draw(images, generator)
-        drawn = form.draw(len(some), generator)
-        length, kept = form.length(step / steps, steps, settle=settle), form.momentum(settle=settle)
-        for part in torch.arange(len(start), device=start.device).split(group):
-            slope = _slope(form, some, loss, changes[part], part, drawn)
-            momentum[part] = kept * momentum[part] + form.direction(slope)
-            changes[part] = form.step(changes[part], momentum[part], length)
+        run.step()
         report(step + 1, steps, {})
-    return changes
+    return run.changes
 
 
 def short_run(form: Form, pool: Pool, classes: Tensor, spec: InversionSpec, report: Report = silent) -> Tensor:
@@ -78,35 +105,50 @@ def short_run(form: Form, pool: Pool, classes: Tensor, spec: InversionSpec, repo
     return descend(form, pool, towards(classes), start, spec.steps, spec.images, spec, report=report)
 
 
-def _slope(form: Form, pool: Pool, loss: Loss, changes: Tensor, part: Tensor, drawn: Tensor) -> Tensor:
-    """The gradient (C, ...) of each change's loss."""
+def _slope(form: Form, pool: Pool, loss: Loss, changes: Tensor, part: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Each change's loss (C,) and its gradient (C, ...)."""
     with torch.enable_grad():
         changes = changes.detach().requires_grad_(True)
         losses = loss(pool, form.apply(pool.pixels, changes, drawn), part)
         (slope,) = torch.autograd.grad(losses.sum(), changes)
-    return slope
+    return losses.detach(), slope
+
+
+def best_of(form: Form, pool: Pool, library: Tensor, count: int, spec: InversionSpec) -> Tensor:
+    """For each class, the change of a library (M, ...) with the largest mean margin: (K, ...). Arguments as `tried`."""
+    return library[tried(form, pool, library, count, spec).argmax(0)]
 
 
 @torch.no_grad()
-def best_of(form: Form, pool: Pool, library: Tensor, count: int, spec: InversionSpec) -> Tensor:
-    """For each class, the change of a library (M, ...) with the largest mean margin: (K, ...).
+def tried(form: Form, pool: Pool, library: Tensor, count: int, spec: InversionSpec) -> Tensor:
+    """The mean margin of every class under each change of a library: (M, K).
 
     Args:
         form: what a change is.
         pool: the images, and the model.
-        library: changes that are tried for all classes at once, without gradients.
+        library: changes (M, ...) that are tried for all classes at once, without gradients.
         count: images, drawn by the seed.
         spec: batch size and seed.
     """
     generator = torch.Generator().manual_seed(spec.seed)
     some = pool.draw(count, generator)
     drawn = form.draw(len(some), generator)
-    group, every = max(1, spec.batch_size // len(some)), torch.arange(len(pool.text), device=library.device)
     margins = []
-    for part in library.split(group):
+    for part in library.split(max(1, spec.batch_size // len(some))):
         cosines = shown_logits(some, form.apply(some.pixels, part, drawn)) / some.model.logit_scale.detach()
-        margins += [flipped(each.expand(len(every), -1, -1), every, some.predictions)[1] for each in cosines]
-    return library[torch.stack(margins).argmax(0)]
+        margins += [mean_margins(each, some.predictions) for each in cosines]
+    return torch.stack(margins)
+
+
+def mean_margins(cosines: Tensor, predictions: Tensor) -> Tensor:
+    """The mean margin of every class over the images of other classes, as in `flipped`: (n, K) and (n,) to (K,).
+
+    max_{k != c} cos_ik is the largest cosine of an image, or the second one if c has the largest: no K x K values.
+    """
+    two, every = cosines.topk(2, 1), torch.arange(cosines.shape[1], device=cosines.device)
+    rest = torch.where(two.indices[:, :1] == every, two.values[:, 1:], two.values[:, :1])
+    margins, others = (cosines - rest).T.contiguous(), (predictions != every[:, None]).to(cosines.dtype)
+    return (margins * others).sum(1) / others.sum(1).clamp(min=1)
 
 
 @dataclass(frozen=True)
