@@ -5,9 +5,9 @@
     python benchmarks/check.py --classes 1000 --whole additive --output rows/check-speed.jsonl
 
 The naive loop gives every class the short and the longer run and the scoring after it, one class at a time. The check
-has a coarse stage for all classes, a short run for some and the longer run for the finalists, in shared batches. Each
-part is timed on a few steps, of `--together` classes at a time, and scaled by its numbers of classes, steps and images;
-a row has these numbers. `--whole FORM` times all of one form instead, without the loop. Images and texts are random:
+drops classes from the short run and gives the longer one to the finalists, in shared batches. Each part is timed on a
+few steps, of `--together` classes at a time, and scaled by its numbers of classes, steps and images; a row has these
+numbers. `--whole FORM` times all of one form instead, without the loop. Images and texts are random:
 time does not depend on them. On the CPU the seconds are CPU time, which other programs hardly change.
 """
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.detection import coarse
+from rvpt.detection import halving
 from rvpt.detection.search import Search
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.stages import Stages
@@ -54,13 +54,17 @@ class Part:
 
 
 def parts_of_check(classes: int, held: int, spec: CheckSpec) -> list[Part]:
-    """Coarse stage, short run, longer run of one form."""
-    long = Part(spec.finalists, spec.final_steps, spec.final_images, held)
-    if classes <= coarse.MOST:
-        return [Part(classes, spec.steps, spec.images, held), long]
-    entered = max(coarse.LEAST, classes // coarse.SHARE) + coarse.MIDDLE
-    first = Part(classes, coarse.STEPS, coarse.IMAGES, min(held, coarse.HELD))
-    return [first, Part(entered, spec.steps, spec.images, held), long]
+    """The short run, from which classes are dropped, and the longer run, of one form."""
+    ends = [(spec.steps, classes)]
+    if classes > halving.MOST:
+        counts = [max(halving.LEAST, classes // one_in) + halving.MIDDLE for _, one_in in halving.CUTS]
+        steps = [int(share * spec.steps) for share, _ in halving.CUTS] + [spec.steps]
+        ends = list(zip(steps, [classes, *counts], strict=True))
+    begun, parts = 0, list[Part]()
+    for end, count in ends:
+        parts.append(Part(count, end - begun, spec.images, held if end == spec.steps else 0))
+        begun = end
+    return [*parts, Part(spec.finalists, spec.final_steps, spec.final_images, held)]
 
 
 def parts_of_loop(classes: int, held: int, spec: CheckSpec) -> list[Part]:

@@ -13,9 +13,9 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rvpt.bench import Task, plan, read_recipe
-from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_data
 from rvpt.detection.baselines import clip_inspector, decree, neural_cleanse
 from rvpt.detection.outliers import outlier_index
@@ -121,25 +121,26 @@ def _with_baselines(job: Job) -> dict[str, Any]:
     if not job.baselines:
         return job.row
     clip, spec = load_clip(job.folder, device=job.device), CheckSpec(**job.row["settings"])
-    scores, seconds = published(clip, _data(*job.source), spec, job.baselines)
+    pixels, classes = _images(*job.source, spec.num_images, spec.seed, clip.image_size)
+    scores, seconds = published(clip, pixels.to(clip.device), classes, spec, job.baselines)
     return {**job.row, "scores": job.row["scores"] | scores, "seconds": job.row["seconds"] | seconds}
 
 
 @lru_cache(maxsize=1)
-def _data(source: str, split: str) -> Dataset:
-    """The images of all checks, opened once per process."""
-    return load_data(source, split)
+def _images(source: str, split: str, count: int, seed: int, side: int) -> tuple[Tensor, list[str]]:
+    """The images that checks draw, and the names of the classes; read once per process."""
+    data = load_data(source, split)
+    some = data.sample(count, seed)
+    return some.pixels(torch.arange(len(some)), side), list(data.classes)
 
 
 def published(
-    clip: Clip, data: Dataset, spec: CheckSpec, names: Sequence[str]
+    clip: Clip, pixels: Tensor, classes: Sequence[str], spec: CheckSpec, names: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Published scores of a model on the images of its check, and their seconds; higher scores speak for a backdoor."""
-    some = data.sample(spec.num_images, spec.seed)
-    pixels = some.pixels(torch.arange(len(some)), clip.image_size).to(clip.device)
-    every = torch.arange(len(data.classes), device=clip.device)
+    every = torch.arange(len(classes), device=clip.device)
     with frozen(clip):
-        pool = Pool.of(clip, pixels, clip.class_features(data.classes))
+        pool = Pool.of(clip, pixels, clip.class_features(classes))
         limit, own = radius(INSPECTED, pixels.shape[1:]), spec.model_copy(update={"images": 16})
         how: dict[str, Callable[[], float]] = {
             "neural_cleanse": lambda: outlier_index(-neural_cleanse(pool, every, steps=60, images=16, seed=0)),

@@ -106,5 +106,11 @@ def test_margins_of_all_classes_are_those_of_each(classes: int, images: int, see
     assert torch.equal(mean_margins(cosines, predictions), expected)
 
 
+def test_all_classes_are_kept_if_all_are_to_be_finalists(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, form = searching(CrowdedWorld(shortcut=6.0)), FORMS["additive"].of(SPEC, SIDE)
+    found = short_race(form, run.fit, NAMES, None, SPEC.model_copy(update={"finalists": len(NAMES)}))
+    assert sorted(found.classes.tolist()) == list(range(len(NAMES)))
+
+
 def test_places() -> None:
     assert places_of(torch.tensor([7, 2]), torch.tensor([2, 5, 7])).tolist() == [2, 0]

@@ -73,7 +73,7 @@ def _descended(
         if step in cuts:
             margins = -recent / pool.model.logit_scale.detach()
             middle = run.numbers[nearest_to_median(margins)] if len(middle) == len(every) else middle
-            ahead = most_ahead(run.numbers, margins, names, natural, len(names) // cuts[step])
+            ahead = most_ahead(run.numbers, margins, names, natural, _count(len(names), cuts[step], spec))
             places = places_of(_joined(ahead, middle), run.numbers)
             run.keep(places)
             recent = recent[places]
@@ -87,16 +87,22 @@ def _best(form: Form, pool: Pool, names: Sequence[str], natural: Natural | None,
     best = tried(form, pool, library, spec.tried_images, spec).max(0)
     every = torch.arange(len(names), device=library.device)
     middle = nearest_to_median(best.values)
-    kept = _joined(most_ahead(every, best.values, names, natural, len(names) // CUTS[-1][1]), middle)
+    count = _count(len(names), CUTS[-1][1], spec)
+    kept = _joined(most_ahead(every, best.values, names, natural, count), middle)
     return Kept(kept, places_of(middle, kept), library[best.indices[kept]])
 
 
 def most_ahead(classes: Tensor, margins: Tensor, names: Sequence[str], natural: Natural | None, count: int) -> Tensor:
-    """At least LEAST or `count` of the classes (C,) whose margins are most above what is natural, or the largest."""
+    """The `count` of the classes (C,) whose margins are most above what is natural, or, if not known, the largest."""
     numbers = {names[number]: number for number in classes.tolist()}
     rises = dict(zip(numbers, (margins - margins.median()).tolist(), strict=True))
-    ahead = [numbers[name] for name in first(rises, natural, max(LEAST, count))]
+    ahead = [numbers[name] for name in first(rises, natural, count)]
     return torch.tensor(ahead, device=classes.device)
+
+
+def _count(classes: int, one_in: int, spec: InversionSpec) -> int:
+    """How many classes are kept besides those in the middle; all if all are to be finalists, as for a calibration."""
+    return max(LEAST, classes // one_in, spec.finalists)
 
 
 def nearest_to_median(margins: Tensor) -> Tensor:

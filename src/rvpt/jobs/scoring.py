@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,13 @@ def score_and_save(
         target: the file to write.
         report: called after each step.
     """
-    data = load_data(source, split)
+    data, begun = load_data(source, split), time.perf_counter()
     pixels = pixels_of(model, data, data.classes, spec)
     with frozen(model):
         found = find(model, pixels, data.classes, spec, {}, report=report)
     result = {
         "model_sha256": model.hash(), "settings": spec.model_dump(), "scores": found.scores, "rises": found.rises,
-        "words": found.words, "resistivity": found.resistivity,
+        "words": found.words, "resistivity": found.resistivity, "seconds": round(time.perf_counter() - begun, 2),
     }  # fmt: skip
     write_json(target, result)
     return result
