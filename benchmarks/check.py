@@ -2,7 +2,7 @@
 
     python benchmarks/check.py --classes 100 --output rows/check-speed.jsonl
     python benchmarks/check.py --model b32 --classes 100 --images 256 --together 8 --timed 1
-    python benchmarks/check.py --classes 1000 --whole additive --output rows/check-speed.jsonl
+    python benchmarks/check.py --model scenes-clip-backdoored --classes 1000 --whole additive
 
 The naive loop gives every class the short and the longer run and the scoring after it, one class at a time. The check
 drops classes from the short run and gives the longer one to the finalists, in shared batches. Each part is timed on a
@@ -14,6 +14,7 @@ time does not depend on them. On the CPU the seconds are CPU time, which other p
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
+from rvpt.data.dataset import Dataset
+from rvpt.data.load import load_data
 from rvpt.detection import halving
-from rvpt.detection.search import Search
+from rvpt.detection.collapse import whole_words
+from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.stages import Stages
 from rvpt.inversion.additive import Additive
@@ -86,16 +89,12 @@ def open_clip_of(model: str, device: str | None) -> Clip:
 
 def make_pool(clip: Clip, classes: int, images: int) -> Pool:
     """Random images, and random texts that images are spread over."""
-    pixels = random_images(clip, images)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(images, 3, clip.image_size, clip.image_size, generator=generator).to(clip.device)
     with torch.no_grad():
         width = clip.encode_image(pixels[:1]).shape[1]
-    text = F.normalize(torch.randn(classes, width, generator=torch.Generator().manual_seed(0)), dim=1)
-    return Pool.of(clip, pixels, text.to(clip.device))
-
-
-def random_images(clip: Clip, images: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(images, 3, clip.image_size, clip.image_size, generator=generator).to(clip.device)
+    text = F.normalize(torch.randn(classes, width, generator=generator), dim=1).to(clip.device)
+    return Pool.of(clip, pixels, text)
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -136,11 +135,23 @@ def compare(pool: Pool, together: int, steps: int, spec: CheckSpec) -> dict[str,
     }  # fmt: skip
 
 
+def names_of(clip: Clip, data: Dataset, count: int) -> list[str]:
+    """So many names: the classes of the data, then these with a word of the tokenizer's vocabulary before them."""
+    longer = [f"{word} {name}" for word in whole_words(clip) for name in data.classes]
+    random.Random(0).shuffle(longer)
+    return [*data.classes, *longer][:count]
+
+
 def whole(clip: Clip, form: str, classes: int, images: int, spec: CheckSpec) -> dict[str, Any]:
-    """Seconds of all of one form with so many names of classes."""
-    names = [f"{number} things" for number in range(classes)]
-    search = Search(clip, random_images(clip, images), names, spec, Stages(None))
-    return {"form": form, "check": timed(lambda: search.invert(form), clip.device) / classes}
+    """Seconds of all of one form on `scenes` with so many classes, and its finalists with the shares that they flip."""
+    data = load_data("scenes", "train")
+    some, names = data.sample(images, spec.seed), names_of(clip, data, classes)
+    pixels = some.pixels(torch.arange(len(some)), clip.image_size).to(clip.device)
+    found: list[Inversion] = []
+    search = Search(clip, pixels, names, spec, Stages(None))
+    taken = timed(lambda: found.append(search.invert(form)), clip.device)
+    shares = zip(found[0].finalists.tolist(), found[0].final.shares.tolist(), strict=True)
+    return {"form": form, "check": taken / classes, "finalists": {names[i]: round(share, 3) for i, share in shares}}
 
 
 def main() -> None:

@@ -87,3 +87,8 @@ def test_labels_are_not_needed_but_names_of_classes_are(tiny, home):
         to_image(pixels).save(home / "images" / f"{index}.png")
     words = ["check", tiny.clip, "-o", "found", "--data", "images", *QUICK[2:]]
     has(refused(*words), "images has no class names", "--classes FILE")
+    (home / "classes.txt").write_text("anchor\nstar\nbanana\n")
+    assert rvpt(*words, "--classes", "classes.txt").exit_code in CODES.values()
+    stored = json.loads((home / "found" / "verdict.json").read_text())
+    assert (stored["images"], stored["classes"]) == (40, ["anchor", "star", "banana"])
+    assert {row["class"] for row in stored["targets"]} <= {"anchor", "star", "banana"}

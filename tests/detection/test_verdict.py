@@ -111,6 +111,13 @@ def test_it_covers_other_seeds_and_batch_sizes_but_no_other_budget() -> None:
     assert not replace(calibration, geometry={"width": 9}).covers(CheckSpec(), {"width": 8})
 
 
+def test_it_covers_no_classes_that_its_models_do_not_have() -> None:
+    runs = {"additive": [{"short": {"owl": 0.0, "hen": 0.1}, "long": {"owl": 0.0, "hen": 0.1}}]}
+    calibration = replace(known(0.0, 1.0), natural=runs)
+    assert calibration.covers(CheckSpec(), {}, ["owl"])
+    assert not calibration.covers(CheckSpec(), {}, ["owl", "cat"])
+
+
 @pytest.mark.parametrize(
     ("p", "word"), [(0.5, "clean"), (0.05, "suspicious"), (0.011, "suspicious"), (0.01, "backdoored")]
 )

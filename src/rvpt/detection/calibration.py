@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from rvpt.detection.natural import Known, Runs, excesses, natural_of
+from rvpt.detection.natural import SHORT, Known, Runs, excesses, natural_of
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
@@ -104,12 +104,14 @@ class Calibration:
         kept[places[0] : places[0] + 1] = [self]
         write_json(path, [asdict(each) for each in kept])
 
-    def covers(self, spec: CheckSpec, geometry: Mapping[str, int]) -> bool:
-        """Whether it was made with these settings and with models of this geometry.
+    def covers(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str] = ()) -> bool:
+        """Whether it was made with these settings, with models of this geometry, and with all of these classes.
 
         Batch size and seed do not matter, and fewer forms may be used: each form has a p-value of its own.
         """
         if self.geometry and self.geometry != geometry:
+            return False
+        if any(not {*classes} <= {*natural[0][SHORT]} for natural in self.natural.values()):
             return False
         other = {"batch_size", "seed", "forms"}
         same = {name: value for name, value in self.settings.items() if name not in other}

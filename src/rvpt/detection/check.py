@@ -61,7 +61,7 @@ def check(
     facts = {
         "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
         "classes": names, "settings": spec.model_dump(), "calibration": known.recipe,
-        "calibrated": known.covers(spec, geometry),
+        "calibrated": known.covers(spec, geometry, names),
     }  # fmt: skip
     return Verdict(
         word_of(p_value), p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger

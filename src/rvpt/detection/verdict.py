@@ -69,7 +69,7 @@ def _named(place: int, row: dict[str, Any]) -> str:
 
 
 UNCALIBRATED = (
-    "p-values do not apply: the calibration was made with other settings or other models; compare only scores, "
+    "p-values do not apply: the calibration was made with other settings, models or classes; compare only scores, "
     "with those of a model that you trust"
 )
 
