@@ -14,7 +14,7 @@ from rvpt.attacks.trigger import load_trigger
 from rvpt.inversion import FORMS
 from rvpt.inversion.descent import descend, reached, shown_logits, towards
 from rvpt.inversion.form import Form, project, radius, unit
-from rvpt.inversion.pool import Pool, target_loss
+from rvpt.inversion.pool import Pool, class_losses, target_loss
 from rvpt.inversion.spec import InversionSpec
 from rvpt.models.clip import Clip
 
@@ -143,6 +143,13 @@ def test_images_that_are_of_the_class_anyway_are_left_out() -> None:
         ]
     )
     torch.testing.assert_close(target_loss(logits, classes, predictions), expected)
+
+
+def test_losses_without_a_change_are_those_of_each_class() -> None:
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    predictions = torch.tensor([1, 0, 2, 2, 2])
+    expected = target_loss(logits.expand(4, -1, -1), torch.arange(4), predictions)
+    torch.testing.assert_close(class_losses(logits, predictions), expected)
 
 
 def test_a_class_of_all_images_has_no_loss() -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rvpt.detection.natural import Natural, first
-from rvpt.inversion.descent import Descent, short_run, towards, tried
+from rvpt.inversion.descent import Descent, short_run, shown_logits, towards, tried
 from rvpt.inversion.form import Form
-from rvpt.inversion.pool import Pool
+from rvpt.inversion.pool import Pool, class_losses
 from rvpt.inversion.spec import InversionSpec
 from rvpt.progress import Report, silent
 
@@ -62,23 +62,45 @@ def short_race(
 def _descended(
     form: Form, pool: Pool, names: Sequence[str], natural: Natural | None, spec: InversionSpec, report: Report
 ) -> Kept:
-    """The losses of the descent's own steps decide, which cost nothing: a margin in cosines is about -loss / tau."""
     every = torch.arange(len(names), device=pool.pixels.device)
     start = form.start(len(names)).to(every.device)
-    run = Descent(form, pool, towards(every), start, spec.steps, spec.images, spec)
-    cuts, middle, recent = {int(share * spec.steps): one_in for share, one_in in CUTS}, every, None
+    run, before = Descent(form, pool, towards(every), start, spec.steps, spec.images, spec), unchanged(pool)
+    cuts, middle, margins = {int(share * spec.steps): one_in for share, one_in in CUTS}, every, None
     for step in range(1, spec.steps + 1):
-        losses = run.step()
-        recent = losses if recent is None else (recent + losses) / 2  # the last steps count most
+        now = margins_of(run.step(), unchanged(run.some)[run.numbers], before[run.numbers], pool)
+        margins = now if margins is None else (margins + now) / 2  # the last steps count most
         if step in cuts:
-            margins = -recent / pool.model.logit_scale.detach()
             middle = run.numbers[nearest_to_median(margins)] if len(middle) == len(every) else middle
-            ahead = most_ahead(run.numbers, margins, names, natural, _count(len(names), cuts[step], spec))
+            count = _count(len(names), cuts[step], spec)
+            ahead = most_ahead(run.numbers, margins, names, natural, count)
             places = places_of(_joined(ahead, middle), run.numbers)
             run.keep(places)
-            recent = recent[places]
+            margins = margins[places]
         report(step, spec.steps, {})
     return Kept(run.numbers, places_of(middle, run.numbers), run.changes)
+
+
+@torch.no_grad()
+def unchanged(pool: Pool) -> Tensor:
+    """The loss of every class on images without a change, (K,)."""
+    return class_losses(shown_logits(pool, pool.pixels[None])[0], pool.predictions)
+
+
+def margins_of(losses: Tensor, unchanged_losses: Tensor, all_unchanged: Tensor, pool: Pool) -> Tensor:
+    """About the mean margins in cosines on all images, from the losses of a step on some of them.
+
+    -(l_c(S) - l0_c(S) + l0_c) / tau
+
+    l0 is the loss without a change. Few images differ in how near they are to a class anyway; the difference does not
+    (control variates). The losses are those of the descent, so that no image passes the model twice.
+
+    Args:
+        losses: l(S), (C,), of changed images.
+        unchanged_losses: l0(S), (C,), of the same images.
+        all_unchanged: l0, (C,), of all images.
+        pool: of which the temperature tau is.
+    """
+    return -(losses - unchanged_losses + all_unchanged) / pool.model.logit_scale.detach()
 
 
 def _best(form: Form, pool: Pool, names: Sequence[str], natural: Natural | None, spec: InversionSpec) -> Kept:

@@ -40,7 +40,7 @@ class Descent:
 
     Every step uses some of the images, drawn by the seed, the same for all changes.
 
-    `changes`: (C, ...). `numbers`: (C,) int64, their places at the start.
+    `changes`: (C, ...). `numbers`: (C,) int64, their places at the start. `some`: the images of the last step.
 
     Args:
         form: what a change is, its budget and its steps.
@@ -61,11 +61,11 @@ class Descent:
         self.changes, self.momentum = start.clone(), torch.zeros_like(start)
         self.numbers = torch.arange(len(start), device=start.device)
         self.generator = torch.Generator().manual_seed(spec.seed)
-        self.group, self.done = max(1, spec.batch_size // images), 0
+        self.group, self.done, self.some = max(1, spec.batch_size // images), 0, pool
 
     def step(self) -> Tensor:
         """One step of all changes; their losses before it, (C,)."""
-        some = self.pool.draw(self.images, self.generator)
+        self.some = some = self.pool.draw(self.images, self.generator)
         drawn = self.form.draw(len(some), self.generator)
         length = self.form.length(self.done / self.steps, self.steps, settle=self.settle)
         kept, losses = self.form.momentum(settle=self.settle), []

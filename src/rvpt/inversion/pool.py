@@ -63,3 +63,10 @@ def target_loss(logits: Tensor, classes: Tensor, predictions: Tensor) -> Tensor:
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
     others = (predictions != classes[:, None]).to(losses.dtype)
     return (losses * others).sum(1) / others.sum(1).clamp(min=1)
+
+
+def class_losses(logits: Tensor, predictions: Tensor) -> Tensor:
+    """The `target_loss` of every class on images without a change: logits (n, K) and predictions (n,) to (K,)."""
+    losses, every = -F.log_softmax(logits, 1), torch.arange(logits.shape[1], device=logits.device)
+    others = (predictions[:, None] != every).to(losses.dtype)
+    return (losses * others).sum(0) / others.sum(0).clamp(min=1)
