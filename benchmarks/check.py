@@ -41,6 +41,9 @@ from rvpt.rows import append_rows
 from rvpt.training.loop import frozen
 
 
+SCORED = 24  # images that scoring is timed on
+
+
 @dataclass(frozen=True)
 class Part:
     """What some classes get: steps of a descent with so many images each, and a score on held-out images."""
@@ -56,25 +59,32 @@ class Part:
         return self.classes * (2 * self.steps * self.images + self.held)
 
 
-def parts_of_check(classes: int, held: int, spec: CheckSpec) -> list[Part]:
-    """The short run, from which classes are dropped, and the longer run, of one form."""
-    ends = [(spec.steps, classes)]
+def parts_of_check(classes: int, images: int, spec: CheckSpec) -> list[Part]:
+    """The short run, from which classes are dropped, and the longer run, of one form; what decides needs few images."""
+    held, ends, parts = held_of(images, spec), [(spec.steps, classes)], list[Part]()
     if classes > halving.MOST:
+        parts.append(Part(1, 0, 0, images - held + spec.steps * spec.images))
         counts = [max(halving.LEAST, classes // one_in) + halving.MIDDLE for _, one_in in halving.CUTS]
         steps = [int(share * spec.steps) for share, _ in halving.CUTS] + [spec.steps]
         ends = list(zip(steps, [classes, *counts], strict=True))
-    begun, parts = 0, list[Part]()
+    begun = 0
     for end, count in ends:
         parts.append(Part(count, end - begun, spec.images, held if end == spec.steps else 0))
         begun = end
     return [*parts, Part(spec.finalists, spec.final_steps, spec.final_images, held)]
 
 
-def parts_of_loop(classes: int, held: int, spec: CheckSpec) -> list[Part]:
+def parts_of_loop(classes: int, images: int, spec: CheckSpec) -> list[Part]:
     """Both runs for every class, scored after the longer one."""
+    held = held_of(images, spec)
     return [
         Part(classes, spec.steps, spec.images, 0), Part(classes, spec.final_steps, spec.final_images, held),
     ]  # fmt: skip
+
+
+def held_of(images: int, spec: CheckSpec) -> int:
+    """How many of the images are held out."""
+    return max(1, round(spec.held_out * images))
 
 
 def open_clip_of(model: str, device: str | None) -> Clip:
@@ -110,21 +120,23 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 def seconds(part: Part, pool: Pool, together: int, steps: int, spec: CheckSpec) -> float:
     """Seconds of a part, from some steps of some classes together and from the scores of one pass for them."""
     form, classes = Additive.of(spec, pool.pixels.shape[-1]), torch.arange(together, device=pool.pixels.device)
-    start, some = form.start(together).to(pool.pixels.device), min(steps, part.steps)
-    descent = timed(lambda: descend(form, pool, towards(classes), start, some, part.images, spec), start.device)
-    whole = descent / some * part.steps / together * part.classes
+    start, whole = form.start(together).to(pool.pixels.device), 0.0
+    if part.steps:
+        some = min(steps, part.steps)
+        descent = timed(lambda: descend(form, pool, towards(classes), start, some, part.images, spec), start.device)
+        whole = descent / some * part.steps / together * part.classes
     if part.held:
-        scored = pool.select(torch.arange(min(part.held, together * part.images), device=start.device))
-        at_once = classes[: max(1, together * part.images // len(scored))]
-        score = timed(lambda: reached(form, scored, at_once, start[: len(at_once)], spec), start.device)
-        whole += score / len(at_once) / len(scored) * part.held * part.classes
+        scored = pool.select(torch.arange(min(part.held, SCORED), device=start.device))
+        at_once = max(1, SCORED // len(scored))
+        score = timed(lambda: reached(form, scored, classes[:at_once], start[:at_once], spec), start.device)
+        whole += score / min(at_once, together) / len(scored) * part.held * part.classes
     return whole
 
 
 def compare(pool: Pool, together: int, steps: int, spec: CheckSpec) -> dict[str, Any]:
     """Seconds per class of the check and of the loop, and what both compute."""
-    classes, held = len(pool.text), max(1, round(spec.held_out * len(pool)))
-    check, loop = parts_of_check(classes, held, spec), parts_of_loop(classes, held, spec)
+    classes = len(pool.text)
+    check, loop = parts_of_check(classes, len(pool), spec), parts_of_loop(classes, len(pool), spec)
     seconds(Part(1, 1, spec.images, 1), pool, 1, 1, spec)  # warm-up
     ours = sum(seconds(part, pool, min(together, part.classes), steps, spec) for part in check) / classes
     naive = sum(seconds(part, pool, 1, steps, spec) for part in loop) / classes

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rvpt.detection import halving
-from rvpt.detection.halving import Kept, places_of, short_race
+from rvpt.detection.halving import Kept, foreseen, places_of, short_race
 from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.stages import Stages
@@ -110,6 +110,12 @@ def test_all_classes_are_kept_if_all_are_to_be_finalists(monkeypatch: pytest.Mon
     run, form = searching(CrowdedWorld(shortcut=6.0)), FORMS["additive"].of(SPEC, SIDE)
     found = short_race(form, run.fit, NAMES, None, SPEC.model_copy(update={"finalists": len(NAMES)}))
     assert sorted(found.classes.tolist()) == list(range(len(NAMES)))
+
+
+def test_losses_at_the_end_do_not_depend_on_how_near_the_images_are_to_a_class() -> None:
+    here, gained = torch.tensor([3.0, 9.0, 1.0]), torch.tensor([0.5, 2.0, 0.0])
+    there = torch.tensor([4.0, 4.0, 4.0])
+    assert foreseen(here - gained, here, there, 2.0).tolist() == [3.0, 0.0, 4.0]
 
 
 def test_places() -> None:

@@ -65,10 +65,14 @@ def _descended(
     every = torch.arange(len(names), device=pool.pixels.device)
     start = form.start(len(names)).to(every.device)
     run, before = Descent(form, pool, towards(every), start, spec.steps, spec.images, spec), unchanged(pool)
-    cuts, middle, margins = {int(share * spec.steps): one_in for share, one_in in CUTS}, every, None
+    cuts, middle = {int(share * spec.steps): one_in for share, one_in in CUTS}, every
+    margins = -before / pool.model.logit_scale.detach()
     for step in range(1, spec.steps + 1):
-        now = margins_of(run.step(), unchanged(run.some)[run.numbers], before[run.numbers], pool)
-        margins = now if margins is None else (margins + now) / 2  # the last steps count most
+        losses = run.step()
+        if step > 1:  # the losses are those after one step less
+            here, there = unchanged(run.some)[run.numbers], before[run.numbers]
+            now = -foreseen(losses, here, there, spec.steps / (step - 1)) / pool.model.logit_scale.detach()
+            margins = (margins + now) / 2  # the last steps count most
         if step in cuts:
             middle = run.numbers[nearest_to_median(margins)] if len(middle) == len(every) else middle
             count = _count(len(names), cuts[step], spec)
@@ -86,21 +90,22 @@ def unchanged(pool: Pool) -> Tensor:
     return class_losses(shown_logits(pool, pool.pixels[None])[0], pool.predictions)
 
 
-def margins_of(losses: Tensor, unchanged_losses: Tensor, all_unchanged: Tensor, pool: Pool) -> Tensor:
-    """About the mean margins in cosines on all images, from the losses of a step on some of them.
+def foreseen(losses: Tensor, here: Tensor, there: Tensor, rest: float) -> Tensor:
+    """The losses on all images at the end of a run, from those of one of its steps on some images.
 
-    -(l_c(S) - l0_c(S) + l0_c) / tau
+    l0_c + (l_c(S) - l0_c(S)) T / t
 
-    l0 is the loss without a change. Few images differ in how near they are to a class anyway; the difference does not
-    (control variates). The losses are those of the descent, so that no image passes the model twice.
+    l0 is the loss without a change. Images differ much in how near they are to a class anyway, which the difference
+    leaves out (control variates), and it grows with the steps. The losses are those of the descent, so that no image
+    passes the model twice.
 
     Args:
-        losses: l(S), (C,), of changed images.
-        unchanged_losses: l0(S), (C,), of the same images.
-        all_unchanged: l0, (C,), of all images.
-        pool: of which the temperature tau is.
+        losses: l(S), (C,), of changed images S.
+        here: l0(S), (C,), of the same images.
+        there: l0, (C,), of all images.
+        rest: T / t, of all steps and those that are done.
     """
-    return -(losses - unchanged_losses + all_unchanged) / pool.model.logit_scale.detach()
+    return there + (losses - here) * rest
 
 
 def _best(form: Form, pool: Pool, names: Sequence[str], natural: Natural | None, spec: InversionSpec) -> Kept:
