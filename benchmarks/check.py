@@ -40,7 +40,6 @@ from rvpt.models.placement import find_device
 from rvpt.rows import append_rows
 from rvpt.training.loop import frozen
 
-
 SCORED = 24  # images that scoring is timed on
 
 
