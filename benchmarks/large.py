@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds",
         default="60",
-        help="a list: what the training of each row may take, the last one for all others; more epochs are extrapolated",
+        help="a list: how long each row may train, the last one for all others; further epochs are extrapolated",
     )
     parser.add_argument("--precision", default="fp32,bf16", help=f"a list of {','.join(PRECISIONS)}")
     parser.add_argument("--cache", default="device,host,off", help=f"a list of {','.join(CACHES)}")
