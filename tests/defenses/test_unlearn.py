@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import reference
-from helpers import MakeClip, assert_near
+from helpers import MakeClip, assert_near, random_pixels
 from rvpt import Dataset
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import clean
@@ -23,6 +23,8 @@ from rvpt.defenses.tuning import Tuning
 from rvpt.defenses.unlearn import BlockTuning, UnlearnPromptsSpec, UnlearnSpec, terms
 from rvpt.errors import RvptError
 from rvpt.inversion import FORMS
+from rvpt.inversion.ball import Ball
+from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool
 from rvpt.inversion.spec import InversionSpec
 from rvpt.models.clip import Clip
@@ -46,7 +48,7 @@ def task_of(clip: Clip, data: Dataset, spec: Any) -> Tuning:
 
 @every
 @pytest.mark.parametrize("first_block", [0, 2])
-@pytest.mark.parametrize("forms", [("additive",), ("additive", "waves", "warp", "patch")], ids=len)
+@pytest.mark.parametrize("forms", [("additive",), tuple(FORMS)], ids=len)
 def test_a_step_agrees_with_its_slow_twin(
     kind: str, first_block: int, forms: tuple[str, ...], make_clip: MakeClip, scenes: Dataset
 ) -> None:
@@ -131,19 +133,22 @@ def test_without_its_terms_it_is_prompt_tuning_to_the_bit(clip: Clip, scenes: Da
 
 
 @every
-def test_changes_move_within_their_budget_and_the_suspect_stays(kind: str, clip: Clip, scenes: Dataset) -> None:
-    before = clip.hash()
+@pytest.mark.parametrize("form", FORMS)
+def test_changes_move_within_their_budget_and_the_suspect_stays(
+    kind: str, form: str, clip: Clip, scenes: Dataset
+) -> None:
+    before, spec = clip.hash(), spec_of(kind, forms=(form,), epochs=1)
     with frozen(clip):
-        task = task_of(clip, scenes, spec_of(kind))
+        task = task_of(clip, scenes, spec)
         first = [changes.detach().clone() for changes in resisting(task).changes]
-        fit(task, len(scenes), spec_of(kind))
+        fit(task, len(scenes), spec)
     assert clip.hash() == before
     for form, start, changes in zip(resisting(task).forms, first, resisting(task).changes, strict=True):
         assert not torch.equal(start, changes)
-        if form.name == "patch":
-            assert changes.min() >= 0
-            assert changes.max() <= 1
-        else:
+        shown = form.apply(scenes.pixels(torch.arange(4), clip.image_size), changes, form.draw(4, torch.Generator()))
+        assert shown.min() >= 0
+        assert shown.max() <= 1
+        if isinstance(form, Ball):
             assert changes.flatten(1).norm(dim=1).max() <= form.limit * (1 + 1e-5)
 
 
@@ -211,6 +216,26 @@ def test_targets_are_found_by_name_and_others_are_refused(clip: Clip, scenes: Da
     with frozen(clip):
         twice = task_of(clip, scenes, spec_of(targets=("Heart", "heart"), forms=("additive",)))
     assert resisting(twice).targets.tolist() == [scenes.class_index("heart")]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_has_the_budget_of_the_settings(name: str) -> None:
+    none, usual = (
+        spec_of(forms=(name,), **budgets).inversion(0)
+        for budgets in ({"budget": 0, "wave_budget": 0, "amplitude": 0, "warp_budget": 0, "patch_size": 7.0}, {})
+    )
+    pixels = random_pixels(2, 32)
+    little, much = (_moved(FORMS[name].of(spec, 32), pixels) for spec in (none, usual))
+    assert little < much
+
+
+def _moved(form: Form, pixels: Tensor) -> float:
+    """How far pixels move, on average, after a step of full length."""
+    start = form.library()[:1] if len(form.library()) else form.start(1)
+    noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
+    change = form.step(start, form.direction(noise), 1.0)
+    drawn = form.draw(len(pixels), torch.Generator().manual_seed(0))
+    return float((form.apply(pixels, change, drawn)[0] - pixels).abs().mean())
 
 
 def test_gratings_start_at_waves_of_their_library(clip: Clip, scenes: Dataset) -> None:

@@ -27,6 +27,8 @@ from rvpt.spec import Spec
 from rvpt.training.loop import frozen
 
 SCANNED = 512  # images of the few-shot set, at most, that the first changes are optimized on
+BUDGETS = ("budget", "wave_budget", "amplitude", "warp_budget", "patch_size")
+"""The settings that unlearning and `InversionSpec` share."""
 
 
 class ChangesSpec(Spec):
@@ -39,11 +41,13 @@ class ChangesSpec(Spec):
     forms: FormNames = Field(("additive", "waves", "patch"), description="forms of the changes")
     budget: float = Field(6.0, ge=0, le=255, description="root mean square of an additive change, in 255ths")
     wave_budget: float = Field(30.0, ge=0, le=255, description="root mean square of a smooth change, in 255ths")
+    amplitude: float = Field(40.0, ge=0, le=255, description="amplitude of a grating, in 255ths")
+    warp_budget: float = Field(1.6, ge=0, description="root mean square of a displacement, in half pixels")
     patch_size: float = Field(47.0, gt=0, le=REFERENCE_SIDE, description="side of a patch, in pixels at 224")
 
     def inversion(self, seed: int) -> InversionSpec:
         """The budgets of the changes, and the settings of the scan."""
-        return InversionSpec(budget=self.budget, wave_budget=self.wave_budget, patch_size=self.patch_size, seed=seed)
+        return InversionSpec(**{name: getattr(self, name) for name in BUDGETS}, seed=seed)
 
 
 class UnlearnSpec(ChangesSpec, TuningSpec):
