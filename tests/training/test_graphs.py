@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from helpers import MakeClip
 from rvpt import Dataset
+from rvpt.defenses.base import Run
 from rvpt.defenses.rvpt import RVPT
 from rvpt.defenses.unlearn import Unlearn
 from rvpt.errors import RvptError
@@ -210,7 +211,7 @@ def tune(
     """History and prompts of a short run whose last batches are smaller."""
     spec = defense.Spec(precision=precision, **SETTINGS, **settings)
     with frozen(clip):
-        task = defense.task(clip, data, spec)
+        task = defense.task(clip, data, spec, Run())
         return fit(task, len(data), spec, graphs=graphs), task.prompts.table.detach()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import nn
 
 from rvpt.data.dataset import Dataset
@@ -21,6 +22,7 @@ from rvpt.progress import Report, shows_bar, silent
 from rvpt.spec import TrainSpec
 from rvpt.training.checkpoint import Checkpoint
 from rvpt.training.loop import fit
+from rvpt.training.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class Run:
 
     checkpoint: Checkpoint | None = None
     report: Report = silent
+
+    def stages(self, device: torch.device) -> Stages:
+        """What comes before the first step, kept with the run's state if it has one."""
+        return self.checkpoint.stages(device) if self.checkpoint else Stages(None)
 
 
 class Defense(ABC):

@@ -115,7 +115,7 @@ class Resist(Term):
 
     Args:
         weight: of the loss.
-        data: the few-shot set.
+        data: the few-shot set, which is read in every step.
         clip: the suspect.
         forms: of the changes.
         targets: (M,) int64, the class that each change of a form moves towards.
@@ -131,7 +131,7 @@ class Resist(Term):
         self, weight: float, data: Dataset, clip: Clip, forms: Sequence[Form], targets: Tensor, starts: Sequence[Tensor]
     ) -> None:
         super().__init__(weight)
-        self.data, self.size, self.device = data.cached(clip.image_size), clip.image_size, clip.device
+        self.data, self.size, self.device = data, clip.image_size, clip.device
         self.forms = forms
         self.register_buffer("targets", targets)  # kept with the changes, which move towards them
         self.changes = nn.ParameterList(opponent(*pair) for pair in zip(forms, starts, strict=True))

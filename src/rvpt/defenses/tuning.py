@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,15 +14,20 @@ from torch.nn import functional as F
 
 from rvpt.data.augment import AUGMENTS
 from rvpt.data.dataset import Dataset
+from rvpt.defenses.few_shot import FewShot
 from rvpt.defenses.terms import Batch, Term
 from rvpt.models.clip import Clip
+from rvpt.models.encode import encode_set
 from rvpt.models.packed import packed
 from rvpt.models.placement import DTYPES, mixed_precision
-from rvpt.models.prompts import Constants, frozen_pass
+from rvpt.models.prompts import ENCODE_BATCH, Constants, frozen_pass
 from rvpt.spec import TEMPLATE, Augment, Template, TrainSpec
 from rvpt.training.graphs import StaticTask
 from rvpt.training.loop import Untrained
 from rvpt.training.losses import feature_repelling, zero_shot_logits
+
+Terms = Callable[[FewShot], Sequence[Term]]
+"""Makes the terms of a task besides cross-entropy and repelling."""
 
 
 class TuningSpec(TrainSpec):
@@ -44,17 +49,33 @@ class Tuning(StaticTask):
     the images of all terms.
     """
 
-    def __init__(self, clip: Clip, data: Dataset, spec: TuningSpec, first_block: int, terms: Sequence[Term]) -> None:
+    def __init__(
+        self, clip: Clip, data: Dataset, spec: TuningSpec, first_block: int, terms: Terms | None = None
+    ) -> None:
         super().__init__()
-        names, self.labels = data.present()
+        self.names, self.labels = data.present()
         with torch.no_grad():
-            self.text = clip.class_features(names, spec.template)
-        clip = packed(clip, DTYPES[spec.precision])
-        self.data, self.spec, self.suspect, self.first_block = data, spec, Untrained(clip), first_block
+            self.text = clip.class_features(self.names, spec.template)
+        suspect = packed(clip, DTYPES[spec.precision])
+        self.data, self.spec, self.suspect, self.first_block = data, spec, Untrained(suspect), first_block
         with mixed_precision(spec.precision, clip.device):
-            self.constants = Constants(clip, data, first_block) if self.has_constants() else None
-        self.terms: Any = nn.ModuleList(terms)
+            self.constants = Constants(suspect, data, first_block) if self.has_constants() else None
+        self.terms: Any = nn.ModuleList(terms(self._few_shot(clip)) if terms else ())
         self.counts: list[int] = []
+
+    @torch.no_grad()
+    def _few_shot(self, clip: Clip) -> FewShot:
+        """The few-shot set, whose images are not encoded again where there are constants."""
+        with mixed_precision(self.spec.precision, clip.device):
+            features = encode_set(clip, self.data) if self.constants is None else self._constant_features()
+        predictions = (features.to(self.text) @ self.text.T).argmax(1).cpu()
+        return FewShot(clip, self.data, self.names, self.text, self.labels, predictions)
+
+    def _constant_features(self) -> Tensor:
+        """The suspect's unit features (n, P) of all images."""
+        assert self.constants is not None
+        parts = torch.arange(len(self.data)).split(ENCODE_BATCH)
+        return torch.cat([self.suspect.module.project(self.constants[part][1][:, -1]) for part in parts])
 
     def has_constants(self) -> bool:
         """Whether images are the same in every step."""

@@ -70,7 +70,9 @@ def clean_and_save(
         RvptError: an option that the defense does not use, or an error of `rvpt.clean`.
     """
     kind = DEFENSES.find(defense)
-    settings = {**(settings or {}), **(_found(check, kind, model, settings or {}) if check else {})}
+    settings = dict(settings or {})
+    if check:
+        settings |= _found(check, kind, model, preset, settings)
     spec = kind.settings(preset, model, **settings)
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
     draw = {"source": source, "split": split, "seed": spec.seed, **_draw(kind, given)}
@@ -98,8 +100,10 @@ def uses_targets(kind: type[Defense]) -> bool:
     return TARGETS in kind.Spec.model_fields
 
 
-def _found(check: Path, kind: type[Defense], model: Clip, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The setting that a check gives to a defense.
+def _found(
+    check: Path, kind: type[Defense], model: Clip, preset: CleanPreset, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The setting that a check gives to a defense: as many targets as its setting `suspects` says, if it has that.
 
     Raises:
         RvptError: the defense has no such setting, it is given twice, or the check belongs to another model.
@@ -109,7 +113,8 @@ def _found(check: Path, kind: type[Defense], model: Clip, settings: Mapping[str,
         raise RvptError(f"{kind.name} does not use what a check found: remove check={check}, or choose from {able}")
     if TARGETS in settings:
         raise RvptError(f"{TARGETS} are given, and so is check={check}: give one of them")
-    return {TARGETS: tuple(suspected_targets(check, model))}
+    asked = kind.settings(preset, model, **settings).model_dump()
+    return {TARGETS: tuple(suspected_targets(check, model, asked.get("suspects")))}
 
 
 def _draw(kind: type[Defense], given: dict[str, Any]) -> dict[str, Any]:
