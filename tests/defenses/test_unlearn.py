@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -53,12 +54,12 @@ def task_of(clip: Clip, data: Dataset, spec: Any, run: Run | None = None) -> Tun
 
 @every
 @pytest.mark.parametrize("first_block", [0, 2])
-@pytest.mark.parametrize("forms", [("additive",), tuple(FORMS)], ids=len)
+@pytest.mark.parametrize(("forms", "per_image"), [(("additive",), 1), (tuple(FORMS), 1), (tuple(FORMS), 2)])
 def test_a_step_agrees_with_its_slow_twin(
-    kind: str, first_block: int, forms: tuple[str, ...], make_clip: MakeClip, scenes: Dataset
+    kind: str, first_block: int, forms: tuple[str, ...], per_image: int, make_clip: MakeClip, scenes: Dataset
 ) -> None:
     clip = make_clip(width=30, heads=3, text_width=30)
-    spec = spec_of(kind, first_block=first_block, forms=forms, keep=0.7, resist=1.3, alpha=0.5)
+    spec = spec_of(kind, first_block=first_block, forms=forms, per_image=per_image, keep=0.7, resist=1.3, alpha=0.5)
     with frozen(clip):
         task = task_of(clip, scenes, spec)
         picked = torch.tensor([40, 3, 17, 4, 11, 30, 2, 25, 9])
@@ -112,14 +113,15 @@ def slow_step(task: Tuning, clip: Clip, data: Dataset, spec: Any, picked: Tensor
     drawn = [form.draw(len(picked), drawing) for form in term.forms]
     values["resist"] = torch.zeros(())
     for number, target in enumerate(spec.targets):
-        scores = []
-        for index in range(len(picked)):
-            form = index % len(term.forms)
+        scores, truth = [], []
+        for index, turn in itertools.product(range(len(picked)), range(spec.per_image)):
+            form = (index - turn) % len(term.forms)
             change, own = term.changes[form][number : number + 1], slice(index, index + 1)
             shown = term.forms[form].apply(pixels[own], change, drawn[form][:, own])[0]
             scores.append(tau * encode(shown)[0][0] @ text.T)
-        towards = [data.class_index(target)] * len(picked)
-        values["resist"] = values["resist"] + reference.resist(torch.stack(scores), labels, towards)
+            truth.append(labels[index])
+        towards = [data.class_index(target)] * len(scores)
+        values["resist"] = values["resist"] + reference.resist(torch.stack(scores), truth, towards)
     tokens, right = reference.frozen(clip, pixels, first)[0], keeping(task).right[picked]
     mixed = torch.stack([(tokens[index] + tokens[index - 1]) / 2 for index in range(len(picked))])
     suspect = clip.project(clip.run_blocks(mixed, start=first)[0][:, 0])
