@@ -21,7 +21,8 @@ class Average:
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], skipped: int) -> None:
-        self.parameters, self.skipped = list(parameters.values()), skipped
+        self.parameters: list[Tensor] = list(parameters.values())
+        self.skipped = skipped
         self.means = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
     @torch.no_grad()
