@@ -54,12 +54,23 @@ def task_of(clip: Clip, data: Dataset, spec: Any, run: Run | None = None) -> Tun
 
 @every
 @pytest.mark.parametrize("first_block", [0, 2])
-@pytest.mark.parametrize(("forms", "per_image"), [(("additive",), 1), (tuple(FORMS), 1), (tuple(FORMS), 2)])
+@pytest.mark.parametrize(
+    ("forms", "per_image", "labels"),
+    [(("additive",), 1, "predicted"), (tuple(FORMS), 1, "given"), (tuple(FORMS), 2, "given")],
+    ids=str,
+)
 def test_a_step_agrees_with_its_slow_twin(
-    kind: str, first_block: int, forms: tuple[str, ...], per_image: int, make_clip: MakeClip, scenes: Dataset
+    kind: str,
+    first_block: int,
+    forms: tuple[str, ...],
+    per_image: int,
+    labels: str,
+    make_clip: MakeClip,
+    scenes: Dataset,
 ) -> None:
     clip = make_clip(width=30, heads=3, text_width=30)
-    spec = spec_of(kind, first_block=first_block, forms=forms, per_image=per_image, keep=0.7, resist=1.3, alpha=0.5)
+    changes = {"first_block": first_block, "forms": forms, "per_image": per_image, "labels": labels}
+    spec = spec_of(kind, **changes, keep=0.7, resist=1.3, alpha=0.5)
     with frozen(clip):
         task = task_of(clip, scenes, spec)
         picked = torch.tensor([40, 3, 17, 4, 11, 30, 2, 25, 9])
@@ -97,6 +108,9 @@ def slow_step(task: Tuning, clip: Clip, data: Dataset, spec: Any, picked: Tensor
     term, tau, first = resisting(task), clip.logit_scale, spec.first_block
     pixels, labels = data.pixels(picked, clip.image_size), data.labeled()[picked].tolist()
     text = clip.encode_text([spec.template.format(name) for name in data.classes])
+    suspected = torch.stack([tau * clip.encode_image(image[None])[0] @ text.T for image in pixels])
+    if spec.labels == "predicted":
+        labels = suspected.argmax(1).tolist()
 
     def encode(shown: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(task, PromptTuning):
@@ -105,10 +119,10 @@ def slow_step(task: Tuning, clip: Clip, data: Dataset, spec: Any, picked: Tensor
 
     image, rows = encode(pixels)
     _, frozen_rows = reference.frozen(clip, pixels, first)
-    values = {
-        "CE": reference.classification(image, text, tau, labels),
-        "FR": reference.feature_repelling(rows, frozen_rows, spec.margin),
-    }
+    name, loss = "CE", reference.classification(image, text, tau, labels)
+    if spec.labels == "predicted":
+        name, loss = "KL", reference.keep(tau * image @ text.T, suspected)
+    values = {name: loss, "FR": reference.feature_repelling(rows, frozen_rows, spec.margin)}
     drawing = torch.Generator().manual_seed(2)
     drawn = [form.draw(len(picked), drawing) for form in term.forms]
     values["resist"] = torch.zeros(())
@@ -127,8 +141,57 @@ def slow_step(task: Tuning, clip: Clip, data: Dataset, spec: Any, picked: Tensor
     suspect = clip.project(clip.run_blocks(mixed, start=first)[0][:, 0])
     weights = [float(right[index] * right[index - 1]) for index in range(len(picked))]
     values["keep"] = reference.keep(tau * task.encode(mixed)[0] @ text.T, tau * suspect @ text.T, weights)
-    loss = values["CE"] + spec.alpha * values["FR"] + spec.keep * values["keep"] + spec.resist * values["resist"]
+    loss = loss + spec.alpha * values["FR"] + spec.keep * values["keep"] + spec.resist * values["resist"]
     return {**values, "loss": loss}
+
+
+def test_labels_are_not_used_where_the_classes_are_given_as_a_list(clip: Clip, scenes: Dataset) -> None:
+    settings = {**SHORT, "epochs": 1, "forms": ("additive",), "targets": TARGETS}
+    images = list(scenes.pixels(torch.arange(len(scenes)), clip.image_size))
+    first, *rest = (
+        clean(clip, data, "unlearn", classes=classes, **settings)
+        for data, classes in (
+            (scenes, scenes.classes), (images, scenes.classes), (replace(scenes, labels=None), None),
+        )
+    )  # fmt: skip
+    assert {cleaned.hash() for cleaned in rest} == {first.hash()}
+    assert first.facts["spec"]["labels"] == "predicted"
+    assert first.facts["classes"] == list(scenes.classes)
+    assert clip.hash() == first.facts["base_sha256"] != first.hash()
+
+
+def test_a_class_without_an_image_may_be_the_target_of_images_without_labels(clip: Clip, scenes: Dataset) -> None:
+    with frozen(clip):
+        task = task_of(clip, replace(scenes.only(["sun", "moon"]), labels=None), spec_of(labels="predicted"))
+    assert [task.names[index] for index in resisting(task).targets.tolist()] == list(TARGETS)
+    assert keeping(task).right.all()
+
+
+@pytest.mark.parametrize(
+    ("defense", "labeled", "options", "message"),
+    [
+        (
+            "rvpt",
+            False,
+            {},
+            r"no class labels: .* defense that needs none \(unlearn-prompts, unlearn\), .* classes=",
+        ),
+        (
+            "probe",
+            True,
+            {"classes": ["a", "b"]},
+            "probe learns from labels and takes no list of classes: ",
+        ),
+        ("par", True, {"classes": ["a", "b"]}, "par learns from captions and takes no list of classes"),
+        ("unlearn", False, {"classes": ["a"]}, "has 1 class names, at least two are needed: give classes=NAMES"),
+        ("unlearn", False, {"labels": "given"}, "labels=given: there are none to use: pass labels=predicted"),
+    ],
+)
+def test_images_without_labels_are_refused_where_they_do_not_fit(
+    defense: str, labeled: bool, options: dict[str, Any], message: str, clip: Clip, scenes: Dataset
+) -> None:
+    with pytest.raises(RvptError, match=message):
+        clean(clip, scenes if labeled else replace(scenes, labels=None), defense, **options)
 
 
 def test_without_its_terms_it_is_prompt_tuning_to_the_bit(clip: Clip, scenes: Dataset) -> None:

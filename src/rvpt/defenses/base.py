@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from rvpt.data.dataset import Dataset
 from rvpt.defenses import DEFENSES
+from rvpt.defenses.unlabeled import LABELS, PREDICTED, predicts_labels, without_labels
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -128,12 +129,25 @@ def defense_of(spec: TrainSpec) -> type[Defense]:
     raise RvptError(f"{type(spec).__name__} is not the spec of a defense: pass a RVPTSpec, say")
 
 
+def _labeled_as(spec: TrainSpec, data: Dataset, classes: Sequence[str] | None, *, predicts: bool) -> Dataset:
+    """The images with their labels or without, as the spec says.
+
+    Raises:
+        RvptError: it asks for labels, and there are none to use; or there are no names of classes.
+    """
+    labels = getattr(spec, LABELS, None)
+    if predicts and labels != PREDICTED:
+        raise RvptError(f"{LABELS}={labels}: there are none to use: pass {LABELS}={PREDICTED}")
+    return without_labels(data, classes) if labels == PREDICTED else data
+
+
 @shows_bar("clean")
 def clean(
     model: Clip,
-    data: Dataset,
+    data: Dataset | Sequence[Any],
     defense: str | TrainSpec = "rvpt",
     *,
+    classes: Sequence[str] | None = None,
     preset: CleanPreset = "auto",
     checkpoint: Checkpoint | None = None,
     report: Report = silent,
@@ -144,8 +158,10 @@ def clean(
     Args:
         model: the suspect; it is not changed.
         data: clean images, all of them used, with labels or captions as the defense needs. `Dataset.few_shot(16)` draws
-            16 per class; classes without an image are left out of the loss.
+            16 per class; classes without an image are left out of the loss. For defenses that do without labels, images
+            in memory will do.
         defense: a name (`rvpt defenses` lists them), or a spec with all settings.
+        classes: names of the classes, for a defense that does without labels; labels are not used then.
         preset: "paper", "small", "coop", or "auto", which chooses by the size of the model.
         checkpoint: where to keep the state of the run.
         report: called as report(step, total, values) after each step.
@@ -158,15 +174,19 @@ def clean(
     if not isinstance(model, Clip):
         raise RvptError(f"{type(model).__name__} is not a Clip: pass the suspect itself, as rvpt.load returns it")
     refuse_half(model.model.dtype)
+    data = data if isinstance(data, Dataset) else Dataset.from_images(data)
     if not len(data):
         raise RvptError(f"{data.name} has no images to train on")
+    kind = DEFENSES.find(defense) if isinstance(defense, str) else defense_of(defense)
+    predicts = predicts_labels(kind, data, classes)
     if isinstance(defense, str):
-        kind = DEFENSES.find(defense)
-        spec = kind.settings(preset, model, **settings)
+        asked = {LABELS: PREDICTED} if predicts else {}
+        spec = kind.settings(preset, model, **{**asked, **settings})
     else:
-        kind, spec = defense_of(defense), defense
+        spec = defense
         if settings:
             raise RvptError(f"{next(iter(settings))}: set it in the spec, which has all settings")
+    data = _labeled_as(spec, data, classes, predicts=predicts)
     start = time.monotonic()
     cleaned = kind.run(model, data, spec, Run(checkpoint, report))
     cleaned.facts = {

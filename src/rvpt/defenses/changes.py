@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from torch import Tensor
 
@@ -23,6 +25,9 @@ BUDGETS = ("budget", "wave_budget", "amplitude", "warp_budget", "patch_size")
 class ChangesSpec(Spec):
     """Settings of the terms `keep` and `resist`, and of the universal changes."""
 
+    labels: Literal["given", "predicted"] = Field(
+        "given", description="labels of the images, or the suspect's own predictions, then without cross-entropy"
+    )
     keep: float = Field(1.0, ge=0, description="weight of staying with the suspect's predictions on mixtures")
     resist: float = Field(1.0, ge=0, description="weight of the loss on images with universal changes")
     targets: tuple[str, ...] = Field((), description="target classes; by default those that a short scan suspects")
@@ -34,6 +39,9 @@ class ChangesSpec(Spec):
     amplitude: float = Field(40.0, ge=0, le=255, description="amplitude of a grating, in 255ths")
     warp_budget: float = Field(1.6, ge=0, description="root mean square of a displacement, in half pixels")
     patch_size: float = Field(47.0, gt=0, le=REFERENCE_SIDE, description="side of a patch, in pixels at 224")
+
+    def uses_labels(self) -> bool:
+        return self.labels == "given"
 
     def inversion(self, seed: int) -> InversionSpec:
         """The budgets of the changes, and the settings of the scan."""
