@@ -30,7 +30,6 @@ from rvpt.detection import halving
 from rvpt.detection.collapse import whole_words
 from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
-from rvpt.detection.stages import Stages
 from rvpt.inversion.additive import Additive
 from rvpt.inversion.descent import descend, reached, towards
 from rvpt.inversion.pool import Pool
@@ -39,6 +38,7 @@ from rvpt.models.formats.load import load_clip
 from rvpt.models.placement import find_device
 from rvpt.rows import append_rows
 from rvpt.training.loop import frozen
+from rvpt.training.stages import Stages
 
 SCORED = 24  # images that scoring is timed on
 

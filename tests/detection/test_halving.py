@@ -13,9 +13,9 @@ from rvpt.detection import halving
 from rvpt.detection.halving import Kept, foreseen, places_of, short_race
 from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
-from rvpt.detection.stages import Stages
 from rvpt.inversion import FORMS
 from rvpt.inversion.descent import flipped, mean_margins, short_run
+from rvpt.training.stages import Stages
 from worlds import CLASSES, SIDE, CrowdedWorld, SpottedWorld, WavyWorld, World, as_clip, crowd
 
 NAMES = crowd(100)

@@ -1,4 +1,4 @@
-"""Results of finished stages, kept so that an interrupted check continues after them."""
+"""Results of finished stages, kept so that an interrupted run continues after them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rvpt.progress import main_process
 from rvpt.tensors import read_tensors, write_tensors
 
 
 class Stages:
-    """Tensors of finished stages on a device, kept in a folder if there is one."""
+    """Tensors of finished stages, in a folder if there is one.
 
-    def __init__(self, folder: Path | None, device: torch.device | str = "cpu") -> None:
+    Args:
+        folder: where they are kept.
+        device: where the tensors of a stage go when they are read.
+    """
+
+    def __init__(self, folder: Path | None, device: str | torch.device = "cpu") -> None:
         self.folder, self.device = folder, device
 
     def get(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -22,9 +28,12 @@ class Stages:
         if self.folder is None:
             return make()
         path = self.folder / f"{name}.safetensors"
-        if not path.is_file():
+        if path.is_file():
+            return {key: tensor.to(self.device) for key, tensor in read_tensors(path).items()}
+        made = make()
+        if main_process():
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial")
-            write_tensors(partial, make())
+            write_tensors(partial, made)
             partial.replace(path)
-        return {name: value.to(self.device) for name, value in read_tensors(path).items()}
+        return made
