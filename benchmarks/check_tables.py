@@ -44,8 +44,8 @@ class Judged:
 
     @property
     def kind(self) -> str:
-        """Its triggers."""
-        return ", ".join(self.row["attacks"]) + (" (clean label)" if self.row.get("clean_label") else "")
+        """Its triggers; the recipe names the attacks with clean labels so."""
+        return ", ".join(self.row["attacks"]) + (" (clean label)" if "clean-label" in self.row["model"] else "")
 
     @property
     def place(self) -> float:
@@ -152,11 +152,13 @@ def scores(zoo: Zoo) -> Iterator[str]:
 
 def models(zoo: Zoo) -> Iterator[str]:
     """The reported models one by one."""
-    yield table("model", "seed", "targets", "p", "verdict", "first three classes")
+    forms = [name for name in zoo.calibration.deciding if name in zoo.calibration.natural]
+    yield table("model", "seed", "targets", "p", *(f"p, {name}" for name in forms), "verdict", "first three classes")
     for m in zoo.reported:
         truth, first = ", ".join(dict.fromkeys(m.row["attacks"].values())), ", ".join(m.suspects[:3])
-        title = m.row["model"].partition("+")[2]
-        yield line(title, str(m.row["seed"]), truth, f"{m.p:.3f}", word_of(m.p), first)
+        title, alone = m.row["model"].partition("+")[2], [zoo.calibration.p_value_of(f, m.scores[f]) for f in forms]
+        values = [f"{p:.3f}" for p in (m.p, *alone)]
+        yield line(title, str(m.row["seed"]), truth, *values, word_of(m.p), first)
 
 
 SECTIONS: dict[str, Callable[[Zoo], Iterator[str]]] = {
