@@ -2,7 +2,8 @@
 
     python benchmarks/check.py --classes 100 --output rows/check-speed.jsonl
     python benchmarks/check.py --model b32 --classes 100 --images 256 --together 8 --timed 1
-    python benchmarks/check.py --model scenes-clip-backdoored --classes 1000 --whole additive
+    python benchmarks/check.py --model scenes-clip-backdoored --whole additive
+    python benchmarks/check.py --model scenes-clip-backdoored --whole additive --drop-none
 
 The naive loop gives every class the short and the longer run and the scoring after it, one class at a time. The check
 drops classes from the short run and gives the longer one to the finalists, in shared batches. Each part is timed on a
@@ -154,15 +155,21 @@ def names_of(clip: Clip, data: Dataset, count: int) -> list[str]:
 
 
 def whole(clip: Clip, form: str, classes: int, images: int, spec: CheckSpec) -> dict[str, Any]:
-    """Seconds of all of one form on `scenes` with so many classes, and its finalists with the shares that they flip."""
+    """Seconds of all of one form on `scenes` with so many classes, the median of all margins, and its finalists.
+
+    A finalist has its name, the share of images that it flips, and its margin.
+    """
     data = load_data("scenes", "train")
     some, names = data.sample(images, spec.seed), names_of(clip, data, classes)
     pixels = some.pixels(torch.arange(len(some)), clip.image_size).to(clip.device)
-    found: list[Inversion] = []
+    runs: list[Inversion] = []
     search = Search(clip, pixels, names, spec, Stages(None))
-    taken = timed(lambda: found.append(search.invert(form)), clip.device)
-    shares = zip(found[0].finalists.tolist(), found[0].final.shares.tolist(), strict=True)
-    return {"form": form, "check": taken / classes, "finalists": {names[i]: round(share, 3) for i, share in shares}}
+    taken = timed(lambda: runs.append(search.invert(form)), clip.device)
+    [found] = runs
+    columns = [found.finalists.tolist(), found.final.shares.tolist(), found.final.margins.tolist()]
+    finalists = [[names[i], round(share, 3), round(margin, 4)] for i, share, margin in zip(*columns, strict=True)]
+    median = round(float(found.middle), 4)
+    return {"form": form, "check": taken / classes, "kept": len(found.kept), "median": median, "finalists": finalists}
 
 
 def main() -> None:
@@ -173,10 +180,13 @@ def main() -> None:
     parser.add_argument("--together", type=int, default=24, help="classes that are timed together")
     parser.add_argument("--timed", type=int, default=2, help="steps of each run that are timed")
     parser.add_argument("--whole", metavar="FORM", help="time all of one form instead")
+    parser.add_argument("--drop-none", action="store_true", help="with --whole: the whole short run for all classes")
     parser.add_argument("--device", default=None)
     parser.add_argument("--output", type=Path, help="JSONL file to append the result to")
     args = parser.parse_args()
     clip, spec = open_clip_of(args.model, args.device), CheckSpec()
+    if args.drop_none:
+        halving.MOST = args.classes
     with frozen(clip):
         if args.whole:
             found = whole(clip, args.whole, args.classes, args.images, spec)
