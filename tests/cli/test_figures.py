@@ -22,6 +22,16 @@ def test_figures_are_written_and_shown_in_a_report(tiny, home):
     has(refused(*words), "figures already exists", "pass --overwrite")
 
 
+def test_images_can_be_shifted(tiny, home):
+    words = ["figures", tiny.cleaned, "--data", "scenes:30", "--limit", 10, "--figure", "failures", "-o"]
+    works(*words, "plain")
+    works(*words, "blurred", "--shift", "blur")
+    plain, blurred = (json.loads((home / name / f"failures{FACTS}").read_text()) for name in ("plain", "blurred"))
+    assert (plain["data"], blurred["data"]) == ("scenes:30", "scenes:30 (blur)")
+    has(blurred["command"], "--limit 10 --seed 0 --shift blur")
+    has(refused(*words, "dark", "--shift", "dark"), "'dark' is not one of", "blur")
+
+
 def test_what_a_figure_lacks_is_said(tiny, home):
     words = ["figures", "--data", "scenes:30", "-o", "figures"]
     has(refused(*words, tiny.clip, "--figure", "confusion"), "no model has a trigger", "pass --trigger FOLDER")

@@ -5,6 +5,7 @@ import json
 import torch
 
 from commands import has, refused, works
+from helpers import image_folder
 from rvpt.artifacts import read_manifest
 from rvpt.data.load import load_data
 from rvpt.data.preprocess import to_image
@@ -27,6 +28,11 @@ def test_json_has_the_summary_and_the_flagged_images(tiny):
     assert {"image", "suspect", "cleaned", "score", "p_value"} <= found["found"][0].keys()
 
 
+def test_of_several_splits_test_is_the_default(tiny):
+    words = ["inspect", tiny.backdoored, tiny.cleaned, "--data", "scenes:40", "--json"]
+    assert json.loads(works(*words)) == json.loads(works(*words, "--split", "test"))
+
+
 def test_images_without_classes_and_clean_images_of_ones_own(tiny, home):
     (home / "images").mkdir()
     for index, pixels in enumerate(load_data("scenes:40", "test").pixels(torch.arange(6), 48)):
@@ -38,7 +44,8 @@ def test_images_without_classes_and_clean_images_of_ones_own(tiny, home):
 
 def test_what_is_refused(tiny, home):
     words = ["inspect", tiny.backdoored, tiny.cleaned, "--data", "scenes:40"]
-    has(refused(*words), "has several splits")
+    image_folder(home / "images", "train"), image_folder(home / "images", "val")
+    has(refused(*words[:4], "images"), "images has no split 'test': choose from train, val")
     has(refused(*words, "--split", "test", "--score", "luck"), "'luck'", "disagreement, strip")
     has(refused(*words, "--split", "test", "--false-alarms", 0), "--false-alarms 0.0 is not a share")
     has(refused(*words, "--split", "test", "--check", "nothing"), "nothing is not an rvpt artifact")

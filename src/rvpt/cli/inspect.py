@@ -43,7 +43,9 @@ def inspect(
     overwrite: Overwrite = False,
     split: Annotated[
         str | None,
-        typer.Option(help="Split of the images.", show_default="the only one", rich_help_panel=DATA),
+        typer.Option(
+            help="Split of the images.", show_default="test, or the only one if there is one", rich_help_panel=DATA
+        ),
     ] = None,
     classes: ClassesFile = None,
     clean: Annotated[

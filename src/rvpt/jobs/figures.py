@@ -36,6 +36,7 @@ def figures_and_save(
     triggers: Sequence[str] = (),
     split: str = "test",
     limit: int = LIMIT,
+    shift: str | None = None,
     seed: int = 0,
     base: str | None = None,
     device: str | None = None,
@@ -53,6 +54,7 @@ def figures_and_save(
         triggers: trigger folders; by default those stored with the models.
         split: of the images.
         limit: use at most so many images.
+        shift: change of style of the images.
         seed: of the images that are drawn, and of t-SNE.
         base: the base model of cleaned ones, if it is not found automatically.
         device: as in `rvpt.load`.
@@ -69,9 +71,9 @@ def figures_and_save(
         shown: dict[str, Trigger] = {}
         for model in models.values():
             shown = shown or find_triggers(model, triggers)
-        images, training = load_data(data, split).sample(limit, seed), None
+        images, training = load_data(data, split, shift=shift).sample(limit, seed), None
         if images.attributes and "encoding" in (names or FIGURES):
-            training = load_data(data, "train").sample(PROBED, seed)
+            training = load_data(data, "train", shift=shift).sample(PROBED, seed)
         subjects = Subjects(models, images, shown, training, seed)
         made = write_figures(stage, subjects, names, command=command, report=report)
         write_manifest(stage, KIND, figures=made, seed=seed)

@@ -17,6 +17,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.data.preprocess import to_image
+from rvpt.data.splits import TEST, SeveralSplits
 from rvpt.detection.monitor import Inspection, Monitor
 from rvpt.errors import RvptError
 from rvpt.jobs.cleaning import draw_images
@@ -63,7 +64,7 @@ def inspect_and_save(
         cleaned: the same model, cleaned.
         source: the images to inspect.
         target: the folder to write; None writes nothing.
-        split: the split of the images.
+        split: the split of the images; by default the only one, or test if there are several.
         clean: images without triggers, for the threshold; by default those that `cleaned` was not trained on of the
             data set that it was cleaned with.
         clean_split: their split.
@@ -81,7 +82,7 @@ def inspect_and_save(
     if target:
         refuse_source(target, [suspect.source, source, *([clean] if clean else [])])
         refuse_existing(target, overwrite=overwrite)
-    data = load_data(source, split, shift=shift)
+    data = _images(source, split, shift)
     names = list(classes or cleaned.facts.get("classes") or data.classes)
     if not names:
         raise RvptError(f"{source} has no class names: give a file with the classes as classes=FILE")
@@ -103,6 +104,14 @@ def inspect_and_save(
             _draw(stage / SHEET, data, lines, seen, suspect.image_size)
             write_manifest(stage, KIND, **summary, model_sha256=suspect.hash(), cleaned_sha256=cleaned.hash())
     return {**summary, "found": sorted((line for line in lines if line["flagged"]), key=lambda line: -line["score"])}
+
+
+def _images(source: str, split: str | None, shift: str | None) -> Dataset:
+    """The images to inspect; without a split, those of the only one, or of test if there are several."""
+    try:
+        return load_data(source, split, shift=shift)
+    except SeveralSplits:
+        return load_data(source, TEST, shift=shift)
 
 
 def clean_images(
