@@ -92,6 +92,19 @@ def test_a_folder_of_results_is_searched(rows, home):
     has(refused("report", "empty"), "empty has no results of rvpt")
 
 
+def test_an_inspection_is_a_section_of_the_tables(tiny, rows):
+    works("inspect", tiny.backdoored, tiny.cleaned, "--data", "scenes:40", "--false-alarms", 0.3, "-o", "flagged|0")
+    has(
+        works("report", "flagged|0"),
+        "### Inspection flagged\\|0",
+        "of 40 images are flagged; about 12",
+        "| image | suspect",
+    )
+    has(works("report", rows, "flagged|0"), "| m | badnet | rvpt |", "### Inspection")
+    assert "Inspection" not in works("report", rows, "flagged|0", "--layout", "matrix")
+    has(refused("report", "flagged|0", "--layout", "matrix"), "no rows for tables")
+
+
 def test_tables_need_rows(home):
     (home / "found").mkdir()
     verdict = {"verdict": "clean", "p_value": 0.5, "targets": [], "model": "m"}

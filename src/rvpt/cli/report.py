@@ -26,7 +26,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RESULTS",
-            help="JSONL files of rows, and folders of a demo, attack, clean, check, evaluate, bench or figures.",
+            help="JSONL files of rows, and folders of a demo, attack, clean, check, inspect, bench or figures.",
         ),
     ],
     layout: Annotated[
@@ -83,7 +83,7 @@ def report(
         write_report(found, output, overwrite=overwrite)
         print(f"report: {output}")
     else:
-        _write_tables(_rows(found), layout, output, section)
+        _write_tables(found, layout, output, section)
     if plot:
         _draw(_rows(found), plot)
 
@@ -94,12 +94,15 @@ def _rows(found: Evidence) -> Rows:
     return found.rows
 
 
-def _write_tables(rows: Rows, layout: str, output: Path | None, section: str) -> None:
+def _write_tables(found: Evidence, layout: str, output: Path | None, section: str) -> None:
     """Write the tables into a page, or print them."""
     from rvpt.report import LAYOUTS
+    from rvpt.report.inspections import inspections
     from rvpt.report.markdown import between_marks
 
-    text = LAYOUTS[layout](rows)
+    extra = inspections(found.inspections) if layout == "runs" else ""
+    tables = LAYOUTS[layout](_rows(found)) if found.rows or not extra else ""
+    text = "\n".join(filter(None, (tables, extra)))
     if output:
         write_text(output, between_marks(_page(output), text, section))
     else:

@@ -27,14 +27,14 @@ from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.report.contact_sheet import Tile, draw_sheet
+from rvpt.report.inspections import SCORES, SHEET, SHOWN, most_suspicious
 from rvpt.report.names import guess
 from rvpt.rows import write_rows
 from rvpt.spec import OnError
 
 KIND = "inspection"
-SCORES, FLAGGED, SHEET = "scores.jsonl", "flagged", "flagged.png"
+FLAGGED = "flagged"
 FEWEST, TIMES = 1000, 20  # clean images that are used, if there are as many: this many, and this many over the rate
-SHOWN = 24  # images on the contact sheet
 
 
 def inspect_and_save(
@@ -103,7 +103,7 @@ def inspect_and_save(
             _write_flagged(stage, data, seen.flagged.nonzero()[:, 0], suspect.image_size)
             _draw(stage / SHEET, data, lines, seen, suspect.image_size)
             write_manifest(stage, KIND, **summary, model_sha256=suspect.hash(), cleaned_sha256=cleaned.hash())
-    return {**summary, "found": sorted((line for line in lines if line["flagged"]), key=lambda line: -line["score"])}
+    return {**summary, "found": most_suspicious(lines)}
 
 
 def _images(source: str, split: str | None, shift: str | None) -> Dataset:
