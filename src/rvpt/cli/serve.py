@@ -53,7 +53,8 @@ def serve(
     """
     from rvpt.data.classnames import read_names
     from rvpt.web.open import open_page
-    from rvpt.web.page import serving, temporary_uploads
+    from rvpt.web.page import serving
+    from rvpt.web.uploads import temporary_uploads
 
     if not is_local(host):
         logger.warning("everybody who can reach %s can use the page: it has no password", host)
