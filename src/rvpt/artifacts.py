@@ -131,6 +131,8 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
         RvptError: no manifest, another kind of artifact, or a file that differs from its hash.
     """
     folder = Path(folder)
+    if not folder.exists():
+        raise RvptError(f"{folder} does not exist: give the folder of an rvpt artifact")
     if not (folder / MANIFEST).is_file():
         raise RvptError(f"{folder} is not an rvpt artifact: it has no {MANIFEST}")
     manifest: dict[str, Any] = read_json(folder / MANIFEST)

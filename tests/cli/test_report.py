@@ -52,6 +52,15 @@ def test_an_image_is_drawn_and_replaced_only_if_asked(rows, home):
     works("report", rows, "--plot", "rows.png", "--overwrite")
 
 
+def test_nothing_is_written_if_the_image_cannot_be_drawn(home):
+    write_rows(home / "rows.jsonl", [{**SHARED, "seed": 0, "attack": "none", "metric": "CA", "rate": 0.5}])
+    for output in ("page.md", "page.html"):
+        has(refused("report", "rows.jsonl", "--plot", "rows.png", "-o", output), "no run has both CA and ASR")
+    has(refused("report", "rows.jsonl", "--plot", "rows.pdf"), "--plot rows.pdf is not a PNG file")
+    has(refused("report", "rows.jsonl", "-o", "rows.pdf"), "--output rows.pdf is neither a page nor Markdown")
+    assert [path.name for path in home.iterdir()] == ["rows.jsonl"]
+
+
 def test_unknown_metrics_are_shown(home):
     write_rows(home / "rows.jsonl", [{**SHARED, "seed": 0, "attack": "none", "metric": "sharpness", "rate": 0.5}])
     has(works("report", "rows.jsonl"), "sharpness", "50.0")

@@ -45,9 +45,9 @@ def inspections(found: Sequence[Facts]) -> str:
 
 
 def _section(facts: Facts) -> str:
-    lines = [f"### Inspection {cell(facts['folder'])}", "", f"{summary(facts)}.", ""]
+    lines = [f"### Inspection {cell(facts['folder'])}", "", f"{summary(facts)}."]
     if facts["found"]:
-        lines += [f"| {' | '.join(HEADINGS)} |", "|---|---|---|---:|---:|"]
+        lines += ["", f"| {' | '.join(HEADINGS)} |", "|---|---|---|---:|---:|"]
     for line in facts["found"]:
         texts = (cell(text) for text in (place(line), guess(line, "suspect"), guess(line, "cleaned")))
         lines.append(f"| {' | '.join(texts)} | {line['score']:.3f} | {line['p_value']:.4f} |")
