@@ -19,9 +19,8 @@ import torch
 
 import rvpt
 from rvpt.defenses import DEFENSES
-from rvpt.defenses.rvpt import PromptTuning
+from rvpt.defenses.base import Run
 from rvpt.defenses.tuning import Tuning
-from rvpt.defenses.unlearn import BlockTuning, terms
 from rvpt.models.clip import Clip
 from rvpt.rows import append_rows
 from rvpt.training.loop import frozen
@@ -33,9 +32,8 @@ def make(name: str, clip: Clip, data: rvpt.Dataset) -> Tuning:
     """The task of a defense with preset `small`."""
     changes = {"targets": ("heart",)} if name.startswith("unlearn") else {}
     spec = DEFENSES[name].settings("small", clip, **changes)
-    if name == "unlearn":
-        return BlockTuning(clip, data, spec, terms(clip, data, spec))
-    return PromptTuning(clip, data, spec, terms(clip, data, spec) if changes else [])
+    task: Tuning = DEFENSES[name].task(clip, data, spec, Run())
+    return task
 
 
 def step(task: Tuning) -> Callable[[], Any]:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
-Report = Callable[[int, int, Mapping[str, float]], None]
-"""A function that is called with (step, total steps, values to show)."""
+Values = Mapping[str, float | str]
+Report = Callable[[int, int, Values], None]
+"""A function that is called with (step, total steps, values to show): numbers, or what is being done in words."""
 LINE_EVERY = 20.0  # seconds
 _drawn: list[str] = []  # titles of bars on the terminal, which has room for one
 
@@ -22,7 +23,7 @@ def main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def silent(step: int, total: int, values: Mapping[str, float]) -> None:
+def silent(step: int, total: int, values: Values) -> None:
     """Report nothing."""
 
 
@@ -42,7 +43,7 @@ def bar(title: str) -> Iterator[Report]:
     with Progress(*columns, TextColumn("{task.fields[values]}"), console=Console(stderr=True)) as progress:
         task = progress.add_task(title, total=None, values="")
 
-        def report(step: int, total: int, values: Mapping[str, float]) -> None:
+        def report(step: int, total: int, values: Values) -> None:
             shown = progress.tasks[0]
             if shown.total != total or step < shown.completed:  # other work begins, or the run was resumed
                 progress.reset(task, total=total, completed=step)
@@ -99,7 +100,7 @@ class Pace:
 def _lines(title: str) -> Report:
     pace = Pace(time.monotonic())
 
-    def report(step: int, total: int, values: Mapping[str, float]) -> None:
+    def report(step: int, total: int, values: Values) -> None:
         left = pace.left(step, total, time.monotonic())
         if left is not None:
             print(f"{title}: {step}/{total} {_words(values)}  {left:.0f} s left", file=sys.stderr, flush=True)
@@ -107,5 +108,7 @@ def _lines(title: str) -> Report:
     return report
 
 
-def _words(values: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+def _words(values: Values) -> str:
+    return "  ".join(
+        f"{name}: {value}" if isinstance(value, str) else f"{name} {value:.3f}" for name, value in values.items()
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +14,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import reference
-from helpers import MakeClip, assert_near
+from helpers import MakeClip, assert_near, random_clip, random_pixels
 from rvpt import Dataset
 from rvpt.defenses import DEFENSES
-from rvpt.defenses.base import clean
+from rvpt.defenses.base import Run, clean, defense_of
 from rvpt.defenses.rvpt import PromptTuning, RVPTSpec
-from rvpt.defenses.suspects import most_suspicious
+from rvpt.defenses.suspects import scan, suspicion
 from rvpt.defenses.terms import Keep, Resist
 from rvpt.defenses.tuning import Tuning
-from rvpt.defenses.unlearn import BlockTuning, UnlearnPromptsSpec, UnlearnSpec, terms
+from rvpt.defenses.unlearn import UnlearnPromptsSpec, UnlearnSpec
 from rvpt.errors import RvptError
 from rvpt.inversion import FORMS
+from rvpt.inversion.ball import Ball
+from rvpt.inversion.descent import short_run
+from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool
 from rvpt.inversion.spec import InversionSpec
 from rvpt.models.clip import Clip
-from rvpt.training.checkpoint import Checkpoint
+from rvpt.models.encode import encode_set
+from rvpt.tensors import read_metadata, read_tensors, write_tensors
+from rvpt.training.checkpoint import STATE, Checkpoint
 from rvpt.training.loop import fit, frozen
 
 SHORT = {"epochs": 2, "batch_size": 16, "lr": 1e-3, "first_block": 2}
@@ -36,22 +43,34 @@ every = pytest.mark.parametrize("kind", KINDS)
 
 
 def spec_of(kind: str = "unlearn", **changes: Any) -> Any:
-    return DEFENSES[kind].Spec(**{**SHORT, **KINDS[kind], "targets": TARGETS, "suspects": 2, **changes})
+    return DEFENSES[kind].Spec(**{**SHORT, **KINDS[kind], "targets": TARGETS, **changes})
 
 
-def task_of(clip: Clip, data: Dataset, spec: Any) -> Tuning:
-    tuning = BlockTuning if isinstance(spec, UnlearnSpec) else PromptTuning
-    return tuning(clip, data, spec, terms(clip, data, spec))
+def task_of(clip: Clip, data: Dataset, spec: Any, run: Run | None = None) -> Tuning:
+    kind: Any = defense_of(spec)
+    task: Tuning = kind.task(clip, data, spec, run or Run())
+    return task
 
 
 @every
 @pytest.mark.parametrize("first_block", [0, 2])
-@pytest.mark.parametrize("forms", [("additive",), ("additive", "waves", "warp", "patch")], ids=len)
+@pytest.mark.parametrize(
+    ("forms", "per_image", "labels"),
+    [(("additive",), 1, "predicted"), (tuple(FORMS), 1, "given"), (tuple(FORMS), 2, "given")],
+    ids=str,
+)
 def test_a_step_agrees_with_its_slow_twin(
-    kind: str, first_block: int, forms: tuple[str, ...], make_clip: MakeClip, scenes: Dataset
+    kind: str,
+    first_block: int,
+    forms: tuple[str, ...],
+    per_image: int,
+    labels: str,
+    make_clip: MakeClip,
+    scenes: Dataset,
 ) -> None:
     clip = make_clip(width=30, heads=3, text_width=30)
-    spec = spec_of(kind, first_block=first_block, forms=forms, keep=0.7, resist=1.3, alpha=0.5)
+    changes = {"first_block": first_block, "forms": forms, "per_image": per_image, "labels": labels}
+    spec = spec_of(kind, **changes, keep=0.7, resist=1.3, alpha=0.5)
     with frozen(clip):
         task = task_of(clip, scenes, spec)
         picked = torch.tensor([40, 3, 17, 4, 11, 30, 2, 25, 9])
@@ -89,6 +108,9 @@ def slow_step(task: Tuning, clip: Clip, data: Dataset, spec: Any, picked: Tensor
     term, tau, first = resisting(task), clip.logit_scale, spec.first_block
     pixels, labels = data.pixels(picked, clip.image_size), data.labeled()[picked].tolist()
     text = clip.encode_text([spec.template.format(name) for name in data.classes])
+    suspected = torch.stack([tau * clip.encode_image(image[None])[0] @ text.T for image in pixels])
+    if spec.labels == "predicted":
+        labels = suspected.argmax(1).tolist()
 
     def encode(shown: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(task, PromptTuning):
@@ -97,29 +119,79 @@ def slow_step(task: Tuning, clip: Clip, data: Dataset, spec: Any, picked: Tensor
 
     image, rows = encode(pixels)
     _, frozen_rows = reference.frozen(clip, pixels, first)
-    values = {
-        "CE": reference.classification(image, text, tau, labels),
-        "FR": reference.feature_repelling(rows, frozen_rows, spec.margin),
-    }
+    name, loss = "CE", reference.classification(image, text, tau, labels)
+    if spec.labels == "predicted":
+        name, loss = "KL", reference.keep(tau * image @ text.T, suspected)
+    values = {name: loss, "FR": reference.feature_repelling(rows, frozen_rows, spec.margin)}
     drawing = torch.Generator().manual_seed(2)
     drawn = [form.draw(len(picked), drawing) for form in term.forms]
     values["resist"] = torch.zeros(())
     for number, target in enumerate(spec.targets):
-        scores = []
-        for index in range(len(picked)):
-            form = index % len(term.forms)
+        scores, truth = [], []
+        for index, turn in itertools.product(range(len(picked)), range(spec.per_image)):
+            form = (index - turn) % len(term.forms)
             change, own = term.changes[form][number : number + 1], slice(index, index + 1)
             shown = term.forms[form].apply(pixels[own], change, drawn[form][:, own])[0]
             scores.append(tau * encode(shown)[0][0] @ text.T)
-        towards = [data.class_index(target)] * len(picked)
-        values["resist"] = values["resist"] + reference.resist(torch.stack(scores), labels, towards)
+            truth.append(labels[index])
+        towards = [data.class_index(target)] * len(scores)
+        values["resist"] = values["resist"] + reference.resist(torch.stack(scores), truth, towards)
     tokens, right = reference.frozen(clip, pixels, first)[0], keeping(task).right[picked]
     mixed = torch.stack([(tokens[index] + tokens[index - 1]) / 2 for index in range(len(picked))])
     suspect = clip.project(clip.run_blocks(mixed, start=first)[0][:, 0])
     weights = [float(right[index] * right[index - 1]) for index in range(len(picked))]
     values["keep"] = reference.keep(tau * task.encode(mixed)[0] @ text.T, tau * suspect @ text.T, weights)
-    loss = values["CE"] + spec.alpha * values["FR"] + spec.keep * values["keep"] + spec.resist * values["resist"]
+    loss = loss + spec.alpha * values["FR"] + spec.keep * values["keep"] + spec.resist * values["resist"]
     return {**values, "loss": loss}
+
+
+def test_labels_are_not_used_where_the_classes_are_given_as_a_list(clip: Clip, scenes: Dataset) -> None:
+    settings = {**SHORT, "epochs": 1, "forms": ("additive",), "targets": TARGETS}
+    images = list(scenes.pixels(torch.arange(len(scenes)), clip.image_size))
+    first, *rest = (
+        clean(clip, data, "unlearn", classes=classes, **settings)
+        for data, classes in (
+            (scenes, scenes.classes), (images, scenes.classes), (replace(scenes, labels=None), None),
+        )
+    )  # fmt: skip
+    assert {cleaned.hash() for cleaned in rest} == {first.hash()}
+    assert first.facts["spec"]["labels"] == "predicted"
+    assert first.facts["classes"] == list(scenes.classes)
+    assert clip.hash() == first.facts["base_sha256"] != first.hash()
+
+
+def test_a_class_without_an_image_may_be_the_target_of_images_without_labels(clip: Clip, scenes: Dataset) -> None:
+    with frozen(clip):
+        task = task_of(clip, replace(scenes.only(["sun", "moon"]), labels=None), spec_of(labels="predicted"))
+    assert [task.names[index] for index in resisting(task).targets.tolist()] == list(TARGETS)
+    assert keeping(task).right.all()
+
+
+@pytest.mark.parametrize(
+    ("defense", "labeled", "options", "message"),
+    [
+        (
+            "rvpt",
+            False,
+            {},
+            r"no class labels: .* defense that needs none \(unlearn-prompts, unlearn\), .* classes=",
+        ),
+        (
+            "probe",
+            True,
+            {"classes": ["a", "b"]},
+            "probe learns from labels and takes no list of classes: ",
+        ),
+        ("par", True, {"classes": ["a", "b"]}, "par learns from captions and takes no list of classes"),
+        ("unlearn", False, {"classes": ["a"]}, "has 1 class names, at least two are needed: give classes=NAMES"),
+        ("unlearn", False, {"labels": "given"}, "labels=given: there are none to use: pass labels=predicted"),
+    ],
+)
+def test_images_without_labels_are_refused_where_they_do_not_fit(
+    defense: str, labeled: bool, options: dict[str, Any], message: str, clip: Clip, scenes: Dataset
+) -> None:
+    with pytest.raises(RvptError, match=message):
+        clean(clip, scenes if labeled else replace(scenes, labels=None), defense, **options)
 
 
 def test_without_its_terms_it_is_prompt_tuning_to_the_bit(clip: Clip, scenes: Dataset) -> None:
@@ -131,19 +203,22 @@ def test_without_its_terms_it_is_prompt_tuning_to_the_bit(clip: Clip, scenes: Da
 
 
 @every
-def test_changes_move_within_their_budget_and_the_suspect_stays(kind: str, clip: Clip, scenes: Dataset) -> None:
-    before = clip.hash()
+@pytest.mark.parametrize("form", FORMS)
+def test_changes_move_within_their_budget_and_the_suspect_stays(
+    kind: str, form: str, clip: Clip, scenes: Dataset
+) -> None:
+    before, spec = clip.hash(), spec_of(kind, forms=(form,), epochs=1)
     with frozen(clip):
-        task = task_of(clip, scenes, spec_of(kind))
+        task = task_of(clip, scenes, spec)
         first = [changes.detach().clone() for changes in resisting(task).changes]
-        fit(task, len(scenes), spec_of(kind))
+        fit(task, len(scenes), spec)
     assert clip.hash() == before
     for form, start, changes in zip(resisting(task).forms, first, resisting(task).changes, strict=True):
         assert not torch.equal(start, changes)
-        if form.name == "patch":
-            assert changes.min() >= 0
-            assert changes.max() <= 1
-        else:
+        shown = form.apply(scenes.pixels(torch.arange(4), clip.image_size), changes, form.draw(4, torch.Generator()))
+        assert shown.min() >= 0
+        assert shown.max() <= 1
+        if isinstance(form, Ball):
             assert changes.flatten(1).norm(dim=1).max() <= form.limit * (1 + 1e-5)
 
 
@@ -168,7 +243,7 @@ def test_an_interrupted_run_continues_to_the_same_bits(
     kind: str, stop: int, clip: Clip, scenes: Dataset, tmp_path: Path
 ) -> None:
     def interrupt(step: int, total: int, values: Any) -> None:
-        if step == stop:
+        if "loss" in values and step == stop:
             raise KeyboardInterrupt
 
     spec = spec_of(kind, forms=("additive", "patch"))
@@ -180,26 +255,83 @@ def test_an_interrupted_run_continues_to_the_same_bits(
     assert resumed.facts["history"] == whole.facts["history"]
 
 
-def test_a_continued_run_keeps_the_targets_of_its_changes(
+def test_a_run_that_continues_does_not_scan_again(
     clip: Clip, scenes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a GPU a second scan may rank classes that are nearly equal in another order."""
-
     def interrupt(step: int, total: int, values: Any) -> None:
-        raise KeyboardInterrupt
+        if "loss" in values:
+            raise KeyboardInterrupt
 
     def scanned(target: int) -> Any:
         return lambda forms, *_: (torch.tensor([target]), [form.start(1) for form in forms])
 
-    spec, run = spec_of(targets=(), suspects=1, forms=("additive",)), tmp_path / "run"
-    monkeypatch.setattr("rvpt.defenses.unlearn.scan", scanned(1))
+    spec, run = spec_of(targets=(), forms=("additive",)), tmp_path / "run"
+    monkeypatch.setattr("rvpt.defenses.changes.scan", scanned(1))
     whole = clean(clip, scenes, spec)
     with pytest.raises(KeyboardInterrupt):
         clean(clip, scenes, spec, checkpoint=Checkpoint(run), report=interrupt)
-    monkeypatch.setattr("rvpt.defenses.unlearn.scan", scanned(2))
+    monkeypatch.setattr("rvpt.defenses.changes.scan", scanned(2))
     resumed = clean(clip, scenes, spec, checkpoint=Checkpoint(run, resume=True))
     assert resumed.facts["resisted_targets"] == whole.facts["resisted_targets"] == [scenes.classes[1]]
     assert resumed.hash() == whole.hash()
+    with frozen(clip):  # a new run scans
+        task = task_of(clip, scenes, spec, Run(Checkpoint(run)))
+    assert resisting(task).targets.tolist() == [2]
+
+
+@pytest.mark.parametrize("damage", ["missing", "more", "shape"])
+def test_the_state_of_another_version_is_refused(damage: str, clip: Clip, scenes: Dataset, tmp_path: Path) -> None:
+    def interrupt(step: int, total: int, values: Any) -> None:
+        if "loss" in values:
+            raise KeyboardInterrupt
+
+    spec, run = spec_of(forms=("additive",)), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        clean(clip, scenes, spec, checkpoint=Checkpoint(run), report=interrupt)
+    tensors, name = read_tensors(run / STATE), "buffer/terms.1.targets"
+    if damage == "missing":
+        del tensors[name]
+    else:
+        tensors[name if damage == "shape" else "buffer/other"] = torch.zeros(7)
+    write_tensors(run / STATE, tensors, read_metadata(run / STATE))
+    with pytest.raises(
+        RvptError, match=r"run holds a run of another version of rvpt \(buffer/\S+ differs\): continue it"
+    ):
+        clean(clip, scenes, spec, checkpoint=Checkpoint(run, resume=True))
+
+
+def test_the_scan_reports_its_steps(clip: Clip, scenes: Dataset) -> None:
+    seen = list[tuple[int, int, Any]]()
+    with frozen(clip):
+        task_of(clip, scenes, spec_of(targets=(), forms=("additive", "grating")), Run(report=lambda *a: seen.append(a)))
+    steps = [(step, total) for step, total, values in seen if values == {"scan": "class changes"}]
+    assert steps == [(step, 8 + 1 + 2) for step in range(1, 12)]
+
+
+def test_images_are_encoded_once(clip: Clip, scenes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The constants of the task have what the terms and the pool of the first changes ask for."""
+    reference = spec_of(forms=("additive",))
+    with frozen(clip):
+        task = task_of(clip, scenes, reference)
+        features = encode_set(clip, scenes)
+        monkeypatch.setattr("rvpt.defenses.tuning.encode_set", None)
+        monkeypatch.setattr(Pool, "of", None)
+        task_of(clip, scenes, reference)
+    predictions = (features @ task.text.T).argmax(1)
+    assert torch.equal(keeping(task).right, (predictions == scenes.labeled()).float())
+
+
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+def test_what_the_suspect_gets_right_is_what_it_gets_right_without_changes(
+    augment: str, clip: Clip, scenes: Dataset
+) -> None:
+    with frozen(clip):
+        task = task_of(clip, scenes, spec_of(forms=("additive",), augment=augment))
+        right = [
+            int((clip.encode_image(scenes.pixels(index[None], clip.image_size)) @ task.text.T).argmax()) == label
+            for index, label in zip(torch.arange(len(scenes)), scenes.labeled().tolist(), strict=True)
+        ]
+    assert keeping(task).right.tolist() == right
 
 
 def test_targets_are_found_by_name_and_others_are_refused(clip: Clip, scenes: Dataset) -> None:
@@ -211,6 +343,26 @@ def test_targets_are_found_by_name_and_others_are_refused(clip: Clip, scenes: Da
     with frozen(clip):
         twice = task_of(clip, scenes, spec_of(targets=("Heart", "heart"), forms=("additive",)))
     assert resisting(twice).targets.tolist() == [scenes.class_index("heart")]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_has_the_budget_of_the_settings(name: str) -> None:
+    none, usual = (
+        spec_of(forms=(name,), **budgets).inversion(0)
+        for budgets in ({"budget": 0, "wave_budget": 0, "amplitude": 0, "warp_budget": 0, "patch_size": 7.0}, {})
+    )
+    pixels = random_pixels(2, 32)
+    little, much = (_moved(FORMS[name].of(spec, 32), pixels) for spec in (none, usual))
+    assert little < much
+
+
+def _moved(form: Form, pixels: Tensor) -> float:
+    """How far pixels move, on average, after a step of full length."""
+    start = form.library()[:1] if len(form.library()) else form.start(1)
+    noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
+    change = form.step(start, form.direction(noise), 1.0)
+    drawn = form.draw(len(pixels), torch.Generator().manual_seed(0))
+    return float((form.apply(pixels, change, drawn)[0] - pixels).abs().mean())
 
 
 def test_gratings_start_at_waves_of_their_library(clip: Clip, scenes: Dataset) -> None:
@@ -229,24 +381,50 @@ def test_without_targets_a_scan_keeps_the_most_suspicious_classes(clip: Clip, sc
 
 
 @every
-def test_the_first_suspected_target_is_used_and_recorded(kind: str, clip: Clip, scenes: Dataset) -> None:
+def test_all_targets_that_are_given_are_used_and_recorded(kind: str, clip: Clip, scenes: Dataset) -> None:
     cleaned = clean(clip, scenes, spec_of(kind, suspects=1, epochs=1, forms=("additive",)))
-    assert cleaned.facts["resisted_targets"] == ["heart"]
+    assert cleaned.facts["resisted_targets"] == list(TARGETS)
 
 
-def test_the_most_suspicious_class_is_reached_beyond_what_is_usual_for_a_form(clip: Clip, scenes: Dataset) -> None:
-    """A text in the middle of all features is nearest to every image."""
-    with frozen(clip), torch.no_grad():
-        pixels = scenes.pixels(torch.arange(len(scenes)), clip.image_size)
-        middle = F.normalize(clip.encode_image(pixels).mean(0), dim=0)
-        around = F.normalize(
-            middle + 0.3 * torch.randn(7, len(middle), generator=torch.Generator().manual_seed(0)), dim=1
-        )
-        text = torch.cat([around, middle[None]])
-        pool = replace(Pool.of(clip, pixels, text), predictions=torch.zeros(len(pixels), dtype=torch.int64))
-        forms = [FORMS[name].of(InversionSpec(), clip.image_size) for name in ("additive", "waves")]
-        order = most_suspicious(forms, pool, [form.start(8) for form in forms], InversionSpec())
-    assert order[0] == 7
+@pytest.fixture(scope="module")
+def middle() -> tuple[Clip, Pool]:
+    """A pool whose last class is nearest to every image: its text is the middle of all features."""
+    clip, pixels = random_clip(image_size=32).requires_grad_(False), random_pixels(12, 32)
+    with torch.no_grad():
+        center = F.normalize(clip.encode_image(pixels).mean(0), dim=0)
+        noise = torch.randn(7, len(center), generator=torch.Generator().manual_seed(0))
+        text = torch.cat([F.normalize(center + 0.3 * noise, dim=1), center[None]])
+        return clip, replace(Pool.of(clip, pixels, text), predictions=torch.zeros(len(pixels), dtype=torch.int64))
+
+
+FEW = InversionSpec(images=4, steps=3, tried_images=6)
+
+
+@pytest.mark.parametrize("shortlist", [128, 3, 4], ids=["whole", "uneven", "even"])
+def test_the_most_suspicious_class_is_found_and_has_its_own_changes(
+    shortlist: int, middle: tuple[Clip, Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rvpt.defenses.suspects.SHORTLIST", shortlist)
+    clip, pool = middle
+    forms = [FORMS[name].of(FEW, clip.image_size) for name in FORMS]
+    seen = list[int]()
+    classes, changes = scan(forms, pool, 2, FEW, lambda step, total, _: seen.append(total - step))
+    assert classes[0] == 7
+    assert seen == list(range(len(seen) - 1, -1, -1))
+    for form, found in zip(forms, changes, strict=True):
+        assert_near(found, short_run(form, pool, classes, FEW), tolerance=1e-4)
+
+
+def test_suspicion_is_the_largest_outlier_of_all_forms() -> None:
+    margins = torch.randn(3, 9, generator=torch.Generator().manual_seed(0)).tolist()
+    expected = list[float]()
+    for place in range(9):
+        scores = []
+        for row in margins:
+            middle = statistics.median(row)
+            scores.append((row[place] - middle) / statistics.median(abs(value - middle) for value in row))
+        expected.append(max(scores))
+    assert_near(suspicion(torch.tensor(margins)), torch.tensor(expected))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from rvpt.detection.check import check
 from rvpt.detection.score import Findings, find
 from rvpt.detection.search import Search
 from rvpt.detection.spec import CheckSpec
-from rvpt.detection.stages import Stages
 from rvpt.errors import RvptError
+from rvpt.training.stages import Stages
 from worlds import CLASSES, SIDE, SpottedWorld, WavyWorld, World, as_clip
 
 QUICK = {"budget": 15.0, "num_images": 48, "final_steps": 8, "steps": 6, "held_out": 0.25, "forms": ("additive",)}

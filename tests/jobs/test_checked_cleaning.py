@@ -124,9 +124,10 @@ def test_an_interrupted_run_continues_after_its_last_part(
 
 
 class Targeted(RVPTSpec):
-    """RVPT with a setting that it ignores."""
+    """RVPT with settings that it ignores."""
 
     targets: tuple[str, ...] = ()
+    suspects: int | None = None
 
 
 class TargetedRVPT(RVPT):
@@ -151,11 +152,15 @@ def test_a_defense_that_uses_targets_gets_those_of_the_check(
     assert spec["targets"] == list(TARGETS[:3])
 
 
-def test_targets_of_a_stored_check(suspect: Clip, tiny: Tiny, targeted: str, tmp_path: Path) -> None:
-    clean_and_save(suspect, "scenes:500", tmp_path / "out", targeted, CLEANING, shots=1, check=tiny.check)
+@pytest.mark.parametrize(("suspects", "count"), [(None, 3), (2, 2), (4, 4)])
+def test_targets_of_a_stored_check(
+    suspects: int | None, count: int, suspect: Clip, tiny: Tiny, targeted: str, tmp_path: Path
+) -> None:
+    settings = {**CLEANING, "suspects": suspects, "epochs": 1}
+    clean_and_save(suspect, "scenes:500", tmp_path / "out", targeted, settings, shots=1, check=tiny.check)
     found = json.loads((tiny.check / "verdict.json").read_text())["targets"]
     spec = read_manifest(tmp_path / "out", "cleaned")["spec"]
-    assert spec["targets"] == [row["class"] for row in found][:3]
+    assert spec["targets"] == [row["class"] for row in found][:count]
 
 
 def test_what_cannot_use_a_check(suspect: Clip, tiny: Tiny, targeted: str, tmp_path: Path) -> None:

@@ -118,6 +118,42 @@ def test_labels_become_captions_for_defenses_that_need_them(suspect: Clip, tmp_p
     assert summary["images"] == 10
 
 
+UNLEARN = {"epochs": 1, "first_block": 2, "forms": ("additive",)}
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["list", "labels=predicted"])
+def test_without_labels_random_images_are_drawn(listed: bool, suspect: Clip, tmp_path: Path) -> None:
+    classes = ["sun", "moon", "unicorn"] if listed else None
+    settings = UNLEARN | ({} if listed else {"labels": "predicted"})
+    out = tmp_path / "out"
+    summary = clean_and_save(suspect, "scenes:200", out, "unlearn", settings, shots=3, classes=classes)
+    count = 9 if listed else 72
+    assert summary["images"] == count
+    assert "KL" in summary
+    manifest = read_manifest(out, "cleaned")
+    assert manifest["data"].items() >= {"num_images": count, "seed": 0}.items()
+    assert manifest["classes"] == (classes or list(load_data("scenes:200", "train").classes))
+    drawn = draw_images(manifest["data"])
+    assert drawn.rows.tolist() == load_data("scenes:200", "train").sample(count, 0).rows.tolist()
+
+
+def test_a_folder_of_images_alone_is_enough(suspect: Clip, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        image_folder(tmp_path / "set", name, n=2)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, path in enumerate(sorted((tmp_path / "set").rglob("*.png"))):
+        path.rename(flat / f"{number}.png")
+    clean_and_save(suspect, str(flat), tmp_path / "out", "unlearn", UNLEARN, split=None, classes=["cat", "dog"])
+    assert read_manifest(tmp_path / "out", "cleaned")["images"] == 8
+    with pytest.raises(RvptError, match="flat has no class labels"):
+        clean_and_save(suspect, str(flat), tmp_path / "other", split=None)
+    options = {"split": None, "classes": ["cat", "dog"], "without": ["cat"]}
+    with pytest.raises(RvptError, match="cannot be left out by class: remove without"):
+        clean_and_save(suspect, str(flat), tmp_path / "other", "unlearn", UNLEARN, **options)
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_place_that_is_taken_or_read_is_refused(suspect: Clip, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("mine")

@@ -9,6 +9,7 @@ from rvpt.bench.recipe import Recipe
 from rvpt.data.identifiers import find_place, unnamed
 from rvpt.data.load import load_data, load_labeled, load_mixed
 from rvpt.defenses import DEFENSES
+from rvpt.defenses.unlabeled import LABELS, PREDICTED
 from rvpt.errors import RvptError
 
 
@@ -56,7 +57,7 @@ def _check_defenses(tasks: Sequence[Task]) -> None:
 def _drawn(tasks: Sequence[Task]) -> Iterator[tuple[str, str, int, tuple[str, ...]]]:
     """What the defenses that learn from labels draw: a data set and split, images per class, classes left out."""
     for asked in (task.settings for task in tasks if task.kind == "clean"):
-        if "shots" in DEFENSES[asked["name"]].draws():
+        if "shots" in DEFENSES[asked["name"]].draws() and asked["spec"].get(LABELS) != PREDICTED:
             yield asked["data"]["data"], asked["data"]["split"], asked["shots"], tuple(asked["without"])
 
 

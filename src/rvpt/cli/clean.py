@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -98,6 +99,15 @@ def clean(
         ),
     ] = None,
     caption_column: CaptionColumn = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text file with the classes, one per line: the images are used without labels (unlearn, "
+            "unlearn-prompts).",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     shift: ShiftName = None,
     on_error: OnErrors = "stop",
     check: FoundByCheck = None,
@@ -119,6 +129,7 @@ def clean(
     0 for a clean model, 3 for a suspicious one, 4 for a backdoored one.
     """
     from rvpt.cli.models import load_suspect
+    from rvpt.data.classnames import read_names
     from rvpt.jobs.checked_cleaning import check_clean_check
     from rvpt.jobs.cleaning import clean_and_save
 
@@ -130,6 +141,7 @@ def clean(
     drawing: Settings = {
         "preset": preset, "split": split, "shots": shots, "without": exclude_class or [], "num_pairs": num_pairs,
         "caption_column": caption_column, "shift": shift, "on_error": on_error,
+        **({"classes": read_names(classes)} if classes else {}),
     }  # fmt: skip
     run: Settings = {"resume": resume, "overwrite": overwrite}
     suspect = load_suspect(model, device)

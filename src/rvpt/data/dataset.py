@@ -204,9 +204,7 @@ class Dataset:
         Raises:
             RvptError: `n` is not a positive whole number.
         """
-        _refuse_count(n, "n")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return self.select(order[:n].sort().values)
+        return self.select(sample_indices(len(self), n, seed))
 
     def few_shot(self, shots: int, seed: int = 0) -> Dataset:
         """`shots` random images of every class that has any, class after class.
@@ -277,6 +275,16 @@ class Dataset:
             for part, pixels in zip(parts, ahead, strict=True):
                 yield part, pixels
                 report(int(part[-1]) + 1, len(self), {})
+
+
+def sample_indices(total: int, n: int, seed: int) -> Tensor:
+    """The places (n,) int64 of `n` random examples of `total`, in order; all if there are fewer.
+
+    Raises:
+        RvptError: `n` is not a positive whole number.
+    """
+    _refuse_count(n, "n")
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].sort().values
 
 
 def _refuse_count(count: int, name: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rvpt.data.dataset import Dataset
+from rvpt.defenses.base import Run
 from rvpt.defenses.rvpt import PromptTuning
 from rvpt.defenses.vpt import VPT, VPTSpec
 from rvpt.models.clip import Clip
@@ -56,5 +57,5 @@ class APT(VPT):
     Spec = APTSpec
 
     @classmethod
-    def task(cls, clip: Clip, data: Dataset, spec: Any) -> PromptTuning:
+    def task(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> PromptTuning:
         return AdversarialTuning(clip, data, spec)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import nn
 
 from rvpt.data.dataset import Dataset
 from rvpt.defenses import DEFENSES
+from rvpt.defenses.unlabeled import LABELS, PREDICTED, predicts_labels, without_labels
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -21,6 +23,7 @@ from rvpt.progress import Report, shows_bar, silent
 from rvpt.spec import TrainSpec
 from rvpt.training.checkpoint import Checkpoint
 from rvpt.training.loop import fit
+from rvpt.training.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Run:
 
     checkpoint: Checkpoint | None = None
     report: Report = silent
+
+    def stages(self, device: torch.device) -> Stages:
+        """What comes before the first step, kept with the run's state if it has one."""
+        return self.checkpoint.stages(device) if self.checkpoint else Stages(None)
 
 
 class Defense(ABC):
@@ -97,10 +104,15 @@ def refuse_missing_block(first_block: int, blocks: int) -> None:
         raise RvptError(f"first_block={first_block} does not exist: the blocks are 0 to {blocks - 1}")
 
 
-def train_copy(task: nn.Module, copy: Clip, data: Dataset, spec: TrainSpec, run: Run) -> Cleaned:
-    """Train a task that holds a copy of the suspect, and return the copy as a Cleaned with its own weights."""
+def train_copy(
+    task: nn.Module, copy: Clip, data: Dataset, spec: TrainSpec, run: Run, *, averaged: float = 0.0
+) -> Cleaned:
+    """Train a task that holds a copy of the suspect, and return the copy as a Cleaned with its own weights.
+
+    `averaged` is the share of the steps that `fit` averages the weights over.
+    """
     trained = sum(p.numel() for p in copy.parameters() if p.requires_grad)
-    history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
+    history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report, averaged=averaged)
     facts = {"history": history, "trained_parameters": trained}
     return Cleaned(copy.eval().requires_grad_(False), facts=facts, own_weights=True)
 
@@ -117,12 +129,25 @@ def defense_of(spec: TrainSpec) -> type[Defense]:
     raise RvptError(f"{type(spec).__name__} is not the spec of a defense: pass a RVPTSpec, say")
 
 
+def _labeled_as(spec: TrainSpec, data: Dataset, classes: Sequence[str] | None, *, predicts: bool) -> Dataset:
+    """The images with their labels or without, as the spec says.
+
+    Raises:
+        RvptError: it asks for labels, and there are none to use; or there are no names of classes.
+    """
+    labels = getattr(spec, LABELS, None)
+    if predicts and labels != PREDICTED:
+        raise RvptError(f"{LABELS}={labels}: there are none to use: pass {LABELS}={PREDICTED}")
+    return without_labels(data, classes) if labels == PREDICTED else data
+
+
 @shows_bar("clean")
 def clean(
     model: Clip,
-    data: Dataset,
+    data: Dataset | Sequence[Any],
     defense: str | TrainSpec = "rvpt",
     *,
+    classes: Sequence[str] | None = None,
     preset: CleanPreset = "auto",
     checkpoint: Checkpoint | None = None,
     report: Report = silent,
@@ -133,8 +158,10 @@ def clean(
     Args:
         model: the suspect; it is not changed.
         data: clean images, all of them used, with labels or captions as the defense needs. `Dataset.few_shot(16)` draws
-            16 per class; classes without an image are left out of the loss.
+            16 per class; classes without an image are left out of the loss. For defenses that do without labels, images
+            in memory will do.
         defense: a name (`rvpt defenses` lists them), or a spec with all settings.
+        classes: names of the classes, for a defense that does without labels; labels are not used then.
         preset: "paper", "small", "coop", or "auto", which chooses by the size of the model.
         checkpoint: where to keep the state of the run.
         report: called as report(step, total, values) after each step.
@@ -147,15 +174,19 @@ def clean(
     if not isinstance(model, Clip):
         raise RvptError(f"{type(model).__name__} is not a Clip: pass the suspect itself, as rvpt.load returns it")
     refuse_half(model.model.dtype)
+    data = data if isinstance(data, Dataset) else Dataset.from_images(data)
     if not len(data):
         raise RvptError(f"{data.name} has no images to train on")
+    kind = DEFENSES.find(defense) if isinstance(defense, str) else defense_of(defense)
+    predicts = predicts_labels(kind, data, classes)
     if isinstance(defense, str):
-        kind = DEFENSES.find(defense)
-        spec = kind.settings(preset, model, **settings)
+        asked = {LABELS: PREDICTED} if predicts else {}
+        spec = kind.settings(preset, model, **{**asked, **settings})
     else:
-        kind, spec = defense_of(defense), defense
+        spec = defense
         if settings:
             raise RvptError(f"{next(iter(settings))}: set it in the spec, which has all settings")
+    data = _labeled_as(spec, data, classes, predicts=predicts)
     start = time.monotonic()
     cleaned = kind.run(model, data, spec, Run(checkpoint, report))
     cleaned.facts = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,8 +9,7 @@ from torch import Tensor
 
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.base import Defense, Run, refuse_missing_block
-from rvpt.defenses.terms import Term
-from rvpt.defenses.tuning import Tuning, TuningSpec
+from rvpt.defenses.tuning import Terms, Tuning, TuningSpec
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -63,7 +61,7 @@ class PromptTuning(Tuning):
     Source: Zhang et al. (arXiv 2412.20392), section 4, which has no further terms.
     """
 
-    def __init__(self, clip: Clip, data: Dataset, spec: RVPTSpec, terms: Sequence[Term] = ()) -> None:
+    def __init__(self, clip: Clip, data: Dataset, spec: RVPTSpec, terms: Terms | None = None) -> None:
         blocks = spec.prompted(len(clip.blocks))
         super().__init__(clip, data, spec, blocks[0], terms)
         self.prompts = RepulsivePrompts(blocks, spec.prompt_length, clip.width, spec.init_std, spec.seed)
@@ -83,7 +81,7 @@ class RVPT(Defense):
     coop = COOP
 
     @classmethod
-    def task(cls, clip: Clip, data: Dataset, spec: Any) -> PromptTuning:
+    def task(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> PromptTuning:
         """What is trained."""
         return PromptTuning(clip, data, spec)
 
@@ -95,7 +93,7 @@ class RVPT(Defense):
     @classmethod
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
         with frozen(clip):
-            task = cls.task(clip, data, spec)
+            task = cls.task(clip, data, spec, run)
             history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
         facts = {"history": history, **cls.facts(task, data)}
         if cls is RVPT and not spec.alpha:

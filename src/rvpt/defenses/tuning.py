@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,15 +15,20 @@ from torch.nn import functional as F
 
 from rvpt.data.augment import AUGMENTS
 from rvpt.data.dataset import Dataset
+from rvpt.defenses.few_shot import FewShot
 from rvpt.defenses.terms import Batch, Term
 from rvpt.models.clip import Clip
+from rvpt.models.encode import encode_set
 from rvpt.models.packed import packed
 from rvpt.models.placement import DTYPES, mixed_precision
-from rvpt.models.prompts import Constants, frozen_pass
+from rvpt.models.prompts import ENCODE_BATCH, Constants, frozen_pass
 from rvpt.spec import TEMPLATE, Augment, Template, TrainSpec
 from rvpt.training.graphs import StaticTask
 from rvpt.training.loop import Untrained
-from rvpt.training.losses import feature_repelling, zero_shot_logits
+from rvpt.training.losses import feature_repelling, keep, zero_shot_logits
+
+Terms = Callable[[FewShot], Sequence[Term]]
+"""Makes the terms of a task besides cross-entropy and repelling."""
 
 
 class TuningSpec(TrainSpec):
@@ -35,26 +41,56 @@ class TuningSpec(TrainSpec):
     template: Template = Field(TEMPLATE, description="caption of a class")
     augment: Augment = Field("none", description="random changes of training images; none is fastest")
 
+    def uses_labels(self) -> bool:
+        """Whether the images' labels are used."""
+        return True
+
 
 class Tuning(StaticTask):
     """Loss = CE(tau cos(image, text of each class)) + alpha FR + sum of weight * term, on a batch of the few-shot set.
+
+    Without labels, the suspect's predictions on the same images take the place of CE, and its most probable classes
+    that of labels in the terms:
+
+        Loss = mean_i KL(softmax(s_i) | softmax(z_i)) + alpha FR + sum of weight * term,  y_i = argmax_k s_ik
+
+    with the logits s_i of the suspect and z_i of the trained model.
 
     A subclass defines `encode`, and so what is trained. Without augmentation the tokens before block D and the frozen
     [CLS] rows never change: they are computed once, in the precision of the training. One pass carries the batch and
     the images of all terms.
     """
 
-    def __init__(self, clip: Clip, data: Dataset, spec: TuningSpec, first_block: int, terms: Sequence[Term]) -> None:
+    def __init__(
+        self, clip: Clip, data: Dataset, spec: TuningSpec, first_block: int, terms: Terms | None = None
+    ) -> None:
         super().__init__()
-        names, self.labels = data.present()
+        self.names, labels = data.present() if spec.uses_labels() else (data.classes, None)
         with torch.no_grad():
-            self.text = clip.class_features(names, spec.template)
-        clip = packed(clip, DTYPES[spec.precision])
-        self.data, self.spec, self.suspect, self.first_block = data, spec, Untrained(clip), first_block
+            self.text = clip.class_features(self.names, spec.template)
+        suspect = packed(clip, DTYPES[spec.precision])
+        self.data, self.spec, self.suspect, self.first_block = data, spec, Untrained(suspect), first_block
         with mixed_precision(spec.precision, clip.device):
-            self.constants = Constants(clip, data, first_block) if self.has_constants() else None
-        self.terms: Any = nn.ModuleList(terms)
+            self.constants = Constants(suspect, data, first_block) if self.has_constants() else None
+        self.labels = self.predictions if labels is None else labels
+        made = terms(FewShot(clip, data, self.names, self.text, self.labels, self.predictions)) if terms else ()
+        self.terms: Any = nn.ModuleList(made)
         self.counts: list[int] = []
+
+    @cached_property
+    @torch.no_grad()
+    def predictions(self) -> Tensor:
+        """The suspect's own classes (n,) int64 of all images, which are not encoded again where there are constants."""
+        with mixed_precision(self.spec.precision, self.text.device):
+            constant = self.constants is not None
+            features = self._constant_features() if constant else encode_set(self.suspect.module, self.data)
+        return (features.to(self.text) @ self.text.T).argmax(1).cpu()
+
+    def _constant_features(self) -> Tensor:
+        """The suspect's unit features (n, P) of all images."""
+        assert self.constants is not None
+        parts = torch.arange(len(self.data)).split(ENCODE_BATCH)
+        return torch.cat([self.suspect.module.project(self.constants[part][1][:, -1]) for part in parts])
 
     def has_constants(self) -> bool:
         """Whether images are the same in every step."""
@@ -81,18 +117,31 @@ class Tuning(StaticTask):
         clip, rest = self.suspect.module, iter(inputs)
         labels = next(rest)
         given = [tuple(itertools.islice(rest, count)) for count in self.counts]
-        own = tuple(rest)
-        tokens, frozen_rows = own if self.constants is not None else frozen_pass(clip, own[0], self.first_block)
+        images = tuple(rest)
+        tokens, frozen_rows = images if self.constants is not None else frozen_pass(clip, images[0], self.first_block)
         batch = Batch(clip, self.text, self.first_block, tokens, labels)
         views = [term(batch, *each) for term, each in zip(self.terms, given, strict=True)]
         image, rows = self.encode(torch.cat([tokens, *(view.tokens for view in views)]))
         sizes = [len(tokens), *(len(view.tokens) for view in views)]
         logits = zero_shot_logits(image, self.text, clip.logit_scale).split(sizes)
-        ce = F.cross_entropy(logits[0], labels)
+        own = self._own_loss(logits[0], labels, frozen_rows)
         fr = feature_repelling(rows[: len(tokens)], frozen_rows, self.spec.margin)
         parts = zip(self.terms, views, logits[1:], strict=True)
         more: dict[str, Tensor] = {term.name: view.loss(part) for term, view, part in parts}
-        loss = ce + self.spec.alpha * fr
+        loss = own + self.spec.alpha * fr
         for term in self.terms:
             loss = loss + term.weight * more[term.name]
-        return {"loss": loss, "CE": ce, "FR": fr, **more}
+        return {"loss": loss, "CE" if self.spec.uses_labels() else "KL": own, "FR": fr, **more}
+
+    def _own_loss(self, logits: Tensor, labels: Tensor, frozen_rows: Tensor) -> Tensor:
+        """The loss on the images themselves: cross-entropy, or divergence from the suspect where there are no labels.
+
+        Args:
+            logits: (B, K).
+            labels: (B,) int64.
+            frozen_rows: (B, L - D, W), the suspect's [CLS] rows.
+        """
+        if self.spec.uses_labels():
+            return F.cross_entropy(logits, labels)
+        clip = self.suspect.module
+        return keep(logits, zero_shot_logits(clip.project(frozen_rows[:, -1]), self.text, clip.logit_scale))

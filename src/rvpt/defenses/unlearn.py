@@ -5,45 +5,18 @@ from __future__ import annotations
 import copy
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from rvpt.attacks.trigger import REFERENCE_SIDE
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.base import Defense, Run, refuse_missing_block, train_copy
+from rvpt.defenses.changes import ChangesSpec, make_terms
 from rvpt.defenses.rvpt import RVPT, SMALL, PromptTuning, RVPTSpec
-from rvpt.defenses.suspects import named, scan
-from rvpt.defenses.terms import Keep, Resist, Term
-from rvpt.defenses.tuning import Tuning, TuningSpec
-from rvpt.inversion import FORMS
-from rvpt.inversion.descent import short_run
-from rvpt.inversion.pool import Pool
-from rvpt.inversion.spec import FormNames, InversionSpec
+from rvpt.defenses.terms import Resist
+from rvpt.defenses.tuning import Terms, Tuning, TuningSpec
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
-from rvpt.models.encode import encode_set
-from rvpt.spec import Spec
 from rvpt.training.loop import frozen
-
-SCANNED = 512  # images of the few-shot set, at most, that the first changes are optimized on
-
-
-class ChangesSpec(Spec):
-    """Settings of the terms `keep` and `resist`, and of the universal changes."""
-
-    keep: float = Field(1.0, ge=0, description="weight of staying with the suspect's predictions on mixtures")
-    resist: float = Field(1.0, ge=0, description="weight of the loss on images with universal changes")
-    targets: tuple[str, ...] = Field((), description="suspected target classes; by default those of a short scan")
-    suspects: int = Field(1, ge=1, description="how many of the suspected targets are used, the first ones")
-    forms: FormNames = Field(("additive", "waves", "patch"), description="forms of the changes")
-    budget: float = Field(6.0, ge=0, le=255, description="root mean square of an additive change, in 255ths")
-    wave_budget: float = Field(30.0, ge=0, le=255, description="root mean square of a smooth change, in 255ths")
-    patch_size: float = Field(47.0, gt=0, le=REFERENCE_SIDE, description="side of a patch, in pixels at 224")
-
-    def inversion(self, seed: int) -> InversionSpec:
-        """The budgets of the changes, and the settings of the scan."""
-        return InversionSpec(budget=self.budget, wave_budget=self.wave_budget, patch_size=self.patch_size, seed=seed)
 
 
 class UnlearnSpec(ChangesSpec, TuningSpec):
@@ -53,6 +26,7 @@ class UnlearnSpec(ChangesSpec, TuningSpec):
     epochs: int = Field(30, ge=1, description="passes over the images")
     weight_decay: float = Field(0.1, ge=0, description="weight decay")
     first_block: int = Field(0, ge=0, description="first trained block D, counted from 0")
+    averaged: float = Field(0.5, ge=0, le=1, description="share of the steps, at the end, whose weights are averaged")
 
 
 class UnlearnPromptsSpec(ChangesSpec, RVPTSpec):
@@ -65,7 +39,7 @@ class UnlearnPromptsSpec(ChangesSpec, RVPTSpec):
 class BlockTuning(Tuning):
     """The weights of the blocks from D on, and of what follows them in the visual tower."""
 
-    def __init__(self, clip: Clip, data: Dataset, spec: TuningSpec, terms: list[Term]) -> None:
+    def __init__(self, clip: Clip, data: Dataset, spec: TuningSpec, terms: Terms | None = None) -> None:
         refuse_missing_block(spec.first_block, len(clip.blocks))
         super().__init__(clip, data, spec, spec.first_block, terms)
         self.victim = copy.deepcopy(clip).requires_grad_(False)
@@ -89,11 +63,16 @@ class Unlearn(Defense):
     small = {"lr": 3e-4}
 
     @classmethod
+    def task(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> BlockTuning:
+        """What is trained."""
+        return BlockTuning(clip, *_images_and_terms(clip, data, spec, run))
+
+    @classmethod
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
         with frozen(clip):
-            task = BlockTuning(clip, data, spec, terms(clip, data, spec))
-            cleaned = train_copy(task, task.victim, data, spec, run)
-        cleaned.facts |= found_targets(task, data)
+            task = cls.task(clip, data, spec, run)
+            cleaned = train_copy(task, task.victim, data, spec, run, averaged=spec.averaged)
+        cleaned.facts |= found_targets(task)
         return cleaned
 
 
@@ -107,42 +86,21 @@ class UnlearnPrompts(RVPT):
     coop = {}
 
     @classmethod
-    def task(cls, clip: Clip, data: Dataset, spec: Any) -> PromptTuning:
-        return PromptTuning(clip, data, spec, terms(clip, data, spec))
+    def task(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> PromptTuning:
+        return PromptTuning(clip, *_images_and_terms(clip, data, spec, run))
 
     @classmethod
     def facts(cls, task: PromptTuning, data: Dataset) -> dict[str, Any]:
-        return super().facts(task, data) | found_targets(task, data)
+        return super().facts(task, data) | found_targets(task)
 
 
-def found_targets(task: Tuning, data: Dataset) -> dict[str, Any]:
+def _images_and_terms(clip: Clip, data: Dataset, spec: Any, run: Run) -> tuple[Dataset, Any, Terms]:
+    """The images, in memory if every step changes some of them anew; the spec; and what makes the terms."""
+    read = data.cached(clip.image_size, run.report) if spec.resist else data
+    return read, spec, lambda few_shot: make_terms(few_shot, spec, spec.seed, run)
+
+
+def found_targets(task: Tuning) -> dict[str, Any]:
     """The classes that a task trained against, by name."""
-    names, _ = data.present()
     resisted = [term for term in task.terms if isinstance(term, Resist)]
-    return {"resisted_targets": [names[index] for term in resisted for index in term.targets.tolist()]}
-
-
-def terms(clip: Clip, data: Dataset, spec: Any) -> list[Term]:
-    """The terms of a `ChangesSpec` whose weight is not zero.
-
-    Raises:
-        RvptError: a suspected target has no clean images.
-    """
-    names, labels = data.present()
-    suspected = named(names, spec.targets)[: spec.suspects].to(clip.device)
-    with torch.no_grad():
-        text = clip.class_features(names, spec.template)
-    found: list[Term] = []
-    if spec.keep:
-        right = (encode_set(clip, data) @ text.T).argmax(1).cpu() == labels
-        found.append(Keep(spec.keep, right, clip.device))
-    if spec.resist:
-        inversion, some = spec.inversion(spec.seed), data.sample(SCANNED, spec.seed)
-        forms = [FORMS[name].of(inversion, clip.image_size) for name in spec.forms]
-        pool = Pool.of(clip, some.pixels(torch.arange(len(some)), clip.image_size), text)
-        if not len(suspected):
-            start = scan(forms, pool, spec.suspects, inversion)
-        else:
-            start = suspected, [short_run(form, pool, suspected, inversion) for form in forms]
-        found.append(Resist(spec.resist, data, clip, forms, *start))
-    return found
+    return {"resisted_targets": [task.names[index] for term in resisted for index in term.targets.tolist()]}

@@ -16,11 +16,11 @@ from rvpt.detection.natural import LONG, SHORT, Known, Natural
 from rvpt.detection.resistivity import resistivity_curve
 from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
-from rvpt.detection.stages import Stages
 from rvpt.inversion.additive import Additive
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
+from rvpt.training.stages import Stages
 
 WORDS = 5  # that are named
 
@@ -51,7 +51,7 @@ def find(
     report: Report = silent,
 ) -> Findings:
     """All scores of a model; arguments as those of `Search`, what is natural, and a folder for finished runs."""
-    search = Search(model, pixels, classes, spec, Stages(folder), report)
+    search = Search(model, pixels, classes, spec, Stages(folder, model.device), report)
     found = {name: search.invert(name, known.get(name, {}).get(SHORT)) for name in spec.forms}
     rises = {name: _rises(inversion, classes) for name, inversion in found.items()}
     rows = [

@@ -12,7 +12,6 @@ from rvpt.attacks.trigger import Trigger
 from rvpt.detection.collapse import collapse
 from rvpt.detection.natural import Natural, first
 from rvpt.detection.spec import CheckSpec
-from rvpt.detection.stages import Stages
 from rvpt.inversion import FORMS
 from rvpt.inversion.descent import Reached, descend, reached, short_run, towards
 from rvpt.inversion.form import Form
@@ -20,6 +19,7 @@ from rvpt.inversion.pool import Pool
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
+from rvpt.training.stages import Stages
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ def check_clean_check(
     Returns:
         The verdicts as `before` and `after`, the summary of `clean_and_save` as `cleaned`; None for what was not done.
     """
-    checks = {"split": drawing.get("split"), "shift": drawing.get("shift"), "resume": True, **(checking or {})}
+    shared = {name: drawing.get(name) for name in ("split", "shift", "classes")}
+    checks = {**shared, "resume": True, **(checking or {})}
     key = {"model": model.hash(), "data": canonical(source), "defense": defense, "settings": dict(settings)}
     key |= {"drawing": drawing, "checking": dict(checking or {})}
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)

@@ -12,6 +12,7 @@ from rvpt.data.load import load_captioned, load_data
 from rvpt.data.splits import TRAIN
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import Defense, clean
+from rvpt.defenses.unlabeled import LABELS, PREDICTED, predicts_labels, without_labels
 from rvpt.errors import RvptError
 from rvpt.jobs.findings import suspected_targets
 from rvpt.jobs.output_dirs import open_checkpoint
@@ -38,6 +39,7 @@ def clean_and_save(
     without: Sequence[str] = (),
     num_pairs: int | None = None,
     caption_column: str | None = None,
+    classes: Sequence[str] | None = None,
     shift: str | None = None,
     on_error: OnError = "stop",
     check: Path | None = None,
@@ -55,10 +57,12 @@ def clean_and_save(
         settings: changes of the preset.
         preset: "paper", "small", "coop" or "auto".
         split: the split of the data set to draw from.
-        shots: images per class, for defenses that learn from labels; 16 by default.
+        shots: images per class, for defenses that learn from labels; 16 by default. Without labels, this many times the
+            number of classes are drawn at random.
         without: classes to leave out, for these defenses.
         num_pairs: image-caption pairs, for defenses that learn from captions; by default as many as published.
         caption_column: the column with the captions, for these defenses.
+        classes: names of the classes, for defenses that do without labels; labels are not used then.
         shift: change of style of the images.
         on_error: "skip" leaves out images that cannot be read.
         check: the folder of a check of this model, for defenses that use its suspected targets.
@@ -70,24 +74,33 @@ def clean_and_save(
         RvptError: an option that the defense does not use, or an error of `rvpt.clean`.
     """
     kind = DEFENSES.find(defense)
-    settings = {**(settings or {}), **(_found(check, kind, model, settings or {}) if check else {})}
+    settings = dict(settings or {})
+    if check:
+        settings |= _found(check, kind, model, preset, settings)
     spec = kind.settings(preset, model, **settings)
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
     draw = {"source": source, "split": split, "seed": spec.seed, **_draw(kind, given)}
     draw |= {"shift": shift} if shift else {}
-    drawn = draw_images(draw, on_error)
+    whole, names = read_images(draw, on_error), None
+    if predicts_labels(kind, whole, classes) or getattr(spec, LABELS, None) == PREDICTED:
+        whole = without_labels(whole, classes)
+        names, draw = whole.classes, _without_classes(draw, len(whole.classes))
+        settings = {LABELS: PREDICTED, **settings}
+        spec = kind.settings(preset, model, **settings)
+    drawn = _select(whole, draw)
     key = {"defense": defense, "spec": spec.model_dump(), "model": model.hash(), "classes": drawn.classes}
     key["data"] = {**draw, "source": canonical(source)} | ({"skipped": drawn.skipped} if drawn.skipped else {})
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
     read = drawn.cached(model.image_size) if "num_pairs" in draw else drawn
-    cleaned = clean(model, read, defense, preset=preset, checkpoint=checkpoint, report=report, **settings)
+    run: dict[str, Any] = {"preset": preset, "checkpoint": checkpoint, "report": report}
+    cleaned = clean(model, read, defense, classes=names, **run, **settings)
     name = Path(unnamed(source)).name
     cleaned.facts["data"] = {**draw, "name": f"{name} ({shift})" if shift else name}
     if drawn.skipped:
         cleaned.facts["data"]["skipped"] = list(drawn.skipped)
     cleaned.save_pretrained(target, overwrite=overwrite)
     checkpoint.drop()
-    seen = {"classes": _classes(drawn), **_few(drawn, draw["shots"])} if kind.learns_from == "labels" else {}
+    seen = {"classes": _classes(drawn), **_few(drawn, draw["shots"])} if "shots" in draw else {}
     if drawn.skipped:
         seen["left out"] = _left_out(drawn)
     return {"preset": choose_preset(preset, model.parameter_count(), kind.presets()), **_summary(cleaned, model, seen)}
@@ -98,8 +111,10 @@ def uses_targets(kind: type[Defense]) -> bool:
     return TARGETS in kind.Spec.model_fields
 
 
-def _found(check: Path, kind: type[Defense], model: Clip, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The setting that a check gives to a defense.
+def _found(
+    check: Path, kind: type[Defense], model: Clip, preset: CleanPreset, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The setting that a check gives to a defense: as many targets as its setting `suspects` says, if it has that.
 
     Raises:
         RvptError: the defense has no such setting, it is given twice, or the check belongs to another model.
@@ -109,7 +124,8 @@ def _found(check: Path, kind: type[Defense], model: Clip, settings: Mapping[str,
         raise RvptError(f"{kind.name} does not use what a check found: remove check={check}, or choose from {able}")
     if TARGETS in settings:
         raise RvptError(f"{TARGETS} are given, and so is check={check}: give one of them")
-    return {TARGETS: tuple(suspected_targets(check, model))}
+    asked = kind.settings(preset, model, **settings).model_dump()
+    return {TARGETS: tuple(suspected_targets(check, model, asked.get("suspects")))}
 
 
 def _draw(kind: type[Defense], given: dict[str, Any]) -> dict[str, Any]:
@@ -125,15 +141,36 @@ def _draw(kind: type[Defense], given: dict[str, Any]) -> dict[str, Any]:
     return {option: given[option] or defaults.get(option, given[option]) for option in kind.draws()}
 
 
+def _without_classes(draw: Mapping[str, Any], classes: int) -> dict[str, Any]:
+    """What is drawn from images without labels instead of some of each class.
+
+    Raises:
+        RvptError: some classes are to be left out.
+    """
+    if draw["without"]:
+        raise RvptError(f"images without labels cannot be left out by class: remove without={draw['without']}")
+    kept = {name: value for name, value in draw.items() if name not in ("shots", "without")}
+    return {**kept, "num_images": draw["shots"] * classes}
+
+
 def draw_images(draw: Mapping[str, Any], on_error: OnError = "stop") -> Dataset:
     """The clean images that a defense is trained on."""
+    return _select(read_images(draw, on_error), draw)
+
+
+def read_images(draw: Mapping[str, Any], on_error: OnError = "stop") -> Dataset:
+    """The data set that clean images are drawn from."""
+    source, split, shift = draw["source"], draw["split"], draw.get("shift")
     if "num_pairs" in draw:
-        captioned = load_captioned(
-            draw["source"], draw["split"], draw["caption_column"], on_error=on_error, shift=draw.get("shift")
-        )
-        return captioned.sample(draw["num_pairs"], draw["seed"])
-    whole = load_data(draw["source"], draw["split"], on_error=on_error, shift=draw.get("shift"))
-    return whole.without(draw["without"]).few_shot(draw["shots"], draw["seed"])
+        return load_captioned(source, split, draw["caption_column"], on_error=on_error, shift=shift)
+    return load_data(source, split, on_error=on_error, shift=shift)
+
+
+def _select(whole: Dataset, draw: Mapping[str, Any]) -> Dataset:
+    """The images that are drawn: some of each class, or random ones."""
+    if "shots" in draw:
+        return whole.without(draw["without"]).few_shot(draw["shots"], draw["seed"])
+    return whole.sample(draw["num_pairs" if "num_pairs" in draw else "num_images"], draw["seed"])
 
 
 def _summary(cleaned: Cleaned, model: Clip, seen: dict[str, str]) -> dict[str, Any]:

@@ -15,12 +15,13 @@ TARGETS = 3  # suspected targets that are used: the right one is among them more
 logger = logging.getLogger("rvpt")
 
 
-def suspected_targets(folder: Path, model: Clip) -> list[str]:
+def suspected_targets(folder: Path, model: Clip, count: int | None = None) -> list[str]:
     """The classes that a check of this model suspects most, the most suspicious first.
 
     Args:
         folder: what `rvpt check` wrote.
         model: the suspect.
+        count: how many, at most; three by default.
 
     Raises:
         RvptError: the folder is no check, was changed, or belongs to another model.
@@ -30,4 +31,4 @@ def suspected_targets(folder: Path, model: Clip) -> list[str]:
         raise RvptError(f"{folder} is a check of another model than {model.name} (the sha256 differs): check this one")
     if manifest.get("verdict") == "clean":
         logger.warning("%s found no backdoor: its targets are those that come nearest to one", folder)
-    return [str(row["class"]) for row in read_json(folder / VERDICT)["targets"]][:TARGETS]
+    return [str(row["class"]) for row in read_json(folder / VERDICT)["targets"]][: count or TARGETS]

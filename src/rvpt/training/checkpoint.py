@@ -19,9 +19,12 @@ from rvpt.errors import RvptError
 from rvpt.files import disk_errors, read_json, write_json
 from rvpt.progress import main_process
 from rvpt.tensors import read_metadata, read_tensors, write_tensors
+from rvpt.training.averaging import Average
 from rvpt.training.opponent import Opponent
+from rvpt.training.stages import Stages
 
 STATE, RUN, PARTIAL = "state.safetensors", "run.json", "state.partial"
+SLOTS = "optimizer/"  # how names of the optimizer's tensors begin
 KEPT = "kept"
 """Folder of finished parts of a run, such as triggers that it crafted before its first step."""
 
@@ -42,6 +45,7 @@ class State:
     unread: list[Tensor] = field(default_factory=list)
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     """What was found before the first step, and may be found otherwise when the run continues on a GPU."""
+    average: Average | None = None
     whole: bool = True
     """False during an update, when parameters and optimizer are not those of any step."""
 
@@ -54,6 +58,8 @@ class State:
                 parameter.oppose()
         self.unread.append(values)
         self.done += 1
+        if self.average:
+            self.average.add(self.done)
         self.whole = True
 
     def read(self, names: Sequence[str]) -> list[tuple[int, dict[str, float]]]:
@@ -78,11 +84,12 @@ class State:
             self.sums.clear()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters, buffers and the optimizer's state by name."""
+        """Parameters, buffers, means and the optimizer's state by name."""
         found = {f"parameter/{name}": parameter.detach() for name, parameter in self.trained.items()}
         found |= {f"buffer/{name}": buffer for name, buffer in self.buffers.items()}
+        found |= self.average.tensors() if self.average else {}
         for index, slots in self.optimizer.state_dict()["state"].items():
-            found |= {f"optimizer/{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}
+            found |= {f"{SLOTS}{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}
         return found
 
     @torch.no_grad()
@@ -92,9 +99,11 @@ class State:
             parameter.copy_(tensors[f"parameter/{name}"])
         for name, buffer in self.buffers.items():
             buffer.copy_(tensors[f"buffer/{name}"])
+        for name, mean in (self.average.tensors() if self.average else {}).items():
+            mean.copy_(tensors[name])
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
-            if name.startswith("optimizer/"):
+            if name.startswith(SLOTS):
                 _, index, slot = name.split("/", 2)
                 slots.setdefault(int(index), {})[slot] = value
         groups = self.optimizer.state_dict()["param_groups"]
@@ -149,6 +158,13 @@ class Checkpoint:
         write_json(self.folder / RUN, self.key)
         return self.folder / KEPT
 
+    def stages(self, device: torch.device) -> Stages:
+        """Stages that come before the first step: a run that is resumed has those that were finished."""
+        folder = self.folder / KEPT / self.digest()[:12]
+        if not self.resume and main_process():
+            shutil.rmtree(folder, ignore_errors=True)
+        return Stages(folder, device)
+
     def check(self) -> dict[str, Any] | None:
         """The facts of the saved state; None if there is none.
 
@@ -191,8 +207,25 @@ class Checkpoint:
             self.folder.rmdir()
 
     def restore(self, state: State) -> None:
-        """Load the saved state, if there is one, into `state`; raises as `check` does. Starts the clock of the run."""
+        """Load the saved state, if there is one, into `state`. Starts the clock of the run.
+
+        Raises:
+            RvptError: as `check` does, or another version of rvpt saved it.
+        """
         self.begun = self.saved = time.monotonic()
         if facts := self.check():
             self.earlier = float(facts.get("seconds", 0.0))
-            state.load(read_tensors(self.folder / STATE), facts)
+            tensors = read_tensors(self.folder / STATE)
+            self._refuse_misfit(state, tensors)
+            state.load(tensors, facts)
+
+    def _refuse_misfit(self, state: State, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse tensors that are not those of the run, whose settings are the same."""
+        asked = {name: tensor.shape for name, tensor in state.tensors().items() if not name.startswith(SLOTS)}
+        found = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(SLOTS)}
+        if asked != found:
+            name = min(name for name in {*asked, *found} if asked.get(name) != found.get(name))
+            raise RvptError(
+                f"{self.folder} holds a run of another version of rvpt ({name} differs): continue it with that "
+                "version, or pass overwrite=True"
+            )
