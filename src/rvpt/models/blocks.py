@@ -75,8 +75,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, prefix: KV | None, heads: 
         return attend_apart(query, key, value, prefix, heads, scale)
     if prefix is not None:
         key, value = join(prefix[0], key), join(prefix[1], value)
-    by_head = (split_heads(x, heads) for x in (query, key, value))
-    return F.scaled_dot_product_attention(*by_head, scale=scale).transpose(1, 2).flatten(2)
+    query, key, value = (split_heads(x, heads) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2).flatten(2)
 
 
 def attend_apart(query: Tensor, key: Tensor, value: Tensor, prefix: KV, heads: int, scale: float) -> Tensor:

@@ -29,9 +29,9 @@ class PromptedAttention(nn.Module):
 
     def forward(self, hidden_states: Tensor, *args: Any, **options: Any) -> tuple[Tensor, None]:
         attention = self.attention
-        given = (part(hidden_states) for part in (attention.q_proj, attention.k_proj, attention.v_proj))
+        query, key, value = (part(hidden_states) for part in (attention.q_proj, attention.k_proj, attention.v_proj))
         prefix = (self.prompt_key, self.prompt_value)
-        return attention.out_proj(attend(*given, prefix, attention.num_heads, attention.scale)), None
+        return attention.out_proj(attend(query, key, value, prefix, attention.num_heads, attention.scale)), None
 
 
 def prompted_transformers(clip: Clip, prefixes: Prefixes) -> Any:
