@@ -19,8 +19,8 @@ def packed(clip: Clip, dtype: torch.dtype) -> Clip:
 
     The linear layers of its blocks are in `dtype`: mixed precision would convert frozen weights again in every pass.
     The weights of a block's queries, keys and values lie in one matrix, so that one product gives all three. Quick GELU
-    is SiLU, a single operation, between weights that hold its factor: x sigmoid(c x) = silu(c x) / c. Everything else is
-    shared with `clip`.
+    is SiLU, a single operation, between weights that hold its factor: x sigmoid(c x) = silu(c x) / c. Everything else
+    is shared with `clip`.
     """
     shared = [*clip.parameters(), *clip.buffers(), clip.tokenizer]
     other = copy.deepcopy(clip, {id(part): part for part in shared})
