@@ -66,7 +66,7 @@ def make_optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.opt
     groups = [
         {"params": [p for p in usual if p.ndim > 1], "weight_decay": spec.weight_decay},
         {"params": [p for p in usual if p.ndim <= 1], "weight_decay": 0.0},
-        *({**group, "weight_decay": spec.weight_decay} for group in own),
+        *({**group, "weight_decay": spec.weight_decay if group["params"][0].ndim > 1 else 0.0} for group in own),
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, betas=(0.9, 0.98), fused=True)
 
