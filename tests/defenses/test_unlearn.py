@@ -337,7 +337,7 @@ def test_targets_are_found_by_name_and_others_are_refused(clip: Clip, scenes: Da
     with frozen(clip):
         task = task_of(clip, scenes, spec_of(targets=("Heart", "snowman")))
     assert [scenes.classes[index] for index in resisting(task).targets.tolist()] == ["heart", "snowman"]
-    with pytest.raises(RvptError, match=r"targets: there are no clean images of class 'unicorn': choose from umbrella"):
+    with pytest.raises(RvptError, match=r"targets: 'unicorn' is not a class of the clean images: choose from umbrella"):
         clean(clip, scenes, spec_of(targets=("unicorn",)))
     with frozen(clip):
         twice = task_of(clip, scenes, spec_of(targets=("Heart", "heart"), forms=("additive",)))

@@ -53,7 +53,7 @@ def make_terms(few_shot: FewShot, spec: ChangesSpec, seed: int, run: Run) -> lis
     The first changes are kept with the run, so that one that is resumed does not scan again.
 
     Raises:
-        RvptError: a target has no clean images.
+        RvptError: a target is not a class of the images.
     """
     clip, terms, targets = few_shot.clip, list[Term](), named(few_shot.names, spec.targets)
     if spec.keep:
