@@ -5,7 +5,7 @@ python benchmarks/large.py --output rows.jsonl
 Images are random numbers, made on the device when they are read. Nothing is decoded, so only the method is timed.
 Weights are random too. There is a row for each precision and each place where the constants (tokens before the first
 prompted block, and frozen [CLS] rows) are kept: the device, the host, or "off", where nothing is kept because images
-are augmented at every step. `epochs_measured` epochs are run, as many as fit into --seconds but at least one.
+are augmented at every step. `epochs_measured` epochs are run, as many as fit into --seconds, or a part of one.
 `seconds` is the time of encoding plus that of all `epochs`, extrapolated. With --processes N, N processes do the same
 at the same time on one device, and there is a row for each.
 """
@@ -41,7 +41,7 @@ CACHES = {"device": float("inf"), "host": 0.0, "off": 0.0}
 """Bytes of constants that are kept on the device."""
 PRECISIONS = ("fp32", "bf16", "fp16")
 GRAPHS = {"on": True, "off": False}
-WARMUP, PILOT, PROFILED = 20, 160, 20  # steps
+WARMUP, PILOT, PROFILED = 20, 100, 20  # steps
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,19 @@ def measure(setting: Setting) -> dict[str, Any]:
         encode_peak = peak_memory()
         reset(setting.device)
         run = partial(fit, task, graphs=setting.graphs)
-        epochs = max(1, min(setting.epochs, int(setting.limit / rough_epoch(setting, run, spec, len(data)))))
+        fitting = setting.limit / rough_epoch(setting, run, spec, len(data))
+        epochs, images = max(1, min(setting.epochs, int(fitting))), len(data)
+        if fitting < 1:
+            images = min(images, max(1, int(fitting * count_steps(images, spec))) * spec.batch_size)
         several = spec.model_copy(update={"epochs": epochs})
-        training, history = seconds_of(setting.device, lambda: run(len(data), several))
+        training, history = seconds_of(setting.device, lambda: run(images, several))
+    part = epochs * images / len(data)
     return {
         "batch": spec.batch_size, "prompts": spec.prompt_length,
-        "encode_seconds": encoding, "epochs_measured": epochs, "epochs_seconds": training,
-        "seconds": encoding + training / epochs * setting.epochs,
-        "images_per_s": epochs * len(data) / training,
-        "step_ms": 1000 * training / epochs / count_steps(len(data), spec),
+        "encode_seconds": encoding, "epochs_measured": part, "epochs_seconds": training,
+        "seconds": encoding + training / part * setting.epochs,
+        "images_per_s": epochs * images / training,
+        "step_ms": 1000 * training / count_steps(images, several),
         "encode_peak_bytes": encode_peak, "train_peak_bytes": peak_memory(), "loss": history[-1]["loss"],
     }  # fmt: skip
 
@@ -160,7 +164,9 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument(
-        "--seconds", type=float, default=60, help="limit of the training time of a row; further epochs are extrapolated"
+        "--seconds",
+        default="60",
+        help="a list: how long each row may train, the last one for all others; further epochs are extrapolated",
     )
     parser.add_argument("--precision", default="fp32,bf16", help=f"a list of {','.join(PRECISIONS)}")
     parser.add_argument("--cache", default="device,host,off", help=f"a list of {','.join(CACHES)}")
@@ -173,10 +179,12 @@ def main() -> None:
         if unknown := [name for name in names.split(",") if name not in known]:
             parser.error(f"unknown {unknown[0]!r}: choose from {', '.join(known)}")
     where = {"device_name": torch.cuda.get_device_name()} if asked.device == "cuda" else {}
-    size = (asked.model, asked.device, asked.classes, asked.shots, asked.epochs, asked.seconds)
+    size = (asked.model, asked.device, asked.classes, asked.shots, asked.epochs)
+    limits = [float(seconds) for seconds in asked.seconds.split(",")]
     lists = (asked.precision.split(","), asked.cache.split(","), asked.graphs.split(","))
-    for precision, cache, graphs in product(*lists):
-        setting = Setting(*size, precision, cache, GRAPHS[graphs], asked.processes)
+    for number, (precision, cache, graphs) in enumerate(product(*lists)):
+        limit = limits[min(number, len(limits) - 1)]
+        setting = Setting(*size, limit, precision, cache, GRAPHS[graphs], asked.processes)
         rows = [{**vars(setting), **where, "torch": torch.__version__, **row} for row in measure_all(setting)]
         for row in rows:
             print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)

@@ -6,10 +6,10 @@ The naive path is that of tests/reference.py: prompts as tokens, all blocks, and
 Weights are random, because time does not depend on them. On the CPU all heavy work runs in fresh processes: one for
 the times (all variants in turn, several rounds, medians), and one for the peak memory of each variant. The main process
 stays small, because a child process starts with its parent's peak. On CUDA the allocator's peak can be reset, so one
-process does everything.
+process does everything, with one model for all variants.
 
---what graph compares the fast step, launched kernel by kernel, with the same step as a CUDA graph, which is what rvpt
-runs on a GPU; --what compile with torch.compile, without and with a graph.
+--what graph times the fast step as a CUDA graph, which is what rvpt runs on a GPU, the same step launched kernel by
+kernel, and the naive step; --what compile the fast step with torch.compile, without and with a graph.
 
 Every row has a floor: the FLOPs that cannot be avoided at the rate of a large matrix product on the same device.
 """
@@ -59,7 +59,7 @@ CLASSES, ALPHA = 100, 2.0
 SPEC = TrainSpec(optimizer="sgd", lr=2e-3)
 SQUARE = {"cpu": 1024, "cuda": 8192, "meta": 1}
 """Side of the matrices whose product gives a device's rate."""
-WARMUP = {"cpu": 1, "cuda": 10}  # rounds that are not counted
+WARMUP = {"cpu": 1, "cuda": 5}  # rounds that are not counted
 Run = Callable[[], None]
 """One call: a training step, or encoding a batch."""
 
@@ -121,11 +121,10 @@ def fast_step(
     forward: Callable[..., tuple[Tensor, Tensor]] = prompted_pass,
     *,
     graph: bool = False,
-    pack: bool = True,
 ) -> Run:
     """The pass that computes the constants is not timed: a run has one, the naive path one per epoch."""
     prompts, setting = bench.prompts, bench.setting
-    clip = packed(bench.clip, DTYPES[setting.dtype]) if pack else bench.clip
+    clip = packed(bench.clip, DTYPES[setting.dtype])
     with setting.precision():
         constants = frozen_pass(clip, bench.pixels, prompts.first_block)
     picked = torch.randperm(len(bench.pixels)).to(constants[0].device)
@@ -209,9 +208,9 @@ VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
         )
     },
     "graph": {
-        "fast": fast_step,
         "graph": partial(fast_step, graph=True),
-        "graph, not packed": partial(fast_step, graph=True, pack=False),
+        "one by one": fast_step,
+        "naive": naive_step,
     },
     "compile": {
         "fast": fast_step,
@@ -219,7 +218,7 @@ VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
         "compiled graph": partial(compiled_step, graph=True),
     },
 }
-SAME_WORK = ("graph", "compile")
+WITH_GRAPHS = ("graph", "compile")
 UNPROMPTED = ("undefended", "transformers")
 
 
@@ -255,8 +254,8 @@ def least_flops(geometry: Geometry, batch: int, what: str, *, prompted: bool) ->
 @lru_cache
 def count_flops(model: str, batch: int, what: str, variant: str) -> int:
     """FLOPs of one call, counted on the meta device, which has no fused attention that would hide some."""
-    if what in SAME_WORK:
-        return count_flops(model, batch, "step", "fast")
+    if what in WITH_GRAPHS:  # the same work in other ways
+        return count_flops(model, batch, "step", "naive" if variant == "naive" else "fast")
     bench = Bench(Setting(model, "meta", "fp32", batch))
     run = VARIANTS[what][variant](bench)
     with FlopCounterMode(display=False) as counter:
@@ -264,14 +263,13 @@ def count_flops(model: str, batch: int, what: str, variant: str) -> int:
     return int(counter.get_total_flops())
 
 
-def measure_time(setting: Setting, what: str, steps: int) -> tuple[dict[str, tuple[float, float]], int]:
+def measure_time(bench: Bench, what: str, steps: int) -> tuple[dict[str, tuple[float, float]], int]:
     """Median milliseconds of each variant and its ratio to the first, and the number of torch's threads.
 
     A ratio is the median of those of the rounds. On the CPU it is that of processor times, which other processes on the
     machine change less.
     """
-    bench = Bench(setting)
-    runs = {variant: make(bench) for variant, make in VARIANTS[what].items()}
+    setting, runs = bench.setting, {variant: make(bench) for variant, make in VARIANTS[what].items()}
     clocks = (time.perf_counter, time.perf_counter if setting.device == "cuda" else time.process_time)
     spent: dict[str, list[list[float]]] = {variant: [] for variant in runs}
     for _ in range(WARMUP[setting.device] + steps):
@@ -311,26 +309,33 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def measure_memory(setting: Setting, what: str, variant: str) -> int:
-    """Peak memory in bytes, from the start to the end of the second call."""
-    if setting.device == "cuda":
+def measure_memory(bench: Bench, what: str, variant: str) -> int:
+    """Peak memory in bytes, up to the end of the second call."""
+    if bench.setting.device == "cuda":
         gc.collect()
         torch.cuda.reset_peak_memory_stats()
-    run = VARIANTS[what][variant](Bench(setting))
+    run = VARIANTS[what][variant](bench)
     run()
     run()
-    if setting.device == "cuda":
+    if bench.setting.device == "cuda":
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def with_bench(function: Callable[..., Any], setting: Setting, *arguments: Any) -> Any:
+    return function(Bench(setting), *arguments)
+
+
+bench_on_gpu = lru_cache(maxsize=1)(Bench)
+
+
 def apart(function: Callable[..., Any], setting: Setting, *arguments: Any) -> Any:
-    """Call a function; on the CPU in a process of its own."""
+    """Call a function with a bench; on the CPU in a process of its own."""
     if setting.device == "cuda":
-        return function(setting, *arguments)
+        return function(bench_on_gpu(setting), *arguments)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, setting, *arguments).result()
+        return pool.submit(with_bench, function, setting, *arguments).result()
 
 
 def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
@@ -397,7 +402,7 @@ def main() -> None:
             parser.error(f"unknown {unknown[0]!r}: choose from {', '.join(known)}")
     if "fp16" in asked.dtype.split(",") and asked.device == "cpu":
         parser.error("fp16 needs a GPU, as in rvpt: use bf16")
-    if asked.device == "cpu" and set(SAME_WORK) & set(asked.what.split(",")):
+    if asked.device == "cpu" and set(WITH_GRAPHS) & set(asked.what.split(",")):
         parser.error("CUDA graphs need a GPU")
     rows = []
     for model in asked.models.split(","):

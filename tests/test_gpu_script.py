@@ -23,18 +23,18 @@ def test_without_time_left_no_stage_runs(tmp_path: Path) -> None:
         ["bash", SCRIPT, tmp_path], env={**os.environ, "SIZE": "tiny", "BUDGET": "0"}, capture_output=True, text=True
     )
     assert run.returncode == 0
-    assert run.stdout.count("no time left for: python3 benchmarks/") == 5
+    assert run.stdout.count("no time left for: python3 ") == 5
     assert not list(tmp_path.glob("*.jsonl"))
 
 
 @needs_tools
 @pytest.mark.slow
 def test_every_stage_writes_its_rows(tmp_path: Path) -> None:
-    environment = {**os.environ, "SIZE": "tiny", "PYTHON": sys.executable}
+    environment = {**os.environ, "SIZE": "tiny", "BUDGET": "3600", "PYTHON": sys.executable}  # a busy machine is slow
     run = subprocess.run(["bash", SCRIPT, tmp_path], env=environment, capture_output=True, text=True)
     assert run.stdout.count("exit status 0") == 5, run.stdout + run.stderr
     assert {row["cache"] for row in read_rows(tmp_path / "large.jsonl")} == {"device", "host", "off"}
-    assert {row["what"] for row in read_rows(tmp_path / "step.jsonl")} == {"step", "inference"}
+    assert {row["what"] for row in read_rows(tmp_path / "step.jsonl")} == {"step"}
     assert {row["way"] for row in read_rows(tmp_path / "end-to-end.jsonl")} == {"rvpt", "naive", "maple"}
     assert "skipped" in (tmp_path / "tests.txt").read_text()
     assert (tmp_path / "profile.txt").stat().st_size > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -55,8 +56,12 @@ def task_of(clip: Clip, data: Dataset, spec: Any, run: Run | None = None) -> Tun
 @pytest.mark.parametrize("first_block", [0, 2])
 @pytest.mark.parametrize(
     "settings",
-    [{"forms": ("additive",), "labels": "predicted", "head": True}, {"forms": tuple(FORMS)}],
-    ids=["head, without labels", "all forms"],
+    [
+        {"forms": ("additive",), "labels": "predicted", "head": True},
+        {"forms": tuple(FORMS)},
+        {"forms": tuple(FORMS), "per_image": 2},
+    ],
+    ids=["head, without labels", "all forms", "two per image"],
 )
 def test_a_step_agrees_with_its_slow_twin(
     kind: str, first_block: int, settings: dict[str, Any], make_clip: MakeClip, scenes: Dataset
@@ -127,14 +132,15 @@ def slow_step(task: Tuning, clip: Clip, data: Dataset, spec: Any, picked: Tensor
     drawn = [form.draw(len(picked), drawing) for form in term.forms]
     values["resist"] = torch.zeros(())
     for number, target in enumerate(spec.targets):
-        scores = []
-        for index in range(len(picked)):
-            form = index % len(term.forms)
+        scores, truth = [], []
+        for index, turn in itertools.product(range(len(picked)), range(spec.per_image)):
+            form = (index - turn) % len(term.forms)
             change, own = term.changes[form][number : number + 1], slice(index, index + 1)
             shown = term.forms[form].apply(pixels[own], change, drawn[form][:, own])[0]
             scores.append(classify(encode(shown)[0])[0])
-        towards = [data.class_index(target)] * len(picked)
-        values["resist"] = values["resist"] + reference.resist(torch.stack(scores), labels, towards)
+            truth.append(labels[index])
+        towards = [data.class_index(target)] * len(scores)
+        values["resist"] = values["resist"] + reference.resist(torch.stack(scores), truth, towards)
     tokens, right = reference.frozen(clip, pixels, first)[0], keeping(task).right[picked]
     mixed = torch.stack([(tokens[index] + tokens[index - 1]) / 2 for index in range(len(picked))])
     suspect = clip.project(clip.run_blocks(mixed, start=first)[0][:, 0])

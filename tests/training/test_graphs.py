@@ -16,8 +16,9 @@ from helpers import MakeClip
 from rvpt import Dataset
 from rvpt.defenses.base import Run
 from rvpt.defenses.rvpt import RVPT
-from rvpt.defenses.unlearn import Unlearn
+from rvpt.defenses.unlearn import UnlearnPrompts
 from rvpt.errors import RvptError
+from rvpt.inversion import FORMS
 from rvpt.models import prompts as prompting
 from rvpt.models.clip import Clip
 from rvpt.spec import TrainSpec
@@ -231,13 +232,13 @@ def test_on_a_gpu_prompts_trained_with_graphs_are_those_trained_without(
 
 
 @gpu
-@pytest.mark.parametrize("form", ["additive", "waves", "patch"])
+@pytest.mark.parametrize("form", FORMS)
 def test_on_a_gpu_terms_with_opponents_are_recorded_too(
     form: str, make_clip: MakeClip, scenes: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     clip, settings = make_clip().cuda(), {"targets": ("anchor",), "forms": (form,)}
-    history, _ = tune(clip, scenes, "fp32", Unlearn, **settings)
-    expected, _ = tune(clip, scenes, "fp32", Unlearn, graphs=False, **settings)
+    history, _ = tune(clip, scenes, "fp32", UnlearnPrompts, **settings)
+    expected, _ = tune(clip, scenes, "fp32", UnlearnPrompts, graphs=False, **settings)
     for means, others in zip(history, expected, strict=True):
         assert means == pytest.approx(others, rel=1e-2)
     assert not caplog.records

@@ -104,10 +104,15 @@ def refuse_missing_block(first_block: int, blocks: int) -> None:
         raise RvptError(f"first_block={first_block} does not exist: the blocks are 0 to {blocks - 1}")
 
 
-def train_copy(task: nn.Module, copy: Clip, data: Dataset, spec: TrainSpec, run: Run) -> Cleaned:
-    """Train a task that holds a copy of the suspect, and return the copy as a Cleaned with its own weights."""
+def train_copy(
+    task: nn.Module, copy: Clip, data: Dataset, spec: TrainSpec, run: Run, *, averaged: float = 0.0
+) -> Cleaned:
+    """Train a task that holds a copy of the suspect, and return the copy as a Cleaned with its own weights.
+
+    `averaged` is the share of the steps that `fit` averages the weights over.
+    """
     trained = sum(p.numel() for p in copy.parameters() if p.requires_grad)
-    history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
+    history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report, averaged=averaged)
     facts = {"history": history, "trained_parameters": trained}
     return Cleaned(copy.eval().requires_grad_(False), facts=facts, own_weights=True)
 

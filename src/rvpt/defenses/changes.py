@@ -32,7 +32,8 @@ class ChangesSpec(Spec):
     resist: float = Field(1.0, ge=0, description="weight of the loss on images with universal changes")
     targets: tuple[str, ...] = Field((), description="target classes; by default those that a short scan suspects")
     suspects: int = Field(1, ge=1, description="how many of the classes that a scan or a check suspects are targets")
-    forms: FormNames = Field(("additive", "waves", "patch"), description="forms of the changes")
+    forms: FormNames = Field(("additive", "patch", "warp", "grating"), description="forms of the changes")
+    per_image: int = Field(1, ge=1, description="changes that each image is shown with in a step")
     budget: float = Field(6.0, ge=0, le=255, description="root mean square of an additive change, in 255ths")
     wave_budget: float = Field(30.0, ge=0, le=255, description="root mean square of a smooth change, in 255ths")
     amplitude: float = Field(40.0, ge=0, le=255, description="amplitude of a grating, in 255ths")
@@ -63,7 +64,7 @@ def make_terms(few_shot: FewShot, spec: ChangesSpec, seed: int, run: Run) -> lis
         stages = run.stages(clip.device)
         kept = stages.get("changes", lambda: _first(few_shot, forms, targets, spec, seed, run))
         starts = [kept[form.name] for form in forms]
-        terms.append(Resist(spec.resist, few_shot.data, clip, forms, kept["targets"], starts))
+        terms.append(Resist(spec.resist, few_shot.data, clip, forms, kept["targets"], starts, spec.per_image))
     return terms
 
 

@@ -110,8 +110,8 @@ class Resist(Term):
 
     delta <- step(delta, -direction(grad loss), eta), as the form of delta has it
 
-    For each target, every image has the change of one of the forms. One backward pass moves what is trained and the
-    changes. The loss is the sum over the targets.
+    For each target, every image is shown with the changes of some of the forms. One backward pass moves what is trained
+    and the changes. The loss is the sum over the targets.
 
     Args:
         weight: of the loss.
@@ -120,6 +120,7 @@ class Resist(Term):
         forms: of the changes.
         targets: (M,) int64, the class that each change of a form moves towards.
         starts: (M, ...) of each form, the changes of the first step.
+        per_image: how many changes each image is shown with in a step, at most one of each form.
 
     Source: Zeng et al. (ICLR 2022, I-BAU), by alternating steps.
     """
@@ -128,11 +129,18 @@ class Resist(Term):
     targets: Tensor
 
     def __init__(
-        self, weight: float, data: Dataset, clip: Clip, forms: Sequence[Form], targets: Tensor, starts: Sequence[Tensor]
+        self,
+        weight: float,
+        data: Dataset,
+        clip: Clip,
+        forms: Sequence[Form],
+        targets: Tensor,
+        starts: Sequence[Tensor],
+        per_image: int = 1,
     ) -> None:
         super().__init__(weight)
         self.data, self.size, self.device = data, clip.image_size, clip.device
-        self.forms = forms
+        self.forms, self.per_image = forms, per_image
         self.register_buffer("targets", targets)  # kept with the changes, which move towards them
         self.changes = nn.ParameterList(opponent(*pair) for pair in zip(forms, starts, strict=True))
 
@@ -146,8 +154,9 @@ class Resist(Term):
         pixels, *drawn = given
         count = min(len(self.forms), len(pixels))
         shown, labels, targets = list[Tensor](), list[Tensor](), list[Tensor]()
-        for number, form in itertools.product(range(len(self.targets)), range(count)):
-            own = slice(form, None, count)
+        turns = range(min(self.per_image, count))
+        for number, form, turn in itertools.product(range(len(self.targets)), range(count), turns):
+            own = slice((form + turn) % count, None, count)
             change = self.changes[form][number : number + 1]
             shown.append(self.forms[form].apply(pixels[own], change, drawn[form][:, own])[0])
             labels.append(batch.labels[own])

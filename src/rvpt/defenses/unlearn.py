@@ -26,6 +26,7 @@ class UnlearnSpec(ChangesSpec, TuningSpec):
     epochs: int = Field(30, ge=1, description="passes over the images")
     weight_decay: float = Field(0.1, ge=0, description="weight decay")
     first_block: int = Field(0, ge=0, description="first trained block D, counted from 0")
+    averaged: float = Field(0.5, ge=0, le=1, description="share of the steps, at the end, whose weights are averaged")
 
 
 class UnlearnPromptsSpec(ChangesSpec, RVPTSpec):
@@ -70,7 +71,7 @@ class Unlearn(Defense):
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
         with frozen(clip):
             task = cls.task(clip, data, spec, run)
-            cleaned = train_copy(task, task.victim, data, spec, run)
+            cleaned = train_copy(task, task.victim, data, spec, run, averaged=spec.averaged)
         cleaned.head = task.head()
         cleaned.facts["trained_parameters"] += task.head_parameters()
         cleaned.facts |= found_targets(task)

@@ -14,6 +14,7 @@ from rvpt.detection.natural import Known, Runs, excesses, natural_of
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
+from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 
 SHIPPED = "check-calibration.json"
@@ -68,22 +69,40 @@ class Calibration:
         return cls(recipe, spec.model_dump(mode="json"), list(deciding), scored, dict(geometry), natural)
 
     @classmethod
-    def read(cls, path: str | Path | None = None) -> Calibration:
-        """The calibration in a file, by default the one that ships with rvpt.
+    def read(cls, path: str | Path | None = None, geometry: Mapping[str, int] | None = None) -> Calibration:
+        """The calibration for models of a geometry in a file, by default the one that ships with rvpt.
+
+        If none is for this geometry, or none is asked for, it is the first of the file.
 
         Raises:
             RvptError: no such file, or not a calibration.
         """
-        path = Path(path) if path else Path(str(resources.files("rvpt") / "assets" / SHIPPED))
+        kept = cls.read_all(Path(path) if path else Path(str(resources.files("rvpt") / "assets" / SHIPPED)))
+        return next((each for each in kept if each.geometry == geometry), kept[0])
+
+    @classmethod
+    def read_all(cls, path: Path) -> list[Calibration]:
+        """The calibrations in a file, at least one, each for another geometry.
+
+        Raises:
+            RvptError: no such file, or not calibrations.
+        """
         values = read_json(path)
         try:
-            return cls(**values)
+            kept = [cls(**each) for each in (values if isinstance(values, list) else [values])]
         except TypeError:
-            raise RvptError(f"{path} is not a calibration: make it with benchmarks/check_zoo.py") from None
+            kept = []
+        if not kept:
+            raise RvptError(f"{path} is not a calibration: make it with benchmarks/check_zoo.py")
+        return kept
 
     def write(self, path: str | Path) -> None:
-        """Write the calibration as JSON."""
-        write_json(Path(path), asdict(self))
+        """Write the calibration as JSON; calibrations for other geometries that the file has are kept."""
+        path = Path(path)
+        kept = self.read_all(path) if path.is_file() else []
+        places = [place for place, each in enumerate(kept) if each.geometry == self.geometry] or [len(kept)]
+        kept[places[0] : places[0] + 1] = [self]
+        write_json(path, [asdict(each) for each in kept])
 
     def covers(self, spec: CheckSpec, geometry: Mapping[str, int]) -> bool:
         """Whether it was made with these settings and with models of this geometry.
@@ -145,6 +164,7 @@ def _highest(model: Mapping[str, Any], natural: Mapping[str, list[Runs]], spec: 
     return {form: max(found.values()) for form, found in excesses(own, natural_of(others), spec.finalists).items()}
 
 
-def geometry_of(model: Clip) -> dict[str, int]:
+def geometry_of(model: Clip | Cleaned) -> dict[str, int]:
     """What scores depend on besides the weights: image size, width and number of blocks of the visual tower."""
-    return {"image_size": model.image_size, "width": model.width, "blocks": model.depth}
+    clip = model.clip if isinstance(model, Cleaned) else model
+    return {"image_size": clip.image_size, "width": clip.width, "blocks": clip.depth}

@@ -41,7 +41,7 @@ def check(
         model: the suspect. It is not changed.
         images: a data set, whose labels are not used, or images in memory.
         classes: the candidate targets; by default the data set's classes.
-        calibration: by default the one that ships with rvpt, of small models fine-tuned from scenes-clip.
+        calibration: by default the one that ships with rvpt for models of this size, or else its first one.
         folder: where finished stages are kept, so that an interrupted check can be continued.
         report: called as report(step, total, values) after each step.
         settings: of `CheckSpec`, such as seed=1 or budget=4.
@@ -53,14 +53,15 @@ def check(
     data = images if isinstance(images, Dataset) else Dataset.from_images(images)
     names = list(data.classes if classes is None else classes)
     pixels = pixels_of(model, data, names, spec)
-    known = calibration or Calibration.read()
+    geometry = geometry_of(model)
+    known = calibration or Calibration.read(geometry=geometry)
     with frozen(model):
         found = find(model, pixels, names, spec, known.known(), Path(folder) if folder else None, report)
     p_value = known.p_value(found.scores)
     facts = {
         "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
         "classes": names, "settings": spec.model_dump(), "calibration": known.recipe,
-        "calibrated": known.covers(spec, geometry_of(model.clip if isinstance(model, Cleaned) else model)),
+        "calibrated": known.covers(spec, geometry),
     }  # fmt: skip
     return Verdict(
         word_of(p_value), p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger

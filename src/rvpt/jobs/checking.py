@@ -13,7 +13,7 @@ from rvpt.attacks.trigger import Trigger
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
-from rvpt.detection.calibration import Calibration
+from rvpt.detection.calibration import Calibration, geometry_of
 from rvpt.detection.check import check
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict
@@ -60,7 +60,8 @@ def check_and_save(
         report: called after each step.
         settings: of `CheckSpec`.
     """
-    spec, known, data = CheckSpec(**settings), Calibration.read(calibration), load_data(source, split, shift=shift)
+    spec, known = CheckSpec(**settings), Calibration.read(calibration, geometry_of(model))
+    data = load_data(source, split, shift=shift)
     if classes is None and not data.classes:
         raise RvptError(f"{source} has no class names: give a file with the candidate targets as classes=FILE")
     key = {

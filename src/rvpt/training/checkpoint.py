@@ -19,6 +19,7 @@ from rvpt.errors import RvptError
 from rvpt.files import disk_errors, read_json, write_json
 from rvpt.progress import main_process
 from rvpt.tensors import read_metadata, read_tensors, write_tensors
+from rvpt.training.averaging import Average
 from rvpt.training.opponent import Opponent
 from rvpt.training.stages import Stages
 
@@ -44,6 +45,7 @@ class State:
     unread: list[Tensor] = field(default_factory=list)
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     """What was found before the first step, and may be found otherwise when the run continues on a GPU."""
+    average: Average | None = None
     whole: bool = True
     """False during an update, when parameters and optimizer are not those of any step."""
 
@@ -56,6 +58,8 @@ class State:
                 parameter.oppose()
         self.unread.append(values)
         self.done += 1
+        if self.average:
+            self.average.add(self.done)
         self.whole = True
 
     def read(self, names: Sequence[str]) -> list[tuple[int, dict[str, float]]]:
@@ -80,9 +84,10 @@ class State:
             self.sums.clear()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters, buffers and the optimizer's state by name."""
+        """Parameters, buffers, means and the optimizer's state by name."""
         found = {f"parameter/{name}": parameter.detach() for name, parameter in self.trained.items()}
         found |= {f"buffer/{name}": buffer for name, buffer in self.buffers.items()}
+        found |= self.average.tensors() if self.average else {}
         for index, slots in self.optimizer.state_dict()["state"].items():
             found |= {f"{SLOTS}{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}
         return found
@@ -94,6 +99,8 @@ class State:
             parameter.copy_(tensors[f"parameter/{name}"])
         for name, buffer in self.buffers.items():
             buffer.copy_(tensors[f"buffer/{name}"])
+        for name, mean in (self.average.tensors() if self.average else {}).items():
+            mean.copy_(tensors[name])
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith(SLOTS):

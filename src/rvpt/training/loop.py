@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
 from rvpt.spec import TrainSpec
+from rvpt.training.averaging import Average
 from rvpt.training.checkpoint import Checkpoint, State
 from rvpt.training.graphs import Losses, Recorder, StaticTask
 from rvpt.training.opponent import Opponent
@@ -96,6 +97,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     report: Report = silent,
     graphs: bool = True,
+    averaged: float = 0.0,
 ) -> list[dict[str, float]]:
     """Train the parameters of `task` that require gradients: opponents against the loss, all others to lower it.
 
@@ -107,6 +109,7 @@ def fit(
         report: called as report(step, total, values) for each step, on a GPU some steps later.
         graphs: whether the steps of a `StaticTask` may run as CUDA graphs. They do so on one GPU; with several
             processes they do not, because gradients are then averaged during the backward pass.
+        averaged: share of the steps, at the end, over which the trained parameters are averaged; 0 keeps the last.
 
     Returns:
         The mean of every named scalar, one dict per epoch.
@@ -119,7 +122,9 @@ def fit(
     stepper = Stepper(task, list(trained.values()), spec, graphs)
     lasting = task.state_dict().keys()
     buffers = {name: buffer for name, buffer in task.named_buffers() if name in lasting}
-    state = State(trained, stepper.optimizer, steps_an_epoch=total // spec.epochs, buffers=buffers)
+    lowered = {name: parameter for name, parameter in trained.items() if not isinstance(parameter, Opponent)}
+    average = Average(lowered, total - math.ceil(averaged * total)) if averaged else None
+    state = State(trained, stepper.optimizer, total // spec.epochs, buffers=buffers, average=average)
     keeper = checkpoint if stepper.accelerator.is_main_process else None
     if checkpoint:
         checkpoint.restore(state)
@@ -147,6 +152,8 @@ def fit(
         raise
     finally:
         stepper.close()
+    if average:
+        average.apply()
     stepper.accelerator.wait_for_everyone()
     if not all(parameter.isfinite().all() for parameter in trained.values()):
         raise RvptError(f"the last step left values that are not finite: lower the learning rate ({spec.lr:g})")

@@ -1,0 +1,239 @@
+"""Markdown tables of what checks find on models that are known to be clean or backdoored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import mean, median
+from typing import Any
+
+import torch
+
+from rvpt.detection.calibration import Calibration
+from rvpt.detection.natural import LONG, Known, excesses
+from rvpt.detection.spec import CheckSpec
+from rvpt.detection.verdict import BACKDOORED, SUSPICIOUS, word_of
+from rvpt.evaluation.metrics import Rate
+
+DRAWS = 2_000  # of the bootstrap
+EASY = 0.25  # share of the classes that count as naturally easy to reach
+SAMPLE_SPECIFIC = "issba"
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model with its scores, its p-value and its suspected targets, the most suspicious first."""
+
+    row: Row
+    scores: Mapping[str, float]
+    p: float
+    suspects: Sequence[str]
+
+    @classmethod
+    def of(cls, row: Row, calibration: Calibration) -> Judged:
+        known = calibration.known()
+        scores = scores_of(row, known)
+        return cls(row, scores, calibration.p_value(scores), targets_of(row, known))
+
+    @property
+    def backdoored(self) -> bool:
+        return bool(self.row["attacks"])
+
+    @property
+    def kind(self) -> str:
+        """Its triggers."""
+        return ", ".join(self.row["attacks"]) + (" (clean label)" if self.row.get("clean_label") else "")
+
+    @property
+    def place(self) -> float:
+        """The place of a right target among the suspected ones; infinite if it is not among them."""
+        right = [self.suspects.index(name) + 1 for name in self.row["attacks"].values() if name in self.suspects]
+        return min(right, default=math.inf)
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """Checked models: the reported ones, of an odd seed, and those of the calibration, each judged without itself."""
+
+    rows: Sequence[Row]
+    calibration: Calibration
+
+    @cached_property
+    def reported(self) -> list[Judged]:
+        return [Judged.of(row, self.calibration) for row in self.rows if row["seed"] % 2]
+
+    @cached_property
+    def calibrating(self) -> list[Judged]:
+        return [Judged.of(row, without(self.calibration, row)) for row in self.rows if row["seed"] % 2 == 0]
+
+    @cached_property
+    def easy(self) -> set[str]:
+        """The classes that clean models of the calibration are moved to most, in the mean over the forms."""
+        longs = [natural[LONG].by_class for natural in self.calibration.known().values()]
+        levels = {name: mean(each[name][0] for each in longs) for name in longs[0]}
+        return set(sorted(levels, key=levels.__getitem__, reverse=True)[: round(EASY * len(levels))])
+
+    @property
+    def halves(self) -> dict[str, list[Judged]]:
+        """Both by name, without one that has no models."""
+        both = {"reported": self.reported, "calibration": self.calibrating}
+        return {name: half for name, half in both.items() if half}
+
+
+def without(calibration: Calibration, row: Row) -> Calibration:
+    """The calibration as it would be if it did not have this model."""
+    models = [model for model in calibration.models if model["sha256"] != row["sha256"]]
+    natural = {
+        form: [runs for runs in known if runs != row["rises"].get(form)] for form, known in calibration.natural.items()
+    }
+    return replace(calibration, models=models, natural=natural)
+
+
+def scores_of(row: Row, known: Known) -> dict[str, float]:
+    """All scores that a check of the model has, and the published ones."""
+    found = excesses(row["rises"], known, CheckSpec().finalists)
+    return row["scores"] | {form: max(each.values()) for form, each in found.items()}
+
+
+def targets_of(row: Row, known: Known) -> list[str]:
+    """Suspected targets, the most suspicious first."""
+    best: dict[str, float] = {}
+    for found in excesses(row["rises"], known, CheckSpec().finalists).values():
+        best |= {name: max(value, best.get(name, value)) for name, value in found.items()}
+    return sorted(best, key=best.__getitem__, reverse=True)
+
+
+def rates(zoo: Zoo) -> Iterator[str]:
+    """Detection and false alarms of both halves, with 95% intervals."""
+    yield table(
+        "models", "backdoored, found", "without ISSBA", "called backdoored", "target first", "in the first three",
+        "clean, false alarms", "called backdoored",
+    )  # fmt: skip
+    for name, half in zoo.halves.items():
+        bad, clean = [m for m in half if m.backdoored], [m for m in half if not m.backdoored]
+        fixed = [m for m in bad if SAMPLE_SPECIFIC not in m.row["attacks"]]
+        yield line(
+            name, found(bad), found(fixed), found(bad, BACKDOORED), shown([m.place == 1 for m in bad]),
+            shown([m.place <= 3 for m in bad]), found(clean), found(clean, BACKDOORED),
+        )  # fmt: skip
+
+
+def alarms(zoo: Zoo) -> Iterator[str]:
+    """False alarms of clean models, those whose first suspected class is naturally easy to reach apart."""
+    yield f"Easy classes: {', '.join(sorted(zoo.easy))}.\n"
+    yield table("clean models", "first class is easy", "first class is not easy")
+    for name, half in zoo.halves.items():
+        clean = [m for m in half if not m.backdoored]
+        groups = [[m for m in clean if (m.suspects[0] in zoo.easy) is kind] for kind in (True, False)]
+        yield line(name, *(found(group) for group in groups))
+
+
+def attacks(zoo: Zoo) -> Iterator[str]:
+    """For each kind of trigger, or pair of them, how often it is found."""
+    yield table("trigger", "models", "found", "target first", "in the first three")
+    for name, half in zoo.halves.items():
+        for kind in dict.fromkeys(m.kind for m in half if m.backdoored):
+            some = [m for m in half if m.backdoored and m.kind == kind]
+            yield line(kind, name, found(some), *(shown([m.place <= most for m in some]) for most in (1, 3)))
+
+
+def scores(zoo: Zoo) -> Iterator[str]:
+    """AUROC and time of the check, of each of its scores alone, and of published scores."""
+    names = dict.fromkeys(name for half in zoo.halves.values() for m in half for name in m.scores)
+    yield table("score", *(f"AUROC, {name}" for name in zoo.halves), "seconds per model")
+    values: dict[str, Callable[[Judged], float | None]] = {"check": lambda m: -m.p}
+    values |= {name: lambda m, name=name: m.scores.get(name) for name in names}  # type: ignore[misc]
+    for name, value in values.items():
+        yield line(name, *(auroc_shown(half, value) for half in zoo.halves.values()), seconds(zoo.rows, name))
+
+
+def models(zoo: Zoo) -> Iterator[str]:
+    """The reported models one by one."""
+    yield table("model", "seed", "targets", "p", "verdict", "first three classes")
+    for m in zoo.reported:
+        truth, first = ", ".join(dict.fromkeys(m.row["attacks"].values())), ", ".join(m.suspects[:3])
+        title = m.row["model"].partition("+")[2]
+        yield line(title, str(m.row["seed"]), truth, f"{m.p:.3f}", word_of(m.p), first)
+
+
+SECTIONS: dict[str, Callable[[Zoo], Iterator[str]]] = {
+    "rates": rates, "alarms": alarms, "attacks": attacks, "scores": scores, "models": models
+}  # fmt: skip
+
+
+def tables(rows: Sequence[Row], calibration: Calibration) -> dict[str, str]:
+    """The tables of all sections; models that were checked with other forms have tables of their own."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row["rises"]), []).append(row)
+    made: dict[str, list[str]] = {name: [] for name in SECTIONS}
+    for forms, some in groups.items():
+        zoo = Zoo(some, with_forms(calibration, forms))
+        for name, section in SECTIONS.items():
+            title = [f"Forms: {', '.join(forms)}\n"] if len(groups) > 1 else []
+            made[name].append("\n".join([*title, *section(zoo)]) + "\n")
+    return {name: "\n".join(parts) for name, parts in made.items()}
+
+
+def with_forms(calibration: Calibration, forms: Sequence[str]) -> Calibration:
+    """The calibration by those of its models that were checked with some forms."""
+    models = [model for model in calibration.models if set(forms) <= set(model["scores"])]
+    natural = {name: known for name, known in calibration.natural.items() if name in forms}
+    return replace(calibration, models=models, natural=natural)
+
+
+def table(*heads: str) -> str:
+    """The first two lines of a table."""
+    return line(*heads) + "\n" + line(*("---" for _ in heads))
+
+
+def line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def found(some: Sequence[Judged], level: float = SUSPICIOUS) -> str:
+    """How many models have a p-value of at most a level."""
+    return shown([m.p <= level for m in some])
+
+
+def shown(hits: Sequence[bool]) -> str:
+    """A share with its 95% Wilson interval."""
+    if not hits:
+        return "–"
+    low, high = Rate(sum(hits), len(hits)).interval() or (0.0, 1.0)
+    return f"{sum(hits)} of {len(hits)} [{100 * low:.0f}, {100 * high:.0f}]%"
+
+
+def seconds(rows: Sequence[Row], name: str) -> str:
+    """The median over the models that tell it."""
+    known = [row["seconds"][name] for row in rows if name in row.get("seconds", {})]
+    return f"{median(known):.1f}" if known else "–"
+
+
+def auroc(clean: Sequence[float], bad: Sequence[float]) -> float:
+    """The chance that a backdoored model has the higher value: ties count half."""
+    return mean((b > c) + (b == c) / 2 for b in bad for c in clean)
+
+
+def auroc_interval(clean: Sequence[float], bad: Sequence[float]) -> tuple[float, float]:
+    """95% interval by the bootstrap over models."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(values: Sequence[float]) -> list[float]:
+        return [values[i] for i in torch.randint(len(values), (len(values),), generator=generator).tolist()]
+
+    drawn = sorted(auroc(draw(clean), draw(bad)) for _ in range(DRAWS))
+    return drawn[round(0.025 * DRAWS)], drawn[round(0.975 * DRAWS) - 1]
+
+
+def auroc_shown(half: Sequence[Judged], value: Callable[[Judged], float | None]) -> str:
+    """AUROC with its interval, over the models that have the value."""
+    values = [(m.backdoored, value(m)) for m in half]
+    clean, bad = ([v for is_bad, v in values if is_bad is kind and v is not None] for kind in (False, True))
+    if not clean or not bad:
+        return "–"
+    low, high = auroc_interval(clean, bad)
+    return f"{auroc(clean, bad):.2f} [{low:.2f}, {high:.2f}], {len(clean)} + {len(bad)} models"
