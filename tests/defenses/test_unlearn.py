@@ -112,9 +112,7 @@ def slow_step(task: Tuning, clip: Clip, data: Dataset, spec: Any, picked: Tensor
     class_rows = F.pad(text, (0, 1)) if task.class_rows is None else task.class_rows
 
     def classify(features: Tensor) -> Tensor:
-        return torch.stack(
-            [torch.stack([tau * (torch.dot(one, row[:-1]) + row[-1]) for row in class_rows]) for one in features]
-        )
+        return tau * torch.stack([features @ row[:-1] + row[-1] for row in class_rows], 1)
 
     def encode(shown: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(task, PromptTuning):

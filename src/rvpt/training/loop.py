@@ -61,13 +61,14 @@ def make_optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.opt
     """The optimizer of `spec`, without opponents; AdamW does not decay vectors and scalars (biases, norms, tau)."""
     parameters = [parameter for parameter in parameters if not isinstance(parameter, Opponent)]
     usual = [parameter for parameter in parameters if not isinstance(parameter, OwnRate)]
-    own = [{"params": [p], "rate": p.rate} for p in parameters if isinstance(p, OwnRate)]
+    own = [parameter for parameter in parameters if isinstance(parameter, OwnRate)]
     if spec.optimizer == "sgd":
-        return _make_sgd([{"params": usual}, *own], spec)
-    groups = [
-        {"params": [p for p in usual if p.ndim > 1], "weight_decay": spec.weight_decay},
+        return _make_sgd([{"params": usual}, *({"params": [p], "rate": p.rate} for p in own)], spec)
+    decay = spec.weight_decay
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in usual if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in usual if p.ndim <= 1], "weight_decay": 0.0},
-        *({**group, "weight_decay": spec.weight_decay if group["params"][0].ndim > 1 else 0.0} for group in own),
+        *({"params": [p], "rate": p.rate, "weight_decay": decay if p.ndim > 1 else 0.0} for p in own),
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, betas=(0.9, 0.98), fused=True)
 
