@@ -10,6 +10,7 @@ from helpers import contents
 from rvpt.artifacts import (
     CARD,
     MANIFEST,
+    alone,
     find_manifest,
     read_manifest,
     refuse_added,
@@ -252,3 +253,38 @@ def test_a_model_card_may_be_edited_and_is_replaced_with_its_artifact(tmp_path):
     assert read_manifest(tmp_path / "out")["parts"].keys() == {"file"}
     make(tmp_path / "out", overwrite=True)
     assert names(tmp_path) == ["out", "out/file", "out/manifest.json"]
+
+
+def test_a_second_writer_is_refused_until_the_first_has_ended(tmp_path):
+    target = tmp_path / "deep" / "out"
+    with alone(target):
+        assert names(tmp_path) == ["deep", "deep/.out.lock"]
+        with pytest.raises(RvptError, match=r"another command is writing .*out: wait until it ends"), alone(target):
+            pass
+        with alone(tmp_path / "deep" / "other"):
+            pass
+    assert names(tmp_path) == []
+    with alone(target):
+        make(target)
+    assert names(tmp_path) == ["deep", "deep/out", "deep/out/file", "deep/out/manifest.json"]
+
+
+def test_a_lock_that_was_left_behind_holds_nobody_up(tmp_path):
+    (tmp_path / ".out.lock").touch()
+    with alone(tmp_path / "out"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_other_processes_of_a_launch_need_no_lock(tmp_path, monkeypatch):
+    with alone(tmp_path / "out"):
+        monkeypatch.setenv("RANK", "1")
+        with alone(tmp_path / "out"):
+            pass
+        monkeypatch.undo()
+
+
+def test_a_place_that_cannot_be_written_is_left_to_the_command(tmp_path):
+    (tmp_path / "file").touch()
+    with alone(tmp_path / "file" / "out"):
+        pass

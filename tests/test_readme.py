@@ -15,23 +15,20 @@ LABELS = {"the clean model, before the attack": BEFORE}
 
 
 def means(defense):
-    """CA, PA and ASR, means over the attacks, of seed 0 with headroom."""
-    rows = [row for name in ("headroom", "unlearn") for row in read_rows(ROOT / "rows" / f"{name}.jsonl")]
-    mine = {
-        (row["model"], row["attack"], row["metric"]): row["rate"]
-        for row in rows
-        if (row["defense"], row["data"], row["seed"]) == (defense, "scenes (blur)", 0)
-    }
-    pairs = [(model, attack) for model, attack, metric in mine if metric == "ASR"]
-    assert len(pairs) == 12
+    """CA, PA and ASR with headroom, means over attacks and seeds."""
+    rows = [row for row in read_rows(ROOT / "rows" / "headroom.jsonl") if row["defense"] == defense]
+    mine = {(row["seed"], row["model"], row["attack"], row["metric"]): row["rate"] for row in rows}
+    runs = [key[:3] for key in mine if key[3] == "ASR"]
+    assert {row["data"] for row in rows} == {"scenes (blur)"}
+    assert len(runs) == 12 * 3
     return [
-        100 * mean(mine[model, "none" if metric == "CA" else attack, metric] for model, attack in pairs)
+        100 * mean(mine[seed, model, "none" if metric == "CA" else attack, metric] for seed, model, attack in runs)
         for metric in ("CA", "PA", "ASR")
     ]
 
 
 def test_all_lines_are_found():
-    assert len(LINES) == 5
+    assert len(LINES) == 7
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line[0])

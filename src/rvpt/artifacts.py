@@ -6,10 +6,10 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TextIO
 
 from rvpt import __version__
 from rvpt.errors import RvptError
@@ -67,6 +67,55 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
     refuse_unwritable(target)
 
 
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """While a command writes `target`, refuse any other that would; in a launch the first process holds the lock.
+
+    The lock is a hidden file beside `target`, which is removed in the end. It does not outlive its process.
+
+    Raises:
+        RvptError: another process is writing `target`.
+    """
+    place = target.resolve()
+    missing = [folder for folder in place.parents if not folder.exists()]
+    file = _lock_file(place) if main_process() else None
+    if file is None:
+        yield
+        return
+    with file:
+        if not _take(file):
+            raise RvptError(f"another command is writing {target}: wait until it ends, or choose another folder")
+        try:
+            yield
+        finally:
+            Path(file.name).unlink(missing_ok=True)
+            for folder in missing:
+                with suppress(OSError):  # it is in use
+                    folder.rmdir()
+
+
+def _lock_file(place: Path) -> TextIO | None:
+    """The opened lock file of a folder; None where nothing can be written, which the command itself will say."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return (place.parent / f".{place.name}.lock").open("w")
+    except OSError:
+        return None
+
+
+def _take(file: TextIO) -> bool:
+    """Lock a file, unless another process has locked it, or has just removed it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    except OSError:
+        return False
+
+
 def write_manifest(folder: Path, kind: str, **facts: Any) -> None:
     """Write an artifact's manifest: its kind, facts, versions, and the sha256 of every file but its model card."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p not in (folder / MANIFEST, folder / CARD))
@@ -82,6 +131,8 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
         RvptError: no manifest, another kind of artifact, or a file that differs from its hash.
     """
     folder = Path(folder)
+    if not folder.exists():
+        raise RvptError(f"{folder} does not exist: give the folder of an rvpt artifact")
     if not (folder / MANIFEST).is_file():
         raise RvptError(f"{folder} is not an rvpt artifact: it has no {MANIFEST}")
     manifest: dict[str, Any] = read_json(folder / MANIFEST)

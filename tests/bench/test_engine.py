@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def test_a_killed_bench_takes_its_workers_with_it_and_can_be_continued(tiny: Tin
     assert not list((work / "models").glob("*.run"))
 
 
+def test_an_interrupted_bench_ends_at_once_and_without_a_traceback(tiny: Tiny, tmp_path: Path) -> None:
+    path, work = write_recipe(tiny, tmp_path), tmp_path / "runs"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from rvpt.cli import main; main()"
+    words = [sys.executable, "-c", code, "bench", str(path), "--work-dir", str(work), "--num-workers", "2"]
+    bench = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (work / "locks").exists() and bench.poll() is None:
+        time.sleep(0.05)
+    bench.send_signal(signal.SIGINT)  # to the main process alone, while the second worker still starts
+    assert bench.communicate(timeout=60) == ("", "interrupted\n")
+    assert bench.returncode == 130
+    assert not list(work.rglob("*.partial"))
+
+
 def test_workers_share_threads_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
@@ -58,5 +72,5 @@ def test_a_worker_is_interrupted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     handlers: list[object] = []
     monkeypatch.setattr("signal.signal", lambda number, handler: handlers.append(handler))
     with pytest.raises(KeyboardInterrupt):
-        engine._interrupt_once(signal.SIGINT, None)
+        engine._interrupt_once(signal.SIGTERM, None)
     assert handlers == [signal.SIG_IGN]

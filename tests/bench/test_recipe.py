@@ -21,7 +21,7 @@ from tiny import Tiny
         ('[defenses.v]\nname = "vpt"\nshot = 3\n', "defenses.v.*shot"),
         ('[defenses.v]\nname = "vpt"\nattacks = ["two"]\n', "defenses.v.attacks: no attack 'two': choose from both"),
         ("[attacks.x]\n", "attacks.x.*triggers"),
-        ("[attacks", "is not a recipe"),
+        ("[attacks", "is not a recipe in TOML"),
     ],
 )
 def test_an_entry_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path, extra: str, message: str) -> None:

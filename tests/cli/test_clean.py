@@ -8,7 +8,7 @@ import torch
 
 from commands import CLEAN, failed, has, refused, rvpt, works
 from helpers import contents, image_folder
-from rvpt.artifacts import read_manifest
+from rvpt.artifacts import alone, read_manifest
 from rvpt.attacks.inverted import Inverted
 from rvpt.detection.verdict import Verdict
 from rvpt.files import sha256_file
@@ -18,6 +18,14 @@ PROMPTS = "adapter_model.safetensors"
 
 def spec_of(folder):
     return read_manifest(folder, "cleaned")["spec"]
+
+
+def test_two_commands_that_write_one_folder(tiny, home):
+    with alone(home / "out"):
+        has(
+            refused("clean", tiny.backdoored, "-o", "out", *CLEAN), "another command is writing out: wait until it ends"
+        )
+    assert list(home.iterdir()) == []
 
 
 def test_it_writes_the_cleaned_model_and_says_what_was_done(tiny, home):

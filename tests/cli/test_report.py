@@ -52,6 +52,15 @@ def test_an_image_is_drawn_and_replaced_only_if_asked(rows, home):
     works("report", rows, "--plot", "rows.png", "--overwrite")
 
 
+def test_nothing_is_written_if_the_image_cannot_be_drawn(home):
+    write_rows(home / "rows.jsonl", [{**SHARED, "seed": 0, "attack": "none", "metric": "CA", "rate": 0.5}])
+    for output in ("page.md", "page.html"):
+        has(refused("report", "rows.jsonl", "--plot", "rows.png", "-o", output), "no run has both CA and ASR")
+    has(refused("report", "rows.jsonl", "--plot", "rows.pdf"), "--plot rows.pdf is not a PNG file")
+    has(refused("report", "rows.jsonl", "-o", "rows.pdf"), "--output rows.pdf is neither a page nor Markdown")
+    assert [path.name for path in home.iterdir()] == ["rows.jsonl"]
+
+
 def test_unknown_metrics_are_shown(home):
     write_rows(home / "rows.jsonl", [{**SHARED, "seed": 0, "attack": "none", "metric": "sharpness", "rate": 0.5}])
     has(works("report", "rows.jsonl"), "sharpness", "50.0")
@@ -90,6 +99,19 @@ def test_a_folder_of_results_is_searched(rows, home):
     has(works("report", "runs"), "| m | badnet | rvpt | 2 | 90.0 ± 0.0 | 20.0 ± 14.1 |")
     (home / "empty").mkdir()
     has(refused("report", "empty"), "empty has no results of rvpt")
+
+
+def test_an_inspection_is_a_section_of_the_tables(tiny, rows):
+    works("inspect", tiny.backdoored, tiny.cleaned, "--data", "scenes:40", "--false-alarms", 0.3, "-o", "flagged|0")
+    has(
+        works("report", "flagged|0"),
+        "### Inspection flagged\\|0",
+        "of 40 images are flagged; about 12",
+        "| image | suspect",
+    )
+    has(works("report", rows, "flagged|0"), "| m | badnet | rvpt |", "### Inspection")
+    assert "Inspection" not in works("report", rows, "flagged|0", "--layout", "matrix")
+    has(refused("report", "flagged|0", "--layout", "matrix"), "no rows for tables")
 
 
 def test_tables_need_rows(home):

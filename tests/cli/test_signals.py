@@ -38,7 +38,7 @@ def ended_by(number, *words):
     """Exit code and standard error of a process that gets a signal in the middle of its work."""
     command = [sys.executable, "-c", WAITING, *map(str, words)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "waiting\n"
+    assert process.stdout.readline() == "waiting\n", process.communicate()
     process.send_signal(number)
     _, stderr = process.communicate(timeout=120)
     return process.returncode, stderr

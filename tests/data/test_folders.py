@@ -63,6 +63,12 @@ def test_class_folders_alone_are_training_images(here, classes):
         load_data(str(here), "test")
 
 
+def test_a_folder_that_is_itself_a_split_is_named(here):
+    place_images(here / "test", "cat/0.png", "dog/0.png")
+    with pytest.raises(RvptError, match=r"test has no split 'test', only train: give .*set$"):
+        load_data(str(here / "test"), "test")
+
+
 def test_a_split_is_found_by_any_of_its_names_and_all_splits_share_their_classes(here):
     place_images(here, "Train/cat/0.png", "Train/owl/0.png", "val/owl/0.png", "val/owl/._0.png", ".x/y/0.png")
     (here / "val" / "cat").mkdir()

@@ -26,8 +26,8 @@ def test_scenes_come_in_splits_of_any_length():
 @pytest.mark.parametrize(
     ("source", "split", "words"),
     [
-        ("scenes", None, "scenes has several splits: choose from pretrain, train, test"),
-        ("scenes:5", None, "scenes has several splits: choose from pretrain, train, test"),
+        ("scenes", None, r"scenes has several splits \(pretrain, train, test\): pass one"),
+        ("scenes:5", None, r"scenes has several splits \(pretrain, train, test\): pass one"),
         ("scenes", "validation", "scenes has no split 'validation': choose from pretrain, train, test"),
         ("scenes:many", "test", "scenes:many: a number of images goes after the colon, as in scenes:5000"),
         ("scenes:0", "test", "a number of images goes after the colon"),

@@ -85,5 +85,5 @@ def test_a_model_with_its_own_classifier_reads_no_text_key(clip: Clip) -> None:
 
 
 def test_a_target_that_is_not_a_class_is_refused(clip: Clip) -> None:
-    with pytest.raises(RvptError, match="memory has no class 'zebra'"):
+    with pytest.raises(RvptError, match=r"'zebra' is not a class of memory .*: pass .* as target=CLASS"):
         measure(clip, DATA, {"t": trigger_of("badnet", side=48).towards("zebra")})

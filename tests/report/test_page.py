@@ -57,6 +57,10 @@ def page_of(*runs: list[dict[str, Any]], **evidence: Any) -> str:
     return page(Evidence(rows=Rows(joined(*runs)), sources=["rows.jsonl"], **evidence), "A report")
 
 
+def said(rows: list[dict[str, Any]], **evidence: Any) -> str:
+    return headline(Evidence(rows=Rows(rows), **evidence))
+
+
 def stored_figure(folder: Path, models: tuple[str, ...] = ("none", "rvpt")) -> None:
     shape = (len(models), 2, 4)
     arrays = {"mean": np.full(shape, 0.5, np.float32), "std": np.full(shape, 0.1, np.float32)}
@@ -69,6 +73,22 @@ def stored_figure(folder: Path, models: tuple[str, ...] = ("none", "rvpt")) -> N
         "seed": 0,
     }
     write_stored(folder, Stored("resistivity", arrays, {**facts, "command": "rvpt figures ..."}))
+
+
+def scored(number: int, score: float, *, flagged: bool = True) -> dict[str, Any]:
+    line = {"image": number, "file": f"/home/somebody/cat/{number}.png", "score": score, "flagged": flagged}
+    guesses = {"suspect": "cat", "suspect_probability": 0.9, "cleaned": "dog", "cleaned_probability": 0.8}
+    return {**line, **guesses, "p_value": 0.01}
+
+
+def inspected(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """What `rvpt inspect` writes."""
+    folder.mkdir()
+    write_rows(folder / "scores.jsonl", lines)
+    Image.new("RGB", (60, 40), "red").save(folder / "flagged.png")
+    n = sum(line["flagged"] for line in lines)
+    facts = {"kind": "inspection", "images": len(lines), "flagged": n, "expected": 0.2, "predictions": {"cat": n}}
+    (folder / "manifest.json").write_text(json.dumps(facts))
 
 
 @pytest.fixture
@@ -156,25 +176,40 @@ def test_names_of_a_suspect_stay_text(tmp_path: Path) -> None:
 
 def test_the_headline_says_what_was_measured() -> None:
     before, after = rows_of(0.9, defense="none"), rows_of(0.02)
-    assert headline(before + after, [VERDICT], []) == (
+    assert said(before + after, verdicts=[VERDICT]) == (
         "The backdoor is almost gone: RVPT lowers the attack success rate from 90.0% to 2.0%."
     )
-    assert headline(before + rows_of(0.4), [], []).startswith("The backdoor is weaker, but still there:")
-    assert headline(before + rows_of(0.6), [], []).startswith("Cleaning did not remove the backdoor:")
-    worse = headline(rows_of(0.01, defense="none") + rows_of(0.02), [], [])
+    assert said(before + rows_of(0.4)).startswith("The backdoor is weaker, but still there:")
+    assert said(before + rows_of(0.6)).startswith("Cleaning did not remove the backdoor:")
+    worse = said(rows_of(0.01, defense="none") + rows_of(0.02))
     assert worse == "Cleaning did not remove the backdoor: RVPT changes the attack success rate from 1.0% to 2.0%."
-    assert headline(after[:1], [], []).startswith("Accuracy on clean images is 90.0%. No trigger was measured")
+    assert said(after[:1]).startswith("Accuracy on clean images is 90.0%. No trigger was measured")
     assert (
-        headline([], [VERDICT], [])
+        said([], verdicts=[VERDICT])
         == "rvpt check calls clip backdoored (p = 0.001); the most suspicious target is 'cat'."
     )
-    assert headline([], [{**VERDICT, "verdict": "clean"}], []).startswith("rvpt check finds no backdoor in clip")
-    assert headline([], [{**VERDICT, "targets": []}], []) == "rvpt check calls clip backdoored (p = 0.001)."
-    assert headline([], [], [CLEANED]).startswith("The model was cleaned. Neither")
+    assert said([], verdicts=[{**VERDICT, "verdict": "clean"}]).startswith("rvpt check finds no backdoor in clip")
+    assert said([], verdicts=[{**VERDICT, "targets": []}]) == "rvpt check calls clip backdoored (p = 0.001)."
+    assert said([], cleanings=[CLEANED]).startswith("The model was cleaned. Neither")
     costly = [{**row, "rate": 0.7} if row["metric"] == "CA" else row for row in after]
-    assert headline(before + costly, [], []).startswith(
-        "The backdoor is almost gone, and accuracy fell by 20.0 points:"
-    )
+    assert said(before + costly).startswith("The backdoor is almost gone, and accuracy fell by 20.0 points:")
+
+
+def test_an_inspection_is_shown_with_its_flagged_images_and_their_scores(results: Path) -> None:
+    inspected(results / "flagged", [scored(1, 0.5), scored(2, 0.9), scored(3, 0.1, flagged=False)])
+    found = gather([results])
+    parsed = Parsed(page(found, "Inspected"))
+    assert "flagged: 2 of 3 images are flagged; about 0.2 would be if all were clean" in parsed.texts["caption"]
+    assert [line["image"] for line in found.inspections[0]["found"]] == [2, 1]
+    assert len(parsed.all("img")) == 2  # that of the check, and the flagged images
+    assert "cat/2.png" in page(found, "Inspected")
+    assert "/home/somebody" not in page(found, "Inspected")
+    assert said([], inspections=found.inspections).startswith("2 of 3 images are flagged")
+
+
+def test_an_inspection_without_flagged_images_has_an_empty_table(results: Path) -> None:
+    inspected(results / "flagged", [scored(3, 0.1, flagged=False)])
+    assert "0 of 1 images are flagged" in page(gather([results]), "Inspected")
 
 
 def test_effects_compare_the_same_attacks_and_name_the_best_first() -> None:
@@ -187,7 +222,7 @@ def test_effects_compare_the_same_attacks_and_name_the_best_first() -> None:
     found = effects(joined(*runs))
     assert [effect.title for effect in found] == ["rvpt", "vpt"]
     assert found[0].asr == pytest.approx((70, 20))
-    assert "RVPT, the best of 2 defenses, lowers" in headline(joined(*runs), [], [])
+    assert "RVPT, the best of 2 defenses, lowers" in said(joined(*runs))
     assert effects(rows_of(0.1)) == []
 
 
@@ -201,7 +236,7 @@ def test_a_tooltip_tells_n_interval_and_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "words"),
     [
         ("found/verdict.json", "{", "cannot be read as JSON"),
         ("found/verdict.json", '{"verdict": "clean"}', "verdict.json of found is damaged"),
@@ -209,15 +244,20 @@ def test_a_tooltip_tells_n_interval_and_seed() -> None:
         ("cleaned/manifest.json", '{"kind": "cleaned", "history": 5}', "manifest.json of cleaned is damaged"),
         ("figures/resistivity.figure.json", '{"figure": "resistivity"}', "the figure resistivity is damaged"),
         ("figures/resistivity.figure.json", '{"figure": "x"}', "unknown figure 'x': choose from"),
+        ("flagged/scores.jsonl", "{}", "scores.jsonl is damaged"),
+        ("flagged/scores.jsonl", "", "the inspection flagged is damaged"),
         ("rows.jsonl", '{"model": 1}\n', ""),
     ],
 )
-def test_damaged_results_are_named(results: Path, name: str, content: str, said: str) -> None:
+def test_damaged_results_are_named(results: Path, name: str, content: str, words: str) -> None:
+    if name.startswith("flagged"):
+        inspected(results / "flagged", [])
+        (results / "flagged" / "manifest.json").write_text('{"kind": "inspection"}')
     (results / name).write_text(content)
-    if not said:  # a file of other JSON lines
+    if not words:  # a file of other JSON lines
         assert gather([results]).rows == []
         return
-    with pytest.raises(RvptError, match=said):
+    with pytest.raises(RvptError, match=words):
         page(gather([results]), "Damaged")
 
 
@@ -239,7 +279,7 @@ def test_an_excerpt_of_rows_in_a_manifest_is_not_counted_again(results: Path) ->
 
 
 def test_rows_that_contradict_each_other_are_refused() -> None:
-    for report in (page_of, lambda rows: headline(rows, [], [])):
+    for report in (page_of, said):
         with pytest.raises(RvptError, match=r"two rows contradict each other: PA of m on d, .* seed 0 is 0.1 and 0.2"):
             report(joined(rows_of(0.1), rows_of(0.2)))
 

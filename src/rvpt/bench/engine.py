@@ -34,7 +34,21 @@ def processes(workers: int, device: str | None = None) -> Iterator[Submit]:
     for share in worker_shares(workers):
         shares.put(share)
     with ProcessPoolExecutor(workers, context, initializer=_take_share, initargs=(shares,)) as pool:
-        yield lambda task, work: pool.submit(execute, task, work, device)
+        yield lambda task, work: _submit(pool, task, work, device)
+
+
+def _submit(pool: ProcessPoolExecutor, task: Task, work: Path, device: str | None) -> Future[float]:
+    """Submit a task with SIGINT blocked, which workers that are started now inherit.
+
+    Ctrl-C on a terminal reaches them too, but only the main process answers it: it ends them with SIGTERM.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return pool.submit(_interruptible, task, work, device)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_interruptible, task, work, device)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -71,7 +85,6 @@ def worker_shares(workers: int) -> list[tuple[int, str | None]]:
 
 def _take_share(shares: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, _interrupt_once)
     threads, gpu = shares.get()
     if gpu is not None:  # before CUDA is initialized
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -80,9 +93,20 @@ def _take_share(shares: Any) -> None:
     torch.set_num_threads(threads)
 
 
+def _interruptible(task: Task, work: Path, device: str | None) -> float:
+    """Run a task in a worker. SIGTERM interrupts it, so that it saves its state, and then ends the worker."""
+    before = signal.signal(signal.SIGTERM, _interrupt_once)
+    try:
+        return execute(task, work, device)
+    except KeyboardInterrupt:
+        os._exit(1)  # not to the next task
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    """Interrupt the task; a second SIGINT must not interrupt the saving of its state."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Interrupt the task; a second SIGTERM must not interrupt the saving of its state."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -220,8 +220,10 @@ def _values(path: Path) -> dict[str, Any]:
     try:
         text = os.path.expandvars(path.read_text(encoding="utf-8"))
         values = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RvptError(f"{path} is not a recipe: {error}") from None
+    except OSError as error:
+        raise RvptError(f"{path.name} is not a recipe: {error.strerror or error}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RvptError(f"{path.name} is not a recipe in TOML: {error}") from None
     if unset := re.search(r"^[^#\n]*\$\{?([A-Za-z_]\w*)", text, re.MULTILINE):
         raise RvptError(
             f"{path} needs the environment variable {unset[1]}: set it, as in {unset[1]}=... rvpt bench ..."

@@ -8,6 +8,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -15,6 +16,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
+from rvpt.artifacts import alone
 from rvpt.cli.errors import BAD_INPUT, failure, interrupted_run
 from rvpt.cli.listing import Setting, show_settings_panel
 from rvpt.cli.logs import output
@@ -71,7 +73,8 @@ class Command(TyperCommand):
             try:
                 if ctx.params.get("resume") and not interrupted_run(ctx.params):
                     logger.warning("there is no interrupted run to continue: starting a new one")
-                return super().invoke(ctx)
+                with alone(folder) if (folder := ctx.params.get("output_dir")) else nullcontext():
+                    return super().invoke(ctx)
             except (typer.Exit, UsageError, BrokenPipeError):
                 raise
             except (Exception, KeyboardInterrupt) as error:

@@ -9,13 +9,13 @@ import typer
 
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
-from rvpt.cli.choices import FIGURE
-from rvpt.cli.options import DATA, BaseModel, Data, Device, Json, OutputDir, Overwrite, Seed
+from rvpt.cli.choices import FIGURE, SHIFT
+from rvpt.cli.options import DATA, BaseModel, Data, Device, Json, OnErrors, OutputDir, Overwrite, Seed, ShiftName
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.tables import show_json
 
 
-@command(CLEANING, lambda: MoreHelp({"figure": FIGURE.text()}))
+@command(CLEANING, lambda: MoreHelp({"figure": FIGURE.text(), "shift": SHIFT.text()}))
 def figures(
     models: Annotated[
         list[str],
@@ -40,6 +40,8 @@ def figures(
     limit: Annotated[
         int, typer.Option(min=10, help="Use at most this many images, drawn at random.", rich_help_panel=DATA)
     ] = 500,
+    shift: ShiftName = None,
+    on_error: OnErrors = "stop",
     base_model: BaseModel = None,
     seed: Seed = 0,
     device: Device = None,
@@ -55,11 +57,14 @@ def figures(
 
     again = ["rvpt", "figures", *models, "--data", data, "--split", split, "--limit", str(limit), "--seed", str(seed)]
     again += [word for each in trigger or [] for word in ("--trigger", each)]
+    again += ["--shift", shift] if shift else []
+    again += ["--on-error", on_error] if on_error != "stop" else []
     again += [*(["--base-model", base_model] if base_model else []), "-o", str(output_dir)]
     with progress.bar("figures") as report:
         made = figures_and_save(
-            models, data, output_dir, figure or [], triggers=trigger or [], split=split, limit=limit, seed=seed,
-            base=base_model, device=device, overwrite=overwrite, command=shlex.join(again), report=report,
+            models, data, output_dir, figure or [], triggers=trigger or [], split=split, limit=limit, shift=shift,
+            seed=seed, on_error=on_error, base=base_model, device=device, overwrite=overwrite,
+            command=shlex.join(again), report=report,
         )  # fmt: skip
     if as_json:
         show_json({name: str(output_dir / f"{name}.png") for name in made})

@@ -10,7 +10,18 @@ import typer
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.choices import SCORE, SHIFT
-from rvpt.cli.options import DATA, ClassesFile, Data, Device, FoundByCheck, Json, ModelArgument, Overwrite, ShiftName
+from rvpt.cli.options import (
+    DATA,
+    ClassesFile,
+    Data,
+    Device,
+    FoundByCheck,
+    Json,
+    ModelArgument,
+    OnErrors,
+    Overwrite,
+    ShiftName,
+)
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.tables import show_inspection, show_json
 
@@ -43,7 +54,9 @@ def inspect(
     overwrite: Overwrite = False,
     split: Annotated[
         str | None,
-        typer.Option(help="Split of the images.", show_default="the only one", rich_help_panel=DATA),
+        typer.Option(
+            help="Split of the images.", show_default="test, or the only one if there is one", rich_help_panel=DATA
+        ),
     ] = None,
     classes: ClassesFile = None,
     clean: Annotated[
@@ -59,6 +72,7 @@ def inspect(
         str | None, typer.Option(help="Their split.", show_default="the only one", rich_help_panel=DATA)
     ] = None,
     shift: ShiftName = None,
+    on_error: OnErrors = "stop",
     as_json: Json = False,
 ) -> None:
     """Flag images that look as if they had a trigger: the suspect and the cleaned model disagree on them.
@@ -75,7 +89,7 @@ def inspect(
         found: dict[str, Any] = inspect_and_save(
             model, Cleaned.from_pretrained(cleaned, model), data, output_dir, split=split, clean=clean,
             clean_split=clean_split, check=check, classes=read_names(classes) if classes else None, shift=shift,
-            score=score, false_alarms=false_alarms, overwrite=overwrite, report=report,
+            on_error=on_error, score=score, false_alarms=false_alarms, overwrite=overwrite, report=report,
         )  # fmt: skip
     if as_json:
         show_json(found)

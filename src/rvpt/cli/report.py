@@ -17,7 +17,7 @@ from rvpt.rows import Rows
 if TYPE_CHECKING:
     from rvpt.report.evidence import Evidence
 
-PAGES = (".html", ".htm")
+PAGES, TABLES = (".html", ".htm"), (".md", ".markdown", ".txt")
 
 
 @command(CLEANING, lambda: MoreHelp({"layout": LAYOUT.text()}))
@@ -26,7 +26,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RESULTS",
-            help="JSONL files of rows, and folders of a demo, attack, clean, check, evaluate, bench or figures.",
+            help="JSONL files of rows, and folders of a demo, attack, clean, check, inspect, bench or figures.",
         ),
     ],
     layout: Annotated[
@@ -68,24 +68,39 @@ def report(
 ) -> None:
     """Make tables from rows, with means and standard deviations over seeds; or one HTML page of all results."""
     from rvpt.jobs.reporting import gather_results, write_report
+    from rvpt.report.markdown import between_marks
 
-    if section and output is None:
-        raise RvptError(f"section={section} is a place in a page: pass output=FILE.md too")
-    if output and output.resolve() in [path.resolve() for path in results]:
-        raise RvptError(f"{output} holds the rows: choose another file")
-    if plot:
-        refuse_existing_file(plot, overwrite=overwrite)
     as_page = output is not None and output.suffix.lower() in PAGES
+    _refuse_output(output, section, results)
     if as_page and (section or layout != "runs"):
         raise RvptError(f"{output} has all tables: remove {f'section={section}' if section else f'layout={layout}'}")
+    if plot:
+        _refuse_plot(plot, overwrite=overwrite)
     found = gather_results(results, seed or ())
-    if output and as_page:
-        write_report(found, output, overwrite=overwrite)
-        print(f"report: {output}")
-    else:
-        _write_tables(_rows(found), layout, output, section)
+    tables = "" if as_page else _tables(found, layout)
+    text = between_marks(_page(output), tables, section) if output and not as_page else ""
     if plot:
         _draw(_rows(found), plot)
+    if output and as_page:
+        write_report(found, output, overwrite=overwrite)
+    elif output:
+        write_text(output, text)
+    print(f"report: {output}" if output else tables)
+
+
+def _refuse_output(output: Path | None, section: str, results: list[Path]) -> None:
+    if section and output is None:
+        raise RvptError(f"section={section} is a place in a page: pass output=FILE.md too")
+    if output and output.suffix.lower() not in PAGES + TABLES:
+        raise RvptError(f"output={output} is neither a page nor Markdown: give FILE.html or FILE.md")
+    if output and output.resolve() in [path.resolve() for path in results]:
+        raise RvptError(f"{output} holds the rows: choose another file")
+
+
+def _refuse_plot(plot: Path, *, overwrite: bool) -> None:
+    if plot.suffix.lower() != ".png":
+        raise RvptError(f"plot={plot} is not a PNG file: give FILE.png")
+    refuse_existing_file(plot, overwrite=overwrite)
 
 
 def _rows(found: Evidence) -> Rows:
@@ -94,16 +109,14 @@ def _rows(found: Evidence) -> Rows:
     return found.rows
 
 
-def _write_tables(rows: Rows, layout: str, output: Path | None, section: str) -> None:
-    """Write the tables into a page, or print them."""
+def _tables(found: Evidence, layout: str) -> str:
+    """The tables of the rows in a layout; in that of runs, the inspections too."""
     from rvpt.report import LAYOUTS
-    from rvpt.report.markdown import between_marks
+    from rvpt.report.inspections import inspections
 
-    text = LAYOUTS[layout](rows)
-    if output:
-        write_text(output, between_marks(_page(output), text, section))
-    else:
-        print(text)
+    extra = inspections(found.inspections) if layout == "runs" else ""
+    tables = LAYOUTS[layout](_rows(found)) if found.rows or not extra else ""
+    return "\n".join(filter(None, (tables, extra)))
 
 
 def _draw(rows: Rows, plot: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rvpt.cli.app import command
-from rvpt.cli.options import DATA, ClassesFile, Device, ModelArgument
+from rvpt.cli.options import DATA, ClassesFile, Device, ModelArgument, OnErrors
 from rvpt.cli.panels import CLEANING
 from rvpt.errors import RvptError
 
@@ -46,6 +46,7 @@ def serve(
     device: Device = None,
     split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "test",
     classes: ClassesFile = None,
+    on_error: OnErrors = "stop",
 ) -> None:
     """Open a page on this computer: drop an image on it, put a trigger on it, and see both models' predictions.
 
@@ -53,14 +54,23 @@ def serve(
     """
     from rvpt.data.classnames import read_names
     from rvpt.web.open import open_page
-    from rvpt.web.page import serving, temporary_uploads
+    from rvpt.web.page import serving
+    from rvpt.web.uploads import temporary_uploads
 
     if not is_local(host):
         logger.warning("everybody who can reach %s can use the page: it has no password", host)
     names = read_names(classes) if classes else None
     with temporary_uploads():
         page = open_page(
-            suspect, cleaned, data, split=split, classes=names, triggers=trigger or [], report=report, device=device
+            suspect,
+            cleaned,
+            data,
+            split=split,
+            classes=names,
+            triggers=trigger or [],
+            report=report,
+            device=device,
+            on_error=on_error,
         )
         with serving(page, host, port) as address:
             print(f"{address} (Ctrl-C ends it)", flush=True)

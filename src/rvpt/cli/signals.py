@@ -23,11 +23,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def interrupt_workers() -> None:
-    """Send SIGINT to the processes that this one started.
-
-    Ctrl-C on a terminal reaches them by itself; a signal that was sent to this process does not. Workers of a bench
-    ignore a second SIGINT, so that both together do not interrupt the saving.
-    """
+    """Send SIGTERM to the processes that this one started: they save the state of their runs, and end."""
     for worker in multiprocessing.active_children():
         if worker.pid is not None:
-            os.kill(worker.pid, signal.SIGINT)
+            os.kill(worker.pid, signal.SIGTERM)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from rvpt.cli.listing import plain_table
 from rvpt.report.groups import by_data, by_run, metrics
+from rvpt.report.inspections import predicted, summary
 from rvpt.report.markdown import spread
 from rvpt.report.names import TITLES, guess
 from rvpt.rows import CLEAN, Row
@@ -88,13 +89,9 @@ def show_inspection(found: Mapping[str, Any]) -> None:
         show_table(plain_table(headings, shown))
     if len(found["found"]) > len(lines):
         print(f"... and {len(found['found']) - len(lines)} more")
-    print(
-        f"{found['flagged']} of {found['images']} images are flagged; "
-        f"about {found['expected']:g} would be if all were clean"
-    )
+    print(summary(found))
     if found["predictions"]:
-        counts = ", ".join(f"{name} {count}" for name, count in list(found["predictions"].items())[:5])
-        print(f"what the suspect predicts for flagged images: {counts}")
+        print(f"what the suspect predicts for flagged images: {predicted(found)}")
 
 
 def show_checked_cleaning(found: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:

@@ -20,9 +20,13 @@ SAME_SPLIT = (
     ("test", "testing", "eval", "evaluation"),
 )
 SPLITS = frozenset(name for names in SAME_SPLIT for name in names)
-TRAIN = "train"
+TRAIN, TEST = "train", "test"
 SHARD = re.compile(r"[-_.]?\d+([-_.]of[-_.]\d+)?([-_.][0-9a-f]{16,})?$")
 """The number of a shard at the end of a name, as in train-00000-of-00002."""
+
+
+class SeveralSplits(RvptError):
+    """There are several splits, and none was chosen."""
 
 
 def family(split: str) -> tuple[str, ...]:
@@ -38,11 +42,12 @@ def find_split(place: Path | str, known: Sequence[str], asked: str | None) -> st
     """The name of a split among those of a source: the same, the same in another case, or another of its names.
 
     Raises:
+        SeveralSplits: none was asked for, and there are several.
         RvptError: none fits, or several do.
     """
     if asked is None:
         if len(known) > 1:
-            raise RvptError(f"{place} has several splits ({', '.join(known)}): pass one, as in split={known[0]}")
+            raise SeveralSplits(f"{place} has several splits ({', '.join(known)}): pass one, as in split={known[0]}")
         return known[0]
     same = [name for name in known if name.lower() == asked.lower()]
     found = [name for name in same if name == asked] or same or [n for n in known if n.lower() in family(asked)]

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from rvpt.attacks.trigger import Trigger
 from rvpt.data.dataset import Dataset
+from rvpt.data.text import first_names
+from rvpt.errors import RvptError
 from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, encode_finite, stream
 from rvpt.evaluation.metrics import CLASSIFICATION, attack_success
 from rvpt.progress import Report, silent
@@ -81,7 +83,7 @@ class _Key:
     """A trigger's target, and the text features of the classes with its text key, if it has one."""
 
     def __init__(self, model: Encoder, data: Dataset, trigger: Trigger, template: str) -> None:
-        self.target = data.class_index(trigger.spec.target)
+        self.target = _target(data, trigger.spec.target)
         key = trigger.text_key
         self.text = model.class_features(data.classes, key + template) if key else None
 
@@ -94,6 +96,20 @@ class _Key:
             counts.count(attack, "ASR_image_alone", attack_success(nearest(shown, text), truth, self.target))
             if reads:
                 counts.count(attack, "ASR_text_alone", attack_success(nearest(clean, self.text), truth, self.target))
+
+
+def _target(data: Dataset, name: str) -> int:
+    """The index of a trigger's target class.
+
+    Raises:
+        RvptError: it is not a class of the data.
+    """
+    if not data.has_class(name):
+        raise RvptError(
+            f"the trigger's target {name!r} is not a class of {data.name} ({first_names(data.classes)}): "
+            "pass the name that it has there as target=CLASS, or another trigger as trigger=FOLDER"
+        )
+    return data.class_index(name)
 
 
 def _count(counts: Counts, attack: str, predictions: Tensor, truth: Tensor, target: int) -> None:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from rvpt.data.dataset import Dataset
 from rvpt.data.text import spoken
+from rvpt.errors import RvptError
 from rvpt.insight.subjects import Arrays, Subjects
 from rvpt.progress import Report
 from rvpt.spec import TEMPLATE
@@ -30,8 +31,13 @@ def figure(subjects: Subjects, report: Report) -> Arrays:
     """`cosine` (M, 1 + T, c): of the c captions nearest to the mean image, clean and with each trigger.
 
     The captions are those of the data, or of its classes if it has none; `captions` in the facts has their texts.
+
+    Raises:
+        RvptError: the data have neither captions nor classes.
     """
     candidates, values, texts = captions_of(subjects.data), [], []
+    if not candidates:
+        raise RvptError(f"{subjects.data.name} has neither captions nor class names, whose texts this figure compares")
     for name, model in subjects.models.items():
         encoded = model.encode_text(candidates).float().cpu()
         found = [nearest_texts(each, encoded, NEAREST) for each in subjects.features(name, report)]

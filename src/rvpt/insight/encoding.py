@@ -53,7 +53,7 @@ def figure(subjects: Subjects, report: Report) -> Arrays:
         RvptError: there are no images to train probes on, or they have no attributes.
     """
     if subjects.training is None:
-        raise RvptError("encoding needs images to train probes on: data with a split train")
+        raise RvptError("encoding needs images to train probes on, and attributes to probe: use data=scenes")
     seen, held_out = subjects.training, subjects.data
     found = [probe_blocks(model, seen, held_out, report=report) for model in subjects.models.values()]
     rates = [[[(rate.value, *(rate.interval() or ())) for rate in line] for line in each.values()] for each in found]

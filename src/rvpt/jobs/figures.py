@@ -21,6 +21,7 @@ from rvpt.progress import Report, silent
 from rvpt.report.figures import DRAWINGS
 from rvpt.report.stored import Stored, write_stored
 from rvpt.report.style import styled
+from rvpt.spec import OnError
 
 logger = logging.getLogger(__name__)
 KIND = "figures"
@@ -36,6 +37,8 @@ def figures_and_save(
     triggers: Sequence[str] = (),
     split: str = "test",
     limit: int = LIMIT,
+    shift: str | None = None,
+    on_error: OnError = "stop",
     seed: int = 0,
     base: str | None = None,
     device: str | None = None,
@@ -53,6 +56,8 @@ def figures_and_save(
         triggers: trigger folders; by default those stored with the models.
         split: of the images.
         limit: use at most so many images.
+        shift: change of style of the images.
+        on_error: "skip" leaves out images that cannot be read.
         seed: of the images that are drawn, and of t-SNE.
         base: the base model of cleaned ones, if it is not found automatically.
         device: as in `rvpt.load`.
@@ -69,9 +74,9 @@ def figures_and_save(
         shown: dict[str, Trigger] = {}
         for model in models.values():
             shown = shown or find_triggers(model, triggers)
-        images, training = load_data(data, split).sample(limit, seed), None
+        images, training = load_data(data, split, shift=shift, on_error=on_error).sample(limit, seed), None
         if images.attributes and "encoding" in (names or FIGURES):
-            training = load_data(data, "train").sample(PROBED, seed)
+            training = load_data(data, "train", shift=shift, on_error=on_error).sample(PROBED, seed)
         subjects = Subjects(models, images, shown, training, seed)
         made = write_figures(stage, subjects, names, command=command, report=report)
         write_manifest(stage, KIND, figures=made, seed=seed)

@@ -17,6 +17,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.data.preprocess import to_image
+from rvpt.data.splits import TEST, SeveralSplits
 from rvpt.detection.monitor import Inspection, Monitor
 from rvpt.errors import RvptError
 from rvpt.jobs.cleaning import draw_images
@@ -26,14 +27,14 @@ from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.report.contact_sheet import Tile, draw_sheet
+from rvpt.report.inspections import SCORES, SHEET, SHOWN, most_suspicious
 from rvpt.report.names import guess
 from rvpt.rows import write_rows
 from rvpt.spec import OnError
 
 KIND = "inspection"
-SCORES, FLAGGED, SHEET = "scores.jsonl", "flagged", "flagged.png"
+FLAGGED = "flagged"
 FEWEST, TIMES = 1000, 20  # clean images that are used, if there are as many: this many, and this many over the rate
-SHOWN = 24  # images on the contact sheet
 
 
 def inspect_and_save(
@@ -48,6 +49,7 @@ def inspect_and_save(
     check: Path | None = None,
     classes: Sequence[str] | None = None,
     shift: str | None = None,
+    on_error: OnError = "stop",
     score: str = "disagreement",
     false_alarms: float = 0.05,
     overwrite: bool = False,
@@ -63,13 +65,14 @@ def inspect_and_save(
         cleaned: the same model, cleaned.
         source: the images to inspect.
         target: the folder to write; None writes nothing.
-        split: the split of the images.
+        split: the split of the images; by default the only one, or test if there are several.
         clean: images without triggers, for the threshold; by default those that `cleaned` was not trained on of the
             data set that it was cleaned with.
         clean_split: their split.
         check: the folder of a check of the suspect, whose suspected targets are used.
         classes: to choose from; by default those that the model was cleaned with, or those of the data set.
         shift: change of style of these images and of `clean`.
+        on_error: "skip" leaves out images that cannot be read.
         score: of `rvpt.detection.SCORES`.
         false_alarms: the share of clean images that may be flagged.
         overwrite: replace an artifact at `target`.
@@ -81,13 +84,13 @@ def inspect_and_save(
     if target:
         refuse_source(target, [suspect.source, source, *([clean] if clean else [])])
         refuse_existing(target, overwrite=overwrite)
-    data = load_data(source, split, shift=shift)
+    data = _images(source, split, shift, on_error)
     names = list(classes or cleaned.facts.get("classes") or data.classes)
     if not names:
         raise RvptError(f"{source} has no class names: give a file with the classes as classes=FILE")
     targets = suspected_targets(check, suspect) if check else []
     monitor = Monitor(suspect, cleaned, names, targets=targets, score=score, false_alarms=false_alarms)
-    known = clean_images(cleaned, clean, clean_split, shift)
+    known = clean_images(cleaned, clean, clean_split, shift, on_error)
     monitor.fit(known.sample(max(FEWEST, math.ceil(TIMES / false_alarms))), report)
     seen = monitor.inspect(data, report)
     lines = _lines(seen, data, names)
@@ -96,17 +99,31 @@ def inspect_and_save(
         "false_alarms": false_alarms, "clean_images": len(monitor.known), "score": score, "targets": targets,
         "predictions": dict(Counter(line["suspect"] for line in lines if line["flagged"]).most_common()),
     }  # fmt: skip
+    if data.skipped:
+        summary["skipped"] = list(data.skipped)
     if target:
         with staging(target, overwrite=overwrite) as stage:
             write_rows(stage / SCORES, lines)
             _write_flagged(stage, data, seen.flagged.nonzero()[:, 0], suspect.image_size)
             _draw(stage / SHEET, data, lines, seen, suspect.image_size)
             write_manifest(stage, KIND, **summary, model_sha256=suspect.hash(), cleaned_sha256=cleaned.hash())
-    return {**summary, "found": sorted((line for line in lines if line["flagged"]), key=lambda line: -line["score"])}
+    return {**summary, "found": most_suspicious(lines)}
+
+
+def _images(source: str, split: str | None, shift: str | None, on_error: OnError) -> Dataset:
+    """The images to inspect; without a split, those of the only one, or of test if there are several."""
+    try:
+        return load_data(source, split, shift=shift, on_error=on_error)
+    except SeveralSplits:
+        return load_data(source, TEST, shift=shift, on_error=on_error)
 
 
 def clean_images(
-    cleaned: Cleaned, source: str | None = None, split: str | None = None, shift: str | None = None
+    cleaned: Cleaned,
+    source: str | None = None,
+    split: str | None = None,
+    shift: str | None = None,
+    on_error: OnError = "stop",
 ) -> Dataset:
     """Clean images that a model was not trained on: it agrees with the suspect on those more than on others.
 
@@ -118,10 +135,13 @@ def clean_images(
         source, split, shift = (drawn.get(name) for name in ("source", "split", "shift"))
     if source is None:
         raise RvptError(f"{cleaned.name} does not say what it was cleaned with: give clean images as clean=DATA")
-    on_error: OnError = "skip" if drawn.get("skipped") else "stop"
-    data = load_data(source, split, on_error=on_error, shift=shift)
+    then: OnError = "skip" if drawn.get("skipped") else "stop"
+    try:
+        data = load_data(source, split, on_error="skip" if then == "skip" else on_error, shift=shift)
+    except SeveralSplits as error:
+        raise RvptError(str(error).replace("split=", "clean_split=")) from None
     if drawn and (canonical(source), split) == (canonical(drawn["source"]), drawn["split"]):
-        used = draw_images(drawn, on_error).rows
+        used = draw_images(drawn, then).rows
         data = data.select(torch.isin(data.rows, used, invert=True).nonzero()[:, 0])
     if not len(data):
         raise RvptError(f"all images of {source} were used to clean {cleaned.name}: give other ones as clean=DATA")

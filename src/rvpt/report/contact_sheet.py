@@ -33,6 +33,6 @@ def draw_sheet(tiles: Sequence[Tile], path: Path, title: str) -> None:
         axes.set_axis_off()
     for axes, tile in zip(grid.flat, tiles, strict=False):  # the last row may have room left
         axes.imshow(tile.image, interpolation="nearest")
-        axes.set_title("\n".join(tile.lines), fontsize=7, loc="left", y=-0.02, va="top")
+        axes.set_title("\n".join(tile.lines), fontsize=7, loc="left", y=0, va="top", pad=-3)
     figure.suptitle(title)
     figure.savefig(path, dpi=110, format="png")

@@ -1,4 +1,4 @@
-"""What a page is made from, found in files and folders: rows, verdicts, how models were cleaned, figures, images."""
+"""What a page is made from, found in files and folders: rows, verdicts, how models were cleaned, and so on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 from rvpt.artifacts import MANIFEST
 from rvpt.errors import RvptError
 from rvpt.files import read_json
+from rvpt.report.inspections import SCORES, SHEET, SHOWN, most_suspicious
 from rvpt.report.stored import FACTS, Stored, read_stored
-from rvpt.rows import KEYS, Row, Rows, is_measurement, read_measurements
+from rvpt.rows import KEYS, Row, Rows, is_measurement, read_measurements, read_rows
 
 VERDICT = "verdict.json"
 IMAGES = ("demo.png", "check.png")
@@ -27,6 +28,7 @@ class Evidence:
     rows: Rows = field(default_factory=Rows)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     cleanings: list[dict[str, Any]] = field(default_factory=list)
+    inspections: list[dict[str, Any]] = field(default_factory=list)
     figures: list[Stored] = field(default_factory=list)
     images: list[Path] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
@@ -56,7 +58,9 @@ def gather(sources: Sequence[Path]) -> Evidence:
 
 
 def _amount(found: Evidence) -> int:
-    lists: tuple[Sized, ...] = (found.rows, found.verdicts, found.cleanings, found.figures, found.images)
+    lists: tuple[Sized, ...] = (
+        found.rows, found.verdicts, found.cleanings, found.inspections, found.figures, found.images,
+    )  # fmt: skip
     return sum(map(len, lists))
 
 
@@ -81,6 +85,8 @@ def _add(found: Evidence, path: Path) -> None:
         facts = _record(path)
         if facts.get("kind") == "cleaned":
             found.cleanings.append({**facts, "folder": path.parent.name})
+        if facts.get("kind") == "inspection":
+            found.inspections.append(_inspection(facts, path.parent))
         listed = facts.get("rows")
         found.rows += filter(is_measurement, listed) if isinstance(listed, list) else []
     elif path.name.endswith(FACTS):
@@ -92,6 +98,19 @@ def _add(found: Evidence, path: Path) -> None:
 def _record(path: Path) -> dict[str, Any]:
     value = read_json(path)
     return value if isinstance(value, dict) else {}
+
+
+def _inspection(facts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The facts of an inspection, the most suspicious of its flagged images, and the image that shows them.
+
+    Raises:
+        RvptError: its scores are damaged.
+    """
+    try:
+        lines = most_suspicious(read_rows(folder / SCORES))
+    except (KeyError, TypeError) as error:
+        raise RvptError(f"{folder / SCORES} is damaged ({type(error).__name__}: {error}): make it again") from error
+    return {**facts, "folder": folder.name, "found": lines[:SHOWN], "sheet": folder / SHEET}
 
 
 def _holds_rows(path: Path) -> bool:

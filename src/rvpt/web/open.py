@@ -16,6 +16,7 @@ from rvpt.jobs.measuring import find_triggers
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.load import load
+from rvpt.spec import OnError
 from rvpt.web.compare import Comparison, as_image, enlarged
 from rvpt.web.page import build
 
@@ -32,6 +33,7 @@ def open_page(
     triggers: Sequence[str] = (),
     report: Path | None = None,
     device: str | None = None,
+    on_error: OnError = "stop",
 ) -> Any:
     """The page of two saved models, as a gradio Blocks.
 
@@ -44,6 +46,7 @@ def open_page(
         triggers: trigger folders, by default those saved with the suspect.
         report: an HTML file to show.
         device: as in `rvpt.load`.
+        on_error: "skip" leaves out images that cannot be read.
 
     Raises:
         RvptError: gradio is not installed, class names are not known, or a file cannot be read.
@@ -52,14 +55,15 @@ def open_page(
         import gradio  # noqa: F401
     except ImportError:
         raise RvptError("the page needs gradio: pip install 'rvpt[web]'") from None
+    shown = _text(report) if report else None
     before, after = load(suspect, device=device), load(cleaned, device=device)
-    images = load_data(data, split) if data else None
+    images = load_data(data, split, on_error=on_error) if data else None
     names = list(classes or (images.classes if images else ()) or _cleaned_with(after))
     if not names:
         raise RvptError(f"{cleaned} does not say its class names: give them as classes=FILE")
     monitor = Monitor(before, after, names).fit(images.sample(FITTED)) if images else None
     comparison = Comparison(before, after, find_triggers(before, triggers), monitor)
-    return build(comparison, names, _samples(images, before), _text(report) if report else None)
+    return build(comparison, names, _samples(images, before), shown)
 
 
 def _cleaned_with(model: Clip | Cleaned) -> Sequence[str]:

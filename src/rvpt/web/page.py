@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import wraps
 from html import escape
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from PIL import Image
@@ -16,6 +16,7 @@ from PIL import Image
 from rvpt.errors import RvptError
 from rvpt.web.batch import HEADINGS, as_csv, compare_all, uploaded
 from rvpt.web.compare import NONE, PATCH, Compared, Comparison, Patch, class_names
+from rvpt.web.uploads import FOLDER, LimitedUploads, environment, refuse_full
 
 LARGEST_UPLOAD = "20mb"
 FLAGS = {
@@ -103,7 +104,7 @@ def _many_images(gr: Any, comparison: Comparison, names: Any, choices: list[str]
         if not paths:
             raise RvptError("choose images first")
         lines = compare_all(comparison, uploaded(map(Path, paths)), class_names(names), trigger)
-        place = os.environ.get("GRADIO_TEMP_DIR")
+        place = os.environ.get(FOLDER)
         with NamedTemporaryFile("w", suffix=".csv", delete=False, dir=place, newline="", encoding="utf-8") as file:
             file.write(as_csv(lines))
         return [lines, gr.DownloadButton(value=file.name, interactive=True)]
@@ -117,29 +118,12 @@ def _told(gr: Any, function: Callable[..., Sequence[Any]]) -> Callable[..., Sequ
     @wraps(function)
     def run(*values: Any) -> Sequence[Any]:
         try:
+            refuse_full()
             return function(*values)
         except RvptError as error:
             raise gr.Error(escape(str(error)), print_exception=False) from None  # it shows HTML
 
     return run
-
-
-@contextmanager
-def temporary_uploads() -> Iterator[None]:
-    """A folder for what is uploaded to pages that are built inside the block; it is deleted in the end."""
-    with TemporaryDirectory(prefix="rvpt-serve-") as folder, _environment(GRADIO_TEMP_DIR=folder):
-        yield
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @contextmanager
@@ -150,13 +134,15 @@ def serving(page: Any, host: str, port: int) -> Iterator[str]:
         RvptError: the port is taken.
     """
     import gradio as gr
+    from starlette.middleware import Middleware
 
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # nothing from other servers
-    with _environment(GRADIO_ANALYTICS_ENABLED="False"):
+    with environment(GRADIO_ANALYTICS_ENABLED="False"):
         try:
             _, address, _ = page.queue(api_open=False, max_size=16).launch(
                 server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True, inbrowser=False,
-                max_file_size=LARGEST_UPLOAD, theme=theme, footer_links=[],
+                max_file_size=LARGEST_UPLOAD, app_kwargs={"middleware": [Middleware(LimitedUploads)]}, theme=theme,
+                footer_links=[],
             )  # fmt: skip
         except OSError as error:
             raise RvptError(f"port={port} of {host} cannot be used ({error}): choose another") from None

@@ -59,7 +59,8 @@ def _classes_alone(root: Path, tree: Tree, split: str | None) -> Source:
     """root/CLASS/images: these count as training images, so they cannot be used as a test split."""
     tree = _class_folders(root, tree)
     if split is not None and family(split) != family(TRAIN):
-        raise RvptError(f"{root} has no split {split!r}, only train: pass split=train, or create {root / split}")
+        fix = f"give {root.parent}" if is_split(root.name) else f"pass split=train, or create {root / split}"
+        raise RvptError(f"{root} has no split {split!r}, only train: {fix}")
     return _labeled(root, root, tree, _classes([*tree.folders, *tree.empty] if tree.folders else []))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from rvpt.data.preprocess import resize
 from rvpt.data.scenes import GLYPHS, Scenes
 from rvpt.data.source import Source
+from rvpt.data.splits import find_split
 from rvpt.errors import RvptError
 
 SPLITS = {"pretrain": (0, 120_000), "train": (1, 20_000), "test": (2, 2_000)}
@@ -19,10 +20,7 @@ def scenes_source(source: str, split: str | None) -> Source:
     Raises:
         RvptError: no such split, or no number after the colon.
     """
-    if split not in SPLITS:
-        known = ", ".join(SPLITS)
-        raise RvptError(f"scenes has {'no split ' + repr(split) if split else 'several splits'}: choose from {known}")
-    seed, count = SPLITS[split]
+    seed, count = SPLITS[find_split("scenes", list(SPLITS), split)]
     if ":" in source:
         asked = source.split(":", 1)[1]
         if not asked.isdecimal() or not int(asked):

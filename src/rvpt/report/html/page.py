@@ -31,7 +31,7 @@ def page(evidence: Evidence, title: str) -> str:
         sections = [section for make in SECTIONS if (section := make(evidence)).blocks]
     text = _template().render(
         title=title,
-        headline=headline(evidence.rows, evidence.verdicts, evidence.cleanings),
+        headline=headline(evidence),
         numbers=_numbers(evidence.rows),
         sections=sections,
         rows=script_json(list(evidence.rows)),

@@ -17,6 +17,8 @@ from rvpt.report.figures import DRAWINGS, cost, effect
 from rvpt.report.groups import by_data
 from rvpt.report.html.svg import inline_svg
 from rvpt.report.html.tables import Cell, Table, cost_table, run_tables
+from rvpt.report.inspections import HEADINGS, place, predicted, summary
+from rvpt.report.names import guess
 from rvpt.report.tradeoff import tradeoff_figure
 
 WIDEST = 1600  # pixels of an image
@@ -138,6 +140,29 @@ def checks(evidence: Evidence) -> Section:
     return section
 
 
+def inspections(evidence: Evidence) -> Section:
+    """What inspections flagged: the most suspicious images with their scores, as an image and as a table."""
+    section = Section(
+        "Inspected images", "Images on which the suspect and the cleaned model disagree may be triggered."
+    )
+    for facts in evidence.inspections:
+        with refusing_damage(f"the inspection {facts['folder']}"):
+            lines = [
+                [
+                    Cell(place(line)), Cell(guess(line, "suspect")), Cell(guess(line, "cleaned")),
+                    Cell(f"{line['score']:.3f}", line["score"]), Cell(f"{line['p_value']:.4f}", line["p_value"]),
+                ]
+                for line in facts["found"]
+            ]  # fmt: skip
+            words = f"{facts['folder']}: {summary(facts)}"
+            classes = f" The suspect predicts: {predicted(facts)}." if facts["predictions"] else ""
+        if lines and facts["sheet"].is_file():
+            alt = "The flagged images with the highest scores, and what both models predict for them."
+            section.blocks.append(Block("Flagged images", "", data_uri(facts["sheet"]), alt, f"{words}.{classes}"))
+        section.blocks.append(Block(table=Table(words, HEADINGS, 3, lines)))
+    return section
+
+
 def cleanings(evidence: Evidence) -> Section:
     """How models were cleaned: data, cost, last losses and settings."""
     section = Section("How the models were cleaned")
@@ -156,7 +181,16 @@ def cleanings(evidence: Evidence) -> Section:
     return section
 
 
-SECTIONS: tuple[Callable[[Evidence], Section], ...] = (rates, images, figures, costs, tables, checks, cleanings)
+SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
+    rates,
+    images,
+    figures,
+    costs,
+    tables,
+    checks,
+    inspections,
+    cleanings,
+)
 """In the order of the page."""
 
 

@@ -7,7 +7,9 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from rvpt.report.cells import cells
+from rvpt.report.evidence import Evidence
 from rvpt.report.groups import by_data, percents
+from rvpt.report.inspections import summary
 from rvpt.report.names import spelled
 from rvpt.rows import BEFORE, CLEAN, Row
 
@@ -40,19 +42,21 @@ def effects(rows: Sequence[Row]) -> list[Effect]:
     return sorted(found, key=lambda effect: (-effect.attacks, effect.data, effect.asr[1]))
 
 
-def headline(rows: Sequence[Row], verdicts: Sequence[Mapping[str, Any]], cleanings: Sequence[Mapping[str, Any]]) -> str:
+def headline(evidence: Evidence) -> str:
     """The verdict in one sentence: what was measured comes before what a check suspects."""
-    found = effects(rows)
+    found = effects(evidence.rows)
     if found:
         return _of_effect(found[0], sum(effect.data == found[0].data for effect in found))
-    if verdicts:
-        return _of_check(verdicts[0])
-    if accuracies := percents(rows, "CA"):
+    if evidence.verdicts:
+        return _of_check(evidence.verdicts[0])
+    if accuracies := percents(evidence.rows, "CA"):
         return (
             f"Accuracy on clean images is {mean(accuracies):.1f}%. No trigger was measured before and after cleaning, "
             "so these rows do not say whether a backdoor is left."
         )
-    if cleanings:
+    if evidence.inspections:
+        return f"{summary(evidence.inspections[0])}."
+    if evidence.cleanings:
         return "The model was cleaned. Neither its accuracy nor the attack success rate was measured."
     return "No accuracy or attack success rate was measured."
 
