@@ -26,7 +26,7 @@ class ChangesSpec(Spec):
     """Settings of the terms `keep` and `resist`, and of the universal changes."""
 
     labels: Literal["given", "predicted"] = Field(
-        "given", description="labels of the images, or the suspect's own predictions, then without cross-entropy"
+        "given", description="labels of the images, or the suspect's predictions, without cross-entropy"
     )
     keep: float = Field(1.0, ge=0, description="weight of staying with the suspect's predictions on mixtures")
     resist: float = Field(1.0, ge=0, description="weight of the loss on images with universal changes")
