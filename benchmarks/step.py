@@ -9,7 +9,8 @@ stays small, because a child process starts with its parent's peak. On CUDA the 
 process does everything, with one model for all variants.
 
 --what graph times the fast step as a CUDA graph, which is what rvpt runs on a GPU, the same step launched kernel by
-kernel, and the naive step; --what compile the fast step with torch.compile, without and with a graph.
+kernel, and the naive step; --what compile the fast step with torch.compile, without and with a graph; --what encode two
+ways to make inference faster.
 
 Every row has a floor: the FLOPs that cannot be avoided at the rate of a large matrix product on the same device.
 """
@@ -17,6 +18,7 @@ Every row has a floor: the FLOPs that cannot be avoided at the rate of a large m
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import resource
 import sys
@@ -168,6 +170,20 @@ def inference(encode: Callable[[Bench], Any]) -> Callable[[Bench], Run]:
     return make
 
 
+def compiled_encode(bench: Bench) -> Run:
+    torch.compiler.reset()
+    encode = torch.compile(bench.cleaned.encode_image)
+    return inference(lambda x: encode(x.pixels))(bench)
+
+
+def channels_last_encode(bench: Bench) -> Run:
+    """Images and the weights of the patch embedding with the channels of a pixel side by side."""
+    cleaned = copy.deepcopy(bench.cleaned)
+    cleaned.clip.model.vision_model.embeddings.patch_embedding.to(memory_format=torch.channels_last)
+    pixels = bench.pixels.to(memory_format=torch.channels_last)
+    return inference(lambda _: cleaned.encode_image(pixels))(bench)
+
+
 def block_part(part: str, *, prompted: bool) -> Callable[[Bench], Run]:
     """A middle block of inference, or what prompts change in it: attention, and joining keys and values."""
 
@@ -196,6 +212,11 @@ VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
         "transformers": inference(lambda x: x.clip.model.get_image_features(reference.normalized(x.clip, x.pixels))),
         "cleaned": inference(lambda x: x.cleaned.encode_image(x.pixels)),
         "naive": inference(Bench.naive_pass),
+    },
+    "encode": {
+        "cleaned": inference(lambda x: x.cleaned.encode_image(x.pixels)),
+        "channels-last": channels_last_encode,
+        "compiled": compiled_encode,
     },
     "block": {
         f"{part}{', prompted' if prompted else ''}": block_part(part, prompted=prompted)
@@ -241,7 +262,7 @@ def least_flops(geometry: Geometry, batch: int, what: str, *, prompted: bool) ->
         head = 2 * width * geometry.projection
         return (2 * tokens + 2) * square + mlp + attentions * 4 * (tokens + b) * width + head
 
-    if what == "inference":
+    if what in ("inference", "encode"):
         patches = 2 * geometry.patches * 3 * v["patch_size"] ** 2 * width
         return batch * (patches + first * block(0, 1) + (blocks - 1 - first) * block(b, 1) + last(1))
     middle = blocks - first - 2
@@ -256,6 +277,8 @@ def count_flops(model: str, batch: int, what: str, variant: str) -> int:
     """FLOPs of one call, counted on the meta device, which has no fused attention that would hide some."""
     if what in WITH_GRAPHS:  # the same work in other ways
         return count_flops(model, batch, "step", "naive" if variant == "naive" else "fast")
+    if what == "encode":
+        return count_flops(model, batch, "inference", "cleaned")
     bench = Bench(Setting(model, "meta", "fp32", batch))
     run = VARIANTS[what][variant](bench)
     with FlopCounterMode(display=False) as counter:
@@ -357,7 +380,9 @@ def measure(setting: Setting, what: str, steps: int) -> list[dict[str, Any]]:
                 "ms": ms,
                 "images_per_s": 1000 * setting.batch / ms,
                 "ratio": ratio,
-                "peak_memory_bytes": None if what == "block" else apart(measure_memory, setting, what, variant),
+                "peak_memory_bytes": None
+                if what in ("block", "encode")
+                else apart(measure_memory, setting, what, variant),
                 "flops": flops,
                 "flops_least": least,
                 "flops_per_s": rate,

@@ -23,11 +23,12 @@ def step(model: Clip, prompts: RepulsivePrompts) -> tuple[torch.Tensor, ...]:
     return tokens, frozen_rows, image, rows, gradient
 
 
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 3e-2)])
 def test_a_packed_model_gives_the_same_features_and_gradients(
-    precision: str, tolerance: float, make_clip: MakeClip
+    precision: str, tolerance: float, activation: str, make_clip: MakeClip
 ) -> None:
-    clip = make_clip(activation="quick_gelu")
+    clip = make_clip(activation=activation)
     prompts = RepulsivePrompts.for_model(clip, first_block=1, length=5)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     with frozen(clip), mixed_precision(precision, CPU):

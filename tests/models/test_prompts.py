@@ -11,6 +11,7 @@ from torch import Tensor
 import reference
 from helpers import MakeClip, assert_near, memory_data, random_pixels
 from rvpt import Cleaned, RepulsivePrompts
+from rvpt.models.blocks import attend, attend_apart
 from rvpt.models.clip import Clip
 from rvpt.models.prompts import ENCODE_BATCH, Constants, frozen_pass, prompted_pass
 
@@ -70,6 +71,22 @@ def test_outputs_and_gradients(case: Case) -> None:
     (gradient,) = torch.autograd.grad((image * weights[0]).sum() + (rows * weights[1]).sum(), prompts.table)
     slow_loss = (slow_image * weights[0]).sum() + (slow_rows * weights[1]).sum()
     assert_near(gradient, torch.autograd.grad(slow_loss, prompts.table)[0])
+
+
+@pytest.mark.parametrize("asked", [1, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_attention_with_products_of_their_own_for_prompts(asked: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(2, asked, 6), (2, 5, 6), (2, 5, 6), (4, 6), (4, 6)]
+    given = [torch.randn(size, generator=generator, dtype=dtype).requires_grad_() for size in sizes]
+    values, gradients = [], []
+    for way in (attend, attend_apart):
+        query, key, value, *prefix = given
+        values.append(way(query, key, value, (prefix[0], prefix[1]), 3, 0.7))
+        gradients.append(torch.autograd.grad(values[-1].square().sum(), given))
+    assert_near(values[1], values[0])
+    for fast, slow in zip(gradients[1], gradients[0], strict=True):
+        assert_near(fast, slow)
 
 
 def test_cleaned_at_rest_has_the_prompted_features(case: Case) -> None:

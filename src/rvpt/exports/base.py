@@ -15,8 +15,11 @@ from torch.nn import functional as F
 from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
 from rvpt.exports import EXPORTS
+from rvpt.files import write_json
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.formats.write_preprocessing import PREPROCESSOR, as_transformers
+from rvpt.models.quiet import quiet_transformers
 from rvpt.progress import Report, silent
 from rvpt.spec import Spec
 
@@ -127,6 +130,13 @@ def on_cpu(model: Clip | Cleaned) -> Clip | Cleaned:
     """A copy of a model on the CPU, in float32, that is not trained."""
     copied: Clip | Cleaned = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     return copied
+
+
+def write_processors(clip: Clip, folder: Path) -> None:
+    """Write tokenizer and preprocessing, as those of a CLIPModel, into an existing folder."""
+    with quiet_transformers():
+        clip.tokenizer.save_pretrained(folder)
+    write_json(folder / PREPROCESSOR, as_transformers(clip.preprocessing, "CLIPImageProcessor"))
 
 
 def reference_inputs(clip: Clip) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rvpt.exports import cards
-from rvpt.exports.base import Export, clip_of
+from rvpt.exports.base import Export, clip_of, write_processors
 from rvpt.files import share
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -41,7 +41,7 @@ class Transformers(Export):
             prompted_auto(clip, model.prefixes).save_pretrained(folder)
         for file in folder.glob("*.safetensors"):
             share(file)
-        clip.write_processors(folder)
+        write_processors(clip, folder)
         return {"model_type": PROMPTED}
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,29 @@ def export(
         MachineError: the disk is full or not writable.
     """
     kind = EXPORTS.find(to)
+    made, facts = prepared(kind, model, lambda spec: data, settings, report)
+    return save(kind, made, folder, facts, rows, overwrite=overwrite)
+
+
+def prepared(
+    kind: Export,
+    model: Clip | Cleaned,
+    images: Callable[[Any], Dataset | None],
+    settings: Mapping[str, Any],
+    report: Report = silent,
+) -> tuple[Clip | Cleaned, dict[str, Any]]:
+    """The model to write, another one if the format trains it, and the facts about it for the manifest.
+
+    `images` is called with all settings, and returns the clean images to train on if there are any.
+
+    Raises:
+        RvptError: the format cannot hold the model, does not have a setting, or lacks images.
+    """
     kind.refuse(model)
     spec = kind.settings(model, **settings)
-    made = kind.prepare(model, data, spec, report)
+    made = kind.prepare(model, images(spec), spec, report)
     trained = {"spec": spec.model_dump(), "trained_sha256": made.hash()} if kind.trains else {}
-    return save(kind, made, folder, {"model": model_facts(model), **trained}, rows, overwrite=overwrite)
+    return made, {"model": model_facts(model), **trained}
 
 
 def save(

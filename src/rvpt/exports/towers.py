@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rvpt.exports import cards
-from rvpt.exports.base import Export, clip_of, on_cpu, parts_of, reference_inputs
+from rvpt.exports.base import Export, clip_of, on_cpu, parts_of, reference_inputs, write_processors
 from rvpt.files import read_json, write_json
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -65,7 +65,7 @@ class Towers(Export):
             text = TextTower(clip_of(traced))
             sides = {0: batch, 1: torch.export.Dim("tokens", max=length)}
             self.write_graph(text, inputs[text.reads], sides, folder / f"text.{self.suffix}")
-        clip.write_processors(folder)
+        write_processors(clip, folder)
         facts = {"classes": list(image.head.classes)} if image.head else {}
         write_json(folder / FACTS, {"logit_scale": model.logit_scale.item(), "gives": image.gives, **facts})
         return {"gives": image.gives, "prompts": "prompts" in parts_of(model)}

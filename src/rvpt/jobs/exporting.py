@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.artifacts import refuse_existing
+from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_data
 from rvpt.data.splits import TRAIN
 from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut
 from rvpt.exports import EXPORTS
-from rvpt.exports.save import model_facts, save
+from rvpt.exports.save import prepared, save
 from rvpt.jobs.cleaning import SHOTS
 from rvpt.jobs.modifying import measure_modified
 from rvpt.jobs.output_dirs import refuse_source
@@ -71,15 +72,12 @@ def export_and_save(
     refuse_existing(target, overwrite=overwrite)
     given = read_measurements(results) if results else []
     model = load(source, base=base, device=device)
-    kind.refuse(model)
-    spec = kind.settings(model, **(settings or {}))
-    facts: dict[str, Any] = {"model": model_facts(model)}
-    if not kind.trains:
-        return save(kind, model, target, facts, given, overwrite=overwrite), Rows()
+
+    def drawn(spec: Any) -> Dataset | None:
+        return load_data(data, split or TRAIN).few_shot(shots or SHOTS, spec.seed) if data else None
+
+    made, facts = prepared(kind, model, drawn, settings or {}, report)
     if data is None:
-        raise RvptError(f"{to} is trained on clean images: pass data=DATA")
-    drawn = load_data(data, split or TRAIN).few_shot(shots or SHOTS, spec.seed)
-    made = kind.prepare(model, drawn, spec, report)
+        return save(kind, made, target, facts, given, overwrite=overwrite), Rows()
     rows = measure_modified(made, model, to, HeldOut(data=data, split=test_split or "test").open(), report=report)
-    facts |= {"spec": spec.model_dump(), "trained_sha256": made.hash()}
     return save(kind, made, target, facts, rows, overwrite=overwrite), rows

@@ -35,9 +35,9 @@ def block_forward(layer: Any, tokens: Tensor, prefix: KV | None = None, *, cls_o
     """
     attention = layer.self_attn
     asked = slice(0, 1) if cls_only else slice(None)
-    query, key, value = _by_head(layer, tokens, prefix, asked)
-    mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scale)
-    tokens = tokens[:, asked] + attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    query, key, value = _projected(layer, tokens, asked)
+    mixed = attend(query, key, value, prefix, attention.num_heads, attention.scale)
+    tokens = tokens[:, asked] + attention.out_proj(mixed)
     result: Tensor = tokens + layer.mlp(layer.layer_norm2(tokens))
     return result
 
@@ -53,21 +53,43 @@ def block_attention(layer: Any, tokens: Tensor, prefix: KV | None = None) -> Ten
     Returns:
         (B, heads, T, b + T): from each token to the prompts, then to the tokens; the sum over the last axis is 1.
     """
-    query, key, _ = _by_head(layer, tokens, prefix, slice(None))
-    return (layer.self_attn.scale * query @ key.mT).softmax(-1)
+    attention = layer.self_attn
+    query, key, _ = _projected(layer, tokens, slice(None))
+    key = key if prefix is None else join(prefix[0], key)
+    query, key = (split_heads(x, attention.num_heads) for x in (query, key))
+    return (attention.scale * query @ key.mT).softmax(-1)
 
 
-def _by_head(layer: Any, tokens: Tensor, prefix: KV | None, asked: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries of the tokens `asked`, and keys and values of prompts and all tokens, each (B, heads, ..., W / heads)."""
+def _projected(layer: Any, tokens: Tensor, asked: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of the tokens `asked`, and keys and values of all tokens, each (B, ..., W)."""
     attention, hidden = layer.self_attn, layer.layer_norm1(tokens)
     if hasattr(attention, "qkv_proj") and asked == slice(None):  # a packed model
         query, key, value = attention.qkv_proj(hidden).chunk(3, dim=-1)
-    else:
-        query, key, value = attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
+        return query, key, value
+    return attention.q_proj(hidden[:, asked]), attention.k_proj(hidden), attention.v_proj(hidden)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, prefix: KV | None, heads: int, scale: float) -> Tensor:
+    """softmax(scale q [K_p, k]^t) [V_p, v] for each head: (B, Q, W) of queries (B, Q, W), keys and values (B, T, W)."""
+    if prefix is not None and torch.onnx.is_in_onnx_export():
+        return attend_apart(query, key, value, prefix, heads, scale)
     if prefix is not None:
         key, value = join(prefix[0], key), join(prefix[1], value)
-    query, key, value = (split_heads(x, attention.num_heads) for x in (query, key, value))
-    return query, key, value
+    query, key, value = (split_heads(x, heads) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2).flatten(2)
+
+
+def attend_apart(query: Tensor, key: Tensor, value: Tensor, prefix: KV, heads: int, scale: float) -> Tensor:
+    """The same, with matrix products of their own for prompts and images: only scores are joined.
+
+    For runtimes that have no fused attention, where to copy the prompts' keys and values for every image costs more
+    than a second product.
+    """
+    parts = (scale * query, key, value, *(part[None].to(key.dtype) for part in prefix))
+    query, key, value, prompt_key, prompt_value = (split_heads(part, heads) for part in parts)
+    weights = torch.cat([query @ prompt_key.mT, query @ key.mT], dim=-1).softmax(-1)
+    of_prompts, of_tokens = weights.tensor_split([prompt_key.shape[2]], dim=-1)
+    return (of_prompts @ prompt_value + of_tokens @ value).transpose(1, 2).flatten(2)
 
 
 def prompt_kv(layer: Any, prompts: Tensor) -> KV:

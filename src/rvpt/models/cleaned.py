@@ -14,6 +14,7 @@ from rvpt.errors import RvptError
 from rvpt.files import write_json, write_text
 from rvpt.models.card import cleaned_card
 from rvpt.models.cleaned_config import CONFIG, HERE, WEIGHTS, CleanedConfig, current_facts, read_config
+from rvpt.models.cleaned_parts import base_of, head_of, prompts_of, refuse_other
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
 from rvpt.models.head import Head, with_one
@@ -232,10 +233,10 @@ class Cleaned(nn.Module):
         own = config.base_model_name_or_path == HERE
         activation = config.base_model_activation
         given = load_clip(base, device=device, activation=activation) if isinstance(base, str | Path) else base
-        clip = load_clip(folder, device=device) if own else given or _stored(folder, config, device)
-        _refuse_other(clip, config.base_model_sha256, folder)
+        clip = load_clip(folder, device=device) if own else given or base_of(config, folder, device)
+        refuse_other(clip, config.base_model_sha256, folder)
         if own and given and "base_sha256" in facts:  # the suspect, which has the triggers to measure
-            _refuse_other(given, facts["base_sha256"], folder)
+            refuse_other(given, facts["base_sha256"], folder)
         if activation not in (None, clip.activation):
             raise RvptError(f"{folder} was made from a model with {activation}, and {clip.name} has {clip.activation}")
         if clip is not base:
@@ -243,59 +244,5 @@ class Cleaned(nn.Module):
         if given or not own:
             facts["base_model"] = (given or clip).source  # where it is now
         tensors = read_tensors(folder / WEIGHTS)
-        prompts, head = _prompts(config, tensors, clip, folder), _head(config, tensors, clip, folder)
+        prompts, head = prompts_of(config, tensors, clip, folder), head_of(config, tensors, clip, folder)
         return cls(clip, prompts, head, {**facts, "name": folder.name}, own_weights=own)
-
-
-def _refuse_other(clip: Clip, expected: str, folder: Path) -> None:
-    if clip.hash() != expected:
-        raise RvptError(
-            f"{folder} was made from another model than {clip.name}: its base has sha256 {expected[:12]}..., "
-            f"this one {clip.hash()[:12]}...: pass the right one as base=MODEL"
-        )
-
-
-def _prompts(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, folder: Path) -> RepulsivePrompts | None:
-    blocks = config.prompted_blocks
-    if blocks is None:
-        return None
-    if sorted(set(blocks) & set(range(len(clip.blocks)))) != blocks:
-        raise RvptError(f"{folder}: prompted_blocks in {CONFIG} must be some of 0 to {len(clip.blocks) - 1}, in order")
-    table = _fitting(tensors.get("prompts"), (len(blocks), None, clip.width), folder)
-    prompts = RepulsivePrompts(blocks, table.shape[1], clip.width)
-    with torch.no_grad():
-        prompts.table.copy_(table)
-    return prompts.to(clip.logit_scale).requires_grad_(False)
-
-
-def _head(config: CleanedConfig, tensors: dict[str, Tensor], clip: Clip, folder: Path) -> Head | None:
-    if config.classes is None:
-        return None
-    width = clip.projection_dim + 1
-    rows = _fitting(tensors.get("head"), (len(config.classes), width), folder)
-    return Head(tuple(config.classes), rows.to(clip.logit_scale))
-
-
-def _fitting(tensor: Tensor | None, shape: tuple[int | None, ...], folder: Path) -> Tensor:
-    """The tensor, if it exists, is finite, and has the given shape (None is any length)."""
-    sides = () if tensor is None else tensor.shape
-    fits = len(sides) == len(shape) and all(want in (None, side) for want, side in zip(shape, sides, strict=True))
-    if tensor is not None and fits and torch.isfinite(tensor).all():
-        return tensor
-    raise RvptError(f"{folder}: {WEIGHTS} does not fit {CONFIG} or is not finite: clean the model again")
-
-
-def _stored(folder: Path, config: CleanedConfig, device: str | torch.device | None) -> Clip:
-    """The base model that a folder names: a path, relative to the folder or to the current one, or a hub id.
-
-    If an absolute path does not exist, it is searched beside the folder, because both may have been moved.
-    """
-    base = config.base_model_name_or_path
-    source = Path(base)
-    places = [folder / source, *([folder.resolve().parent / source.name] if source.is_absolute() else [])]
-    found = next((place.resolve() for place in places if place.exists()), None)
-    try:
-        activation = config.base_model_activation
-        return load_clip(found or base, revision=config.base_model_revision, device=device, activation=activation)
-    except RvptError as error:
-        raise RvptError(f"{error}; it is the base model of {folder}: pass its place as base=MODEL") from None

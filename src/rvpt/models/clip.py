@@ -14,12 +14,11 @@ from torch.nn import functional as F
 from rvpt.artifacts import CARD, staging, write_manifest
 from rvpt.data.preprocess import CLIP_RESIZING, OPENAI_MEAN, OPENAI_STD, ImageSize, Resizing, to_pixels
 from rvpt.data.text import spoken
-from rvpt.files import write_json, write_text
+from rvpt.files import write_text
 from rvpt.models.architectures import architecture_of
 from rvpt.models.architectures.base import Architecture
 from rvpt.models.blocks import Prefixes
 from rvpt.models.formats.preprocessing import Preprocessing
-from rvpt.models.formats.write_preprocessing import PREPROCESSOR, as_transformers
 from rvpt.models.quiet import quiet_transformers
 from rvpt.spec import TEMPLATE
 from rvpt.tensors import sha256_tensors
@@ -309,9 +308,3 @@ class Clip(nn.Module):
         self.architecture.save(folder, self.preprocessing)
         with quiet_transformers():
             self.tokenizer.save_pretrained(folder)
-
-    def write_processors(self, folder: Path) -> None:
-        """Write tokenizer and preprocessing, as those of a CLIPModel, into an existing folder."""
-        with quiet_transformers():
-            self.tokenizer.save_pretrained(folder)
-        write_json(folder / PREPROCESSOR, as_transformers(self.preprocessing, "CLIPImageProcessor"))

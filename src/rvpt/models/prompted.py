@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rvpt.errors import RvptError
-from rvpt.models.blocks import KV, Prefixes, split_heads
+from rvpt.models.blocks import KV, Prefixes, attend
 from rvpt.models.clip import Clip
 
 
@@ -30,12 +28,10 @@ class PromptedAttention(nn.Module):
             self.register_buffer(name, value.detach().clone())
 
     def forward(self, hidden_states: Tensor, *args: Any, **options: Any) -> tuple[Tensor, None]:
-        attention, batch = self.attention, len(hidden_states)
-        key = torch.cat([self.prompt_key.expand(batch, -1, -1), attention.k_proj(hidden_states)], dim=1)
-        value = torch.cat([self.prompt_value.expand(batch, -1, -1), attention.v_proj(hidden_states)], dim=1)
-        query, key, value = (split_heads(x, attention.num_heads) for x in (attention.q_proj(hidden_states), key, value))
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scale)
-        return attention.out_proj(mixed.transpose(1, 2).flatten(2)), None
+        attention = self.attention
+        query, key, value = (part(hidden_states) for part in (attention.q_proj, attention.k_proj, attention.v_proj))
+        prefix = (self.prompt_key, self.prompt_value)
+        return attention.out_proj(attend(query, key, value, prefix, attention.num_heads, attention.scale)), None
 
 
 def prompted_transformers(clip: Clip, prefixes: Prefixes) -> Any:
