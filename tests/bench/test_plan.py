@@ -168,6 +168,14 @@ def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny: Tiny,
         ('[defenses.c]\nname = "par"\nshots = 3\n', "par learns from captions: remove shots"),
         ('[defenses.v]\nname = "vpt"\nnum_pairs = 30\n', "vpt learns from labels: remove num_pairs"),
         ('[defenses.p]\nname = "probe"\nwithout = ["sun"]\n', "probe cannot be evaluated on unseen classes"),
+        (
+            '[defenses.h]\nname = "rvpt"\nwithout = ["sun"]\noptions = { head = true }\n',
+            "rvpt cannot be evaluated on unseen classes",
+        ),
+        (
+            '[defenses.u]\nname = "unlearn"\nwithout = ["sun"]\noptions = { labels = "predicted" }\n',
+            "images without labels cannot be left out by class: remove without",
+        ),
         ('[defenses.p]\nname = "probe"\ndata = { data = "/nowhere/cifar10" }\n', "/nowhere/cifar10 is not a folder"),
     ],
 )

@@ -65,6 +65,24 @@ def test_classes_may_be_left_out_and_rows_say_which(tiny):
     assert all(row["without"] == ["star", "Heart"] for row in rows)
 
 
+def test_images_without_labels_and_a_file_of_classes(tiny, home):
+    image_folder(home / "set", "train")
+    (home / "flat").mkdir()
+    for number, path in enumerate(sorted((home / "set").rglob("*.png"))):
+        path.rename(home / "flat" / f"{number}.png")
+    (home / "names.txt").write_text("cat\ndog\nowl\n")
+    words = ["--data", "flat", "--classes", "names.txt", "--epochs", 1, "--set", 'forms=["additive"]']
+    facts = json.loads(works("clean", tiny.backdoored, "-o", "out", *words, "--defense", "unlearn", "--json"))
+    assert facts["classes"] == "3, labels predicted by the suspect"
+    assert "KL" in facts
+    assert read_manifest("out", "cleaned")["classes"] == ["cat", "dog", "owl"]
+    line = refused("clean", tiny.backdoored, "-o", "other", *words[:4])
+    has(line, "rvpt learns from labels and takes no list of classes", "choose from unlearn-prompts, unlearn")
+    line = refused("clean", tiny.backdoored, "-o", "other", "--data", "flat", "--defense", "probe")
+    has(line, "flat has no class labels", "with the class names as --classes NAMES")
+    assert not (home / "other").exists()
+
+
 def test_a_folder_is_replaced_only_if_asked(tiny, home):
     words = ["clean", tiny.backdoored, "-o", "out", *CLEAN, "--epochs", 1]
     works(*words)

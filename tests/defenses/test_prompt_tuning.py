@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +12,11 @@ import reference
 from helpers import MakeClip, assert_near
 from rvpt import Dataset
 from rvpt.data.augment import crop_flip
+from rvpt.defenses.base import clean
 from rvpt.defenses.rvpt import PromptTuning, RVPTSpec
+from rvpt.errors import RvptError
+from rvpt.evaluation.evaluate import evaluate
+from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.training.loop import frozen
 
@@ -46,6 +53,35 @@ def test_a_step_of_prompt_tuning(
     for name, value in slow.items():
         assert_near(fast[name], value)
     assert_near(fast_gradient, slow_gradient)
+
+
+@pytest.mark.parametrize(("defense", "extra"), [("rvpt", {}), ("apt", {}), ("unlearn", {"forms": ("patch",)})])
+def test_a_head_is_trained_at_its_own_rate_saved_and_measured(
+    defense: str, extra: dict[str, Any], make_clip: MakeClip, scenes: Dataset, tmp_path: Path
+) -> None:
+    clip, picked = make_clip(), ["heart", "moon", "sun"]
+    few, text = scenes.only(picked), clip.class_features(picked)
+    settings = {"epochs": 1, "batch_size": 3, "first_block": 2, "head": True, "optimizer": "adamw", **extra}
+    cleaned = clean(clip, few, defense, head_lr=0.01, **settings)
+    still = clean(clip, few, defense, head_lr=1e-9, **settings)
+    assert still.head is not None
+    assert_near(still.head.of(picked)[:, :-1], text, tolerance=1e-6)
+    assert cleaned.head is not None
+    assert 1e-3 < (cleaned.head.of(picked)[:, :-1] - text).abs().max() < 0.02 + 1e-3  # two steps of Adam at most
+    assert (
+        cleaned.trained_parameters - 3 * (clip.projection_dim + 1)
+        == clean(clip, few, defense, **{**settings, "head": False}).trained_parameters
+    )
+    cleaned.save_pretrained(tmp_path / "cleaned")
+    loaded = Cleaned.from_pretrained(tmp_path / "cleaned", clip)
+    assert loaded.hash() == cleaned.hash()
+    named = Dataset.from_images(
+        list(few.pixels(torch.arange(len(few)), 48)), few.present()[1].tolist(), few.present()[0]
+    )
+    ours, theirs = (evaluate(model, named)[0]["numerator"] for model in (cleaned, loaded))
+    assert ours == theirs
+    with pytest.raises(RvptError, match="which was not trained on it"):
+        loaded.class_features(["snowman"])
 
 
 def test_with_margin_one_only_cross_entropy_moves_the_prompts(clip: Clip, scenes: Dataset) -> None:

@@ -21,6 +21,7 @@ from rvpt.training.loop import (
     make_optimizer,
     step_seed,
 )
+from rvpt.training.own_rate import OwnRate
 
 
 @pytest.fixture(params=SPECS)
@@ -82,6 +83,17 @@ def test_one_step_of_sgd_is_the_gradient_times_the_learning_rate():
     fit(trained, N, spec)
     torch.testing.assert_close(trained.weight, task.weight - 0.1 * task.weight.grad)
     torch.testing.assert_close(trained.bias, task.bias - 0.1 * task.bias.grad)
+
+
+def test_a_rate_of_its_own_multiplies_the_learning_rate_of_every_step(spec):
+    class Slow(Line):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = (OwnRate.of(each.detach(), 0.5) for each in (self.weight, self.bias))
+
+    slow, usual = Run(spec, task=Slow()), Run(spec.model_copy(update={"lr": spec.lr / 2}))
+    assert_same(slow, usual)
+    assert not torch.equal(slow.task.weight, Run(spec).task.weight)
 
 
 def test_gradients_are_clipped_to_the_norm_of_the_spec():

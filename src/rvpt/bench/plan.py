@@ -16,6 +16,7 @@ from rvpt.attacks.trigger import preset_spec
 from rvpt.bench.recipe import AttackEntry, CheckEntry, DefenseEntry, Recipe
 from rvpt.data.identifiers import find_place
 from rvpt.defenses import DEFENSES
+from rvpt.defenses.unlabeled import LABELS, PREDICTED
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut
@@ -139,17 +140,24 @@ def _clean(recipe: Recipe, entry: DefenseEntry, clip: Clip, seed: int) -> dict[s
     for option in known:
         if option not in kind.draws() and option in entry.model_fields_set:
             raise RvptError(f"{recipe.title}: {entry.name} learns from {kind.learns_from}: remove {option}")
-    if kind.has_head and entry.without:
+    if _has_head(entry) and entry.without:
         raise RvptError(f"{recipe.title}: {entry.name} cannot be evaluated on unseen classes: remove without")
     spec = kind.settings(entry.preset or recipe.preset, clip, **{**entry.options, "seed": seed})
+    if getattr(spec, LABELS, None) == PREDICTED and entry.without:
+        raise RvptError(f"{recipe.title}: images without labels cannot be left out by class: remove without")
     draw = {option: known[option] for option in known if option in kind.draws()}
     data = entry.data or recipe.clean_data
     return {"name": entry.name, "data": data.stable(), "spec": spec.model_dump(), **draw}
 
 
+def _has_head(entry: DefenseEntry) -> bool:
+    """Whether its models have their own classifier: always, or by the setting `head`."""
+    return DEFENSES.find(entry.name).has_head or bool(entry.options.get("head"))
+
+
 def _fit(tests: Sequence[HeldOut], recipe: Recipe, entry: DefenseEntry) -> Sequence[HeldOut]:
     """The tests for a defense; one with its own classifier only on the data it learned, and without texts."""
-    if not DEFENSES.find(entry.name).has_head:
+    if not _has_head(entry):
         return tests
     learned = entry.data or recipe.clean_data
     return [test for test in tests if test.data == learned.data and test.how.by_class]

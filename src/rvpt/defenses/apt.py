@@ -16,7 +16,6 @@ from rvpt.defenses.rvpt import PromptTuning
 from rvpt.defenses.vpt import VPT, VPTSpec
 from rvpt.models.clip import Clip
 from rvpt.models.placement import mixed_precision
-from rvpt.training.losses import zero_shot_logits
 from rvpt.training.pgd import pgd
 
 
@@ -45,7 +44,7 @@ class AdversarialTuning(PromptTuning):
         """The sum over images of the cross-entropy, with gradients of the images."""
         clip = self.suspect.module
         with mixed_precision(self.spec.precision, clip.device):
-            logits = zero_shot_logits(clip.encode_image(pixels, self.prompts(clip)), self.text, clip.logit_scale)
+            logits = self.logits(clip.encode_image(pixels, self.prompts(clip)))
             return F.cross_entropy(logits, labels, reduction="sum")
 
 

@@ -26,7 +26,7 @@ class ChangesSpec(Spec):
     """Settings of the terms `keep` and `resist`, and of the universal changes."""
 
     labels: Literal["given", "predicted"] = Field(
-        "given", description="labels of the images, or the suspect's own predictions, then without cross-entropy"
+        "given", description="labels of the images, or the suspect's predictions, without cross-entropy"
     )
     keep: float = Field(1.0, ge=0, description="weight of staying with the suspect's predictions on mixtures")
     resist: float = Field(1.0, ge=0, description="weight of the loss on images with universal changes")
@@ -54,7 +54,7 @@ def make_terms(few_shot: FewShot, spec: ChangesSpec, seed: int, run: Run) -> lis
     The first changes are kept with the run, so that one that is resumed does not scan again.
 
     Raises:
-        RvptError: a target has no clean images.
+        RvptError: a target is not a class of the images.
     """
     clip, terms, targets = few_shot.clip, list[Term](), named(few_shot.names, spec.targets)
     if spec.keep:

@@ -88,7 +88,7 @@ class RVPT(Defense):
     @classmethod
     def facts(cls, task: PromptTuning, data: Dataset) -> dict[str, Any]:
         """How the model was made, for its manifest."""
-        return {"trained_parameters": task.prompts.parameter_count()}
+        return {"trained_parameters": task.prompts.parameter_count() + task.head_parameters()}
 
     @classmethod
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:
@@ -98,4 +98,4 @@ class RVPT(Defense):
         facts = {"history": history, **cls.facts(task, data)}
         if cls is RVPT and not spec.alpha:
             facts["defense"] = "vpt"  # RVPT without repelling is VPT
-        return Cleaned(clip, task.prompts.requires_grad_(False), facts=facts)
+        return Cleaned(clip, task.prompts.requires_grad_(False), task.head(), facts)

@@ -20,7 +20,7 @@ FIRST_STEPS = 2  # of the run that chooses them
 
 
 def named(names: Sequence[str], targets: Sequence[str]) -> Tensor:
-    """The indices (M,) int64 of suspected targets among the classes with images, each once.
+    """The indices (M,) int64 of targets among the classes, each once.
 
     Raises:
         RvptError: one is not among them.
@@ -29,7 +29,7 @@ def named(names: Sequence[str], targets: Sequence[str]) -> Tensor:
     for target, index in found.items():
         if index is None:
             known = first_names(names)
-            raise RvptError(f"targets: there are no clean images of class {target!r}: choose from {known}")
+            raise RvptError(f"targets: {target!r} is not a class of the clean images: choose from {known}")
     return torch.tensor(list(dict.fromkeys(found.values())), dtype=torch.int64)
 
 

@@ -19,6 +19,7 @@ from rvpt.defenses.few_shot import FewShot
 from rvpt.defenses.terms import Batch, Term
 from rvpt.models.clip import Clip
 from rvpt.models.encode import encode_set
+from rvpt.models.head import Head, with_one
 from rvpt.models.packed import packed
 from rvpt.models.placement import DTYPES, mixed_precision
 from rvpt.models.prompts import ENCODE_BATCH, Constants, frozen_pass
@@ -26,6 +27,7 @@ from rvpt.spec import TEMPLATE, Augment, Template, TrainSpec
 from rvpt.training.graphs import StaticTask
 from rvpt.training.loop import Untrained
 from rvpt.training.losses import feature_repelling, keep, zero_shot_logits
+from rvpt.training.own_rate import OwnRate
 
 Terms = Callable[[FewShot], Sequence[Term]]
 """Makes the terms of a task besides cross-entropy and repelling."""
@@ -40,6 +42,8 @@ class TuningSpec(TrainSpec):
     margin: float = Field(-1.0, ge=-1, le=1, description="the repelling loss stops below this value; -1: never")
     template: Template = Field(TEMPLATE, description="caption of a class")
     augment: Augment = Field("none", description="random changes of training images; none is fastest")
+    head: bool = Field(False, description="also train a classifier, which starts at the classes' text features")
+    head_lr: float = Field(1e-3, gt=0, description="learning rate of this classifier")
 
     def uses_labels(self) -> bool:
         """Whether the images' labels are used."""
@@ -56,6 +60,9 @@ class Tuning(StaticTask):
 
     with the logits s_i of the suspect and z_i of the trained model.
 
+    With `head`, a classifier takes the place of the text features: logits tau W [f, 1] with a row of W for each class,
+    which starts at the class's text features and is trained too.
+
     A subclass defines `encode`, and so what is trained. Without augmentation the tokens before block D and the frozen
     [CLS] rows never change: they are computed once, in the precision of the training. One pass carries the batch and
     the images of all terms.
@@ -68,6 +75,8 @@ class Tuning(StaticTask):
         self.names, labels = data.present() if spec.uses_labels() else (data.classes, None)
         with torch.no_grad():
             self.text = clip.class_features(self.names, spec.template)
+        start = torch.cat([self.text, self.text.new_zeros(len(self.text), 1)], dim=1)
+        self.class_rows = OwnRate.of(start, spec.head_lr / spec.lr) if spec.head else None
         suspect = packed(clip, DTYPES[spec.precision])
         self.data, self.spec, self.suspect, self.first_block = data, spec, Untrained(suspect), first_block
         with mixed_precision(spec.precision, clip.device):
@@ -76,6 +85,21 @@ class Tuning(StaticTask):
         made = terms(FewShot(clip, data, self.names, self.text, self.labels, self.predictions)) if terms else ()
         self.terms: Any = nn.ModuleList(made)
         self.counts: list[int] = []
+
+    def logits(self, image: Tensor) -> Tensor:
+        """The logits (B, K) of unit image features (B, P)."""
+        tau = self.suspect.module.logit_scale
+        if self.class_rows is None:
+            return zero_shot_logits(image, self.text, tau)
+        return zero_shot_logits(with_one(image), self.class_rows, tau)
+
+    def head(self) -> Head | None:
+        """The classifier as it is now, if one is trained."""
+        return None if self.class_rows is None else Head(self.names, self.class_rows.detach())
+
+    def head_parameters(self) -> int:
+        """How many parameters the classifier has."""
+        return 0 if self.class_rows is None else self.class_rows.numel()
 
     @cached_property
     @torch.no_grad()
@@ -123,7 +147,7 @@ class Tuning(StaticTask):
         views = [term(batch, *each) for term, each in zip(self.terms, given, strict=True)]
         image, rows = self.encode(torch.cat([tokens, *(view.tokens for view in views)]))
         sizes = [len(tokens), *(len(view.tokens) for view in views)]
-        logits = zero_shot_logits(image, self.text, clip.logit_scale).split(sizes)
+        logits = self.logits(image).split(sizes)
         own = self._own_loss(logits[0], labels, frozen_rows)
         fr = feature_repelling(rows[: len(tokens)], frozen_rows, self.spec.margin)
         parts = zip(self.terms, views, logits[1:], strict=True)

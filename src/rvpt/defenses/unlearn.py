@@ -72,6 +72,8 @@ class Unlearn(Defense):
         with frozen(clip):
             task = cls.task(clip, data, spec, run)
             cleaned = train_copy(task, task.victim, data, spec, run, averaged=spec.averaged)
+        cleaned.head = task.head()
+        cleaned.facts["trained_parameters"] += task.head_parameters()
         cleaned.facts |= found_targets(task)
         return cleaned
 

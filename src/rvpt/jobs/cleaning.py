@@ -100,7 +100,9 @@ def clean_and_save(
         cleaned.facts["data"]["skipped"] = list(drawn.skipped)
     cleaned.save_pretrained(target, overwrite=overwrite)
     checkpoint.drop()
-    seen = {"classes": _classes(drawn), **_few(drawn, draw["shots"])} if "shots" in draw else {}
+    seen = {} if "num_pairs" in draw else {"classes": _classes(drawn)}
+    if "shots" in draw:
+        seen |= _few(drawn, draw["shots"])
     if drawn.skipped:
         seen["left out"] = _left_out(drawn)
     return {"preset": choose_preset(preset, model.parameter_count(), kind.presets()), **_summary(cleaned, model, seen)}
@@ -189,6 +191,8 @@ def _summary(cleaned: Cleaned, model: Clip, seen: dict[str, str]) -> dict[str, A
 
 def _classes(drawn: Dataset) -> str:
     """How many classes have images, and which have none."""
+    if drawn.labels is None:
+        return f"{len(drawn.classes)}, labels predicted by the suspect"
     seen, _ = drawn.present()
     unseen = [name for name in drawn.classes if name not in seen]
     return f"{len(seen)}" + (f", none of {', '.join(unseen[:5])}{', ...' if unseen[5:] else ''}" if unseen else "")
