@@ -53,7 +53,7 @@ def test_what_rvpt_wrote_and_does_not_read_says_what_to_give_instead(home, tiny)
         for command in (("evaluate", name, "--data", "scenes:24"), ("info", name)):
             told = f"{name} is an export by rvpt for other programs (format {name})"
             has(refused(*command), told, "give the model that it was made from, cleaned")
-    has(refused("info", tiny.check), "holds a result of rvpt (check), which is not a model")
+    has(refused("info", tiny.check), "holds a check, not a model")
 
 
 def test_rows_of_evaluate_go_into_the_manifest(home, tiny):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rvpt.artifacts import called
 from rvpt.errors import RvptError
 
 PROMPTED = "rvpt_clip"
@@ -33,5 +34,5 @@ def refuse_artifact(manifest: Mapping[str, Any], path: Path, name: str) -> None:
         )
     if kind:
         inner = path / "cleaned"
-        there = f": its model is {Path(name) / inner.name}" if inner.is_dir() else ", which is not a model"
-        raise RvptError(f"{name} holds a result of rvpt ({kind}){there}")
+        there = f": its model is {Path(name) / inner.name}" if inner.is_dir() else ", not a model"
+        raise RvptError(f"{name} holds {called(kind)}{there}")
