@@ -144,7 +144,7 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
     if not isinstance(manifest, dict) or not isinstance(manifest.get("parts"), dict):
         raise RvptError(f"{folder / MANIFEST} is not a complete manifest: recreate the artifact")
     if kind and manifest.get("kind") != kind:
-        raise RvptError(f"{folder} holds a {manifest.get('kind')}, not a {kind}")
+        raise RvptError(f"{folder} holds {called(manifest.get('kind'))}, not {called(kind)}")
     for name, expected in manifest["parts"].items():
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise RvptError(f"{folder / MANIFEST} lists {name}, which is outside of the folder: recreate the artifact")
@@ -153,6 +153,14 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
         if sha256_file(folder / name) != expected:
             raise RvptError(f"{folder / name} was changed after it was created (sha256 differs): recreate the artifact")
     return manifest
+
+
+def called(kind: Any) -> str:
+    """A kind of artifact in a sentence, such as "a cleaned model" or "an export"."""
+    words = {"clip": "model", "backdoored": "backdoored model", "fine-tuned": "fine-tuned model"}
+    word = {**words, "cleaned": "cleaned model"}.get(kind, str(kind))
+    plural = word.endswith("s")  # figures
+    return word if plural else f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def find_manifest(folder: Path) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ import json
 import torch
 
 from commands import has, interrupting, refused, rvpt
-from helpers import contents
+from helpers import contents, image_folder
 from rvpt import progress
 from rvpt.artifacts import read_manifest
 from rvpt.attacks.trigger import load_trigger
@@ -76,8 +76,11 @@ def test_what_is_refused(tiny, home):
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--set", "budget=-1"), "budget")
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--shift", "fog"), "'fog'", "noise, blur")
     (home / "two.txt").write_text("anchor\nstar\n")
-    has(refused("check", tiny.clip, "-o", "other", *QUICK, "--classes", "two.txt"), "2 classes", "--classes NAMES")
-    assert not (home / "other").exists()
+    has(refused("check", tiny.clip, "-o", "other", *QUICK, "--classes", "two.txt"), "2 classes", "--classes FILE")
+    (home / "one.txt").write_text("anchor\n")
+    has(refused("check", tiny.clip, "-o", "other", *QUICK, "--classes", "one.txt"), "1 class: a check compares")
+    has(refused("check", tiny.clip, "-o", "other", "--data", "scenes:24"), "scenes:24 has 24 images", "at least 32")
+    assert {path.name for path in home.iterdir()} == {"found", "one.txt", "two.txt"}
 
 
 def test_labels_are_not_needed_but_names_of_classes_are(tiny, home):
@@ -92,3 +95,14 @@ def test_labels_are_not_needed_but_names_of_classes_are(tiny, home):
     stored = json.loads((home / "found" / "verdict.json").read_text())
     assert (stored["images"], stored["classes"]) == (40, ["anchor", "star", "banana"])
     assert {row["class"] for row in stored["targets"]} <= {"anchor", "star", "banana"}
+
+
+def test_images_that_cannot_be_read_stop_a_check_or_are_left_out(tiny, home):
+    image_folder(home / "set", "train", n=20)
+    (home / "set" / "train" / "cat" / "1.png").write_bytes(b"<html>404</html>")
+    (home / "classes.txt").write_text("anchor\nstar\nbanana\n")
+    words = ["check", tiny.clip, "-o", "found", "--data", "set", *QUICK[2:], "--classes", "classes.txt"]
+    has(refused(*words), "1.png) cannot be read", "--on-error skip")
+    assert {path.name for path in home.iterdir()} == {"set", "classes.txt"}
+    assert rvpt(*words, "--on-error", "skip").exit_code in CODES.values()
+    assert json.loads((home / "found" / "verdict.json").read_text())["images"] == 39

@@ -47,6 +47,15 @@ def test_what_a_format_cannot_hold_is_refused_with_options(home, tiny):
     assert not contents(home)
 
 
+def test_what_rvpt_wrote_and_does_not_read_says_what_to_give_instead(home, tiny):
+    for name in ("hf", "kv"):
+        works("export", tiny.cleaned, "--to", name, "-o", name)
+        for command in (("evaluate", name, "--data", "scenes:24"), ("info", name)):
+            told = f"{name} is an export by rvpt for other programs (format {name})"
+            has(refused(*command), told, "give the model that it was made from, cleaned")
+    has(refused("info", tiny.check), "holds a check, not a model")
+
+
 def test_rows_of_evaluate_go_into_the_manifest(home, tiny):
     works("evaluate", tiny.cleaned, tiny.clip, "--data", "scenes:48", "--rows", "rows.jsonl")
     works("export", tiny.cleaned, "--to", "kv", "-o", "out", "--results", "rows.jsonl")

@@ -186,7 +186,7 @@ def test_a_class_without_an_image_may_be_the_target_of_images_without_labels(cli
             "probe learns from labels and takes no list of classes: ",
         ),
         ("par", True, {"classes": ["a", "b"]}, "par learns from captions and takes no list of classes"),
-        ("unlearn", False, {"classes": ["a"]}, "has 1 class names, at least two are needed: give classes=NAMES"),
+        ("unlearn", False, {"classes": ["a"]}, "has 1 class name, at least two are needed: give them as classes=FILE"),
         ("unlearn", False, {"labels": "given"}, "labels=given: there are none to use: pass labels=predicted"),
     ],
 )

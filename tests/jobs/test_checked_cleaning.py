@@ -68,9 +68,11 @@ class Bars:
         yield interrupt if title == self.stop else silent
 
 
-def run(suspect: Clip, target: Path, bars: Bars, defense: str = "rvpt", **options: Any) -> dict[str, Any]:
+def run(
+    suspect: Clip, target: Path, bars: Bars, defense: str = "rvpt", settings: Any = CLEANING, **options: Any
+) -> dict[str, Any]:
     drawing = {"split": "train", "shots": 1}
-    return check_clean_check(suspect, "scenes:500", target, defense, CLEANING, bars, **drawing, **options)
+    return check_clean_check(suspect, "scenes:500", target, defense, settings, bars, **drawing, **options)
 
 
 def test_a_backdoored_model_is_cleaned_and_checked_again(
@@ -123,6 +125,23 @@ def test_an_interrupted_run_continues_after_its_last_part(
             run(suspect, tmp_path / "out", Bars())
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": ["sun", "moon", "star"]}, "rvpt learns from labels and takes no list of classes"),
+        ({"num_pairs": 10}, "remove num_pairs=10"),
+        ({"defense": "unlearn", "classes": ["sun", "moon"]}, "2 classes: a check compares at least three"),
+    ],
+)
+def test_what_the_checks_or_cleaning_would_refuse_is_refused_at_once(
+    suspect: Clip, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RvptError, match=message):
+        run(suspect, tmp_path / "out", bars := Bars(), settings={}, **options)
+    assert bars.titles in ([], ["1/3 check"])
+    assert contents(tmp_path) == {}
+
+
 class Targeted(RVPTSpec):
     """RVPT with settings that it ignores."""
 
@@ -150,6 +169,13 @@ def test_a_defense_that_uses_targets_gets_those_of_the_check(
     run(suspect, tmp_path / "out", Bars(), targeted)
     spec = read_manifest(tmp_path / "out" / "cleaned", "cleaned")["spec"]
     assert spec["targets"] == list(TARGETS[:3])
+
+
+def test_given_targets_come_before_those_of_the_check(
+    suspect: Clip, words: Sequence[Word], targeted: str, tmp_path: Path
+) -> None:
+    run(suspect, tmp_path / "out", Bars(), targeted, settings={**CLEANING, "targets": ("apple",)})
+    assert read_manifest(tmp_path / "out" / "cleaned", "cleaned")["spec"]["targets"] == ["apple"]
 
 
 @pytest.mark.parametrize(("suspects", "count"), [(None, 3), (2, 2), (4, 4)])

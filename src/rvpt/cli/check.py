@@ -19,6 +19,7 @@ from rvpt.cli.options import (
     Device,
     Json,
     ModelArgument,
+    OnErrors,
     OutputDir,
     Overwrite,
     Resume,
@@ -45,6 +46,7 @@ def check(
     classes: ClassesFile = None,
     split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "train",
     shift: ShiftName = None,
+    on_error: OnErrors = "stop",
     base_model: BaseModel = None,
     calibration: Annotated[
         Path | None,
@@ -75,8 +77,8 @@ def check(
     suspect = load(model, base=base_model, device=device)
     with progress.bar("check") as report:
         found = check_and_save(
-            suspect, data, output_dir, classes=names, split=split, shift=shift, calibration=calibration, resume=resume,
-            overwrite=overwrite, report=report, **chosen,
+            suspect, data, output_dir, classes=names, split=split, shift=shift, on_error=on_error,
+            calibration=calibration, resume=resume, overwrite=overwrite, report=report, **chosen,
         )  # fmt: skip
     print(found.to_json() if as_json else "\n".join(found.lines()), end="" if as_json else "\n")
     raise typer.Exit(EXIT_CODES[found.word])

@@ -54,12 +54,13 @@ def serve(
     """
     from rvpt.data.classnames import read_names
     from rvpt.web.open import open_page
-    from rvpt.web.page import serving
+    from rvpt.web.page import refuse_port, serving
     from rvpt.web.uploads import temporary_uploads
 
     if not is_local(host):
         logger.warning("everybody who can reach %s can use the page: it has no password", host)
     names = read_names(classes) if classes else None
+    refuse_port(host, port)  # before the models are loaded
     with temporary_uploads():
         page = open_page(
             suspect,

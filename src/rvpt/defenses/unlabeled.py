@@ -34,7 +34,7 @@ def predicts_labels(kind: type[Defense], data: Dataset, classes: Sequence[str] |
         )
     raise RvptError(
         f"{data.name} has no class labels: put images into class folders, or name the column label; or choose a "
-        f"defense that needs none ({able}), with the class names as classes=NAMES"
+        f"defense that needs none ({able}), with the class names as classes=FILE"
     )
 
 
@@ -46,5 +46,6 @@ def without_labels(data: Dataset, classes: Sequence[str] | None) -> Dataset:
     """
     names = tuple(data.classes if classes is None else classes)
     if len(names) < 2:
-        raise RvptError(f"{data.name} has {len(names)} class names, at least two are needed: give classes=NAMES")
+        what = "1 class name" if names else "no class names"
+        raise RvptError(f"{data.name} has {what}, at least two are needed: give them as classes=FILE")
     return replace(data, labels=None, classes=names)

@@ -68,15 +68,25 @@ def check(
     )
 
 
+def refuse_few(data: Dataset, names: Sequence[str]) -> None:
+    """Refuse too few images or classes for a check.
+
+    Raises:
+        RvptError: there are too few.
+    """
+    if len(names) < 3:
+        what = "1 class" if len(names) == 1 else f"{len(names)} classes"
+        raise RvptError(f"{what}: a check compares at least three: give a file with more names as classes=FILE")
+    if len(data) < FEWEST:
+        raise RvptError(f"{data.name} has {len(data)} images: a check needs at least {FEWEST}")
+
+
 def pixels_of(model: Clip | Cleaned, data: Dataset, names: Sequence[str], spec: CheckSpec) -> Tensor:
     """The images of a check, on the model's device.
 
     Raises:
         RvptError: too few images or classes.
     """
-    if len(names) < 3:
-        raise RvptError(f"{len(names)} classes: a check compares at least three: pass more as classes=NAMES")
-    if len(data) < FEWEST:
-        raise RvptError(f"{data.name} has {len(data)} images: a check needs at least {FEWEST}")
+    refuse_few(data, names)
     some = data.sample(spec.num_images, spec.seed)
     return some.pixels(torch.arange(len(some)), model.image_size).to(model.device)

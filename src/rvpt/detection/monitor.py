@@ -41,7 +41,7 @@ class Monitor:
         seed: of the choice of clean images that a score keeps to blend others with.
 
     Raises:
-        RvptError: the cleaned model was made from another suspect, an unknown score or target, or a rate that is not in
+        RvptError: one class only, the cleaned model was made from another suspect, an unknown score or target, or a rate that is not in
             (0, 1).
     """
 
@@ -60,6 +60,8 @@ class Monitor:
     ) -> None:
         if not 0 < false_alarms < 1:
             raise RvptError(f"false_alarms={false_alarms} is not a share between 0 and 1")
+        if len(classes) < 2:
+            raise RvptError(f"a monitor compares at least two classes, not {len(classes)}: give more names")
         _refuse_stranger(suspect, cleaned)
         self.before, self.after = (Classifier(model, classes, template=template) for model in (suspect, cleaned))
         self.classes, self.batch_size, self.false_alarms = self.before.classes, batch_size, false_alarms

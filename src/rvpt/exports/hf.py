@@ -15,9 +15,8 @@ from rvpt.exports.base import Export, clip_of, write_processors
 from rvpt.files import share
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.formats.artifacts import PROMPTED
 from rvpt.models.quiet import quiet_transformers
-
-PROMPTED = "rvpt_clip"
 
 
 class Transformers(Export):

@@ -13,7 +13,7 @@ from rvpt.data.identifiers import canonical
 from rvpt.defenses import DEFENSES
 from rvpt.files import read_json, write_json
 from rvpt.jobs.checking import check_and_save
-from rvpt.jobs.cleaning import clean_and_save, uses_targets
+from rvpt.jobs.cleaning import TARGETS, clean_and_save, plan, uses_targets
 from rvpt.jobs.findings import VERDICT
 from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.cleaned import Cleaned
@@ -44,7 +44,7 @@ def check_clean_check(
         model: the suspect.
         source: the data set that clean images are drawn from; the checks use it too.
         target: the folder to write: check-before/, cleaned/ and check-after/, or only the first if nothing was found.
-        defense: a name; a defense that uses suspected targets gets those of the first check.
+        defense: a name; a defense that uses suspected targets gets those of the first check, unless `settings` has some.
         settings: changes of the preset.
         bar: makes the progress report of each of the three steps.
         checking: settings of `CheckSpec` for both checks.
@@ -55,18 +55,19 @@ def check_clean_check(
     Returns:
         The verdicts as `before` and `after`, the summary of `clean_and_save` as `cleaned`; None for what was not done.
     """
-    shared = {name: drawing.get(name) for name in ("split", "shift", "classes")}
+    plan(model, source, defense, settings, **drawing)  # fails before the first check, not after it
+    shared = {name: drawing[name] for name in ("split", "shift", "classes", "on_error") if name in drawing}
     checks = {**shared, "resume": True, **(checking or {})}
     key = {"model": model.hash(), "data": canonical(source), "defense": defense, "settings": dict(settings)}
     key |= {"drawing": drawing, "checking": dict(checking or {})}
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
-    parts = checkpoint.keep()
     found: dict[str, Any] = {"before": None, CLEANED: None, "after": None}
-    found["before"] = _checked(model, source, parts / BEFORE, bar, "1/3 check", checks)
-    if found["before"]["verdict"] != "clean":
-        found[CLEANED] = _cleaned(model, source, parts, bar, defense, settings, drawing)
-        cleaned = Cleaned.from_pretrained(parts / CLEANED, model)
-        found["after"] = _checked(cleaned, source, parts / AFTER, bar, "3/3 check again", checks)
+    with checkpoint.keeping() as parts:
+        found["before"] = _checked(model, source, parts / BEFORE, bar, "1/3 check", checks)
+        if found["before"]["verdict"] != "clean":
+            found[CLEANED] = _cleaned(model, source, parts, bar, defense, settings, drawing)
+            cleaned = Cleaned.from_pretrained(parts / CLEANED, model)
+            found["after"] = _checked(cleaned, source, parts / AFTER, bar, "3/3 check again", checks)
     with staging(target, overwrite=overwrite) as stage:
         write_manifest(parts, KIND, model_sha256=model.hash(), defense=defense)
         for part in parts.iterdir():
@@ -89,7 +90,8 @@ def _cleaned(
 ) -> dict[str, Any]:
     """What cleaning did, which runs unless it is finished."""
     if not (parts / SUMMARY).exists():
-        check = parts / BEFORE if uses_targets(DEFENSES.find(defense)) else None
+        asked = uses_targets(DEFENSES.find(defense)) and TARGETS not in settings
+        check = parts / BEFORE if asked else None
         with bar("2/3 clean") as report:
             done = clean_and_save(
                 model, source, parts / CLEANED, defense, settings, check=check, resume=True, overwrite=True,

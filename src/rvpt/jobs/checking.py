@@ -14,7 +14,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.detection.calibration import Calibration, geometry_of
-from rvpt.detection.check import check
+from rvpt.detection.check import check, refuse_few
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict
 from rvpt.errors import RvptError
@@ -26,6 +26,7 @@ from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.report.gallery import Look, draw_gallery
+from rvpt.spec import OnError
 
 TRIGGER, PLOT = "trigger", "check.png"
 DRAWN = 3  # images in the plot
@@ -39,6 +40,7 @@ def check_and_save(
     classes: Sequence[str] | None = None,
     split: str | None = None,
     shift: str | None = None,
+    on_error: OnError = "stop",
     calibration: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -54,24 +56,31 @@ def check_and_save(
         classes: the candidate targets; by default the data set's classes.
         split: the split of the images.
         shift: change of style of the images.
+        on_error: "skip" leaves out images that cannot be read.
         calibration: a file, by default the one that ships with rvpt.
         resume: continue an interrupted check.
         overwrite: replace an artifact at `target`.
         report: called after each step.
         settings: of `CheckSpec`.
+
+    Raises:
+        RvptError: no names of classes, or an error of `rvpt.check`.
     """
     spec, known = CheckSpec(**settings), Calibration.read(calibration, geometry_of(model))
-    data = load_data(source, split, shift=shift)
-    if classes is None and not data.classes:
+    data = load_data(source, split, shift=shift, on_error=on_error)
+    names = list(data.classes if classes is None else classes)
+    if not names:
         raise RvptError(f"{source} has no class names: give a file with the candidate targets as classes=FILE")
+    refuse_few(data, names)
     key = {
-        "model": model.hash(), "data": canonical(source), "split": split, "classes": classes,
+        "model": model.hash(), "data": canonical(source), "split": split, "classes": names,
         "settings": spec.model_dump(),
-        **({"shift": shift} if shift else {}),
+        **({"shift": shift} if shift else {}), **({"skipped": data.skipped} if data.skipped else {}),
     }  # fmt: skip
     suspect = model.clip.source if isinstance(model, Cleaned) else model.source
     checkpoint = open_checkpoint(target, key, (suspect, source), resume=resume, overwrite=overwrite)
-    verdict = check(model, data, classes, calibration=known, folder=checkpoint.keep(), report=report, **settings)
+    with checkpoint.keeping() as folder:
+        verdict = check(model, data, names, calibration=known, folder=folder, report=report, **settings)
     with staging(target, overwrite=overwrite) as stage:
         write_text(stage / VERDICT, verdict.to_json())
         verdict.trigger.save(stage / TRIGGER)

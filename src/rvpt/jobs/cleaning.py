@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.presets import CleanPreset, choose_preset
 from rvpt.progress import Report, silent
-from rvpt.spec import OnError
+from rvpt.spec import OnError, TrainSpec
 
 SHOTS = 16
 TARGETS = "targets"  # the setting of defenses that use suspected targets
@@ -77,6 +78,68 @@ def clean_and_save(
     settings = dict(settings or {})
     if check:
         settings |= _found(check, kind, model, preset, settings)
+    todo = plan(
+        model, source, defense, settings, preset=preset, split=split, shots=shots, without=without, num_pairs=num_pairs,
+        caption_column=caption_column, classes=classes, shift=shift, on_error=on_error,
+    )  # fmt: skip
+    draw, drawn = todo.draw, todo.drawn
+    key = {"defense": defense, "spec": todo.spec.model_dump(), "model": model.hash(), "classes": drawn.classes}
+    key["data"] = {**draw, "source": canonical(source)} | ({"skipped": drawn.skipped} if drawn.skipped else {})
+    checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
+    read = drawn.cached(model.image_size) if "num_pairs" in draw else drawn
+    run: dict[str, Any] = {"preset": preset, "checkpoint": checkpoint, "report": report}
+    cleaned = clean(model, read, defense, classes=todo.names, **run, **todo.settings)
+    name = Path(unnamed(source)).name
+    cleaned.facts["data"] = {**draw, "name": f"{name} ({shift})" if shift else name}
+    if drawn.skipped:
+        cleaned.facts["data"]["skipped"] = list(drawn.skipped)
+    cleaned.save_pretrained(target, overwrite=overwrite)
+    checkpoint.drop()
+    chosen = choose_preset(preset, model.parameter_count(), kind.presets())
+    return {"preset": chosen, **_summary(cleaned, model, _seen(draw, drawn))}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a cleaning will do.
+
+    Args:
+        settings: changes of the preset.
+        spec: all settings.
+        draw: how the images are drawn.
+        drawn: the images.
+        names: of the classes, where labels are predicted.
+    """
+
+    settings: dict[str, Any]
+    spec: TrainSpec
+    draw: dict[str, Any]
+    drawn: Dataset
+    names: tuple[str, ...] | None
+
+
+def plan(
+    model: Clip,
+    source: str,
+    defense: str,
+    settings: Mapping[str, Any],
+    *,
+    preset: CleanPreset = "auto",
+    split: str | None = TRAIN,
+    shots: int | None = None,
+    without: Sequence[str] = (),
+    num_pairs: int | None = None,
+    caption_column: str | None = None,
+    classes: Sequence[str] | None = None,
+    shift: str | None = None,
+    on_error: OnError = "stop",
+) -> Plan:
+    """What `clean_and_save` with these arguments will do; nothing is trained or written.
+
+    Raises:
+        RvptError: an option that the defense does not use, a setting out of range, or no images that fit.
+    """
+    kind, settings = DEFENSES.find(defense), dict(settings)
     spec = kind.settings(preset, model, **settings)
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
     draw = {"source": source, "split": split, "seed": spec.seed, **_draw(kind, given)}
@@ -87,25 +150,7 @@ def clean_and_save(
         names, draw = whole.classes, _without_classes(draw, len(whole.classes))
         settings = {LABELS: PREDICTED, **settings}
         spec = kind.settings(preset, model, **settings)
-    drawn = _select(whole, draw)
-    key = {"defense": defense, "spec": spec.model_dump(), "model": model.hash(), "classes": drawn.classes}
-    key["data"] = {**draw, "source": canonical(source)} | ({"skipped": drawn.skipped} if drawn.skipped else {})
-    checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
-    read = drawn.cached(model.image_size) if "num_pairs" in draw else drawn
-    run: dict[str, Any] = {"preset": preset, "checkpoint": checkpoint, "report": report}
-    cleaned = clean(model, read, defense, classes=names, **run, **settings)
-    name = Path(unnamed(source)).name
-    cleaned.facts["data"] = {**draw, "name": f"{name} ({shift})" if shift else name}
-    if drawn.skipped:
-        cleaned.facts["data"]["skipped"] = list(drawn.skipped)
-    cleaned.save_pretrained(target, overwrite=overwrite)
-    checkpoint.drop()
-    seen = {} if "num_pairs" in draw else {"classes": _classes(drawn)}
-    if "shots" in draw:
-        seen |= _few(drawn, draw["shots"])
-    if drawn.skipped:
-        seen["left out"] = _left_out(drawn)
-    return {"preset": choose_preset(preset, model.parameter_count(), kind.presets()), **_summary(cleaned, model, seen)}
+    return Plan(settings, spec, draw, _select(whole, draw), names)
 
 
 def uses_targets(kind: type[Defense]) -> bool:
@@ -189,6 +234,16 @@ def _summary(cleaned: Cleaned, model: Clip, seen: dict[str, str]) -> dict[str, A
     }
 
 
+def _seen(draw: Mapping[str, Any], drawn: Dataset) -> dict[str, str]:
+    """What was drawn: the classes, those with few images, and images that were left out."""
+    seen = {} if "num_pairs" in draw else {"classes": _classes(drawn)}
+    if "shots" in draw:
+        seen |= _few(drawn, draw["shots"])
+    if drawn.skipped:
+        seen["left out"] = _left_out(drawn)
+    return seen
+
+
 def _classes(drawn: Dataset) -> str:
     """How many classes have images, and which have none."""
     if drawn.labels is None:
@@ -207,4 +262,5 @@ def _few(drawn: Dataset, shots: int) -> dict[str, str]:
 
 def _left_out(drawn: Dataset) -> str:
     """How many images could not be read, and which."""
-    return f"{len(drawn.skipped)} images that cannot be read: {'; '.join(drawn.skipped)}"
+    count = len(drawn.skipped)
+    return f"{count} image{'s' if count > 1 else ''} that cannot be read: {'; '.join(drawn.skipped)}"

@@ -82,7 +82,7 @@ def _cleaned(source: str) -> dict[str, Any] | None:
         "source": str(folder.resolve()),
         "layout": "a model cleaned by rvpt",
         "defense": model.facts.get("defense"),
-        "base model": model.clip.source,
+        "base model": model.facts.get("base_model", model.clip.source),
         "trained parameters": model.trained_parameters,
         "sha256 of the weights in float32": model.hash(),
         "pickled": False,

@@ -17,15 +17,14 @@ from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassif
 
 from rvpt.models.blocks import Prefixes
 from rvpt.models.clip import Clip
+from rvpt.models.formats.artifacts import PROMPTED
 from rvpt.models.prompted import PromptedAttention, prompted_transformers
-
-MODEL_TYPE = "rvpt_clip"
 
 
 class PromptedCLIPConfig(CLIPConfig):
     """A CLIPConfig with `prompt_lengths`: block -> number of prompts."""
 
-    model_type = MODEL_TYPE
+    model_type = PROMPTED
 
 
 class PromptedCLIPModel(CLIPModel):
@@ -55,6 +54,6 @@ def prompted_auto(clip: Clip, prefixes: Prefixes) -> PromptedCLIPModel:
     return model.eval()
 
 
-AutoConfig.register(MODEL_TYPE, PromptedCLIPConfig, exist_ok=True)
+AutoConfig.register(PROMPTED, PromptedCLIPConfig, exist_ok=True)
 AutoModel.register(PromptedCLIPConfig, PromptedCLIPModel, exist_ok=True)
 AutoModelForZeroShotImageClassification.register(PromptedCLIPConfig, PromptedCLIPModel, exist_ok=True)

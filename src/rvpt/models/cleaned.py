@@ -235,9 +235,9 @@ class Cleaned(nn.Module):
         activation = config.base_model_activation
         given = load_clip(base, device=device, activation=activation) if isinstance(base, str | Path) else base
         clip = load_clip(folder, device=device) if own else given or base_of(config, folder, device)
-        refuse_other(clip, config.base_model_sha256, folder)
+        refuse_other(clip, config.base_model_sha256, folder, chosen=clip is base)
         if own and given and "base_sha256" in facts:  # the suspect, which has the triggers to measure
-            refuse_other(given, facts["base_sha256"], folder)
+            refuse_other(given, facts["base_sha256"], folder, chosen=given is base)
         if activation not in (None, clip.activation):
             raise RvptError(f"{folder} was made from a model with {activation}, and {clip.name} has {clip.activation}")
         if clip is not base:

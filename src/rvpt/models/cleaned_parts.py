@@ -34,16 +34,17 @@ def base_of(config: CleanedConfig, folder: Path, device: str | torch.device | No
         raise RvptError(f"{error}; it is the base model of {folder}: pass its place as base=MODEL") from None
 
 
-def refuse_other(clip: Clip, expected: str, folder: Path) -> None:
-    """Refuse a base model whose hash is not the one that is expected.
+def refuse_other(clip: Clip, expected: str, folder: Path, *, chosen: bool = False) -> None:
+    """Refuse a base model whose hash is not the one that is expected; `chosen`: it was given as a Clip, not by name.
 
     Raises:
         RvptError: it is another model.
     """
     if clip.hash() != expected:
+        how = "give the model that it was made from" if chosen else "pass the right one as base=MODEL"
         raise RvptError(
             f"{folder} was made from another model than {clip.name}: its base has sha256 {expected[:12]}..., "
-            f"this one {clip.hash()[:12]}...: pass the right one as base=MODEL"
+            f"this one {clip.hash()[:12]}...: {how}"
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rvpt.data.text import plain
+from rvpt.data.text import first_names, plain
 from rvpt.errors import RvptError
 
 
@@ -27,7 +27,10 @@ class Head:
         """
         known = {plain(name): row for row, name in enumerate(self.classes)}
         if unknown := [name for name in names if plain(name) not in known]:
-            raise RvptError(f"class {unknown[0]!r}: this model has its own classifier, which was not trained on it")
+            raise RvptError(
+                f"class {unknown[0]!r}: this model has its own classifier, which was not trained on it; it knows "
+                f"{first_names(self.classes)}"
+            )
         return self.rows[[known[plain(name)] for name in names]]
 
     def logits(self, features: Tensor, logit_scale: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,10 +153,20 @@ class Checkpoint:
         write_json(self.folder / RUN, self.key)
         self.saved = time.monotonic()
 
-    def keep(self) -> Path:
-        """The folder for finished parts of a run that has no state; from now on the run counts as begun."""
+    @contextmanager
+    def keeping(self) -> Iterator[Path]:
+        """The folder for finished parts of a run that has no state; the run counts as begun.
+
+        If it fails before a part is finished, as with bad input, nothing stays that a corrected command would find.
+        """
         write_json(self.folder / RUN, self.key)
-        return self.folder / KEPT
+        kept = self.folder / KEPT
+        try:
+            yield kept
+        except Exception:
+            if not any(path.is_file() for path in kept.rglob("*")):
+                self.drop()
+            raise
 
     def stages(self, device: torch.device) -> Stages:
         """Stages that come before the first step: a run that is resumed has those that were finished."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -126,6 +127,22 @@ def _told(gr: Any, function: Callable[..., Sequence[Any]]) -> Callable[..., Sequ
     return run
 
 
+def refuse_port(host: str, port: int) -> None:
+    """Fail early if a port cannot be listened on.
+
+    Raises:
+        RvptError: it is taken, or `host` is not an address of this computer.
+    """
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise _unusable(host, port, error) from None
+
+
+def _unusable(host: str, port: int, error: OSError) -> RvptError:
+    return RvptError(f"port={port} of {host} cannot be used ({error.strerror or error}): choose another")
+
+
 @contextmanager
 def serving(page: Any, host: str, port: int) -> Iterator[str]:
     """Serve a page while the block runs; gives its address.
@@ -145,7 +162,7 @@ def serving(page: Any, host: str, port: int) -> Iterator[str]:
                 footer_links=[],
             )  # fmt: skip
         except OSError as error:
-            raise RvptError(f"port={port} of {host} cannot be used ({error}): choose another") from None
+            raise _unusable(host, port, error) from None
         try:
             yield str(address)
         finally:

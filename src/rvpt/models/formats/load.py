@@ -13,6 +13,7 @@ from rvpt.errors import RvptError
 from rvpt.models.cleaned_config import CONFIG
 from rvpt.models.clip import Clip
 from rvpt.models.formats import FORMATS
+from rvpt.models.formats.artifacts import PROMPTED, refuse_artifact
 from rvpt.models.formats.base import Parts
 from rvpt.models.formats.build import build
 from rvpt.models.formats.checks import refuse_missing, refuse_odd_files, refuse_other_layouts
@@ -76,16 +77,17 @@ def open_model(source: str | Path, revision: str | None = None) -> Opened:
         refuse_odd_files(path, name)
         if path.is_dir():
             refuse_other_layouts(path, name)
-            find_manifest(path)  # refuses a model saved by rvpt that was changed
+    stated = (find_manifest(path) or {}) if path.is_dir() else {}  # refuses what rvpt saved and was changed
     for layout in FORMATS.values():
-        if layout.recognizes(name, path):
+        if layout.recognizes(name, path) and stated.get("model_type") != PROMPTED:
             return Opened(layout.open(name, path), known, commit)
     if (path / CONFIG).is_file():
         raise RvptError(
             f"{name} is a cleaned model: rvpt.load(...).to_transformers() makes a CLIPModel of it in Python"
         )
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() and not stated:
         raise RvptError(
             f"{name} is a model of timm, one tower of a CLIP: give a folder with open_clip_config.json too; {LISTED}"
         )
+    refuse_artifact(stated, path, name)
     raise RvptError(f"{name} is a folder without config.json: rvpt does not read such a layout; {LISTED}")
