@@ -59,5 +59,8 @@ def test_what_is_refused(tiny, home):
     has(refused(*words, "--split", "test", "--score", "luck"), "'luck'", "disagreement, strip")
     has(refused(*words, "--split", "test", "--false-alarms", 0), "--false-alarms 0.0 is not a share")
     has(refused(*words, "--split", "test", "--check", "nothing"), "nothing does not exist: give the folder")
-    has(refused("inspect", tiny.backdoored, tiny.clip, *words[3:], "--split", "test"), "holds a model, not a cleaned model")
+    has(
+        refused("inspect", tiny.backdoored, tiny.clip, *words[3:], "--split", "test"),
+        "holds a model, not a cleaned model",
+    )
     has(refused("inspect", tiny.clip, tiny.cleaned, *words[3:], "--split", "test"), "made from another model")

@@ -123,6 +123,7 @@ def test_it_covers_exactly_the_classes_of_its_models() -> None:
     ("p", "word"), [(0.5, "clean"), (0.05, "suspicious"), (0.011, "suspicious"), (0.01, "backdoored")]
 )
 def test_levels(p: float, word: str) -> None:
+    assert word_of(p, calibrated=False) == word.replace("backdoored", "suspicious")
     assert word_of(p) == word
 
 

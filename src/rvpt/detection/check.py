@@ -57,15 +57,14 @@ def check(
     known = calibration or Calibration.read(geometry=geometry)
     with frozen(model):
         found = find(model, pixels, names, spec, known.known(), Path(folder) if folder else None, report)
-    p_value = known.p_value(found.scores)
+    p_value, calibrated = known.p_value(found.scores), known.covers(spec, geometry, names)
     facts = {
         "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
         "classes": names, "settings": spec.model_dump(), "calibration": known.recipe,
-        "calibrated": known.covers(spec, geometry, names),
+        "calibrated": calibrated,
     }  # fmt: skip
-    return Verdict(
-        word_of(p_value), p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger
-    )
+    word = word_of(p_value, calibrated=calibrated)
+    return Verdict(word, p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger)
 
 
 def refuse_few(data: Dataset, names: Sequence[str]) -> None:

@@ -74,8 +74,8 @@ UNCALIBRATED = (
 )
 
 
-def word_of(p_value: float) -> Word:
-    """What a model is called by its p-value."""
-    if p_value <= BACKDOORED:
+def word_of(p_value: float, *, calibrated: bool = True) -> Word:
+    """What a model is called by its p-value; without a calibration for models like it, at most suspicious."""
+    if p_value <= BACKDOORED and calibrated:
         return "backdoored"
     return "suspicious" if p_value <= SUSPICIOUS else "clean"
