@@ -61,7 +61,7 @@ def check(
     facts = {
         "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
         "classes": names, "settings": spec.model_dump(), "calibration": known.recipe,
-        "calibrated": calibrated,
+        "calibrated": calibrated, "most_predicted": found.most_predicted,
     }  # fmt: skip
     word = word_of(p_value, calibrated=calibrated)
     return Verdict(word, p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger)

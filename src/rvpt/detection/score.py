@@ -31,7 +31,8 @@ class Findings:
 
     `targets`: classes, the most suspicious first. `trigger`: the change that was found for the first of them. `rises`:
     by form and run, how far each class's margin is above the median of all classes after the short run; with many
-    classes only of those that had this run.
+    classes only of those that had this run. `most_predicted`: the class that most of the images are classified as without
+    any change, and its share of them.
     """
 
     scores: dict[str, float]
@@ -40,6 +41,7 @@ class Findings:
     resistivity: list[float]
     trigger: Trigger
     rises: dict[str, dict[str, dict[str, float]]]
+    most_predicted: dict[str, Any]
 
 
 def find(
@@ -65,7 +67,13 @@ def find(
     scores, words = _together(search)
     scores |= {name: max(row["excess"] for row in rows if row["form"] == name) for name in found}
     scores["resistivity"] = 1 - sum(curve) / len(curve)
-    return Findings(scores, _first_of_each_class(rows), words, curve, trigger, rises)
+    return Findings(scores, _first_of_each_class(rows), words, curve, trigger, rises, _most_predicted(search))
+
+
+def _most_predicted(search: Search) -> dict[str, Any]:
+    predictions = torch.cat([search.fit.predictions, search.held.predictions])
+    counts = predictions.bincount()
+    return {"class": search.classes[int(counts.argmax())], "share": float(counts.max() / len(predictions))}
 
 
 def _rises(inversion: Inversion, classes: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -11,6 +11,7 @@ from rvpt.inversion import FORMS
 
 Word = Literal["clean", "suspicious", "backdoored"]
 SUSPICIOUS, BACKDOORED = 0.05, 0.01  # p-values from which on a model is called so
+OFTEN = 0.5  # share of the images from which on their class is worth a line
 BLIND = (
     "triggers that are another change for every image",
     "triggers that are a natural object or a meaning",
@@ -60,7 +61,15 @@ class Verdict:
         rows = [f"  {_named(place, row)}" for place, row in enumerate(self.targets, 1)]
         words = [f"without a list of classes, images are pulled towards: {', '.join(self.words)}"] if self.words else []
         unlike = [] if self.facts["calibrated"] else [UNCALIBRATED]
-        return [first, "most suspicious targets:", *rows, *words, *unlike, f"cannot be seen: {'; '.join(self.blind)}"]
+        return [first, "most suspicious targets:", *rows, *words, *self._one_class(), *unlike, f"cannot be seen: {'; '.join(self.blind)}"]
+
+    def _one_class(self) -> list[str]:
+        """A line if the model gives one class to most images: then there is little to compare."""
+        most = self.facts.get("most_predicted", {"share": 0.0})
+        if most["share"] <= OFTEN:
+            return []
+        share = f"{100 * most['share']:.0f}% of the images are classified as {most['class']!r} without any change"
+        return [f"{share}: the model may not know these classes, and then this check says little"]
 
 
 def _named(place: int, row: dict[str, Any]) -> str:

@@ -227,6 +227,7 @@ def _summary(cleaned: Cleaned, model: Clip, seen: dict[str, str]) -> dict[str, A
         "defense": facts["defense"],
         "images": facts["images"],
         **seen,
+        **({"trained against": ", ".join(targets)} if (targets := facts.get("resisted_targets")) else {}),
         "trained parameters": cleaned.trained_parameters,
         "share of parameters": f"{100 * cleaned.trained_parameters / whole:.2f}%",
         **{term: round(value, 4) for term, value in facts.get("history", [{}])[-1].items()},

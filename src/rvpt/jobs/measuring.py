@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from rvpt.artifacts import find_manifest
 from rvpt.attacks.backdoor import FINETUNED, AttackSpec, load_triggers
 from rvpt.attacks.backdoor import KIND as BACKDOORED
 from rvpt.attacks.trigger import Trigger, load_trigger
+from rvpt.data.dataset import Dataset
 from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.evaluation.evaluate import renamed
@@ -20,6 +22,8 @@ from rvpt.models.load import load
 from rvpt.progress import Report, silent
 from rvpt.rows import Rows
 from rvpt.spec import TrainSpec
+
+logger = logging.getLogger("rvpt")
 
 
 def evaluate_saved(
@@ -34,6 +38,8 @@ def evaluate_saved(
 ) -> Rows:
     """Rows of one saved model on a held-out set, under the given triggers or those stored with the model.
 
+    A stored trigger whose target is no class of the set is left out, with a warning.
+
     Args:
         source: a model, as for `rvpt.load`.
         test: `HeldOut(...).open()`, which can be used for several models.
@@ -46,6 +52,7 @@ def evaluate_saved(
     model = load(source, base=base, device=device, dtype=dtype)
     target = getattr(test.protocol.settings, "target", None)
     shown = renamed(find_triggers(model, triggers), target) if test.protocol.uses_triggers else {}
+    shown = shown if triggers else _with_targets(shown, test.data)
     spec = None if isinstance(model, Cleaned) else _attack_spec(Path(source))
     return test.measure(model, shown, row_facts(model, shown, spec), report)
 
@@ -61,6 +68,15 @@ def find_triggers(model: Clip | Cleaned, folders: Sequence[str] = ()) -> dict[st
     if len(given) < len(folders):
         raise RvptError("two trigger folders have the same name, which names the attack in the rows: rename one")
     return given or load_triggers(_still_there(_suspect(model), model), size)
+
+
+def _with_targets(triggers: Mapping[str, Trigger], data: Dataset) -> dict[str, Trigger]:
+    """The triggers whose target is a class of the data, or all if it has no classes."""
+    fit = {name: each for name, each in triggers.items() if not data.classes or data.has_class(each.spec.target)}
+    for name in triggers.keys() - fit.keys():
+        target = triggers[name].spec.target
+        logger.warning("trigger %s is not measured: its target %r is no class of %s", name, target, data.name)
+    return fit
 
 
 def row_facts(model: Clip | Cleaned, triggers: Mapping[str, Trigger], spec: TrainSpec | None = None) -> dict[str, Any]:

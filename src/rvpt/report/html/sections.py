@@ -135,7 +135,8 @@ def checks(evidence: Evidence) -> Section:
                 [Cell(str(row["class"])), Cell(f"{100 * row['share']:.0f}", row["share"]), Cell(str(row["form"]))]
                 for row in verdict["targets"]
             ]
-            caption = f"{verdict.get('model', verdict['folder'])}: {verdict['verdict']} (p = {verdict['p_value']:.2g})"
+            caption = f"{verdict.get('model', verdict['folder'])}: {verdict['verdict']} (p = {verdict['p_value']:.2g}"
+            caption += ")" if verdict.get("calibrated", True) else ", which does not apply to such models or classes)"
         section.blocks.append(Block(table=Table(caption, ["target", "images flipped, in %", "form"], 1, lines)))
     return section
 

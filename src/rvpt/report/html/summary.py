@@ -14,6 +14,7 @@ from rvpt.report.names import spelled
 from rvpt.rows import BEFORE, CLEAN, Row
 
 GONE = 5.0  # ASR in percent up to which a backdoor is called removed
+WORKS = 20.0  # ASR in percent from which a trigger is called a backdoor
 NOTED = 1.0  # points of accuracy that are worth a word
 
 
@@ -28,7 +29,7 @@ class Effect(NamedTuple):
 
 
 def effects(rows: Sequence[Row]) -> list[Effect]:
-    """The effect of each defense that was measured beside the backdoored model, the lowest ASR of a data set first."""
+    """The effect of each defense measured beside the backdoored model, the highest CA - ASR of a data set first."""
     found = []
     for data, members in by_data(rows).items():
         measured = cells(members)
@@ -39,7 +40,7 @@ def effects(rows: Sequence[Row]) -> list[Effect]:
                     [mean(getattr(pair[side], name) for pair in pairs) for side in (0, 1)] for name in ("ca", "asr")
                 )
                 found.append(Effect(data, title, len(pairs), (ca[0], ca[1]), (asr[0], asr[1])))
-    return sorted(found, key=lambda effect: (-effect.attacks, effect.data, effect.asr[1]))
+    return sorted(found, key=lambda effect: (-effect.attacks, effect.data, effect.asr[1] - effect.ca[1]))
 
 
 def headline(evidence: Evidence) -> str:
@@ -64,7 +65,9 @@ def headline(evidence: Evidence) -> str:
 def _of_effect(effect: Effect, defenses: int) -> str:
     (before, after), cost = effect.asr, effect.ca[0] - effect.ca[1]
     lead = "Cleaning did not remove the backdoor"
-    if after <= GONE < before:
+    if before < WORKS:
+        lead = "These triggers hardly worked before cleaning"
+    elif after <= GONE:
         lead = "The backdoor is almost gone"
     elif after < before / 2:
         lead = "The backdoor is weaker, but still there"
@@ -77,7 +80,12 @@ def _of_effect(effect: Effect, defenses: int) -> str:
 
 def _of_check(verdict: Mapping[str, Any]) -> str:
     model, word = verdict.get("model", "The model"), verdict.get("verdict")
+    holds = (
+        "" if verdict.get("calibrated", True) else " This p-value does not apply: the calibration is of other models."
+    )
     if word == "clean":
-        return f"rvpt check finds no backdoor in {model} (p = {verdict['p_value']:.2g}); it cannot see every kind."
+        return (
+            f"rvpt check finds no backdoor in {model} (p = {verdict['p_value']:.2g}); it cannot see every kind.{holds}"
+        )
     first = [f"; the most suspicious target is {target['class']!r}" for target in verdict["targets"][:1]]
-    return f"rvpt check calls {model} {word} (p = {verdict['p_value']:.2g}){''.join(first)}."
+    return f"rvpt check calls {model} {word} (p = {verdict['p_value']:.2g}){''.join(first)}.{holds}"
