@@ -44,7 +44,7 @@ def check_clean_check(
         model: the suspect.
         source: the data set that clean images are drawn from; the checks use it too.
         target: the folder to write: check-before/, cleaned/ and check-after/, or only the first if nothing was found.
-        defense: a name; a defense that uses suspected targets gets those of the first check, unless `settings` has some.
+        defense: a name; a defense that uses suspected targets gets those of the first check, if it is given none.
         settings: changes of the preset.
         bar: makes the progress report of each of the three steps.
         checking: settings of `CheckSpec` for both checks.
