@@ -111,8 +111,13 @@ def _take(file: TextIO) -> bool:
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
-    except OSError:
+    except FileNotFoundError:
         return False
 
 

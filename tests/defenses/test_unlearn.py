@@ -225,6 +225,19 @@ def test_changes_move_within_their_budget_and_the_suspect_stays(
             assert changes.flatten(1).norm(dim=1).max() <= form.limit * (1 + 1e-5)
 
 
+def test_forms_that_a_small_batch_does_not_show_have_a_gradient_and_stay(clip: Clip, scenes: Dataset) -> None:
+    with frozen(clip):
+        task = task_of(clip, scenes, spec_of(forms=tuple(FORMS), targets=TARGETS[:1]))
+        before = [change.detach().clone() for change in resisting(task).changes]
+        task(torch.tensor([3, 4]), torch.Generator().manual_seed(0), 0.0)["loss"].backward()
+    assert all(change.grad is not None for change in resisting(task).changes)  # or several processes would hang
+    for change in resisting(task).changes:
+        change.oppose()
+    moved = [not torch.equal(*pair) for pair in zip(before, resisting(task).changes, strict=True)]
+    assert not any(moved[2:])
+    assert any(moved[:2])
+
+
 def test_a_moved_change_raises_the_loss_of_frozen_prompts(clip: Clip, scenes: Dataset) -> None:
     with frozen(clip):
         task = task_of(clip, scenes, spec_of(forms=("additive",), keep=0.0, alpha=0.0, budget=20.0))
@@ -273,10 +286,15 @@ def test_a_run_that_continues_does_not_scan_again(
     whole = clean(clip, scenes, spec)
     with pytest.raises(KeyboardInterrupt):
         clean(clip, scenes, spec, checkpoint=Checkpoint(run), report=interrupt)
-    monkeypatch.setattr("rvpt.defenses.changes.scan", scanned(2))
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("it scans again")
+
+    monkeypatch.setattr("rvpt.defenses.changes.scan", refuse)
     resumed = clean(clip, scenes, spec, checkpoint=Checkpoint(run, resume=True))
     assert resumed.facts["resisted_targets"] == whole.facts["resisted_targets"] == [scenes.classes[1]]
     assert resumed.hash() == whole.hash()
+    monkeypatch.setattr("rvpt.defenses.changes.scan", scanned(2))
     with frozen(clip):  # a new run scans
         task = task_of(clip, scenes, spec, Run(Checkpoint(run)))
     assert resisting(task).targets.tolist() == [2]

@@ -38,8 +38,9 @@ def searching(world: World, names: tuple[str, ...] = NAMES, folder: Path | None 
     return Search(as_clip(world.requires_grad_(False)), pixels, names, SPEC, Stages(folder))
 
 
-def raced(form: str, world: World, names: tuple[str, ...] = NAMES) -> Kept:
-    return short_race(FORMS[form].of(SPEC, SIDE), searching(world, names).fit, names, None, SPEC)
+def raced(form: str, world: World, names: tuple[str, ...] = NAMES, steps: int = SPEC.steps) -> Kept:
+    spec = SPEC.model_copy(update={"steps": steps})
+    return short_race(FORMS[form].of(spec, SIDE), searching(world, names).fit, names, None, spec)
 
 
 def called(classes: torch.Tensor, names: tuple[str, ...] = NAMES) -> list[str]:
@@ -54,6 +55,11 @@ def test_a_planted_shortcut_survives(form: str, target: str, shortcut: float) ->
     assert target in called(found.classes)[:5]
     assert len(found.middle) == halving.MIDDLE
     assert halving.LEAST <= len(found.classes) <= halving.LEAST + halving.MIDDLE
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_it_survives_a_run_of_few_steps(steps: int) -> None:
+    assert "hen" in called(raced("additive", CrowdedWorld(target="hen", shortcut=8.0), steps=steps).classes)
 
 
 @pytest.mark.parametrize("form", WORLDS)

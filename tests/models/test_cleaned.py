@@ -25,7 +25,7 @@ CONFIG, WEIGHTS = "rvpt_config.json", "adapter_model.safetensors"
 SPEC = {"prompt_length": 3, "first_block": 1, "lr": 0.01, "precision": "fp32", "seed": 4}
 FACTS = {
     "defense": "rvpt", "spec": SPEC, "images": 6, "classes": list(CLASSES), "seconds": 1.26,
-    "data": {"name": "pets", "shots": 2, "without": ["cat"]}, "trained_parameters": 288,
+    "data": {"name": "pets", "shots": 2, "num_images": None, "without": ["cat"]}, "trained_parameters": 288,
 }  # fmt: skip
 
 
@@ -185,8 +185,8 @@ def test_rows_tell_how_it_was_made(suspect):
     told = Cleaned(suspect, prompts(suspect), facts=facts(suspect)).row_facts()
     assert told["hashes"]["model"].startswith(f"{suspect.hash()}+")
     assert {**told, "hashes": None} == {
-        "defense": "rvpt", "spec": SPEC, "seed": 4, "shots": 2, "without": ["cat"], "cleaned_on": "pets",
-        "trained_parameters": 288, "clean_seconds": 1.3, "hashes": None,
+        "defense": "rvpt", "spec": SPEC, "seed": 4, "shots": 2, "num_images": None, "without": ["cat"],
+        "cleaned_on": "pets", "trained_parameters": 288, "clean_seconds": 1.3, "hashes": None,
     }  # fmt: skip
 
 

@@ -162,8 +162,12 @@ class Resist(Term):
             labels.append(batch.labels[own])
             targets.append(self.targets[number].expand(len(labels[-1])))
         truth, towards = torch.cat(labels), torch.cat(targets)
-        tokens = batch.tokens_of(torch.cat(shown))
-        return View(tokens, lambda logits: len(self.targets) * resist(logits, truth, towards))
+        tokens, idle = batch.tokens_of(torch.cat(shown)), self._idle(count)
+        return View(tokens, lambda logits: len(self.targets) * resist(logits, truth, towards) + idle)
+
+    def _idle(self, count: int) -> Tensor | float:
+        """Zero, which gives forms that a small batch does not show a gradient: all processes must have one."""
+        return sum((0 * change.sum() for change in self.changes[count:]), 0.0)
 
 
 def opponent(form: Form, start: Tensor) -> Opponent:

@@ -104,14 +104,16 @@ class Calibration:
         kept[places[0] : places[0] + 1] = [self]
         write_json(path, [asdict(each) for each in kept])
 
-    def covers(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str] = ()) -> bool:
-        """Whether it was made with these settings, with models of this geometry, and with all of these classes.
+    def covers(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str]) -> bool:
+        """Whether it was made with these settings, with models of this geometry, and with exactly these classes.
+
+        Scores compare a class with the median of all, so they are others among other classes.
 
         Batch size and seed do not matter, and fewer forms may be used: each form has a p-value of its own.
         """
         if self.geometry and self.geometry != geometry:
             return False
-        if any(not {*classes} <= {*natural[0][SHORT]} for natural in self.natural.values()):
+        if any({*classes} != {*natural[0][SHORT]} for natural in self.natural.values()):
             return False
         other = {"batch_size", "seed", "forms"}
         same = {name: value for name, value in self.settings.items() if name not in other}

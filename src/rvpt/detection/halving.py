@@ -65,7 +65,7 @@ def _descended(
     every = torch.arange(len(names), device=pool.pixels.device)
     start = form.start(len(names)).to(every.device)
     run, before = Descent(form, pool, towards(every), start, spec.steps, spec.images, spec), unchanged(pool)
-    cuts, middle = {int(share * spec.steps): one_in for share, one_in in CUTS}, every
+    cuts, middle = {max(2, int(share * spec.steps)): one_in for share, one_in in CUTS}, every  # step 1 tells nothing
     margins = -before / pool.model.logit_scale.detach()
     for step in range(1, spec.steps + 1):
         losses = run.step()

@@ -173,6 +173,7 @@ class Cleaned(nn.Module):
             "spec": spec,
             "seed": spec.get("seed", 0),
             "shots": drawn.get("shots"),
+            "num_images": drawn.get("num_images"),
             "without": drawn.get("without", []),
             "cleaned_on": drawn.get("name"),
             "trained_parameters": self.trained_parameters,

@@ -152,7 +152,8 @@ def _measurements(rows: Sequence[Row]) -> list[Row]:
 def _settings(row: Row) -> dict[str, Any]:
     """The settings of a row's run, except its seed."""
     spec = {} if row["defense"] in UNCLEANED else row.get("spec", {})  # that of an attack is part of the model's name
-    draw = {"shots": row.get("shots"), "without": ", ".join(row.get("without", ())) or None}
+    draw = {"num_images": row["num_images"]} if row.get("num_images") else {"shots": row.get("shots")}
+    draw["without"] = ", ".join(row.get("without", ())) or None
     draw["cleaned_on"] = row.get("cleaned_on")
     draw["measured_with"] = row.get("template")
     return {name: _hashable(value) for name, value in {**spec, **draw}.items() if name != "seed"}

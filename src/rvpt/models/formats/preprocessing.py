@@ -99,7 +99,7 @@ def _resizing(facts: Mapping[str, Any], kind: Processor, place: str) -> tuple[in
     """The side of images, if it is stated, and how they are resized."""
     resample = facts.get("resample", BICUBIC)
     if resample not in FILTERS.values() or isinstance(resample, bool):
-        raise RvptError(f"{place}: resample is {str(resample)[:80]}, which is not supported: {FIX}")
+        raise RvptError(f"{place}: resample is {_brief(resample)}, which is not supported: {FIX}")
     padded = _sides(facts.get("size"), {"longest_edge"})
     if padded and facts.get("do_pad") and _square_of(facts.get("pad_size"), place, "pad_size") == padded[0]:
         return padded[0], Resizing("longest", None, int(resample), fill=_fill(facts.get("fill", 0), place))
@@ -128,7 +128,7 @@ def _resized(size: Any, kind: Processor, place: str) -> tuple[bool, int | None]:
         return False, shortest[0]
     if (sides := _sides(size, {"height", "width"})) and len(set(sides)) == 1:
         return True, sides[0]
-    raise RvptError(f"{place}: size is {str(size)[:80]}, which is not supported: {FIX}")
+    raise RvptError(f"{place}: size is {_brief(size)}, which is not supported: {FIX}")
 
 
 def _sides(size: Any, names: set[str]) -> list[int]:
@@ -147,7 +147,7 @@ def _square_of(size: Any, place: str, key: str) -> int | None:
     sides = _sides(size, {"height", "width"}) or _sides(size, {"shortest_edge"})
     sides = sides or (list(size) if isinstance(size, list | tuple) else [size])
     if len(set(map(str, sides))) != 1 or type(sides[0]) is not int or sides[0] < 1:
-        raise RvptError(f"{place}: {key} is {str(size)[:80]}, which is not a square: {FIX}")
+        raise RvptError(f"{place}: {key} is {_brief(size)}, which is not a square: {FIX}")
     return sides[0]
 
 
@@ -185,7 +185,7 @@ def from_open_clip(facts: Any, place: str, default: Preprocessing = Preprocessin
 
 def _fill(value: Any, place: str) -> int:
     if type(value) is not int or not 0 <= value <= 255:
-        raise RvptError(f"{place}: fill_color is {str(value)[:80]}: it must be a number from 0 to 255")
+        raise RvptError(f"{place}: fill_color is {_brief(value)}: it must be a number from 0 to 255")
     return value
 
 
@@ -201,7 +201,7 @@ def refuse_other_size(preprocessing: Preprocessing, size: int, name: str) -> Non
 
 def _follow(place: str, key: str, value: Any, fits: Callable[[Any], bool]) -> None:
     if not isinstance(value, str) or not fits(value):
-        raise RvptError(f"{place}: {key} is {str(value)[:80]}, which is not supported: {FIX}")
+        raise RvptError(f"{place}: {key} is {_brief(value)}, which is not supported: {FIX}")
 
 
 def _normalization(
@@ -215,3 +215,8 @@ def _normalization(
     if len(means) != 3 or len(stds) != 3 or not fit:
         raise RvptError(f"{place}: {mean_name} and {std_name} must be three numbers each, std above 0")
     return means, stds
+
+
+def _brief(value: Any) -> str:
+    """A value of a configuration for a message of one line."""
+    return " ".join(str(value).split())[:80]
