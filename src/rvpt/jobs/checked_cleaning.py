@@ -56,7 +56,9 @@ def check_clean_check(
         The verdicts as `before` and `after`, the summary of `clean_and_save` as `cleaned`; None for what was not done.
     """
     plan(model, source, defense, settings, **drawing)  # fails before the first check, not after it
-    shared = {name: drawing[name] for name in ("split", "shift", "classes", "on_error") if name in drawing}
+    shared: dict[str, Any] = {
+        name: drawing[name] for name in ("split", "shift", "classes", "on_error") if name in drawing
+    }
     checks = {**shared, "resume": True, **(checking or {})}
     key = {"model": model.hash(), "data": canonical(source), "defense": defense, "settings": dict(settings)}
     key |= {"drawing": drawing, "checking": dict(checking or {})}
