@@ -29,6 +29,17 @@ class Outer(Spec):
         return self
 
 
+class Listed(Spec):
+    names: tuple[str, ...] = ()
+    text: str = ""
+
+
+@pytest.mark.parametrize(("given", "names"), [("a", ("a",)), ("a, b c,", ("a", "b c")), ("", ()), (["a,b"], ("a,b",))])
+def test_several_values_may_be_a_text_with_commas(given, names):
+    assert Listed(names=given, text="a,b") == Listed(names=names, text="a,b")
+    assert Listed.stored(json.loads(json.dumps(Listed(names=given).model_dump()))).names == names
+
+
 def refusal(**values):
     with pytest.raises(RvptError) as caught:
         Outer(**values)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from rvpt.errors import RvptError
 
@@ -39,6 +40,8 @@ Template = Annotated[str, AfterValidator(check_template)]
 class Spec(BaseModel):
     """A frozen record that refuses unknown names and values out of range.
 
+    Where several values are expected, a text with commas will do, such as "additive,patch".
+
     Raises:
         RvptError: an unknown name or a wrong value, named in the message.
     """
@@ -48,8 +51,9 @@ class Spec(BaseModel):
     if not TYPE_CHECKING:  # type checkers see the fields as arguments instead
 
         def __init__(self, /, **values: Any) -> None:
+            fields = type(self).model_fields
             try:
-                super().__init__(**values)
+                super().__init__(**{name: _listed(fields.get(name), value) for name, value in values.items()})
             except ValidationError as error:
                 raise RvptError(_message(error, type(self))) from None
 
@@ -59,6 +63,13 @@ class Spec(BaseModel):
         if not isinstance(values, dict):
             raise RvptError(f"the artifact's spec is not a record of names and values (it is {values!r}): recreate it")
         return cls(**values)
+
+
+def _listed(field: FieldInfo | None, value: Any) -> Any:
+    """The parts of a text with commas, for a field that takes several values."""
+    if isinstance(value, str) and field is not None and get_origin(field.annotation) is tuple:
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
 
 
 def _message(error: ValidationError, spec: type[Spec]) -> str:

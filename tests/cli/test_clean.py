@@ -56,6 +56,12 @@ def test_the_prompts_depend_on_the_seed(tiny, home):
     assert sha256_file(home / "out" / PROMPTS) != sha256_file(tiny.cleaned / PROMPTS)
 
 
+def test_a_precision_that_needs_a_gpu_is_refused_at_once(tiny, home):
+    words = ["clean", tiny.backdoored, "-o", "out", *CLEAN, "--precision", "fp16", "--device", "cpu"]
+    has(refused(*words, "--defense", "unlearn-prompts"), "precision fp16 needs a GPU")
+    assert contents(home) == {}
+
+
 def test_classes_may_be_left_out_and_rows_say_which(tiny):
     words = ["--exclude-class", "star", "--exclude-class", "Heart", "--epochs", 1]
     works("clean", tiny.backdoored, "-o", "out", *CLEAN, *words)
@@ -71,7 +77,7 @@ def test_images_without_labels_and_a_file_of_classes(tiny, home):
     for number, path in enumerate(sorted((home / "set").rglob("*.png"))):
         path.rename(home / "flat" / f"{number}.png")
     (home / "names.txt").write_text("cat\ndog\nowl\n")
-    words = ["--data", "flat", "--classes", "names.txt", "--epochs", 1, "--set", 'forms=["additive"]']
+    words = ["--data", "flat", "--classes", "names.txt", "--epochs", 1, "--set", "forms=additive"]
     facts = json.loads(works("clean", tiny.backdoored, "-o", "out", *words, "--defense", "unlearn", "--json"))
     assert facts["classes"] == "3, labels predicted by the suspect"
     assert "KL" in facts
@@ -79,7 +85,7 @@ def test_images_without_labels_and_a_file_of_classes(tiny, home):
     line = refused("clean", tiny.backdoored, "-o", "other", *words[:4])
     has(line, "rvpt learns from labels and takes no list of classes", "choose from unlearn-prompts, unlearn")
     line = refused("clean", tiny.backdoored, "-o", "other", "--data", "flat", "--defense", "probe")
-    has(line, "flat has no class labels", "with the class names as --classes NAMES")
+    has(line, "flat has no class labels", "with the class names as --classes FILE")
     assert not (home / "other").exists()
 
 

@@ -59,8 +59,8 @@ def test_what_is_refused(tiny, home):
     has(refused(*words, "--split", "test", "--score", "luck"), "'luck'", "disagreement, strip")
     has(refused(*words, "--split", "test", "--false-alarms", 0), "--false-alarms 0.0 is not a share")
     has(refused(*words, "--split", "test", "--check", "nothing"), "nothing does not exist: give the folder")
-    has(
-        refused("inspect", tiny.backdoored, tiny.clip, *words[3:], "--split", "test"),
-        "holds a model, not a cleaned model",
-    )
+    shown = refused("inspect", tiny.backdoored, tiny.clip, *words[3:], "--split", "test")
+    has(shown, "holds a model, not a cleaned model")
+    (home / "one.txt").write_text("anchor\n")
+    has(refused(*words, "--split", "test", "--classes", "one.txt"), "compares at least two classes, not 1")
     has(refused("inspect", tiny.clip, tiny.cleaned, *words[3:], "--split", "test"), "made from another model")

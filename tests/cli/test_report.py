@@ -118,6 +118,6 @@ def test_tables_need_rows(home):
     (home / "found").mkdir()
     verdict = {"verdict": "clean", "p_value": 0.5, "targets": [], "model": "m"}
     (home / "found" / "verdict.json").write_text(json.dumps(verdict))
-    has(refused("report", "found"), "found has no rows for tables: pass --output report.html")
+    has(refused("report", "found"), "no rows for tables in found: pass --output report.html")
     works("report", "found", "--output", "report.html")
     has((home / "report.html").read_text(), "rvpt check finds no backdoor in m")

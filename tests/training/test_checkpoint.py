@@ -191,3 +191,29 @@ def test_nothing_is_pickled(spec, checkpoint):
     with pytest.raises(KeyboardInterrupt):
         Run(spec, checkpoint(), stop=5)
     assert contents(checkpoint().folder).keys() == {"state.safetensors", "run.json"}
+
+
+def test_a_refused_run_leaves_nothing_unless_a_part_is_finished(checkpoint):
+    part = checkpoint()
+    with pytest.raises(RvptError, match="bad input"), part.keeping():
+        raise RvptError("bad input")
+    assert not part.folder.exists()
+    (part.folder / KEPT / "check").mkdir(parents=True)
+    (part.folder / KEPT / "check" / "verdict.json").write_text("{}")
+    with pytest.raises(RvptError, match="bad input"), part.keeping():
+        raise RvptError("bad input")
+    assert contents(part.folder).keys() == {"run.json", "kept", "kept/check", "kept/check/verdict.json"}
+
+
+def test_a_run_that_is_refused_before_its_first_state_leaves_nothing(spec, checkpoint):
+    part = checkpoint()
+    (part.folder / KEPT).mkdir(parents=True)
+    (part.folder / KEPT / "changes.safetensors").write_text("of a scan")
+    with pytest.raises(RvptError, match="bad input"), part.tried():
+        raise RvptError("bad input")
+    assert not part.folder.exists()
+    with pytest.raises(KeyboardInterrupt):
+        Run(spec, part, stop=5)
+    with pytest.raises(RvptError, match="bad input"), part.tried():
+        raise RvptError("bad input")
+    assert checkpoint(resume=True).check()["done"] == 5

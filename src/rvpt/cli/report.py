@@ -105,7 +105,7 @@ def _refuse_plot(plot: Path, *, overwrite: bool) -> None:
 
 def _rows(found: Evidence) -> Rows:
     if not found.rows:
-        raise RvptError(f"{', '.join(found.sources)} has no rows for tables: pass output=report.html")
+        raise RvptError(f"no rows for tables in {', '.join(found.sources)}: pass output=report.html")
     return found.rows
 
 

@@ -22,7 +22,7 @@ from rvpt.presets import CleanPreset, choose_preset
 from rvpt.progress import Report, shows_bar, silent
 from rvpt.spec import TrainSpec
 from rvpt.training.checkpoint import Checkpoint
-from rvpt.training.loop import fit
+from rvpt.training.loop import fit, refuse_precision
 from rvpt.training.stages import Stages
 
 
@@ -186,6 +186,7 @@ def clean(
         spec = defense
         if settings:
             raise RvptError(f"{next(iter(settings))}: set it in the spec, which has all settings")
+    refuse_precision(spec.precision, model.device)  # before images are encoded and classes scanned
     data = _labeled_as(spec, data, classes, predicts=predicts)
     start = time.monotonic()
     cleaned = kind.run(model, data, spec, Run(checkpoint, report))

@@ -41,8 +41,8 @@ class Monitor:
         seed: of the choice of clean images that a score keeps to blend others with.
 
     Raises:
-        RvptError: one class only, the cleaned model was made from another suspect, an unknown score or target, or a rate that is not in
-            (0, 1).
+        RvptError: one class only, the cleaned model was made from another suspect, an unknown score or target, or a
+            rate that is not in (0, 1).
     """
 
     def __init__(

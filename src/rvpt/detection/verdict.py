@@ -61,7 +61,8 @@ class Verdict:
         rows = [f"  {_named(place, row)}" for place, row in enumerate(self.targets, 1)]
         words = [f"without a list of classes, images are pulled towards: {', '.join(self.words)}"] if self.words else []
         unlike = [] if self.facts["calibrated"] else [UNCALIBRATED]
-        return [first, "most suspicious targets:", *rows, *words, *self._one_class(), *unlike, f"cannot be seen: {'; '.join(self.blind)}"]
+        notes = [*words, *self._one_class(), *unlike, f"cannot be seen: {'; '.join(self.blind)}"]
+        return [first, "most suspicious targets:", *rows, *notes]
 
     def _one_class(self) -> list[str]:
         """A line if the model gives one class to most images: then there is little to compare."""

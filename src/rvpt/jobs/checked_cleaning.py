@@ -44,7 +44,7 @@ def check_clean_check(
         model: the suspect.
         source: the data set that clean images are drawn from; the checks use it too.
         target: the folder to write: check-before/, cleaned/ and check-after/, or only the first if nothing was found.
-        defense: a name; a defense that uses suspected targets gets those of the first check, unless `settings` has some.
+        defense: a name; a defense that uses suspected targets gets those of the first check, if it is given none.
         settings: changes of the preset.
         bar: makes the progress report of each of the three steps.
         checking: settings of `CheckSpec` for both checks.
@@ -56,7 +56,9 @@ def check_clean_check(
         The verdicts as `before` and `after`, the summary of `clean_and_save` as `cleaned`; None for what was not done.
     """
     plan(model, source, defense, settings, **drawing)  # fails before the first check, not after it
-    shared = {name: drawing[name] for name in ("split", "shift", "classes", "on_error") if name in drawing}
+    shared: dict[str, Any] = {
+        name: drawing[name] for name in ("split", "shift", "classes", "on_error") if name in drawing
+    }
     checks = {**shared, "resume": True, **(checking or {})}
     key = {"model": model.hash(), "data": canonical(source), "defense": defense, "settings": dict(settings)}
     key |= {"drawing": drawing, "checking": dict(checking or {})}

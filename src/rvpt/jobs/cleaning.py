@@ -22,6 +22,7 @@ from rvpt.models.clip import Clip
 from rvpt.presets import CleanPreset, choose_preset
 from rvpt.progress import Report, silent
 from rvpt.spec import OnError, TrainSpec
+from rvpt.training.loop import refuse_precision
 
 SHOTS = 16
 TARGETS = "targets"  # the setting of defenses that use suspected targets
@@ -88,7 +89,8 @@ def clean_and_save(
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
     read = drawn.cached(model.image_size) if "num_pairs" in draw else drawn
     run: dict[str, Any] = {"preset": preset, "checkpoint": checkpoint, "report": report}
-    cleaned = clean(model, read, defense, classes=todo.names, **run, **todo.settings)
+    with checkpoint.tried():
+        cleaned = clean(model, read, defense, classes=todo.names, **run, **todo.settings)
     name = Path(unnamed(source)).name
     cleaned.facts["data"] = {**draw, "name": f"{name} ({shift})" if shift else name}
     if drawn.skipped:
@@ -141,6 +143,7 @@ def plan(
     """
     kind, settings = DEFENSES.find(defense), dict(settings)
     spec = kind.settings(preset, model, **settings)
+    refuse_precision(spec.precision, model.device)
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
     draw = {"source": source, "split": split, "seed": spec.seed, **_draw(kind, given)}
     draw |= {"shift": shift} if shift else {}

@@ -168,6 +168,16 @@ class Checkpoint:
                 self.drop()
             raise
 
+    @contextmanager
+    def tried(self) -> Iterator[None]:
+        """A run: if it is refused before it has a state, as with bad input, what it kept goes too."""
+        try:
+            yield
+        except RvptError:
+            if not (self.folder / STATE).is_file():
+                self.drop()
+            raise
+
     def stages(self, device: torch.device) -> Stages:
         """Stages that come before the first step: a run that is resumed has those that were finished."""
         folder = self.folder / KEPT / self.digest()[:12]

@@ -228,9 +228,18 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("rate", 1.0)
 
 
-def _accelerator(precision: str, device: torch.device) -> Any:
+def refuse_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that a device cannot train in.
+
+    Raises:
+        RvptError: it cannot.
+    """
     if precision == "fp16" and device.type == "cpu":
         raise RvptError("precision fp16 needs a GPU: use bf16 or fp32")
+
+
+def _accelerator(precision: str, device: torch.device) -> Any:
+    refuse_precision(precision, device)
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 
