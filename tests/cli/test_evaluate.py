@@ -65,7 +65,7 @@ def test_the_target_may_have_another_name_in_the_data(tiny, home):
     folder = image_folder(home / "set")
     rows = evaluated(tiny.backdoored, "--data", folder, "--target", "Dog")
     assert {row["n"] for row in rows if row["metric"] == "ASR"} == {2}
-    has(refused("evaluate", tiny.backdoored, "--data", folder), "'anchor'", "cat, dog")
+    assert {row["metric"] for row in evaluated(tiny.backdoored, "--data", folder)} == {"CA"}
     has(refused("evaluate", tiny.backdoored, "--data", folder, "--target", "owl"), "'owl'", "cat, dog")
 
 

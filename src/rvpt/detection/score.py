@@ -31,8 +31,8 @@ class Findings:
 
     `targets`: classes, the most suspicious first. `trigger`: the change that was found for the first of them. `rises`:
     by form and run, how far each class's margin is above the median of all classes after the short run; with many
-    classes only of those that had this run. `most_predicted`: the class that most of the images are classified as without
-    any change, and its share of them.
+    classes only of those that had this run. `most_predicted`: the class that most of the images are classified as
+    without any change, and its share of them.
     """
 
     scores: dict[str, float]

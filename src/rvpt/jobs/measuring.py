@@ -52,7 +52,7 @@ def evaluate_saved(
     model = load(source, base=base, device=device, dtype=dtype)
     target = getattr(test.protocol.settings, "target", None)
     shown = renamed(find_triggers(model, triggers), target) if test.protocol.uses_triggers else {}
-    shown = shown if triggers else _with_targets(shown, test.data)
+    shown = shown if triggers or target else _with_targets(shown, test.data)
     spec = None if isinstance(model, Cleaned) else _attack_spec(Path(source))
     return test.measure(model, shown, row_facts(model, shown, spec), report)
 
