@@ -182,7 +182,7 @@ def test_the_headline_says_what_was_measured() -> None:
     assert said(before + rows_of(0.4)).startswith("The backdoor is weaker, but still there:")
     assert said(before + rows_of(0.6)).startswith("Cleaning did not remove the backdoor:")
     worse = said(rows_of(0.01, defense="none") + rows_of(0.02))
-    assert worse.startswith("These triggers hardly worked before cleaning: RVPT changes the attack success rate from 1.0%")
+    assert worse.startswith("These triggers hardly worked before cleaning: RVPT changes the attack success rate")
     assert said(after[:1]).startswith("Accuracy on clean images is 90.0%. No trigger was measured")
     assert (
         said([], verdicts=[VERDICT])
