@@ -148,6 +148,15 @@ def slow_step(task: Tuning, clip: Clip, data: Dataset, spec: Any, picked: Tensor
     return {**values, "loss": loss}
 
 
+def test_predictions_of_one_class_are_warned_of(clip: Clip, scenes: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    same = replace(scenes, labels=None).select(torch.zeros(8, dtype=torch.int64))
+    with frozen(clip):
+        task_of(clip, same, spec_of(labels="predicted", resist=0.0))
+    assert "classifies 100% of the images as" in caplog.text
+    with pytest.raises(RvptError, match="pass a list of class names"):
+        clean(clip, scenes, "unlearn", classes="names.txt")
+
+
 def test_labels_are_not_used_where_the_classes_are_given_as_a_list(clip: Clip, scenes: Dataset) -> None:
     settings = {**SHORT, "epochs": 1, "forms": ("additive",), "targets": TARGETS}
     images = list(scenes.pixels(torch.arange(len(scenes)), clip.image_size))

@@ -113,13 +113,18 @@ def show_checked_cleaning(found: Mapping[str, Any], folder: Path, *, as_json: bo
 
 
 def show_verdicts(verdicts: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print verdicts side by side, with their names as headings."""
+    """Print verdicts side by side, with their names as headings, and below why they may say little."""
+    from rvpt.detection.verdict import caveats
+
     lines = [
         ("verdict", *(each["verdict"] for each in verdicts.values())),
         ("p-value", *(f"{each['p_value']:.2g}" for each in verdicts.values())),
         ("most suspicious target", *(_suspected(each["targets"][0]) for each in verdicts.values())),
     ]
     show_table(plain_table(("", *verdicts), lines))
+    for name, each in verdicts.items():
+        for caveat in caveats(each):
+            print(f"{name}: {caveat}")
 
 
 def _suspected(target: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -29,6 +30,8 @@ from rvpt.training.loop import Untrained
 from rvpt.training.losses import feature_repelling, keep, zero_shot_logits
 from rvpt.training.own_rate import OwnRate
 
+OFTEN = 0.8  # share of images of one class from which on predictions are doubtful
+logger = logging.getLogger("rvpt")
 Terms = Callable[[FewShot], Sequence[Term]]
 """Makes the terms of a task besides cross-entropy and repelling."""
 
@@ -81,10 +84,22 @@ class Tuning(StaticTask):
         self.data, self.spec, self.suspect, self.first_block = data, spec, Untrained(suspect), first_block
         with mixed_precision(spec.precision, clip.device):
             self.constants = Constants(suspect, data, first_block) if self.has_constants() else None
-        self.labels = self.predictions if labels is None else labels
+        self.labels = self._predicted() if labels is None else labels
         made = terms(FewShot(clip, data, self.names, self.text, self.labels, self.predictions)) if terms else ()
         self.terms: Any = nn.ModuleList(made)
         self.counts: list[int] = []
+
+    def _predicted(self) -> Tensor:
+        """The suspect's classes in place of labels; a warning if nearly all images have the same one."""
+        counts = self.predictions.bincount()
+        share, name = float(counts.max() / len(self.predictions)), self.names[int(counts.argmax())]
+        if share > OFTEN:
+            logger.warning(
+                "the suspect classifies %.0f%% of the images as %r: without labels, cleaning keeps that",
+                100 * share,
+                name,
+            )
+        return self.predictions
 
     def logits(self, image: Tensor) -> Tensor:
         """The logits (B, K) of unit image features (B, P)."""

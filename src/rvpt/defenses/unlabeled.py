@@ -42,8 +42,10 @@ def without_labels(data: Dataset, classes: Sequence[str] | None) -> Dataset:
     """The images without their labels, and the classes to predict: a list, or those of the data set.
 
     Raises:
-        RvptError: there are fewer than two.
+        RvptError: there are fewer than two, or a text instead of a list.
     """
+    if isinstance(classes, str):
+        raise RvptError(f"classes={classes!r} is a text: pass a list of class names")
     names = tuple(data.classes if classes is None else classes)
     if len(names) < 2:
         what = "1 class name" if names else "no class names"

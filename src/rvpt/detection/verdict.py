@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from rvpt.inversion import FORMS
 
 Word = Literal["clean", "suspicious", "backdoored"]
 SUSPICIOUS, BACKDOORED = 0.05, 0.01  # p-values from which on a model is called so
-OFTEN = 0.5  # share of the images from which on their class is worth a line
+OFTEN = 0.8  # share of the images from which on their class is worth a line
 BLIND = (
     "triggers that are another change for every image",
     "triggers that are a natural object or a meaning",
@@ -60,17 +61,8 @@ class Verdict:
         first = f"{self.facts['model']}: {self.word} (p = {self.p_value:.2g})"
         rows = [f"  {_named(place, row)}" for place, row in enumerate(self.targets, 1)]
         words = [f"without a list of classes, images are pulled towards: {', '.join(self.words)}"] if self.words else []
-        unlike = [] if self.facts["calibrated"] else [UNCALIBRATED]
-        notes = [*words, *self._one_class(), *unlike, f"cannot be seen: {'; '.join(self.blind)}"]
+        notes = [*words, *caveats(self.facts), f"cannot be seen: {'; '.join(self.blind)}"]
         return [first, "most suspicious targets:", *rows, *notes]
-
-    def _one_class(self) -> list[str]:
-        """A line if the model gives one class to most images: then there is little to compare."""
-        most = self.facts.get("most_predicted", {"share": 0.0})
-        if most["share"] <= OFTEN:
-            return []
-        share = f"{100 * most['share']:.0f}% of the images are classified as {most['class']!r} without any change"
-        return [f"{share}: the model may not know these classes, and then this check says little"]
 
 
 def _named(place: int, row: dict[str, Any]) -> str:
@@ -82,6 +74,15 @@ UNCALIBRATED = (
     "p-values do not apply: the calibration was made with other settings, models or classes; compare only scores, "
     "with those of a model that you trust"
 )
+
+
+def caveats(facts: Mapping[str, Any]) -> list[str]:
+    """Why a verdict may say little: most images have one class anyway, or the calibration is of other models."""
+    most, found = facts.get("most_predicted", {"share": 0.0}), []
+    if most["share"] > OFTEN:
+        share = f"{100 * most['share']:.0f}% of the images are classified as {most['class']!r} without any change"
+        found.append(f"{share}: the model may not know these classes, and then this check says little")
+    return found if facts["calibrated"] else [*found, UNCALIBRATED]
 
 
 def word_of(p_value: float, *, calibrated: bool = True) -> Word:
