@@ -220,7 +220,7 @@ def test_a_clipmodel_never_gets_the_weights_without_the_prompts(models, tmp_path
     _, told = CLIPModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     attention = {f"vision_model.encoder.layers.{block}.self_attn.q_proj.weight" for block in (1, 2, 3)}
     assert attention <= set(told["missing_keys"])
-    with pytest.raises(RvptError, match="'rvpt_clip' model"):
+    with pytest.raises(RvptError, match="is an export by rvpt for other programs"):
         rvpt.load(tmp_path / "out")
 
 
