@@ -18,6 +18,7 @@ from rvpt.data.augment import AUGMENTS
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.few_shot import FewShot
 from rvpt.defenses.terms import Batch, Term
+from rvpt.inversion.pool import OFTEN, most_predicted
 from rvpt.models.clip import Clip
 from rvpt.models.encode import encode_set
 from rvpt.models.head import Head, with_one
@@ -30,7 +31,6 @@ from rvpt.training.loop import Untrained
 from rvpt.training.losses import feature_repelling, keep, zero_shot_logits
 from rvpt.training.own_rate import OwnRate
 
-OFTEN = 0.8  # share of images of one class from which on predictions are doubtful
 logger = logging.getLogger("rvpt")
 Terms = Callable[[FewShot], Sequence[Term]]
 """Makes the terms of a task besides cross-entropy and repelling."""
@@ -91,8 +91,7 @@ class Tuning(StaticTask):
 
     def _predicted(self) -> Tensor:
         """The suspect's classes in place of labels; a warning if nearly all images have the same one."""
-        counts = self.predictions.bincount()
-        share, name = float(counts.max() / len(self.predictions)), self.names[int(counts.argmax())]
+        name, share = most_predicted(self.predictions, self.names)
         if share > OFTEN:
             logger.warning(
                 "the suspect classifies %.0f%% of the images as %r: without labels, cleaning keeps that",

@@ -17,6 +17,7 @@ from rvpt.detection.resistivity import resistivity_curve
 from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
 from rvpt.inversion.additive import Additive
+from rvpt.inversion.pool import most_predicted
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
@@ -72,8 +73,7 @@ def find(
 
 def _most_predicted(search: Search) -> dict[str, Any]:
     predictions = torch.cat([search.fit.predictions, search.held.predictions])
-    counts = predictions.bincount()
-    return {"class": search.classes[int(counts.argmax())], "share": float(counts.max() / len(predictions))}
+    return dict(zip(("class", "share"), most_predicted(predictions, search.classes), strict=True))
 
 
 def _rises(inversion: Inversion, classes: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from rvpt.attacks.trigger import Trigger
 from rvpt.inversion import FORMS
+from rvpt.inversion.pool import OFTEN
 
 Word = Literal["clean", "suspicious", "backdoored"]
 SUSPICIOUS, BACKDOORED = 0.05, 0.01  # p-values from which on a model is called so
-OFTEN = 0.8  # share of the images from which on their class is worth a line
 BLIND = (
     "triggers that are another change for every image",
     "triggers that are a natural object or a meaning",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rvpt.models.encode import Encoder
+
+OFTEN = 0.8  # share of images of one class from which on predictions are doubtful
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+
+def most_predicted(predictions: Tensor, classes: Sequence[str]) -> tuple[str, float]:
+    """The class that most images are classified as, and its share of them, from predictions (n,) int64."""
+    counts = predictions.bincount()
+    return classes[int(counts.argmax())], float(counts.max() / len(predictions))
 
 
 def target_loss(logits: Tensor, classes: Tensor, predictions: Tensor) -> Tensor:

@@ -36,18 +36,11 @@ def clean_and_save(
     settings: Mapping[str, Any] | None = None,
     *,
     preset: CleanPreset = "auto",
-    split: str | None = TRAIN,
-    shots: int | None = None,
-    without: Sequence[str] = (),
-    num_pairs: int | None = None,
-    caption_column: str | None = None,
-    classes: Sequence[str] | None = None,
-    shift: str | None = None,
-    on_error: OnError = "stop",
     check: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
+    **drawing: Any,
 ) -> dict[str, Any]:
     """Clean a model with a defense and write the result; returns a summary.
 
@@ -58,19 +51,11 @@ def clean_and_save(
         defense: a name.
         settings: changes of the preset.
         preset: "paper", "small", "coop" or "auto".
-        split: the split of the data set to draw from.
-        shots: images per class, for defenses that learn from labels; 16 by default. Without labels, this many times the
-            number of classes are drawn at random.
-        without: classes to leave out, for these defenses.
-        num_pairs: image-caption pairs, for defenses that learn from captions; by default as many as published.
-        caption_column: the column with the captions, for these defenses.
-        classes: names of the classes, for defenses that do without labels; labels are not used then.
-        shift: change of style of the images.
-        on_error: "skip" leaves out images that cannot be read.
         check: the folder of a check of this model, for defenses that use its suspected targets.
         resume: continue an interrupted run.
         overwrite: replace an artifact at `target`.
         report: called after each step.
+        drawing: how the images are drawn, as in `plan`.
 
     Raises:
         RvptError: an option that the defense does not use, or an error of `rvpt.clean`.
@@ -79,10 +64,7 @@ def clean_and_save(
     settings = dict(settings or {})
     if check:
         settings |= _found(check, kind, model, preset, settings)
-    todo = plan(
-        model, source, defense, settings, preset=preset, split=split, shots=shots, without=without, num_pairs=num_pairs,
-        caption_column=caption_column, classes=classes, shift=shift, on_error=on_error,
-    )  # fmt: skip
+    todo = plan(model, source, defense, settings, preset=preset, **drawing)
     draw, drawn = todo.draw, todo.drawn
     key = {"defense": defense, "spec": todo.spec.model_dump(), "model": model.hash(), "classes": drawn.classes}
     key["data"] = {**draw, "source": canonical(source)} | ({"skipped": drawn.skipped} if drawn.skipped else {})
@@ -90,8 +72,8 @@ def clean_and_save(
     read = drawn.cached(model.image_size) if "num_pairs" in draw else drawn
     run: dict[str, Any] = {"preset": preset, "checkpoint": checkpoint, "report": report}
     with checkpoint.tried():
-        cleaned = clean(model, read, defense, classes=todo.names, **run, **todo.settings)
-    name = Path(unnamed(source)).name
+        cleaned = clean(model, read, defense, **run, **todo.settings)
+    name, shift = Path(unnamed(source)).name, draw.get("shift")
     cleaned.facts["data"] = {**draw, "name": f"{name} ({shift})" if shift else name}
     if drawn.skipped:
         cleaned.facts["data"]["skipped"] = list(drawn.skipped)
@@ -109,15 +91,13 @@ class Plan:
         settings: changes of the preset.
         spec: all settings.
         draw: how the images are drawn.
-        drawn: the images.
-        names: of the classes, where labels are predicted.
+        drawn: the images, without labels where these are predicted.
     """
 
     settings: dict[str, Any]
     spec: TrainSpec
     draw: dict[str, Any]
     drawn: Dataset
-    names: tuple[str, ...] | None
 
 
 def plan(
@@ -138,6 +118,22 @@ def plan(
 ) -> Plan:
     """What `clean_and_save` with these arguments will do; nothing is trained or written.
 
+    Args:
+        model: the suspect.
+        source: the data set that clean images are drawn from.
+        defense: a name.
+        settings: changes of the preset.
+        preset: "paper", "small", "coop" or "auto".
+        split: the split of the data set to draw from.
+        shots: images per class, for defenses that learn from labels; 16 by default. Without labels, this many times the
+            number of classes are drawn at random.
+        without: classes to leave out, for these defenses.
+        num_pairs: image-caption pairs, for defenses that learn from captions; by default as many as published.
+        caption_column: the column with the captions, for these defenses.
+        classes: names of the classes, for defenses that do without labels; labels are not used then.
+        shift: change of style of the images.
+        on_error: "skip" leaves out images that cannot be read.
+
     Raises:
         RvptError: an option that the defense does not use, a setting out of range, or no images that fit.
     """
@@ -147,13 +143,13 @@ def plan(
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
     draw = {"source": source, "split": split, "seed": spec.seed, **_draw(kind, given)}
     draw |= {"shift": shift} if shift else {}
-    whole, names = read_images(draw, on_error), None
+    whole = read_images(draw, on_error)
     if predicts_labels(kind, whole, classes) or getattr(spec, LABELS, None) == PREDICTED:
         whole = without_labels(whole, classes)
-        names, draw = whole.classes, _without_classes(draw, len(whole.classes))
+        draw = _without_classes(draw, len(whole.classes))
         settings = {LABELS: PREDICTED, **settings}
         spec = kind.settings(preset, model, **settings)
-    return Plan(settings, spec, draw, _select(whole, draw), names)
+    return Plan(settings, spec, draw, _select(whole, draw))
 
 
 def uses_targets(kind: type[Defense]) -> bool:
