@@ -27,10 +27,10 @@ from torch.nn import functional as F
 
 from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_data
-from rvpt.detection import halving
 from rvpt.detection.collapse import whole_words
 from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
+from rvpt.inversion import halving
 from rvpt.inversion.additive import Additive
 from rvpt.inversion.descent import descend, reached, towards
 from rvpt.inversion.pool import Pool

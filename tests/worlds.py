@@ -104,6 +104,18 @@ class CrowdedWorld(World):
         return F.normalize(shares, dim=0) @ self.weight
 
 
+class CrowdedSpots(SpottedWorld, CrowdedWorld):
+    pass
+
+
+class CrowdedWaves(WavyWorld, CrowdedWorld):
+    pass
+
+
+CROWDED: dict[str, type[World]] = {"additive": CrowdedWorld, "grating": CrowdedWaves, "patch": CrowdedSpots}
+"""Of each form of shortcut."""
+
+
 def crowd(count: int) -> tuple[str, ...]:
     """Names of so many classes of a crowded world, its own in between."""
     others = [str(number) for number in range(count - len(CLASSES))]

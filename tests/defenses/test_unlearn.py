@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import reference
-from helpers import MakeClip, assert_near, random_clip, random_pixels
+from helpers import MakeClip, assert_near, random_pixels
 from rvpt import Dataset
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import Run, clean, defense_of
 from rvpt.defenses.rvpt import PromptTuning, RVPTSpec
-from rvpt.defenses.suspects import scan, suspicion
 from rvpt.defenses.terms import Keep, Resist
 from rvpt.defenses.tuning import Tuning
 from rvpt.defenses.unlearn import UnlearnPromptsSpec, UnlearnSpec
 from rvpt.errors import RvptError
 from rvpt.inversion import FORMS
 from rvpt.inversion.ball import Ball
-from rvpt.inversion.descent import short_run
 from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool
-from rvpt.inversion.spec import InversionSpec
 from rvpt.models.clip import Clip
 from rvpt.models.encode import encode_set
 from rvpt.tensors import read_metadata, read_tensors, write_tensors
@@ -414,47 +410,6 @@ def test_without_targets_a_scan_keeps_the_most_suspicious_classes(clip: Clip, sc
 def test_all_targets_that_are_given_are_used_and_recorded(kind: str, clip: Clip, scenes: Dataset) -> None:
     cleaned = clean(clip, scenes, spec_of(kind, suspects=1, epochs=1, forms=("additive",)))
     assert cleaned.facts["resisted_targets"] == list(TARGETS)
-
-
-@pytest.fixture(scope="module")
-def middle() -> tuple[Clip, Pool]:
-    """A pool whose last class is nearest to every image: its text is the middle of all features."""
-    clip, pixels = random_clip(image_size=32).requires_grad_(False), random_pixels(12, 32)
-    with torch.no_grad():
-        center = F.normalize(clip.encode_image(pixels).mean(0), dim=0)
-        noise = torch.randn(7, len(center), generator=torch.Generator().manual_seed(0))
-        text = torch.cat([F.normalize(center + 0.3 * noise, dim=1), center[None]])
-        return clip, replace(Pool.of(clip, pixels, text), predictions=torch.zeros(len(pixels), dtype=torch.int64))
-
-
-FEW = InversionSpec(images=4, steps=3, tried_images=6)
-
-
-@pytest.mark.parametrize("shortlist", [128, 3, 4], ids=["whole", "uneven", "even"])
-def test_the_most_suspicious_class_is_found_and_has_its_own_changes(
-    shortlist: int, middle: tuple[Clip, Pool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rvpt.defenses.suspects.SHORTLIST", shortlist)
-    clip, pool = middle
-    forms = [FORMS[name].of(FEW, clip.image_size) for name in FORMS]
-    seen = list[int]()
-    classes, changes = scan(forms, pool, 2, FEW, lambda step, total, _: seen.append(total - step))
-    assert classes[0] == 7
-    assert seen == list(range(len(seen) - 1, -1, -1))
-    for form, found in zip(forms, changes, strict=True):
-        assert_near(found, short_run(form, pool, classes, FEW), tolerance=1e-4)
-
-
-def test_suspicion_is_the_largest_outlier_of_all_forms() -> None:
-    margins = torch.randn(3, 9, generator=torch.Generator().manual_seed(0)).tolist()
-    expected = list[float]()
-    for place in range(9):
-        scores = []
-        for row in margins:
-            middle = statistics.median(row)
-            scores.append((row[place] - middle) / statistics.median(abs(value - middle) for value in row))
-        expected.append(max(scores))
-    assert_near(suspicion(torch.tensor(margins)), torch.tensor(expected))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,12 +12,10 @@ from rvpt.data.text import find_class, first_names
 from rvpt.errors import RvptError
 from rvpt.inversion.descent import reached, short_run
 from rvpt.inversion.form import Form
+from rvpt.inversion.halving import Kept, drops, largest, short_race
 from rvpt.inversion.pool import Pool
 from rvpt.inversion.spec import InversionSpec
 from rvpt.progress import Report, silent
-
-SHORTLIST = 128  # classes, at most, that get the whole short run
-FIRST_STEPS = 2  # of the run that chooses them
 
 
 def named(names: Sequence[str], targets: Sequence[str]) -> Tensor:
@@ -37,8 +36,8 @@ def short_runs(
     forms: Sequence[Form], pool: Pool, targets: Tensor, spec: InversionSpec, report: Report = silent
 ) -> list[Tensor]:
     """Changes (M, ...) of each form towards given targets (M,)."""
-    steps = Steps(report, _steps(forms, spec.steps))
-    return [_run(form, pool, targets, spec, steps) for form in forms]
+    steps = Steps(report, _steps(forms, spec))
+    return _towards(forms, pool, targets, spec, steps)
 
 
 def scan(
@@ -46,13 +45,14 @@ def scan(
 ) -> tuple[Tensor, list[Tensor]]:
     """The `count` most suspicious classes (M,), and the changes (M, ...) of each form towards them.
 
-    With more than 128 classes, a run of two steps chooses 128 of them. For K classes and n images, each form takes
+    Each form has a `short_race`. With more than 64 classes, it drops most of them, and the targets have a short run of
+    all forms afterwards. For K > 64 classes and n images, a form with a descent of 8 steps of 12 images takes
 
-        k (8 * 12 + n) forward and k * 8 * 12 backward passes of an image, k = min(K, 128),  and for K > 128 also
-        K (2 * 12 + 24) forward and K * 2 * 12 backward passes.
+        12 (4 K + 2 (K / 2 + 15) + 2 (K / 8 + 15)) forward and as many backward passes of an image, and
+        (K / 8 + 16) n forward passes.
 
-    For K = 1000, n = 512 and three forms, this is about an eighth of the work of 30 epochs with 16 images per class.
-    Changes of 128 classes are in memory at a time: for additive ones of side 224, 77 MB, three times.
+    For K = 1000, n = 512 and three forms, this is about a fifth of the work of 30 epochs with 16 images per class.
+    Changes of all classes are in memory at first: for K = 1000 additive ones of side 224, 0.6 GB, twice.
 
     Args:
         forms: of changes.
@@ -61,31 +61,35 @@ def scan(
         spec: budgets, steps, batch size and seed.
         report: called after each step.
     """
-    classes = torch.arange(len(pool.text), device=pool.pixels.device)
-    rounds = -(-len(classes) // SHORTLIST) if len(classes) > SHORTLIST else 0
-    first, last = (_steps(forms, length) + len(forms) for length in (FIRST_STEPS, spec.steps))
-    steps = Steps(report, rounds * first + last)
-    if rounds:
-        classes = _shortlist(forms, pool, classes, spec, steps)
-    changes = [_run(form, pool, classes, spec, steps) for form in forms]
-    order = suspicion(_margins(forms, pool, classes, changes, spec, steps)).argsort(descending=True)[:count]
-    return classes[order], [found[order] for found in changes]
+    again = drops(pool)
+    steps = Steps(report, (2 if again else 1) * _steps(forms, spec) + len(forms))
+    kept = [_race(form, pool, spec, steps) for form in forms]
+    outlying = torch.full((len(forms), len(pool.text)), -math.inf, device=pool.pixels.device)
+    for form, each, row in zip(forms, kept, outlying, strict=True):
+        row[each.classes] = suspicion(reached(form, pool, each.classes, each.changes, spec).margins, each.middle)
+        steps()
+    targets = outlying.amax(0).argsort(descending=True)[:count]
+    if again:  # a form may have dropped some of the targets
+        return targets, _towards(forms, pool, targets, spec, steps)
+    return targets, [each.changes[targets] for each in kept]
 
 
-def suspicion(margins: Tensor) -> Tensor:
-    """How far each class is an outlier in one of the forms.
+def suspicion(margins: Tensor, middle: Tensor) -> Tensor:
+    """How far each class is an outlier in one form; a class is as suspicious as in the form where it is most so.
 
-    s_c = max over forms of (m_c - median m) / median |m - median m|
+    s_c = (m_c - med) / median_k |m_k - med|,  med the median of the margins in the middle
+
+    Where classes were dropped, the denominator is too large, by about the same factor in all forms.
 
     Args:
-        margins: m, (F, K) float, the mean margin of the change of each form towards each class.
+        margins: m, (C,) float, the mean margin of the change towards each class.
+        middle: (m,) int64, the places of classes whose margins stand for the median of all.
 
     Returns:
-        (K,).
+        (C,).
     """
-    excess = margins - margins.median(1, keepdim=True).values
-    spread = excess.abs().median(1, keepdim=True).values.clamp(min=1e-6)
-    return (excess / spread).amax(0)
+    excess = margins - margins[middle].median()
+    return excess / excess.abs().median().clamp(min=1e-6)
 
 
 class Steps:
@@ -99,35 +103,22 @@ class Steps:
         self.report(self.done, self.total, {"scan": "class changes"})
 
 
-def _steps(forms: Sequence[Form], length: int) -> int:
-    """The steps of one run of each form."""
-    return sum(1 if len(form.library()) else length for form in forms)
+def _steps(forms: Sequence[Form], spec: InversionSpec) -> int:
+    """The steps of one run of each form; what a library has is chosen in one step."""
+    return sum(1 if len(form.library()) else spec.steps for form in forms)
 
 
-def _run(form: Form, pool: Pool, classes: Tensor, spec: InversionSpec, steps: Steps) -> Tensor:
-    changes = short_run(form, pool, classes, spec, steps)
-    if len(form.library()):  # they are chosen in one step
+def _race(form: Form, pool: Pool, spec: InversionSpec, steps: Steps) -> Kept:
+    kept = short_race(form, pool, largest, spec, steps)
+    if len(form.library()):
         steps()
+    return kept
+
+
+def _towards(forms: Sequence[Form], pool: Pool, targets: Tensor, spec: InversionSpec, steps: Steps) -> list[Tensor]:
+    changes = []
+    for form in forms:
+        changes.append(short_run(form, pool, targets, spec, steps))
+        if len(form.library()):
+            steps()
     return changes
-
-
-def _shortlist(forms: Sequence[Form], pool: Pool, classes: Tensor, spec: InversionSpec, steps: Steps) -> Tensor:
-    """The most suspicious classes after a run of few steps, in their order."""
-    quick = spec.model_copy(update={"steps": FIRST_STEPS})
-    some = pool.draw(spec.tried_images, torch.Generator().manual_seed(spec.seed))
-    margins = []
-    for part in classes.split(SHORTLIST):
-        changes = [_run(form, pool, part, quick, steps) for form in forms]
-        margins.append(_margins(forms, some, part, changes, spec, steps))
-    return suspicion(torch.cat(margins, 1)).topk(SHORTLIST).indices.sort().values
-
-
-def _margins(
-    forms: Sequence[Form], pool: Pool, classes: Tensor, changes: Sequence[Tensor], spec: InversionSpec, steps: Steps
-) -> Tensor:
-    """The mean margins (F, C) of the changes (C, ...) of each form towards classes (C,)."""
-    margins = []
-    for form, change in zip(forms, changes, strict=True):
-        margins.append(reached(form, pool, classes, change, spec).margins)
-        steps()
-    return torch.stack(margins)

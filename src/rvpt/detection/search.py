@@ -10,12 +10,12 @@ from torch import Tensor
 
 from rvpt.attacks.trigger import Trigger
 from rvpt.detection.collapse import collapse
-from rvpt.detection.halving import short_race
 from rvpt.detection.natural import Natural, first
 from rvpt.detection.spec import CheckSpec
 from rvpt.inversion import FORMS
 from rvpt.inversion.descent import Reached, descend, reached, towards
 from rvpt.inversion.form import Form
+from rvpt.inversion.halving import places_of, short_race
 from rvpt.inversion.pool import Pool
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -85,19 +85,26 @@ class Search:
         kept = self.stages.get(f"{name}-short", lambda: self._short(form, natural))
         classes, short = kept["classes"], Reached(kept["shares"], kept["margins"])
         middle = short.margins[kept["middle"]].median()
-        names = [self.classes[index] for index in classes.tolist()]
-        rises = dict(zip(names, (short.margins - middle).tolist(), strict=True))
-        places = [names.index(each) for each in first(rises, natural, self.spec.finalists)]
-        finalists, start = classes[places], kept["changes"][places]
+        finalists = self._ahead(classes, short.margins - middle, natural, self.spec.finalists)
+        start = kept["changes"][places_of(finalists, classes)]
         long = self.stages.get(f"{name}-long", lambda: self._long(form, finalists, start))
         finalists, changes = long["finalists"], long["changes"]  # those of an interrupted check, if there was one
         final = reached(form, self.held, finalists, changes, self.spec)
         return Inversion(form, classes, short, middle, finalists, changes, final)
 
     def _short(self, form: Form, natural: Natural | None) -> dict[str, Tensor]:
-        kept = short_race(form, self.fit, self.classes, natural, self.spec, self.report)
+        def choose(classes: Tensor, margins: Tensor, count: int) -> Tensor:
+            return self._ahead(classes, margins - margins.median(), natural, count)
+
+        kept = short_race(form, self.fit, choose, self.spec, self.report)
         found = reached(form, self.held, kept.classes, kept.changes, self.spec)
         return {**vars(kept), "margins": found.margins, "shares": found.shares}
+
+    def _ahead(self, classes: Tensor, rises: Tensor, natural: Natural | None, count: int) -> Tensor:
+        """The `first` of classes (C,) by their rises (C,)."""
+        names = [self.classes[number] for number in classes.tolist()]
+        found = first(dict(zip(names, rises.tolist(), strict=True)), natural, count)
+        return classes[[names.index(name) for name in found]]
 
     def _long(self, form: Form, finalists: Tensor, start: Tensor) -> dict[str, Tensor]:
         spec, loss, changes = self.spec, towards(finalists), start

@@ -9,28 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rvpt.detection import halving
-from rvpt.detection.halving import Kept, foreseen, places_of, short_race
 from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
-from rvpt.inversion import FORMS
+from rvpt.inversion import FORMS, halving
 from rvpt.inversion.descent import flipped, mean_margins, short_run
+from rvpt.inversion.halving import Kept, foreseen, largest, places_of, short_race
 from rvpt.training.stages import Stages
-from worlds import CLASSES, SIDE, CrowdedWorld, SpottedWorld, WavyWorld, World, as_clip, crowd
+from worlds import CLASSES, CROWDED, SIDE, CrowdedWorld, World, as_clip, crowd
 
 NAMES = crowd(100)
 SPEC = CheckSpec(budget=15.0, patch_size=42, num_images=48, steps=8, final_steps=8, held_out=0.25)
-
-
-class CrowdedSpots(SpottedWorld, CrowdedWorld):
-    pass
-
-
-class CrowdedWaves(WavyWorld, CrowdedWorld):
-    pass
-
-
-WORLDS: dict[str, type[World]] = {"additive": CrowdedWorld, "grating": CrowdedWaves, "patch": CrowdedSpots}
 
 
 def searching(world: World, names: tuple[str, ...] = NAMES, folder: Path | None = None) -> Search:
@@ -40,7 +28,7 @@ def searching(world: World, names: tuple[str, ...] = NAMES, folder: Path | None 
 
 def raced(form: str, world: World, names: tuple[str, ...] = NAMES, steps: int = SPEC.steps) -> Kept:
     spec = SPEC.model_copy(update={"steps": steps})
-    return short_race(FORMS[form].of(spec, SIDE), searching(world, names).fit, names, None, spec)
+    return short_race(FORMS[form].of(spec, SIDE), searching(world, names).fit, largest, spec)
 
 
 def called(classes: torch.Tensor, names: tuple[str, ...] = NAMES) -> list[str]:
@@ -51,7 +39,7 @@ def called(classes: torch.Tensor, names: tuple[str, ...] = NAMES) -> list[str]:
 @settings(max_examples=5, deadline=None)
 @given(target=st.sampled_from(CLASSES), shortcut=st.sampled_from([4.0, 6.0, 8.0]))
 def test_a_planted_shortcut_survives(form: str, target: str, shortcut: float) -> None:
-    found = raced(form, WORLDS[form](target=target, shortcut=shortcut))
+    found = raced(form, CROWDED[form](target=target, shortcut=shortcut))
     assert target in called(found.classes)[:5]
     assert len(found.middle) == halving.MIDDLE
     assert halving.LEAST <= len(found.classes) <= halving.LEAST + halving.MIDDLE
@@ -62,9 +50,9 @@ def test_it_survives_a_run_of_few_steps(steps: int) -> None:
     assert "hen" in called(raced("additive", CrowdedWorld(target="hen", shortcut=8.0), steps=steps).classes)
 
 
-@pytest.mark.parametrize("form", WORLDS)
+@pytest.mark.parametrize("form", CROWDED)
 def test_the_finalists_are_those_of_a_search_that_drops_none(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = WORLDS[form](target="hen", shortcut=6.0)
+    world = CROWDED[form](target="hen", shortcut=6.0)
     quick = searching(world).invert(form)
     monkeypatch.setattr(halving, "MOST", 100)
     whole = searching(world).invert(form)
@@ -73,9 +61,9 @@ def test_the_finalists_are_those_of_a_search_that_drops_none(form: str, monkeypa
     assert len(quick.kept) < len(whole.kept) == 100
 
 
-@pytest.mark.parametrize("form", WORLDS)
+@pytest.mark.parametrize("form", CROWDED)
 def test_classes_that_are_kept_end_as_in_a_loop_over_them(form: str) -> None:
-    world = WORLDS[form](target="hen", shortcut=6.0)
+    world = CROWDED[form](target="hen", shortcut=6.0)
     found, pool, made = raced(form, world), searching(world).fit, FORMS[form].of(SPEC, SIDE)
     for place in (0, 3, len(found.classes) - 1):
         alone = short_run(made, pool, found.classes[place : place + 1], SPEC)[0]
@@ -114,7 +102,7 @@ def test_margins_of_all_classes_are_those_of_each(classes: int, images: int, see
 
 def test_all_classes_are_kept_if_all_are_to_be_finalists(monkeypatch: pytest.MonkeyPatch) -> None:
     run, form = searching(CrowdedWorld(shortcut=6.0)), FORMS["additive"].of(SPEC, SIDE)
-    found = short_race(form, run.fit, NAMES, None, SPEC.model_copy(update={"finalists": len(NAMES)}))
+    found = short_race(form, run.fit, largest, SPEC.model_copy(update={"finalists": len(NAMES)}))
     assert sorted(found.classes.tolist()) == list(range(len(NAMES)))
 
 

@@ -5,13 +5,12 @@ What happens to one class does not depend on the others, so a class that is kept
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rvpt.detection.natural import Natural, first
 from rvpt.inversion.descent import Descent, short_run, shown_logits, towards, tried
 from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool, class_losses
@@ -22,6 +21,8 @@ MOST = 64  # classes of which none is dropped; calibrations have no more, so the
 LEAST = 20  # classes that are kept in any case
 CUTS = ((1 / 2, 2), (3 / 4, 8))  # after a share of the steps, one in so many classes is kept
 MIDDLE = 15  # classes whose margins stand for the median of all classes
+Choice = Callable[[Tensor, Tensor, int], Tensor]
+"""Of classes (C,), their margins (C,) and a count: so many of the classes, the most suspicious."""
 
 
 @dataclass(frozen=True)
@@ -37,34 +38,38 @@ class Kept:
     changes: Tensor
 
 
-def short_race(
-    form: Form, pool: Pool, names: Sequence[str], natural: Natural | None, spec: InversionSpec,
-    report: Report = silent,
-) -> Kept:  # fmt: skip
-    """The short run of all classes; with many, those that fall behind are dropped from it.
+def drops(pool: Pool) -> bool:
+    """Whether there are so many classes that some are dropped."""
+    return len(pool.text) > MOST
+
+
+def short_race(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, report: Report = silent) -> Kept:
+    """The short run of all K classes; with many, those that fall behind are dropped from it.
 
     Args:
         form: of inversion.
-        pool: the images to optimize on.
-        names: of all K classes.
-        natural: margins of clean models; None if they are not known.
+        pool: the images to optimize on, and the texts of the classes.
+        choose: tells which classes are ahead.
         spec: steps, budgets, batch size and seed.
         report: called after each step.
     """
-    every = torch.arange(len(names), device=pool.pixels.device)
-    if len(names) <= MOST:
+    every = torch.arange(len(pool.text), device=pool.pixels.device)
+    if not drops(pool):
         return Kept(every, every, short_run(form, pool, every, spec, report))
     if len(form.library()):
-        return _best(form, pool, names, natural, spec)
-    return _descended(form, pool, names, natural, spec, report)
+        return _best(form, pool, choose, spec)
+    return _descended(form, pool, choose, spec, report)
 
 
-def _descended(
-    form: Form, pool: Pool, names: Sequence[str], natural: Natural | None, spec: InversionSpec, report: Report
-) -> Kept:
-    every = torch.arange(len(names), device=pool.pixels.device)
-    start = form.start(len(names)).to(every.device)
-    run, before = Descent(form, pool, towards(every), start, spec.steps, spec.images, spec), unchanged(pool)
+def largest(classes: Tensor, margins: Tensor, count: int) -> Tensor:
+    """The `Choice` of the classes with the largest margins."""
+    return classes[margins.argsort(descending=True, stable=True)[:count]]
+
+
+def _descended(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, report: Report) -> Kept:
+    every, before = torch.arange(len(pool.text), device=pool.pixels.device), unchanged(pool)
+    start = form.start(len(every)).to(every.device)
+    run = Descent(form, pool, towards(every), start, spec.steps, spec.images, spec)
     cuts, middle = {max(2, int(share * spec.steps)): one_in for share, one_in in CUTS}, every  # step 1 tells nothing
     margins = -before / pool.model.logit_scale.detach()
     for step in range(1, spec.steps + 1):
@@ -75,8 +80,7 @@ def _descended(
             margins = (margins + now) / 2  # the last steps count most
         if step in cuts:
             middle = run.numbers[nearest_to_median(margins)] if len(middle) == len(every) else middle
-            count = _count(len(names), cuts[step], spec)
-            ahead = most_ahead(run.numbers, margins, names, natural, count)
+            ahead = choose(run.numbers, margins, _count(len(every), cuts[step], spec))
             places = places_of(_joined(ahead, middle), run.numbers)
             run.keep(places)
             margins = margins[places]
@@ -108,23 +112,14 @@ def foreseen(losses: Tensor, here: Tensor, there: Tensor, rest: float) -> Tensor
     return there + (losses - here) * rest
 
 
-def _best(form: Form, pool: Pool, names: Sequence[str], natural: Natural | None, spec: InversionSpec) -> Kept:
-    """The best change of a library for the classes that have the largest margins with it."""
+def _best(form: Form, pool: Pool, choose: Choice, spec: InversionSpec) -> Kept:
+    """The best change of a library for the classes that are ahead with it."""
     library = form.library().to(pool.pixels.device)
     best = tried(form, pool, library, spec.tried_images, spec).max(0)
-    every = torch.arange(len(names), device=library.device)
+    every = torch.arange(len(pool.text), device=library.device)
     middle = nearest_to_median(best.values)
-    count = _count(len(names), CUTS[-1][1], spec)
-    kept = _joined(most_ahead(every, best.values, names, natural, count), middle)
+    kept = _joined(choose(every, best.values, _count(len(every), CUTS[-1][1], spec)), middle)
     return Kept(kept, places_of(middle, kept), library[best.indices[kept]])
-
-
-def most_ahead(classes: Tensor, margins: Tensor, names: Sequence[str], natural: Natural | None, count: int) -> Tensor:
-    """The `count` of the classes (C,) whose margins are most above what is natural, or, if not known, the largest."""
-    numbers = {names[number]: number for number in classes.tolist()}
-    rises = dict(zip(numbers, (margins - margins.median()).tolist(), strict=True))
-    ahead = [numbers[name] for name in first(rises, natural, count)]
-    return torch.tensor(ahead, device=classes.device)
 
 
 def _count(classes: int, one_in: int, spec: InversionSpec) -> int:

@@ -1,0 +1,75 @@
+"""The scan of all classes: it finds planted shortcuts, and each target has changes of its own."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from helpers import assert_near, random_clip, random_pixels
+from rvpt.defenses.suspects import scan, suspicion
+from rvpt.inversion import FORMS, halving
+from rvpt.inversion.descent import short_run
+from rvpt.inversion.pool import Pool
+from rvpt.inversion.spec import InversionSpec
+from rvpt.models.clip import Clip
+from rvpt.training.loop import frozen
+from worlds import CROWDED, SIDE, as_clip, crowd
+
+
+@pytest.fixture(scope="module")
+def middle() -> tuple[Clip, Pool]:
+    """A pool whose last class is nearest to every image: its text is the middle of all features."""
+    clip, pixels = random_clip(image_size=32).requires_grad_(False), random_pixels(12, 32)
+    with torch.no_grad():
+        center = F.normalize(clip.encode_image(pixels).mean(0), dim=0)
+        noise = torch.randn(7, len(center), generator=torch.Generator().manual_seed(0))
+        text = torch.cat([F.normalize(center + 0.3 * noise, dim=1), center[None]])
+        return clip, replace(Pool.of(clip, pixels, text), predictions=torch.zeros(len(pixels), dtype=torch.int64))
+
+
+FEW = InversionSpec(images=4, steps=3, tried_images=6)
+
+
+@pytest.mark.parametrize("most", [64, 7], ids=["all", "halved"])
+def test_the_most_suspicious_class_is_found_and_has_its_own_changes(
+    most: int, middle: tuple[Clip, Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"MOST": most, "LEAST": 2, "MIDDLE": 3}.items():
+        monkeypatch.setattr(halving, name, value)
+    clip, pool = middle
+    forms = [FORMS[name].of(FEW, clip.image_size) for name in FORMS]
+    seen = list[int]()
+    classes, changes = scan(forms, pool, 2, FEW, lambda step, total, _: seen.append(total - step))
+    assert classes[0] == 7
+    assert seen == list(range(len(seen) - 1, -1, -1))
+    for form, found in zip(forms, changes, strict=True):
+        assert_near(found, short_run(form, pool, classes, FEW), tolerance=1e-4)
+
+
+@pytest.mark.parametrize("form", CROWDED)
+def test_a_planted_shortcut_is_found_among_200_classes(form: str) -> None:
+    world, names = CROWDED[form](target="cat", shortcut=6.0), crowd(200)
+    spec = InversionSpec(budget=15.0, patch_size=42.0)
+    pixels = world.images().pixels(torch.arange(48), SIDE)
+    with frozen(world):
+        pool = Pool.of(as_clip(world), pixels, world.class_features(names))
+        forms = [FORMS[name].of(spec, SIDE) for name in CROWDED]
+        classes, changes = scan(forms, pool, 2, spec)
+    assert names[classes[0]] == "cat"
+    assert [len(found) for found in (classes, *changes)] == [2] * (1 + len(forms))
+
+
+@given(st.integers(3, 9), st.integers(0, 99))
+def test_suspicion_is_how_far_a_class_is_an_outlier(classes: int, seed: int) -> None:
+    margins = torch.randn(classes, generator=torch.Generator().manual_seed(seed))
+    row = margins.tolist()
+    center = statistics.median_low(row)  # as torch's
+    spread = statistics.median_low([abs(value - center) for value in row])
+    expected = torch.tensor([(value - center) / spread for value in row])
+    torch.testing.assert_close(suspicion(margins, torch.arange(classes)), expected, atol=1e-4, rtol=1e-4)
