@@ -15,7 +15,8 @@ from rvpt.data.load import load_data
 from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut
-from rvpt.jobs.cleaning import clean_and_save, draw_images
+from rvpt.jobs.cleaning import clean_and_save
+from rvpt.jobs.drawing import draw_images
 from rvpt.jobs.measuring import evaluate_saved
 from rvpt.models.clip import Clip
 from rvpt.models.load import load

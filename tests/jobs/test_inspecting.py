@@ -16,7 +16,7 @@ from rvpt.artifacts import read_manifest
 from rvpt.data.load import load_data
 from rvpt.data.preprocess import to_image
 from rvpt.errors import RvptError
-from rvpt.jobs.cleaning import draw_images
+from rvpt.jobs.drawing import draw_images
 from rvpt.jobs.inspecting import clean_images, inspect_and_save
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip

@@ -42,7 +42,7 @@ from rvpt.presets import CleanPreset
 
 def _help() -> MoreHelp:
     from rvpt.defenses import DEFENSES
-    from rvpt.jobs.cleaning import SHOTS
+    from rvpt.jobs.drawing import SHOTS
 
     rvpt = DEFENSES["rvpt"]
     presets = rvpt.presets()

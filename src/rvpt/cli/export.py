@@ -22,7 +22,7 @@ TRAINED = "For --to distilled"
 
 def _help() -> MoreHelp:
     from rvpt.exports.distilled import SMALL, DistillSpec
-    from rvpt.jobs.cleaning import SHOTS
+    from rvpt.jobs.drawing import SHOTS
 
     return MoreHelp(
         {"to": EXPORT.text(), "shots": f"default: {SHOTS}"}, describe(DistillSpec, {"paper": {}, "small": SMALL})

@@ -13,7 +13,7 @@ from torch import nn
 
 from rvpt.data.dataset import Dataset
 from rvpt.defenses import DEFENSES
-from rvpt.defenses.unlabeled import LABELS, PREDICTED, predicts_labels, without_labels
+from rvpt.defenses.unlabeled import labeled_as, settle
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -129,16 +129,17 @@ def defense_of(spec: TrainSpec) -> type[Defense]:
     raise RvptError(f"{type(spec).__name__} is not the spec of a defense: pass a RVPTSpec, say")
 
 
-def _labeled_as(spec: TrainSpec, data: Dataset, classes: Sequence[str] | None, *, predicts: bool) -> Dataset:
-    """The images with their labels or without, as the spec says.
+def refuse_untrainable(model: Clip, data: Dataset) -> None:
+    """Refuse what no defense can clean or learn from.
 
     Raises:
-        RvptError: it asks for labels, and there are none to use; or there are no names of classes.
+        RvptError: the model is not a Clip or has weights of 16 bits, or there are no images.
     """
-    labels = getattr(spec, LABELS, None)
-    if predicts and labels != PREDICTED:
-        raise RvptError(f"{LABELS}={labels}: there are none to use: pass {LABELS}={PREDICTED}")
-    return without_labels(data, classes) if labels == PREDICTED else data
+    if not isinstance(model, Clip):
+        raise RvptError(f"{type(model).__name__} is not a Clip: pass the suspect itself, as rvpt.load returns it")
+    refuse_half(model.model.dtype)
+    if not len(data):
+        raise RvptError(f"{data.name} has no images to train on")
 
 
 @shows_bar("clean")
@@ -171,25 +172,28 @@ def clean(
         RvptError: an unknown defense, a setting that does not fit, no images, fewer than two classes, weights of 16
             bits, or a loss that became infinite or NaN.
     """
-    if not isinstance(model, Clip):
-        raise RvptError(f"{type(model).__name__} is not a Clip: pass the suspect itself, as rvpt.load returns it")
-    refuse_half(model.model.dtype)
     data = data if isinstance(data, Dataset) else Dataset.from_images(data)
-    if not len(data):
-        raise RvptError(f"{data.name} has no images to train on")
-    kind = DEFENSES.find(defense) if isinstance(defense, str) else defense_of(defense)
-    predicts = predicts_labels(kind, data, classes)
+    refuse_untrainable(model, data)
     if isinstance(defense, str):
-        asked = {LABELS: PREDICTED} if predicts else {}
-        spec = kind.settings(preset, model, **{**asked, **settings})
+        kind = DEFENSES.find(defense)
+        spec, data = settle(kind, model, data, classes, preset, settings)
+    elif settings:
+        raise RvptError(f"{next(iter(settings))}: set it in the spec, which has all settings")
     else:
-        spec = defense
-        if settings:
-            raise RvptError(f"{next(iter(settings))}: set it in the spec, which has all settings")
+        kind, spec = defense_of(defense), defense
+        data = labeled_as(kind, spec, data, classes)
+    return clean_with(kind, model, data, spec, Run(checkpoint, report))
+
+
+def clean_with(kind: type[Defense], model: Clip, data: Dataset, spec: TrainSpec, run: Run) -> Cleaned:
+    """Run a defense on images that are labeled as its settings say, and record how the model was made.
+
+    Raises:
+        RvptError: a precision that the device cannot train in, or a loss that became infinite or NaN.
+    """
     refuse_precision(spec.precision, model.device)  # before images are encoded and classes scanned
-    data = _labeled_as(spec, data, classes, predicts=predicts)
     start = time.monotonic()
-    cleaned = kind.run(model, data, spec, Run(checkpoint, report))
+    cleaned = kind.run(model, data, spec, run)
     cleaned.facts = {
         "defense": kind.name,
         "spec": spec.model_dump(mode="json"),
@@ -198,7 +202,7 @@ def clean(
         "base_sha256": model.hash(),
         "classes": list(data.classes),
         "images": len(data),
-        "seconds": time.monotonic() - start + (checkpoint.earlier if checkpoint else 0.0),
+        "seconds": time.monotonic() - start + (run.checkpoint.earlier if run.checkpoint else 0.0),
         **cleaned.facts,
     }
     return cleaned

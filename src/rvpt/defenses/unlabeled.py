@@ -1,14 +1,17 @@
-"""Cleaning with images that have no labels: which defenses can, and what they get."""
+"""Whether labels are given or predicted: which defenses can do without, and what they get."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rvpt.data.dataset import Dataset
 from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
+from rvpt.models.clip import Clip
+from rvpt.presets import CleanPreset
+from rvpt.spec import TrainSpec
 
 if TYPE_CHECKING:
     from rvpt.defenses.base import Defense
@@ -17,11 +20,54 @@ LABELS, PREDICTED = "labels", "predicted"
 """The setting of defenses that can do without labels, and its value when they do."""
 
 
-def predicts_labels(kind: type[Defense], data: Dataset, classes: Sequence[str] | None) -> bool:
-    """Whether a defense has to predict the labels itself: there are none, or the classes are given as a list.
+def settle(
+    kind: type[Defense],
+    clip: Clip,
+    data: Dataset,
+    classes: Sequence[str] | None,
+    preset: CleanPreset,
+    settings: Mapping[str, Any],
+) -> tuple[TrainSpec, Dataset]:
+    """All settings of a defense, and the images `labeled_as` they say; labels are predicted if there are none to use.
+
+    Args:
+        kind: the defense.
+        clip: the suspect, which "auto" chooses for.
+        data: the images.
+        classes: a list of names in place of labels.
+        preset: "paper", "small", "coop" or "auto".
+        settings: changes of the preset.
 
     Raises:
-        RvptError: it cannot.
+        RvptError: a setting that does not fit, or an error of `labeled_as`.
+    """
+    asked = {LABELS: PREDICTED} if _lacks_labels(kind, data, classes) else {}
+    spec = kind.settings(preset, clip, **{**asked, **settings})
+    return spec, labeled_as(kind, spec, data, classes)
+
+
+def labeled_as(kind: type[Defense], spec: TrainSpec, data: Dataset, classes: Sequence[str] | None) -> Dataset:
+    """The images with their labels or without, as the settings of a defense say.
+
+    Raises:
+        RvptError: the defense needs labels, or the settings ask for them, and there are none to use; or there are no
+            names of classes.
+    """
+    if _lacks_labels(kind, data, classes) and not predicts(spec):
+        raise RvptError(f"{LABELS}={getattr(spec, LABELS)}: there are none to use: pass {LABELS}={PREDICTED}")
+    return _without_labels(data, classes) if predicts(spec) else data
+
+
+def predicts(spec: TrainSpec) -> bool:
+    """Whether a defense with these settings predicts the labels itself."""
+    return getattr(spec, LABELS, None) == PREDICTED
+
+
+def _lacks_labels(kind: type[Defense], data: Dataset, classes: Sequence[str] | None) -> bool:
+    """Whether a defense that learns from labels has none: the images lack them, or the classes are given as a list.
+
+    Raises:
+        RvptError: it needs them.
     """
     if classes is None and (data.labels is not None or kind.learns_from == "captions"):
         return False
@@ -38,7 +84,7 @@ def predicts_labels(kind: type[Defense], data: Dataset, classes: Sequence[str] |
     )
 
 
-def without_labels(data: Dataset, classes: Sequence[str] | None) -> Dataset:
+def _without_labels(data: Dataset, classes: Sequence[str] | None) -> Dataset:
     """The images without their labels, and the classes to predict: a list, or those of the data set.
 
     Raises:

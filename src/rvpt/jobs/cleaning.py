@@ -9,12 +9,12 @@ from typing import Any
 
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical, unnamed
-from rvpt.data.load import load_captioned, load_data
 from rvpt.data.splits import TRAIN
 from rvpt.defenses import DEFENSES
-from rvpt.defenses.base import Defense, clean
-from rvpt.defenses.unlabeled import LABELS, PREDICTED, predicts_labels, without_labels
+from rvpt.defenses.base import Defense, Run, clean_with, refuse_untrainable
+from rvpt.defenses.unlabeled import predicts, settle
 from rvpt.errors import RvptError
+from rvpt.jobs.drawing import how_drawn, read_images, select, without_classes
 from rvpt.jobs.findings import suspected_targets
 from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.cleaned import Cleaned
@@ -24,7 +24,6 @@ from rvpt.progress import Report, silent
 from rvpt.spec import OnError, TrainSpec
 from rvpt.training.loop import refuse_precision
 
-SHOTS = 16
 TARGETS = "targets"  # the setting of defenses that use suspected targets
 
 
@@ -60,27 +59,19 @@ def clean_and_save(
     Raises:
         RvptError: an option that the defense does not use, or an error of `rvpt.clean`.
     """
-    kind = DEFENSES.find(defense)
     settings = dict(settings or {})
     if check:
-        settings |= _found(check, kind, model, preset, settings)
+        settings |= _found(check, DEFENSES.find(defense), model, preset, settings)
     todo = plan(model, source, defense, settings, preset=preset, **drawing)
-    draw, drawn = todo.draw, todo.drawn
-    key = {"defense": defense, "spec": todo.spec.model_dump(), "model": model.hash(), "classes": drawn.classes}
-    key["data"] = {**draw, "source": canonical(source)} | ({"skipped": drawn.skipped} if drawn.skipped else {})
+    key = {"defense": defense, **todo.key(model)}
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
-    read = drawn.cached(model.image_size) if "num_pairs" in draw else drawn
-    run: dict[str, Any] = {"preset": preset, "checkpoint": checkpoint, "report": report}
     with checkpoint.tried():
-        cleaned = clean(model, read, defense, **run, **todo.settings)
-    name, shift = Path(unnamed(source)).name, draw.get("shift")
-    cleaned.facts["data"] = {**draw, "name": f"{name} ({shift})" if shift else name}
-    if drawn.skipped:
-        cleaned.facts["data"]["skipped"] = list(drawn.skipped)
+        cleaned = clean_with(todo.kind, model, todo.read(model), todo.spec, Run(checkpoint, report))
+    cleaned.facts["data"] = todo.facts()
     cleaned.save_pretrained(target, overwrite=overwrite)
     checkpoint.drop()
-    chosen = choose_preset(preset, model.parameter_count(), kind.presets())
-    return {"preset": chosen, **_summary(cleaned, model, _seen(draw, drawn))}
+    chosen = choose_preset(preset, model.parameter_count(), todo.kind.presets())
+    return {"preset": chosen, **_summary(cleaned, model, _seen(todo.draw, todo.drawn))}
 
 
 @dataclass(frozen=True)
@@ -88,16 +79,33 @@ class Plan:
     """What a cleaning will do.
 
     Args:
-        settings: changes of the preset.
+        kind: the defense.
         spec: all settings.
         draw: how the images are drawn.
         drawn: the images, without labels where these are predicted.
     """
 
-    settings: dict[str, Any]
+    kind: type[Defense]
     spec: TrainSpec
     draw: dict[str, Any]
     drawn: Dataset
+
+    def key(self, model: Clip) -> dict[str, Any]:
+        """What distinguishes the run from others."""
+        data = {**self.draw, "source": canonical(self.draw["source"]), **self._skipped()}
+        return {"spec": self.spec.model_dump(), "model": model.hash(), "classes": self.drawn.classes, "data": data}
+
+    def facts(self) -> dict[str, Any]:
+        """How the images were drawn, for the manifest."""
+        name, shift = Path(unnamed(self.draw["source"])).name, self.draw.get("shift")
+        return {**self.draw, "name": f"{name} ({shift})" if shift else name, **self._skipped()}
+
+    def read(self, model: Clip) -> Dataset:
+        """The images; in memory if they are pairs, which have many epochs."""
+        return self.drawn.cached(model.image_size) if "num_pairs" in self.draw else self.drawn
+
+    def _skipped(self) -> dict[str, Any]:
+        return {"skipped": list(self.drawn.skipped)} if self.drawn.skipped else {}
 
 
 def plan(
@@ -137,19 +145,19 @@ def plan(
     Raises:
         RvptError: an option that the defense does not use, a setting out of range, or no images that fit.
     """
-    kind, settings = DEFENSES.find(defense), dict(settings)
+    kind = DEFENSES.find(defense)
     spec = kind.settings(preset, model, **settings)
     refuse_precision(spec.precision, model.device)
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
-    draw = {"source": source, "split": split, "seed": spec.seed, **_draw(kind, given)}
+    draw = {"source": source, "split": split, "seed": spec.seed, **how_drawn(kind, given)}
     draw |= {"shift": shift} if shift else {}
     whole = read_images(draw, on_error)
-    if predicts_labels(kind, whole, classes) or getattr(spec, LABELS, None) == PREDICTED:
-        whole = without_labels(whole, classes)
-        draw = _without_classes(draw, len(whole.classes))
-        settings = {LABELS: PREDICTED, **settings}
-        spec = kind.settings(preset, model, **settings)
-    return Plan(settings, spec, draw, _select(whole, draw))
+    spec, whole = settle(kind, model, whole, classes, preset, settings)
+    if predicts(spec):
+        draw = without_classes(draw, len(whole.classes))
+    drawn = select(whole, draw)
+    refuse_untrainable(model, drawn)
+    return Plan(kind, spec, draw, drawn)
 
 
 def uses_targets(kind: type[Defense]) -> bool:
@@ -172,51 +180,6 @@ def _found(
         raise RvptError(f"{TARGETS} are given, and so is check={check}: give one of them")
     asked = kind.settings(preset, model, **settings).model_dump()
     return {TARGETS: tuple(suspected_targets(check, model, asked.get("suspects")))}
-
-
-def _draw(kind: type[Defense], given: dict[str, Any]) -> dict[str, Any]:
-    """The options that choose a defense's clean images.
-
-    Raises:
-        RvptError: one was given that the defense does not use.
-    """
-    for option, value in given.items():
-        if value and option not in kind.draws():
-            raise RvptError(f"{kind.name} learns from {kind.learns_from}: remove {option}={value}")
-    defaults = {"shots": SHOTS, "num_pairs": kind.published_pairs}
-    return {option: given[option] or defaults.get(option, given[option]) for option in kind.draws()}
-
-
-def _without_classes(draw: Mapping[str, Any], classes: int) -> dict[str, Any]:
-    """What is drawn from images without labels instead of some of each class.
-
-    Raises:
-        RvptError: some classes are to be left out.
-    """
-    if draw["without"]:
-        raise RvptError(f"images without labels cannot be left out by class: remove without={draw['without']}")
-    kept = {name: value for name, value in draw.items() if name not in ("shots", "without")}
-    return {**kept, "num_images": draw["shots"] * classes}
-
-
-def draw_images(draw: Mapping[str, Any], on_error: OnError = "stop") -> Dataset:
-    """The clean images that a defense is trained on."""
-    return _select(read_images(draw, on_error), draw)
-
-
-def read_images(draw: Mapping[str, Any], on_error: OnError = "stop") -> Dataset:
-    """The data set that clean images are drawn from."""
-    source, split, shift = draw["source"], draw["split"], draw.get("shift")
-    if "num_pairs" in draw:
-        return load_captioned(source, split, draw["caption_column"], on_error=on_error, shift=shift)
-    return load_data(source, split, on_error=on_error, shift=shift)
-
-
-def _select(whole: Dataset, draw: Mapping[str, Any]) -> Dataset:
-    """The images that are drawn: some of each class, or random ones."""
-    if "shots" in draw:
-        return whole.without(draw["without"]).few_shot(draw["shots"], draw["seed"])
-    return whole.sample(draw["num_pairs" if "num_pairs" in draw else "num_images"], draw["seed"])
 
 
 def _summary(cleaned: Cleaned, model: Clip, seen: dict[str, str]) -> dict[str, Any]:

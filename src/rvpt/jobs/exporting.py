@@ -14,7 +14,7 @@ from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut
 from rvpt.exports import EXPORTS
 from rvpt.exports.save import prepared, save
-from rvpt.jobs.cleaning import SHOTS
+from rvpt.jobs.drawing import SHOTS
 from rvpt.jobs.modifying import measure_modified
 from rvpt.jobs.output_dirs import refuse_source
 from rvpt.models.load import load

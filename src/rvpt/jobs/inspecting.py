@@ -20,7 +20,7 @@ from rvpt.data.preprocess import to_image
 from rvpt.data.splits import TEST, SeveralSplits
 from rvpt.detection.monitor import Inspection, Monitor
 from rvpt.errors import RvptError
-from rvpt.jobs.cleaning import draw_images
+from rvpt.jobs.drawing import draw_images
 from rvpt.jobs.findings import suspected_targets
 from rvpt.jobs.output_dirs import refuse_source
 from rvpt.models.cleaned import Cleaned
