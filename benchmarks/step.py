@@ -53,8 +53,8 @@ from rvpt.models.prompts import RepulsivePrompts, frozen_pass, prompted_pass
 from rvpt.rows import append_rows
 from rvpt.spec import TrainSpec
 from rvpt.training.graphs import Recorder
-from rvpt.training.loop import make_optimizer
 from rvpt.training.losses import feature_repelling, zero_shot_logits
+from rvpt.training.optimizer import make_optimizer
 from sizes import MODELS, Geometry
 
 CLASSES, ALPHA = 100, 2.0

@@ -26,8 +26,8 @@ from rvpt.evaluation.classification import measure
 from rvpt.models.clip import Clip
 from rvpt.progress import bar
 from rvpt.training.contrastive import LARGEST_SCALE, drop_patches
-from rvpt.training.loop import learning_rate, make_optimizer, set_learning_rate
 from rvpt.training.losses import info_nce
+from rvpt.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from rvpt.training.pretrain import PretrainSpec, VisionSpec, untrained_clip
 
 VISION = VisionSpec(

@@ -10,7 +10,7 @@ from rvpt.defenses.base import clean
 from rvpt.defenses.probe import ProbeSpec
 from rvpt.errors import RvptError
 from rvpt.models.clip import Clip
-from rvpt.training.loop import learning_rate
+from rvpt.training.optimizer import learning_rate
 
 
 @pytest.mark.parametrize("classes", [24, 2])

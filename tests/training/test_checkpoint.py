@@ -5,7 +5,7 @@ import pytest
 from helpers import contents
 from line import SPECS, STEPS, Line, Run, assert_same
 from rvpt.errors import MachineError, RvptError
-from rvpt.training import loop
+from rvpt.training import stepper
 from rvpt.training.checkpoint import KEPT, Checkpoint
 
 NEVER, ALWAYS = 1e9, -1.0  # seconds between two savings
@@ -99,7 +99,7 @@ def test_an_interrupt_between_two_updates_loses_nothing(spec, checkpoint):
 
 @pytest.mark.parametrize("seconds", [ALWAYS, NEVER])
 def test_an_update_that_is_interrupted_is_not_kept(spec, checkpoint, monkeypatch, seconds):
-    make = loop.make_optimizer
+    make = stepper.make_optimizer
 
     def fragile(parameters, spec):
         optimizer = make(parameters, spec)
@@ -116,7 +116,7 @@ def test_an_update_that_is_interrupted_is_not_kept(spec, checkpoint, monkeypatch
         return optimizer
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "make_optimizer", fragile)
+        patch.setattr(stepper, "make_optimizer", fragile)
         with pytest.raises(KeyboardInterrupt):
             Run(spec, checkpoint(seconds))
     assert_same(Run(spec, checkpoint(resume=True)), Run(spec))

@@ -22,7 +22,7 @@ from rvpt.inversion import FORMS
 from rvpt.models import prompts as prompting
 from rvpt.models.clip import Clip
 from rvpt.spec import TrainSpec
-from rvpt.training import graphs, loop
+from rvpt.training import graphs, optimizer, stepper
 from rvpt.training.checkpoint import Checkpoint
 from rvpt.training.graphs import Recorder, StaticTask
 from rvpt.training.loop import fit, frozen
@@ -113,7 +113,8 @@ STEPS = 20
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """`fit` does what it does on a GPU."""
-    monkeypatch.setattr(loop, "runs_on_gpu", lambda parameters: True)
+    for module in (optimizer, stepper):
+        monkeypatch.setattr(module, "runs_on_gpu", lambda parameters: True)
 
 
 @pytest.mark.usefixtures("on_gpu")

@@ -17,11 +17,10 @@ from rvpt.training.loop import (
     fit,
     frozen,
     index_batches,
-    learning_rate,
-    make_optimizer,
-    step_seed,
 )
+from rvpt.training.optimizer import learning_rate, make_optimizer
 from rvpt.training.own_rate import OwnRate
+from rvpt.training.stepper import step_seed
 
 
 @pytest.fixture(params=SPECS)

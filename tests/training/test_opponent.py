@@ -11,8 +11,9 @@ from torch import Tensor
 
 from line import SPECS, STEPS, Line, Run, assert_same
 from rvpt.training.checkpoint import Checkpoint
-from rvpt.training.loop import fit, make_optimizer
+from rvpt.training.loop import fit
 from rvpt.training.opponent import Opponent
+from rvpt.training.optimizer import make_optimizer
 
 STEP = 0.25
 

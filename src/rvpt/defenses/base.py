@@ -22,8 +22,9 @@ from rvpt.presets import CleanPreset, choose_preset
 from rvpt.progress import Report, shows_bar, silent
 from rvpt.spec import TrainSpec
 from rvpt.training.checkpoint import Checkpoint
-from rvpt.training.loop import fit, refuse_precision
+from rvpt.training.loop import fit
 from rvpt.training.stages import Stages
+from rvpt.training.stepper import refuse_precision
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from rvpt.models.clip import Clip
 from rvpt.presets import CleanPreset, choose_preset
 from rvpt.progress import Report, silent
 from rvpt.spec import OnError, TrainSpec
-from rvpt.training.loop import refuse_precision
+from rvpt.training.stepper import refuse_precision
 
 TARGETS = "targets"  # the setting of defenses that use suspected targets
 
