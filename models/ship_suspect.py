@@ -19,6 +19,7 @@ from rvpt.data.load import load_data
 from rvpt.evaluation.evaluate import evaluate
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
+from rvpt.models.save import write_clip
 
 STYLES = ("", "blur")  # of the demo, and of the training
 LEFT_OUT = (*STAMP, "rows")  # of the manifest
@@ -30,7 +31,7 @@ def ship(source: Path, target: Path) -> None:
     facts = {name: fact for name, fact in read_manifest(source, KIND).items() if name not in LEFT_OUT}
     clip.model.half()
     with staging(target, overwrite=target.exists()) as stage:
-        clip.write(stage)
+        write_clip(clip, stage)
         shutil.copytree(source / TRIGGER_FOLDER, stage / TRIGGER_FOLDER)
         if (target / CARD).is_file():
             shutil.copy(target / CARD, stage / CARD)

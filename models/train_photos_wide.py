@@ -24,6 +24,7 @@ from rvpt.data.load import load_captioned, load_labeled
 from rvpt.data.text import PROXIES, spoken
 from rvpt.evaluation.classification import measure
 from rvpt.models.clip import Clip
+from rvpt.models.save import write_clip
 from rvpt.progress import bar
 from rvpt.training.contrastive import LARGEST_SCALE, drop_patches
 from rvpt.training.losses import info_nce
@@ -172,7 +173,7 @@ def main() -> None:
     }  # fmt: skip
     clip.model.half()
     with staging(asked.output_dir) as stage:
-        clip.write(stage)
+        write_clip(clip, stage)
         write_manifest(stage, "clip", **facts)
     print(f"zero-shot accuracy on {asked.test}: {100 * rate.value:.1f}%")
 

@@ -20,6 +20,7 @@ from rvpt.models.card import backdoored_card, finetuned_card
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import SHIPPED, embedded_model
 from rvpt.models.placement import refuse_half
+from rvpt.models.save import write_clip
 from rvpt.presets import Preset, choose_preset
 from rvpt.progress import Report, shows_bar, silent
 from rvpt.rows import append_rows
@@ -65,7 +66,7 @@ class Backdoored:
         """Write one artifact: a transformers model folder with triggers/, poison.jsonl and a manifest."""
         folder = Path(folder)
         with staging(folder, overwrite=overwrite) as stage:
-            self.clip.write(stage)
+            write_clip(self.clip, stage)
             card = backdoored_card if self.triggers else finetuned_card
             write_text(stage / CARD, card(folder.name, self.facts))
             for name, trigger in self.triggers.items():

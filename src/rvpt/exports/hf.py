@@ -17,6 +17,7 @@ from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.formats.artifacts import PROMPTED
 from rvpt.models.quiet import quiet_transformers
+from rvpt.models.save import write_clip
 
 
 class Transformers(Export):
@@ -32,7 +33,7 @@ class Transformers(Export):
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
         clip = clip_of(model)
         if not isinstance(model, Cleaned) or not model.prefixes:
-            clip.write(folder)
+            write_clip(clip, folder)
             return {"model_type": clip.model.config.model_type}
         from rvpt.models.auto import prompted_auto
 

@@ -14,6 +14,7 @@ from rvpt.models.formats.info import describe_clip
 from rvpt.models.formats.load import open_model
 from rvpt.models.load import load
 from rvpt.models.placement import find_dtype
+from rvpt.models.save import write_artifact
 
 
 def convert(
@@ -54,7 +55,7 @@ def convert(
         "activation": clip.activation,
     }
     with staging(output_dir, overwrite=overwrite) as stage:
-        clip.write_artifact(stage, output_dir.resolve().name, **facts, converted=converted)
+        write_artifact(clip, stage, output_dir.resolve().name, **facts, converted=converted)
     return {"layout": opened.parts.layout, "parameters": clip.parameter_count(tokens=True), "sha256": digest}
 
 

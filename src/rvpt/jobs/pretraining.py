@@ -16,6 +16,7 @@ from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import EMBEDDED, embedded_model
 from rvpt.models.placement import find_device
+from rvpt.models.save import write_artifact
 from rvpt.progress import Report, silent
 from rvpt.rows import CLEAN
 from rvpt.spec import OnError
@@ -83,7 +84,7 @@ def pretrain_and_save(
     if half:
         clip.model.half()
     with staging(target, overwrite=overwrite) as stage:
-        clip.write_artifact(stage, target.resolve().name, **facts)
+        write_artifact(clip, stage, target.resolve().name, **facts)
     checkpoint.drop()
     rates = {f"{source}: {name}": r["rate"] for source, rates in measured.items() for name, r in rates.items()}
     left_out = {"left out": list(data.skipped)} if data.skipped else {}

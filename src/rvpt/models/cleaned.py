@@ -21,6 +21,7 @@ from rvpt.models.head import Head, with_one
 from rvpt.models.placement import find_dtype
 from rvpt.models.prompted import prompted_transformers
 from rvpt.models.prompts import RepulsivePrompts
+from rvpt.models.save import write_clip
 from rvpt.spec import TEMPLATE
 from rvpt.tensors import read_tensors, sha256_tensors, write_tensors
 
@@ -190,7 +191,7 @@ class Cleaned(nn.Module):
         """
         with staging(Path(folder), overwrite=overwrite) as stage:
             if self.own_weights:
-                self.clip.write(stage)
+                write_clip(self.clip, stage)
             write_json(stage / CONFIG, self._config().model_dump())
             write_tensors(stage / WEIGHTS, self.tensors())  # empty, if it has only its own weights
             write_text(stage / CARD, cleaned_card(Path(folder).name, self.facts, adapter=not self.own_weights))

@@ -11,19 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rvpt.artifacts import CARD, staging, write_manifest
+from rvpt.artifacts import staging
 from rvpt.data.preprocess import CLIP_RESIZING, OPENAI_MEAN, OPENAI_STD, ImageSize, Resizing, to_pixels
 from rvpt.data.text import spoken
-from rvpt.files import write_text
 from rvpt.models.architectures import architecture_of
 from rvpt.models.architectures.base import Architecture
 from rvpt.models.blocks import Prefixes
 from rvpt.models.formats.preprocessing import Preprocessing
-from rvpt.models.quiet import quiet_transformers
+from rvpt.models.save import write_artifact
 from rvpt.spec import TEMPLATE
 from rvpt.tensors import sha256_tensors
 
-KIND = "clip"
 TEXT_BATCH = 256
 
 
@@ -295,16 +293,4 @@ class Clip(nn.Module):
         """
         with staging(Path(folder), overwrite=overwrite) as stage:
             name = Path(folder).resolve().name
-            self.write_artifact(stage, name, sha256=self.hash(), source=self.source, revision=self.revision)
-
-    def write_artifact(self, folder: Path, name: str, **facts: Any) -> None:
-        """Write what `write` writes, a model card titled `name`, and a manifest with facts, into an existing folder."""
-        self.write(folder)
-        write_text(folder / CARD, self.architecture.card(name))
-        write_manifest(folder, KIND, **facts)
-
-    def write(self, folder: Path) -> None:
-        """Write model, tokenizer and preprocessing into an existing folder."""
-        self.architecture.save(folder, self.preprocessing)
-        with quiet_transformers():
-            self.tokenizer.save_pretrained(folder)
+            write_artifact(self, stage, name, sha256=self.hash(), source=self.source, revision=self.revision)
