@@ -18,16 +18,14 @@ Every row has a floor: the FLOPs that cannot be avoided at the rate of a large m
 from __future__ import annotations
 
 import argparse
-import copy
 import gc
 import resource
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from dataclasses import asdict
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -37,253 +35,17 @@ import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPConfig, CLIPModel
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import reference
-from rvpt.models.blocks import block_forward, join, split_heads
-from rvpt.models.cleaned import Cleaned
-from rvpt.models.clip import Clip
-from rvpt.models.packed import packed
-from rvpt.models.placement import DTYPES, mixed_precision
-from rvpt.models.prompts import RepulsivePrompts, frozen_pass, prompted_pass
+from rvpt.models.placement import DTYPES
 from rvpt.rows import append_rows
-from rvpt.spec import TrainSpec
-from rvpt.training.graphs import Recorder
-from rvpt.training.losses import feature_repelling, zero_shot_logits
-from rvpt.training.optimizer import make_optimizer
-from sizes import MODELS, Geometry
+from sizes import MODELS
+from step_flops import count_flops, least_flops
+from step_variants import VARIANTS, WITH_GRAPHS, Bench, Setting
 
-CLASSES, ALPHA = 100, 2.0
-SPEC = TrainSpec(optimizer="sgd", lr=2e-3)
 SQUARE = {"cpu": 1024, "cuda": 8192, "meta": 1}
 """Side of the matrices whose product gives a device's rate."""
 WARMUP = {"cpu": 1, "cuda": 5}  # rounds that are not counted
-Run = Callable[[], None]
-"""One call: a training step, or encoding a batch."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    model: str
-    device: str
-    dtype: str
-    batch: int
-
-    @property
-    def geometry(self) -> Geometry:
-        return MODELS[self.model]
-
-    def precision(self) -> AbstractContextManager[Any]:
-        """Mixed precision as in `rvpt.training`: float32 weights under autocast."""
-        return mixed_precision(self.dtype, torch.device(self.device))
-
-
-class Bench:
-    """One batch, one model, and everything a step needs."""
-
-    def __init__(self, setting: Setting) -> None:
-        geometry, device = setting.geometry, setting.device
-        text = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
-        config = CLIPConfig(text_config=text, vision_config=geometry.vision, projection_dim=geometry.projection)
-        torch.manual_seed(0)
-        with torch.device(device):
-            self.clip = Clip(CLIPModel(config), tokenizer=None).eval().requires_grad_(False)
-        self.setting = setting
-        self.prompts = RepulsivePrompts.for_model(self.clip, geometry.first_block, geometry.length)
-        self.cleaned = Cleaned(self.clip, self.prompts)
-        self.optimizer = make_optimizer([self.prompts.table], SPEC)
-        self.scaler = torch.amp.GradScaler(device, enabled=setting.dtype == "fp16")  # otherwise it does nothing
-        side = geometry.vision["image_size"]
-        self.pixels = torch.rand(setting.batch, 3, side, side, device=device)
-        self.labels = torch.randint(CLASSES, (setting.batch,), device=device)
-        self.text = F.normalize(torch.randn(CLASSES, geometry.projection, device=device), dim=-1)
-
-    def naive_pass(self) -> tuple[Tensor, Tensor]:
-        return reference.prompted(self.clip, self.prompts.blocks, self.prompts.table, self.pixels)
-
-    def backward(self, image: Tensor, rows: Tensor, frozen_rows: Tensor) -> Tensor:
-        """The loss and its gradients of (image features, [CLS] rows, frozen [CLS] rows), the same on all paths."""
-        logits = zero_shot_logits(image, self.text, self.clip.logit_scale)
-        loss = F.cross_entropy(logits, self.labels) + ALPHA * feature_repelling(rows, frozen_rows)
-        self.scaler.scale(loss).backward()
-        return loss.detach()
-
-    def update(self) -> None:
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-
-
-def fast_step(
-    bench: Bench,
-    forward: Callable[..., tuple[Tensor, Tensor]] = prompted_pass,
-    *,
-    graph: bool = False,
-) -> Run:
-    """The pass that computes the constants is not timed: a run has one, the naive path one per epoch."""
-    prompts, setting = bench.prompts, bench.setting
-    clip = packed(bench.clip, DTYPES[setting.dtype])
-    with setting.precision():
-        constants = frozen_pass(clip, bench.pixels, prompts.first_block)
-    picked = torch.randperm(len(bench.pixels)).to(constants[0].device)
-
-    def compute(tokens: Tensor, frozen_rows: Tensor) -> Tensor:
-        with setting.precision():
-            return bench.backward(*forward(clip, prompts, tokens), frozen_rows)
-
-    call = Recorder(compute, [prompts.table]) if graph else compute
-
-    def run() -> None:
-        call(*(constant[picked] for constant in constants))
-        bench.update()
-
-    return run
-
-
-def compiled_step(bench: Bench, *, graph: bool = False) -> Run:
-    torch.compiler.reset()  # what was compiled for other models counts towards a limit
-    return fast_step(bench, torch.compile(prompted_pass), graph=graph)
-
-
-def naive_step(bench: Bench) -> Run:
-    def run() -> None:
-        with bench.setting.precision():
-            frozen_rows = reference.frozen(bench.clip, bench.pixels, bench.prompts.first_block)[1]
-            bench.backward(*bench.naive_pass(), frozen_rows)
-        bench.update()
-
-    return run
-
-
-def inference(encode: Callable[[Bench], Any]) -> Callable[[Bench], Run]:
-    def make(bench: Bench) -> Run:
-        def run() -> None:
-            with torch.inference_mode(), bench.setting.precision():
-                encode(bench)
-
-        return run
-
-    return make
-
-
-def compiled_encode(bench: Bench) -> Run:
-    torch.compiler.reset()
-    encode = torch.compile(bench.cleaned.encode_image)
-    return inference(lambda x: encode(x.pixels))(bench)
-
-
-def channels_last_encode(bench: Bench) -> Run:
-    """Images and the weights of the patch embedding with the channels of a pixel side by side."""
-    cleaned = copy.deepcopy(bench.cleaned)
-    cleaned.clip.model.vision_model.embeddings.patch_embedding.to(memory_format=torch.channels_last)
-    pixels = bench.pixels.to(memory_format=torch.channels_last)
-    return inference(lambda _: cleaned.encode_image(pixels))(bench)
-
-
-def block_part(part: str, *, prompted: bool) -> Callable[[Bench], Run]:
-    """A middle block of inference, or what prompts change in it: attention, and joining keys and values."""
-
-    def make(bench: Bench) -> Run:
-        index = bench.prompts.blocks[len(bench.prompts.blocks) // 2]
-        layer, prefix = bench.clip.blocks[index], bench.cleaned.prefixes[index] if prompted else None
-        tokens = torch.randn(bench.setting.batch, 1 + bench.setting.geometry.patches, bench.clip.width)
-        tokens = tokens.to(bench.setting.device)
-        parts = [tokens if prefix is None else join(value, tokens) for value in prefix or (None, None)]
-        query, key, value = (split_heads(x, layer.self_attn.num_heads) for x in (tokens, *parts))
-        calls: dict[str, Run] = {
-            "block": lambda: block_forward(layer, tokens, prefix),
-            "attention": lambda: F.scaled_dot_product_attention(query, key, value),
-            "join": lambda: [join(value, tokens) for value in prefix or ()],
-        }
-        return inference(lambda _: calls[part]())(bench)
-
-    return make
-
-
-# The times of the others are divided by that of the first.
-VARIANTS: dict[str, dict[str, Callable[[Bench], Run]]] = {
-    "step": {"fast": fast_step, "naive": naive_step},
-    "inference": {
-        "undefended": inference(lambda x: x.clip.encode_image(x.pixels)),
-        "transformers": inference(lambda x: x.clip.model.get_image_features(reference.normalized(x.clip, x.pixels))),
-        "cleaned": inference(lambda x: x.cleaned.encode_image(x.pixels)),
-        "naive": inference(Bench.naive_pass),
-    },
-    "encode": {
-        "cleaned": inference(lambda x: x.cleaned.encode_image(x.pixels)),
-        "channels-last": channels_last_encode,
-        "compiled": compiled_encode,
-    },
-    "block": {
-        f"{part}{', prompted' if prompted else ''}": block_part(part, prompted=prompted)
-        for part, prompted in (
-            ("block", False),
-            ("block", True),
-            ("attention", False),
-            ("attention", True),
-            ("join", True),
-        )
-    },
-    "graph": {
-        "graph": partial(fast_step, graph=True),
-        "one by one": fast_step,
-        "naive": naive_step,
-    },
-    "compile": {
-        "fast": fast_step,
-        "compiled": compiled_step,
-        "compiled graph": partial(compiled_step, graph=True),
-    },
-}
-WITH_GRAPHS = ("graph", "compile")
 UNPROMPTED = ("undefended", "transformers")
-
-
-def least_flops(geometry: Geometry, batch: int, what: str, *, prompted: bool) -> int:
-    """FLOPs that cannot be avoided: two per multiply-add, attention and linear layers only.
-
-    A step: blocks D..L-1 forward on 1 + N tokens, and backward to the activations (the same again, twice in
-    attention). Block D's input is a constant, so its backward pass goes through the MLP and the output layer and then
-    only to the prompts' K and V. The last block computes K and V of all tokens, the rest only for [CLS]. The
-    prompts' own K and V are computed once per batch.
-    """
-    v, b, first = geometry.vision, geometry.length if prompted else 0, geometry.first_block
-    width, blocks, mlp = v["hidden_size"], v["num_hidden_layers"], 4 * v["hidden_size"] * v["intermediate_size"]
-    tokens, square = 1 + geometry.patches, 2 * width**2
-
-    def block(length: int, attentions: int) -> int:
-        return tokens * (4 * square + mlp) + attentions * 4 * tokens * (tokens + length) * width
-
-    def last(attentions: int) -> int:
-        head = 2 * width * geometry.projection
-        return (2 * tokens + 2) * square + mlp + attentions * 4 * (tokens + b) * width + head
-
-    if what in ("inference", "encode"):
-        patches = 2 * geometry.patches * 3 * v["patch_size"] ** 2 * width
-        return batch * (patches + first * block(0, 1) + (blocks - 1 - first) * block(b, 1) + last(1))
-    middle = blocks - first - 2
-    forward = (middle + 1) * block(b, 1) + last(1)
-    backward = middle * block(b, 2) + last(2) + tokens * (square + mlp) + 6 * tokens * b * width
-    logits = 2 * 2 * geometry.projection * CLASSES
-    return batch * (forward + backward + logits) + (blocks - first) * 2 * 2 * b * square
-
-
-@lru_cache
-def count_flops(model: str, batch: int, what: str, variant: str) -> int:
-    """FLOPs of one call, counted on the meta device, which has no fused attention that would hide some."""
-    if what in WITH_GRAPHS:  # the same work in other ways
-        return count_flops(model, batch, "step", "naive" if variant == "naive" else "fast")
-    if what == "encode":
-        return count_flops(model, batch, "inference", "cleaned")
-    bench = Bench(Setting(model, "meta", "fp32", batch))
-    run = VARIANTS[what][variant](bench)
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())
 
 
 def measure_time(bench: Bench, what: str, steps: int) -> tuple[dict[str, tuple[float, float]], int]:
