@@ -69,3 +69,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Tiny:
     shared = base if worker_id == "master" else base.parent
     with FileLock(shared / "tiny.lock"):
         return build_tiny(shared / "tiny")
+
+
+@pytest.fixture
+def dummies() -> Iterator[None]:
+    """The plugins of `dummies.py`, registered."""
+    from dummies import registered
+
+    with registered():
+        yield

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
+from check_collect import latest
+from check_tables import Zoo, alarms, attacks, models, rates, without
 from rvpt.detection.calibration import Calibration
 from rvpt.report.markdown import marks
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_tables_of_the_page_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from check_collect import latest
-    from check_tables import Zoo, alarms, attacks, models, rates
-
+def test_tables_of_the_page_follow_from_the_rows() -> None:
     page = (ROOT / "docs" / "results" / "check.md").read_text(encoding="utf-8")
     zoo = Zoo(latest(ROOT / "rows" / "check.jsonl"), Calibration.read())
     for section in (rates, alarms, attacks, models):
@@ -24,11 +20,7 @@ def test_tables_of_the_page_follow_from_the_rows(monkeypatch: pytest.MonkeyPatch
         assert page.split(start)[1].split(end)[0].strip() == "\n".join(section(zoo)).strip()
 
 
-def test_a_model_is_judged_without_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from check_collect import latest
-    from check_tables import without
-
+def test_a_model_is_judged_without_itself() -> None:
     row, calibration = latest(ROOT / "rows" / "check.jsonl")[0], Calibration.read()
     assert row["sha256"] in {model["sha256"] for model in calibration.models}
     rest = without(calibration, row)

@@ -3,99 +3,11 @@
 import json
 
 import pytest
-import torch
 
 from commands import ATTACK, CLEAN, has, works
-from rvpt.attacks import TRIGGERS
-from rvpt.attacks.trigger import Trigger, TriggerSpec
-from rvpt.data.shifts import SHIFTS
-from rvpt.defenses import DEFENSES
-from rvpt.defenses.base import Defense
-from rvpt.evaluation import PROTOCOLS
-from rvpt.evaluation.base import Counts, Protocol
-from rvpt.evaluation.metrics import CLASSIFICATION, Metric, Rate
-from rvpt.models.cleaned import Cleaned
-from rvpt.models.prompts import RepulsivePrompts
-from rvpt.spec import Spec, TrainSpec
+from dummies import DummyDefense, DummyProtocol, DummyTrigger
 
-
-class UntrainedSpec(TrainSpec):
-    length: int = 2
-
-
-class Untrained(Defense):
-    """Prompts that were never trained."""
-
-    name = "untrained"
-    summary = "prompts that were never trained"
-    Spec = UntrainedSpec
-    small = {"length": 3}
-
-    @classmethod
-    def run(cls, clip, data, spec, run):
-        prompts = RepulsivePrompts.for_model(clip, first_block=1, length=spec.length)
-        facts = {"history": [{"loss": 0.0}], "trained_parameters": prompts.parameter_count()}
-        return Cleaned(clip, prompts, facts=facts)
-
-
-class InvertSpec(TriggerSpec):
-    share: float = 1.0
-
-
-class Invert(Trigger):
-    """Inverted colors."""
-
-    name = "invert"
-    summary = "inverted colors"
-    Spec = InvertSpec
-
-    @classmethod
-    def make(cls, spec, image_size):
-        return cls(spec, image_size, {"none": torch.zeros(1)})
-
-    def apply(self, pixels, rows):
-        return pixels + self.spec.share * (1 - 2 * pixels)
-
-
-class BrightnessSettings(Spec):
-    above: float = 0.5
-
-
-class Brightness(Protocol):
-    """The share of bright images, whatever the model."""
-
-    name = "brightness"
-    summary = "the share of bright images"
-    needs = "images"
-    Settings = BrightnessSettings
-
-    def measure(self, model, data, triggers, *, batch_size, report):
-        counts = Counts()
-        for _, pixels in data.batches(batch_size, model.image_size):
-            bright = int((pixels.mean((1, 2, 3)) > self.settings.above).sum())
-            counts.count("none", "bright", Rate(bright, len(pixels)))
-        return counts
-
-
-def error_rate(predictions, labels, target):
-    return Rate(int((predictions != labels).sum()), len(labels))
-
-
-@pytest.fixture
-def plugged():
-    """All of them, registered."""
-    added = (
-        (DEFENSES, "untrained", Untrained),
-        (TRIGGERS, "invert", Invert),
-        (PROTOCOLS, "brightness", Brightness),
-        (CLASSIFICATION, "wrong", Metric(error_rate, "clean")),
-        (SHIFTS, "mirror", lambda pixels, rows: pixels.flip(-1)),
-    )
-    for registry, name, entry in added:
-        registry.register(name, entry)
-    yield
-    for registry, name, _ in added:
-        registry.unregister(name)
+pytestmark = pytest.mark.usefixtures("dummies")
 
 
 def words_of(text):
@@ -103,53 +15,58 @@ def words_of(text):
     return " ".join(text.replace("│", " ").split())
 
 
-@pytest.mark.usefixtures("plugged")
 def test_a_defense(tiny, home):
-    facts = json.loads(works("clean", tiny.backdoored, "-o", "out", *CLEAN[:4], "--defense", "untrained", "--json"))
-    assert {"defense": "untrained", "trained parameters": 3 * 3 * 32}.items() <= facts.items()
-    works("clean", tiny.backdoored, "-o", "two", *CLEAN[:4], "--defense", "untrained", "--set", "length=5")
+    facts = json.loads(works("clean", tiny.backdoored, "-o", "out", *CLEAN[:4], "--defense", "dummy", "--json"))
+    assert {"defense": "dummy", "trained parameters": 2 * 32}.items() <= facts.items()
+    works("clean", tiny.backdoored, "-o", "two", *CLEAN[:4], "--defense", "dummy", "--set", "strength=0.5")
     works("evaluate", "out", "two", "--data", "scenes:48", "--rows", "rows.jsonl")
-    has(works("report", "rows.jsonl"), "| untrained, length=3 |", "| untrained, length=5 |")
-    has(works("defenses", "untrained"), "prompts that were never trained", "2 (paper), 3 (small)")
+    has(works("report", "rows.jsonl"), "| dummy, strength=2.0 |", "| dummy, strength=0.5 |")
+    has(works("defenses", "dummy"), DummyDefense.summary, "1 (paper), 2 (small)")
 
 
-@pytest.mark.usefixtures("plugged")
 def test_a_trigger(tiny, home):
-    words = ["--trigger", "invert:share=0.5", "--epochs", 1, "--rows", "rows.jsonl"]
-    has(works("attack", tiny.clip, "-o", "bad", *ATTACK, *words), "invert: ASR ")
-    has(works("report", "rows.jsonl"), "| bad | invert | none |")
-    (entry,) = json.loads(works("triggers", "invert", "--size", 48, "--json"))
-    assert (entry["summary"], entry["settings"][-1]["name"]) == ("inverted colors", "share")
+    words = ["--trigger", "dummy:share=0.5", "--epochs", 1, "--rows", "rows.jsonl"]
+    has(works("attack", tiny.clip, "-o", "bad", *ATTACK, *words), "dummy: ASR ")
+    has(works("report", "rows.jsonl"), "| bad | dummy | none |")
+    (entry,) = json.loads(works("triggers", "dummy", "--size", 48, "--json"))
+    assert (entry["summary"], entry["settings"][-1]["name"]) == (DummyTrigger.summary, "share")
+    crafted = json.loads(works("craft", "dummy", tiny.clip, *ATTACK[:2], *ATTACK[4:6], "--json", "-o", "t"))
+    assert crafted["trigger"] == "dummy"
 
 
-@pytest.mark.usefixtures("plugged")
-def test_a_protocol_and_a_shift(tiny, home):
-    words = ["--data", "scenes:48", "--rows", "rows.jsonl", "--protocol", "brightness", "--set", "above=0"]
-    has(works("evaluate", tiny.clip, *words, "--shift", "mirror"), "bright", "100.0")
-    has(works("report", "rows.jsonl"), "| bright |", "(mirror)")
-    has(works("protocols", "brightness"), "the share of bright images", "above")
+def test_a_protocol_a_metric_and_a_shift(tiny, home):
+    measured = ("evaluate", tiny.backdoored, "--data", "scenes:48", "--limit", 6, "--rows", "rows.jsonl", "--json")
+    assert "dummy" in {row["metric"] for row in json.loads(works(*measured))}
+    found = json.loads(works(*measured, "--protocol", "dummy", "--set", "below=0.2", "--shift", "dummy"))
+    assert {(row["data"], row["metric"]) for row in found} == {("scenes:48 (dummy)", "dark")}
+    assert {row["attack"]: row["rate"] for row in found}["none"] == 1.0
+    has(works("report", "rows.jsonl"), "| dummy |", "| dark |", "scenes:48 (dummy)")
+    has(works("protocols", "dummy"), DummyProtocol.summary, "below")
 
 
-@pytest.mark.usefixtures("plugged")
-def test_a_metric(tiny, home):
-    works("evaluate", tiny.clip, "--data", "scenes:48", "--rows", "rows.jsonl")
-    has(works("report", "rows.jsonl"), "| CA | wrong |")
+def test_a_recipe(tiny, home):
+    (home / "recipe.toml").write_text(
+        f'title = "dummies"\nmodel = "{tiny.clip}"\ntarget = "anchor"\nclean_data = {{ data = "scenes:500" }}\n'
+        'attack_data = { data = ["scenes:100"], test = "scenes:48" }\n'
+        'tests = [{ data = "scenes:48", shift = "dummy", protocol = "dummy", below = 0.3 }]\n'
+        '[attacks]\na = { triggers = [{ name = "dummy", share = 0.5 }], poison = { num_poisoned = 5 } }\n'
+        '[defenses]\nd = { name = "dummy", options = { strength = 3 } }\n'
+    )
+    planned = json.loads(works("bench", "recipe.toml", "--dry-run", "--json", "--work-dir", "runs"))
+    assert [run["kind"] for run in planned["runs"]] == ["attack", "measure", "measure", "clean", "measure"]
 
 
-@pytest.mark.usefixtures("plugged")
 @pytest.mark.parametrize(
-    ("command", "options", "name"),
-    [
-        ("clean", ["--defense"], "untrained"),
-        ("attack", ["--trigger"], "invert"),
-        ("evaluate", ["--protocol"], "brightness"),
-        ("evaluate", ["--shift"], "mirror"),
-    ],
+    ("command", "option"),
+    [("clean", "--defense"), ("attack", "--trigger"), ("evaluate", "--protocol"), ("evaluate", "--shift")],
 )
-def test_all_are_completed_and_shown_in_help(monkeypatch, command, options, name):
+def test_all_are_listed_completed_and_shown_in_help(monkeypatch, command, option):
     if command != "attack":  # whose help refers to `rvpt triggers`
-        has(words_of(works(command, "--help")), f", {name}]")
+        has(words_of(works(command, "--help")), ", dummy]")
+    lists = {"--defense": "defenses", "--trigger": "triggers", "--protocol": "protocols"}
+    if option in lists:
+        has(works(lists[option]), "dummy")
     monkeypatch.setenv("_RVPT_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", " ".join(["rvpt", command, *options, name[:3]]))
+    monkeypatch.setenv("COMP_WORDS", " ".join(["rvpt", command, option, "dum"]))
     monkeypatch.setenv("COMP_CWORD", "3")
-    assert name in works().split()
+    assert "dummy" in works().split()

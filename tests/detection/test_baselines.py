@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rvpt.detection.baselines import decree, neural_cleanse
+from check_baselines import decree, neural_cleanse
 from rvpt.detection.resistivity import resistivity_curve
 from rvpt.inversion.pool import Pool
 from worlds import CLASSES, SIDE, World, as_clip
