@@ -19,6 +19,8 @@ SPARSE = 1e-3  # first weight of the mask's size
 RAISED = 1.5  # factor of the weight after each step that reaches the goal, and the inverse after one that does not
 MARGIN = 0.1  # of CLIP-Inspector's loss, in cosines
 GROUP = 24  # classes in one forward pass
+CONSISTENT = 1.4826  # the standard deviation of a normal distribution, in its median absolute deviations
+LEAST = 1e-6
 GOAL = 0.9  # share of the images that are to be flipped, or concentration that is to be reached
 
 
@@ -163,3 +165,18 @@ def margin_loss(logits: Tensor, classes: Tensor, pool: Pool) -> Tensor:
 
 def _standardized(values: Tensor) -> Tensor:
     return (values - values.mean()) / values.std().clamp(min=1e-6)
+
+
+def outlier_index(values: Tensor) -> float:
+    """How far the largest value stands above the median, in robust standard deviations.
+
+    (max_k s_k - m) / (1.4826 median_k |s_k - m|),  m = median_k s_k
+
+    Args:
+        values: s, (K,) float.
+
+    Source: the anomaly index of Neural Cleanse (Wang et al., IEEE S&P 2019).
+    """
+    middle = values.median()
+    spread = CONSISTENT * (values - middle).abs().median()
+    return float((values.max() - middle) / spread.clamp(min=LEAST))

@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from check_baselines import clip_inspector, decree, neural_cleanse
+from check_baselines import clip_inspector, decree, neural_cleanse, outlier_index
 from rvpt.bench import Task, plan, read_recipe
 from rvpt.data.load import load_data
-from rvpt.detection.outliers import outlier_index
 from rvpt.detection.spec import CheckSpec
 from rvpt.files import read_json
 from rvpt.inversion.form import radius

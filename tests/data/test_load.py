@@ -7,6 +7,7 @@ from helpers import image_folder, random_image
 from rvpt import load_data
 from rvpt.data.identifiers import configured, find_place, unnamed
 from rvpt.data.load import load_captioned, load_labeled, load_mixed
+from rvpt.data.text import PROXIES
 from rvpt.errors import RvptError
 
 
@@ -106,8 +107,8 @@ def test_a_shifted_set_keeps_its_captions_and_says_so():
 
 
 def test_captions_are_made_of_labels_where_there_are_none(tmp_path):
-    data = load_captioned(str(image_folder(tmp_path / "set")), None, templates=["one {}."])
-    assert data.captions(0) == ["one cat."]
+    data = load_captioned(str(image_folder(tmp_path / "set")), None)
+    assert data.captions(0) == [proxy.format("cat") for proxy in PROXIES]
     assert load_captioned("scenes:3", "train").captions(1) == load_data("scenes:3", "train").captions(1)
     mixed = load_mixed([str(tmp_path / "set"), "scenes:3"], "test")
     assert (mixed.name, len(mixed)) == ("set+scenes:3", 7)

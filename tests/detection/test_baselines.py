@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from check_baselines import decree, neural_cleanse
+from check_baselines import decree, neural_cleanse, outlier_index
 from rvpt.detection.resistivity import resistivity_curve
 from rvpt.inversion.pool import Pool
 from worlds import CLASSES, SIDE, World, as_clip
@@ -39,3 +40,9 @@ def test_resistivity_is_one_where_nothing_changes() -> None:
     world, pixels = as_clip(World()), World().images().pixels(torch.arange(8), SIDE)
     torch.testing.assert_close(torch.tensor(resistivity_curve(world, pixels, lambda x: x)), torch.ones(2))
     assert all(rate < 1 for rate in resistivity_curve(world, pixels, lambda x: 1 - x))
+
+
+def test_the_outlier_index_is_in_robust_standard_deviations() -> None:
+    values = torch.tensor([0.0, 1.0, 2.0, 3.0, 14.0])
+    assert outlier_index(values) == pytest.approx((14 - 2) / (1.4826 * 1.0))
+    assert outlier_index(10 * values + 5) == pytest.approx(outlier_index(values))

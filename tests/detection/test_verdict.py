@@ -13,7 +13,6 @@ from scipy.stats import norm
 
 from rvpt.attacks.inverted import Inverted
 from rvpt.detection.calibration import Calibration
-from rvpt.detection.outliers import outlier_index
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict, word_of
 from rvpt.errors import RvptError
@@ -151,9 +150,3 @@ def test_words_name_target_and_share() -> None:
     lines = verdict(facts={"model": "m", "calibrated": True, "most_predicted": {"class": "owl", "share": 0.9}}).lines()
     assert any("90% of the images are classified as 'owl' without any change" in line for line in lines)
     assert any("other settings" in line for line in verdict(facts={"model": "m", "calibrated": False}).lines())
-
-
-def test_the_outlier_index_is_in_robust_standard_deviations() -> None:
-    values = torch.tensor([0.0, 1.0, 2.0, 3.0, 14.0])
-    assert outlier_index(values) == pytest.approx((14 - 2) / (1.4826 * 1.0))
-    assert outlier_index(10 * values + 5) == pytest.approx(outlier_index(values))

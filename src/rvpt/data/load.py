@@ -91,7 +91,6 @@ def load_captioned(
     split: str | None,
     caption_column: str | None = None,
     *,
-    templates: Sequence[str] = PROXIES,
     on_error: OnError = "stop",
     shift: str | None = None,
 ) -> Dataset:
@@ -103,7 +102,7 @@ def load_captioned(
     data = load_data(source, split, caption_column=caption_column, on_error=on_error, shift=shift)
     if not data.captions_of and data.labels is None:
         raise RvptError(f"{source} has neither captions nor class labels: name the column as caption_column=NAME")
-    return data if data.captions_of else data.with_templates(templates)
+    return data if data.captions_of else data.with_templates(PROXIES)
 
 
 def load_mixed(

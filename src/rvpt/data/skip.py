@@ -18,6 +18,11 @@ LISTED = 100  # images that a warning names
 logger = logging.getLogger("rvpt")
 
 
+def skipped_facts(data: Dataset) -> dict[str, list[str]]:
+    """What manifests say of images that were left out; nothing if there are none."""
+    return {"skipped": list(data.skipped)} if data.skipped else {}
+
+
 def skip_unreadable(data: Dataset, report: Report = silent) -> Dataset:
     """The set without the images that cannot be read, which `skipped` lists; the others keep their row numbers.
 

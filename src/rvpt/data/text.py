@@ -15,6 +15,7 @@ PROXIES = (
     "a photo of one {}.",
 )  # fmt: skip
 """Caption templates that stand in for a class's own captions."""
+SHOWN = 8  # names, in an error
 INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 """Soft hyphens, and characters of no width."""
 PLURALS = (("y", "(?:y|ys|ies)"), ("fe", "(?:fe|fes|ves)"), ("f", "(?:f|fs|ves)"), ("", "(?:s|es)?"))
@@ -37,9 +38,9 @@ def find_class(classes: Sequence[str], name: str) -> int | None:
     return next((index for index, known in enumerate(classes) if plain(known) == asked), None)
 
 
-def first_names(names: Sequence[str], most: int = 8) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first of many names, for an error."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def refuse_twins(source: str, classes: Sequence[str]) -> None:

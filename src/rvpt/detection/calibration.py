@@ -14,7 +14,7 @@ from rvpt.detection.natural import SHORT, Known, Runs, excesses, natural_of
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 
 SHIPPED = "check-calibration.json"
@@ -170,5 +170,5 @@ def _highest(model: Mapping[str, Any], natural: Mapping[str, list[Runs]], spec: 
 
 def geometry_of(model: Clip | Cleaned) -> dict[str, int]:
     """What scores depend on besides the weights: image size, width and number of blocks of the visual tower."""
-    clip = model.clip if isinstance(model, Cleaned) else model
+    clip = clip_of(model)
     return {"image_size": clip.image_size, "width": clip.width, "blocks": clip.depth}

@@ -18,7 +18,7 @@ from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
 from rvpt.inversion.additive import Additive
 from rvpt.inversion.pool import most_predicted
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.training.stages import Stages
@@ -114,7 +114,7 @@ def _together(search: Search) -> tuple[dict[str, float], list[str]]:
     changed = form.apply(held.pixels, search.together(form)[None], drawn)[0]
     before, after = model.encode_image(held.pixels), model.encode_image(changed)
     score = {"collapse": float(concentration(after) - concentration(before))}
-    clip = model.clip if isinstance(model, Cleaned) else model
+    clip = clip_of(model)
     words = [] if isinstance(model, Cleaned) and model.head else whole_words(clip)
     if not words:
         return score, []

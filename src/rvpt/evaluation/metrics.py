@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from rvpt.registry import Registry
 
+LONGEST = 4  # runs of words that BLEU compares
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -104,7 +106,7 @@ def perturbation_resistivity(clean: Tensor, changed: Tensor) -> Mean:
     return Mean(float(F.cosine_similarity(clean.double(), changed.double(), dim=1).sum()), len(clean))
 
 
-def bleu(said: str, references: Sequence[str], longest: int = 4) -> float:
+def bleu(said: str, references: Sequence[str]) -> float:
     """Sentence BLEU of a caption against an image's own captions, in [0, 1]; words are compared without case.
 
     BLEU = exp(min(0, 1 - r / c)) (prod_n p_n)^(1/4),  p_1 = m_1 / c,  p_n = (m_n + 1) / (c_n + 1) for n = 2, 3, 4,
@@ -118,13 +120,13 @@ def bleu(said: str, references: Sequence[str], longest: int = 4) -> float:
     if not words:
         return 0.0
     log = 0.0
-    for n in range(1, longest + 1):
+    for n in range(1, LONGEST + 1):
         mine, theirs = _runs(words, n), [_runs(other, n) for other in others]
         matched = sum(min(count, max(other[run] for other in theirs)) for run, count in mine.items())
         smooth = n > 1
         if not matched + smooth:
             return 0.0
-        log += math.log((matched + smooth) / (mine.total() + smooth)) / longest
+        log += math.log((matched + smooth) / (mine.total() + smooth)) / LONGEST
     closest = min((abs(len(other) - len(words)), len(other)) for other in others)[1]
     return math.exp(min(0.0, 1 - closest / len(words)) + log)
 

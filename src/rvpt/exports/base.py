@@ -16,7 +16,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
 from rvpt.exports import EXPORTS
 from rvpt.files import write_json
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 from rvpt.models.formats.write_preprocessing import PREPROCESSOR, as_transformers
 from rvpt.models.quiet import quiet_transformers
@@ -119,11 +119,6 @@ def parts_of(model: Clip | Cleaned) -> list[str]:
         return ["weights"]
     has = {"head": model.head, "prompts": model.prompts, "weights": model.own_weights}
     return [part for part, there in has.items() if there]
-
-
-def clip_of(model: Clip | Cleaned) -> Clip:
-    """The CLIP in a model, without its prompts and head."""
-    return model.clip if isinstance(model, Cleaned) else model
 
 
 def on_cpu(model: Clip | Cleaned) -> Clip | Cleaned:

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
 from rvpt.exports import cards
-from rvpt.exports.base import Export, clip_of
+from rvpt.exports.base import Export
 from rvpt.exports.hf import HF
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 from rvpt.presets import choose_preset
 from rvpt.progress import Report, silent

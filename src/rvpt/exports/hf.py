@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rvpt.exports import cards
-from rvpt.exports.base import Export, clip_of, write_processors
+from rvpt.exports.base import Export, write_processors
 from rvpt.files import share
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 from rvpt.models.formats.artifacts import PROMPTED
 from rvpt.models.quiet import quiet_transformers

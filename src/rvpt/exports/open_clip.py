@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.exports import cards
-from rvpt.exports.base import clip_of
 from rvpt.exports.state_dicts import StateDict
 from rvpt.files import write_json
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 from rvpt.models.formats.open_clip import CONFIG, WEIGHTS
 from rvpt.models.formats.tokenizers import WORDS

@@ -12,9 +12,8 @@ import torch
 from rvpt.data.preprocess import CLIP_RESIZING, OPENAI_MEAN, OPENAI_STD
 from rvpt.errors import RvptError
 from rvpt.exports import cards
-from rvpt.exports.base import clip_of
 from rvpt.exports.state_dicts import StateDict
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
 from rvpt.models.formats.write_open_clip import to_openai

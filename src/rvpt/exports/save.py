@@ -13,10 +13,10 @@ from rvpt.artifacts import CARD, staging, write_manifest
 from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
 from rvpt.exports import EXPORTS
-from rvpt.exports.base import TOLERANCE, Export, clip_of, largest_difference, on_cpu, outputs_of, reference_inputs
+from rvpt.exports.base import TOLERANCE, Export, largest_difference, on_cpu, outputs_of, reference_inputs
 from rvpt.exports.cards import export_card
 from rvpt.files import write_text
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.rows import Row

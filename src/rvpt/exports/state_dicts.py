@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from rvpt.errors import RvptError
-from rvpt.exports.base import Export, clip_of, outputs_of
-from rvpt.models.cleaned import Cleaned
+from rvpt.exports.base import Export, outputs_of
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rvpt.exports import cards
-from rvpt.exports.base import Export, clip_of, on_cpu, parts_of, reference_inputs, write_processors
+from rvpt.exports.base import Export, on_cpu, parts_of, reference_inputs, write_processors
 from rvpt.files import read_json, write_json
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 
 FACTS = "towers.json"

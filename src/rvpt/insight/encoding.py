@@ -10,14 +10,14 @@ from rvpt.errors import RvptError
 from rvpt.evaluation.base import Encoder
 from rvpt.evaluation.metrics import Rate
 from rvpt.evaluation.probing import linear_readability
-from rvpt.insight.subjects import Arrays, Subjects
+from rvpt.insight.subjects import BATCH, Arrays, Subjects
 from rvpt.progress import Report, silent
 
 
 @torch.inference_mode()
-def block_rows(model: Encoder, data: Dataset, batch_size: int = 256) -> Tensor:
+def block_rows(model: Encoder, data: Dataset) -> Tensor:
     """The [CLS] row of every image after each of the L blocks: (n, L, W) float32 on the CPU."""
-    batches = data.batches(batch_size, model.image_size, model.device)
+    batches = data.batches(BATCH, model.image_size, model.device)
     return torch.cat([model.cls_rows(pixels).float().cpu() for _, pixels in batches])
 
 

@@ -15,6 +15,7 @@ from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigg
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_labeled, load_mixed
+from rvpt.data.skip import skipped_facts
 from rvpt.errors import RvptError
 from rvpt.evaluation.evaluate import evaluate
 from rvpt.jobs.gallery import MEASURED, visibility
@@ -45,7 +46,6 @@ def attack_and_save(
     caption_column: str | None = None,
     on_error: OnError = "stop",
     without: Sequence[str] = (),
-    batch_size: int = 256,
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
@@ -69,7 +69,6 @@ def attack_and_save(
         caption_column: the column with the captions.
         on_error: "skip" leaves out images that cannot be read.
         without: classes whose pairs are left out.
-        batch_size: images per batch of the measurement.
         resume: continue an interrupted run.
         overwrite: replace an artifact at `target`.
         report: called after each step.
@@ -80,9 +79,7 @@ def attack_and_save(
     Raises:
         RvptError: two triggers of one name, a target that the test data lack, or too few pairs to poison.
     """
-    asked = [load_trigger(entry, clip.image_size) if isinstance(entry, Path) else entry for entry in triggers]
-    if len({entry.name for entry in asked}) < len(asked):
-        raise RvptError("two triggers have the same name: give each trigger once")
+    asked = _asked(triggers, clip.image_size)
     whole = load_labeled(test, test_split, on_error=on_error, shift=test_shift)
     held_out = whole.sample(CHECKED)
     for entry in asked:
@@ -92,29 +89,42 @@ def attack_and_save(
         "spec": spec.model_dump(), "model": clip.hash(), "data": [canonical(source) for source in sources],
         "split": split, "caption_column": caption_column, "num_pairs": num_pairs, "classes": held_out.classes,
         "triggers": [_identity(entry) for entry in asked], "poison": poison.model_dump(),
-        **({"without": list(without)} if without else {}),
+        **({"without": list(without)} if without else {}), **skipped_facts(drawn),
     }  # fmt: skip
-    if drawn.skipped:
-        key["skipped"] = drawn.skipped
     reads = (clip.source, test, *sources, *(str(entry) for entry in triggers if isinstance(entry, Path)))
     checkpoint = open_checkpoint(target, key, reads, resume=resume, overwrite=overwrite)
     data = drawn.cached(clip.image_size, report)
     by_name = {entry.name: _made(entry, clip, data, checkpoint, report) for entry in asked}
     poisons = {name: Poison(trigger, poison) for name, trigger in by_name.items()}
-    limit = {"limit": CHECKED} if len(whole) > CHECKED else {}
-    checked = {"test": limit | ({"skipped": len(whole.skipped)} if whole.skipped else {})}
+    checked = _test_facts(whole)
     clean_facts = {**row_facts(clip, by_name, spec), **checked, "defense": BEFORE, "model": target.resolve().name}
-    before = evaluate(clip, held_out, by_name, facts=clean_facts, batch_size=batch_size)
+    before = evaluate(clip, held_out, by_name, facts=clean_facts)
     done = backdoor(clip, data, poisons, spec, classes=held_out.classes, checkpoint=checkpoint, report=report)
     done.clip.source = str(target.resolve())
-    facts = row_facts(done.clip, by_name, spec) | checked
-    rows = Rows([*before, *evaluate(done.clip, held_out, by_name, facts=facts, batch_size=batch_size)])
-    done.facts.update(seed=spec.seed, rows=rows)
-    if drawn.skipped:
-        done.facts["skipped"] = list(drawn.skipped)
+    after = evaluate(done.clip, held_out, by_name, facts=row_facts(done.clip, by_name, spec) | checked)
+    rows = Rows([*before, *after])
+    done.facts.update(seed=spec.seed, rows=rows, **skipped_facts(drawn))
     done.save(target, overwrite=overwrite)
     checkpoint.drop()
     return rows
+
+
+def _asked(triggers: Sequence[TriggerSpec | Path], image_size: int) -> list[TriggerSpec | Trigger]:
+    """Specs of new triggers, and saved triggers.
+
+    Raises:
+        RvptError: two have one name.
+    """
+    asked = [load_trigger(entry, image_size) if isinstance(entry, Path) else entry for entry in triggers]
+    if len({entry.name for entry in asked}) < len(asked):
+        raise RvptError("two triggers have the same name: give each trigger once")
+    return asked
+
+
+def _test_facts(whole: Dataset) -> dict[str, Any]:
+    """Which of the labeled images an attack is measured on, for rows."""
+    limit = {"limit": CHECKED} if len(whole) > CHECKED else {}
+    return {"test": limit | ({"skipped": len(whole.skipped)} if whole.skipped else {})}
 
 
 def _identity(entry: TriggerSpec | Trigger) -> Any:

@@ -13,6 +13,7 @@ from rvpt.attacks.trigger import Trigger
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
+from rvpt.data.skip import skipped_facts
 from rvpt.detection.calibration import Calibration, geometry_of
 from rvpt.detection.check import check, refuse_few
 from rvpt.detection.spec import CheckSpec
@@ -22,7 +23,7 @@ from rvpt.files import write_text
 from rvpt.jobs.findings import KIND, VERDICT
 from rvpt.jobs.gallery import visibility
 from rvpt.jobs.output_dirs import open_checkpoint
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.report.gallery import Look, draw_gallery
@@ -75,10 +76,9 @@ def check_and_save(
     key = {
         "model": model.hash(), "data": canonical(source), "split": split, "classes": names,
         "settings": spec.model_dump(),
-        **({"shift": shift} if shift else {}), **({"skipped": data.skipped} if data.skipped else {}),
+        **({"shift": shift} if shift else {}), **skipped_facts(data),
     }  # fmt: skip
-    suspect = model.clip.source if isinstance(model, Cleaned) else model.source
-    checkpoint = open_checkpoint(target, key, (suspect, source), resume=resume, overwrite=overwrite)
+    checkpoint = open_checkpoint(target, key, (clip_of(model).source, source), resume=resume, overwrite=overwrite)
     with checkpoint.keeping() as folder:
         verdict = check(model, data, names, calibration=known, folder=folder, report=report, **settings)
     with staging(target, overwrite=overwrite) as stage:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical, unnamed
+from rvpt.data.skip import skipped_facts
 from rvpt.data.splits import TRAIN
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import Defense, Run, clean_with, refuse_untrainable
@@ -92,20 +93,17 @@ class Plan:
 
     def key(self, model: Clip) -> dict[str, Any]:
         """What distinguishes the run from others."""
-        data = {**self.draw, "source": canonical(self.draw["source"]), **self._skipped()}
+        data = {**self.draw, "source": canonical(self.draw["source"]), **skipped_facts(self.drawn)}
         return {"spec": self.spec.model_dump(), "model": model.hash(), "classes": self.drawn.classes, "data": data}
 
     def facts(self) -> dict[str, Any]:
         """How the images were drawn, for the manifest."""
         name, shift = Path(unnamed(self.draw["source"])).name, self.draw.get("shift")
-        return {**self.draw, "name": f"{name} ({shift})" if shift else name, **self._skipped()}
+        return {**self.draw, "name": f"{name} ({shift})" if shift else name, **skipped_facts(self.drawn)}
 
     def read(self, model: Clip) -> Dataset:
         """The images; in memory if they are pairs, which have many epochs."""
         return self.drawn.cached(model.image_size) if "num_pairs" in self.draw else self.drawn
-
-    def _skipped(self) -> dict[str, Any]:
-        return {"skipped": list(self.drawn.skipped)} if self.drawn.skipped else {}
 
 
 def plan(

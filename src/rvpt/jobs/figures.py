@@ -14,7 +14,7 @@ from rvpt.insight import FIGURES
 from rvpt.insight.subjects import Subjects
 from rvpt.jobs.measuring import find_triggers
 from rvpt.jobs.output_dirs import refuse_source
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 from rvpt.models.load import load
 from rvpt.progress import Report, silent
@@ -134,4 +134,4 @@ def _named(sources: Sequence[str], base: str | None, device: str | None) -> Mapp
 
 def depth_of(model: Clip | Cleaned) -> int:
     """The number L of rows that a model has for each image."""
-    return (model.clip if isinstance(model, Cleaned) else model).depth
+    return clip_of(model).depth

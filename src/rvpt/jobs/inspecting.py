@@ -17,6 +17,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.data.preprocess import to_image
+from rvpt.data.skip import skipped_facts
 from rvpt.data.splits import TEST, SeveralSplits
 from rvpt.detection.monitor import Inspection, Monitor
 from rvpt.errors import RvptError
@@ -99,8 +100,7 @@ def inspect_and_save(
         "false_alarms": false_alarms, "clean_images": len(monitor.known), "score": score, "targets": targets,
         "predictions": dict(Counter(line["suspect"] for line in lines if line["flagged"]).most_common()),
     }  # fmt: skip
-    if data.skipped:
-        summary["skipped"] = list(data.skipped)
+    summary |= skipped_facts(data)
     if target:
         with staging(target, overwrite=overwrite) as stage:
             write_rows(stage / SCORES, lines)

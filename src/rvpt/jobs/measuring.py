@@ -16,7 +16,7 @@ from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.evaluation.evaluate import renamed
 from rvpt.evaluation.heldout import Opened
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip, model_name
 from rvpt.models.load import load
 from rvpt.progress import Report, silent
@@ -94,7 +94,7 @@ def _suspect(model: Clip | Cleaned) -> Path:
     """The folder, or hub id, of the model before it was cleaned; triggers are stored there."""
     if isinstance(model, Cleaned) and model.own_weights:
         return Path(model.facts["base_model"])
-    return Path((model.clip if isinstance(model, Cleaned) else model).source)
+    return Path(clip_of(model).source)
 
 
 def _still_there(suspect: Path, model: Clip | Cleaned) -> Path:

@@ -10,6 +10,7 @@ from rvpt.artifacts import find_manifest, staging
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data, load_labeled, load_mixed
+from rvpt.data.skip import skipped_facts
 from rvpt.evaluation.classification import measure
 from rvpt.evaluation.probing import PROBED, attribute_readability
 from rvpt.jobs.output_dirs import open_checkpoint
@@ -59,11 +60,7 @@ def pretrain_and_save(
     Raises:
         RvptError: data that cannot be read, or a `target` that cannot be written.
     """
-    if isinstance(start, Clip):
-        begin = {"start": {**_recipe(start), "model": start.name, "sha256": start.hash()}}
-    else:
-        begin = {"vision": start.model_dump()}
-    recipe = {**begin, "spec": spec.model_dump(), "data": list(sources), "split": split}
+    recipe = {**_begin(start), "spec": spec.model_dump(), "data": list(sources), "split": split}
     reads = (*sources, *tests, *([start.source] if isinstance(start, Clip) else []))
     key = {**recipe, "data": [canonical(source) for source in sources], "caption_column": caption_column}
     if on_error != "stop":
@@ -79,8 +76,7 @@ def pretrain_and_save(
         clip.model.half().float()
     measured = {source: _measured(clip, source, test) for source, test in held_out.items()}
     facts = {**recipe, "sha256": clip.hash(), "measured": measured, "history": history, "images": len(data)}
-    if data.skipped:
-        facts["skipped"] = list(data.skipped)
+    facts |= skipped_facts(data)
     if half:
         clip.model.half()
     with staging(target, overwrite=overwrite) as stage:
@@ -89,6 +85,13 @@ def pretrain_and_save(
     rates = {f"{source}: {name}": r["rate"] for source, rates in measured.items() for name, r in rates.items()}
     left_out = {"left out": list(data.skipped)} if data.skipped else {}
     return {**rates, "last loss": history[-1]["loss"], "images": len(data), **left_out}
+
+
+def _begin(start: VisionSpec | Clip) -> dict[str, Any]:
+    """What a training starts from."""
+    if isinstance(start, Clip):
+        return {"start": {**_recipe(start), "model": start.name, "sha256": start.hash()}}
+    return {"vision": start.model_dump()}
 
 
 def _recipe(clip: Clip) -> dict[str, Any]:

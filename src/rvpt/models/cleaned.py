@@ -248,3 +248,8 @@ class Cleaned(nn.Module):
         tensors = read_tensors(folder / WEIGHTS)
         prompts, head = prompts_of(config, tensors, clip, folder), head_of(config, tensors, clip, folder)
         return cls(clip, prompts, head, {**facts, "name": folder.name}, own_weights=own)
+
+
+def clip_of(model: Clip | Cleaned) -> Clip:
+    """The CLIP in a model, without its prompts and head."""
+    return model.clip if isinstance(model, Cleaned) else model

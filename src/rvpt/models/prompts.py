@@ -33,9 +33,9 @@ class RepulsivePrompts(nn.Module):
         self.table = nn.Parameter(std * torch.randn(len(self.blocks), length, width, generator=generator))
 
     @classmethod
-    def for_model(cls, clip: Clip, first_block: int = 3, length: int = 50, seed: int = 0) -> RepulsivePrompts:
+    def for_model(cls, clip: Clip, first_block: int = 3, length: int = 50) -> RepulsivePrompts:
         """Prompts for all blocks from `first_block` on."""
-        return cls(range(first_block, len(clip.blocks)), length, clip.width, seed=seed).to(clip.device)
+        return cls(range(first_block, len(clip.blocks)), length, clip.width).to(clip.device)
 
     @property
     def first_block(self) -> int:
