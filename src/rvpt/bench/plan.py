@@ -75,28 +75,29 @@ def plan(recipe: Recipe, clip: Clip) -> list[Task]:
     tasks, sha256 = list[Task](), clip.hash()
     for seed in recipe.seeds:
         for name, entry in recipe.attacks.items():
-            if seed not in (entry.seeds or recipe.seeds):
-                continue
-            model = f"{Path(recipe.model).name}+{name}"
-            settings, tests = _attack(recipe, entry, clip, sha256, seed), entry.tests or recipe.tests
-            attacked = Task("attack", f"{model}, seed {seed}", settings, crafts=tuple(_crafts(settings)))
-            tasks += [*attacked.crafts, attacked]
-            for label in UNCLEANED:
-                tasks += _measured(recipe, tests, attacked, model, seed, label)
-            if recipe.check:
-                tasks.append(Task("check", f"check of {model}, seed {seed}", _check(recipe.check), attacked))
-            for label, cleaning in recipe.defenses.items():
-                if cleaning.attacks and name not in cleaning.attacks:
-                    continue
-                title = f"{model}, seed {seed}, {label}"
-                cleaned = Task("clean", title, _clean(recipe, cleaning, clip, seed), attacked)
-                fitting = _fit(cleaning.tests or tests, recipe, cleaning)
-                measured = list(_measured(recipe, fitting, cleaned, model, seed, label))
-                measured += [
-                    _modified(task, recipe, change, seed) for task in measured for change in _changes(recipe, label)
-                ]
-                tasks += [cleaned, *measured] if measured else []
+            if seed in (entry.seeds or recipe.seeds):
+                tasks += _of_attack(recipe, name, clip, sha256, seed)
     return list({task.key: task for task in tasks}.values())
+
+
+def _of_attack(recipe: Recipe, name: str, clip: Clip, sha256: str, seed: int) -> Iterator[Task]:
+    """The tasks of one attack and seed."""
+    entry, model = recipe.attacks[name], f"{Path(recipe.model).name}+{name}"
+    settings, tests = _attack(recipe, entry, clip, sha256, seed), entry.tests or recipe.tests
+    attacked = Task("attack", f"{model}, seed {seed}", settings, crafts=tuple(_crafts(settings)))
+    yield from (*attacked.crafts, attacked)
+    for label in UNCLEANED:
+        yield from _measured(recipe, tests, attacked, model, seed, label)
+    if recipe.check:
+        yield Task("check", f"check of {model}, seed {seed}", _check(recipe.check), attacked)
+    for label, cleaning in recipe.defenses.items():
+        if not cleaning.attacks or name in cleaning.attacks:
+            cleaned = Task("clean", f"{model}, seed {seed}, {label}", _clean(recipe, cleaning, clip, seed), attacked)
+            fitting = _fit(cleaning.tests or tests, recipe, cleaning)
+            measured = list(_measured(recipe, fitting, cleaned, model, seed, label))
+            yield from (cleaned, *measured) if measured else ()
+            for task in measured:
+                yield from (_modified(task, recipe, change, seed) for change in _changes(recipe, label))
 
 
 def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: int) -> dict[str, Any]:

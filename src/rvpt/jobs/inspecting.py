@@ -99,8 +99,8 @@ def inspect_and_save(
         "images": len(data), "flagged": int(seen.flagged.sum()), "expected": round(false_alarms * len(data), 1),
         "false_alarms": false_alarms, "clean_images": len(monitor.known), "score": score, "targets": targets,
         "predictions": dict(Counter(line["suspect"] for line in lines if line["flagged"]).most_common()),
+        **skipped_facts(data),
     }  # fmt: skip
-    summary |= skipped_facts(data)
     if target:
         with staging(target, overwrite=overwrite) as stage:
             write_rows(stage / SCORES, lines)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -81,13 +82,22 @@ def open_model(source: str | Path, revision: str | None = None) -> Opened:
     for layout in FORMATS.values():
         if layout.recognizes(name, path) and stated.get("model_type") != PROMPTED:
             return Opened(layout.open(name, path), known, commit)
+    raise _unread(path, name, stated)
+
+
+def _unread(path: Path, name: str, stated: Mapping[str, Any]) -> RvptError:
+    """Why no layout is recognized.
+
+    Raises:
+        RvptError: it is an artifact of another kind.
+    """
     if (path / CONFIG).is_file():
-        raise RvptError(
+        return RvptError(
             f"{name} is a cleaned model: rvpt.load(...).to_transformers() makes a CLIPModel of it in Python"
         )
     if (path / "config.json").is_file() and not stated:
-        raise RvptError(
+        return RvptError(
             f"{name} is a model of timm, one tower of a CLIP: give a folder with open_clip_config.json too; {LISTED}"
         )
     refuse_artifact(stated, path, name)
-    raise RvptError(f"{name} is a folder without config.json: rvpt does not read such a layout; {LISTED}")
+    return RvptError(f"{name} is a folder without config.json: rvpt does not read such a layout; {LISTED}")
