@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from rvpt.detection import roc
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.natural import LONG, Known, excesses
 from rvpt.detection.spec import CheckSpec
@@ -217,7 +218,7 @@ def seconds(rows: Sequence[Row], name: str) -> str:
 
 def auroc(clean: Sequence[float], bad: Sequence[float]) -> float:
     """The chance that a backdoored model has the higher value: ties count half."""
-    return mean((b > c) + (b == c) / 2 for b in bad for c in clean)
+    return roc.auroc(*(torch.tensor(values, dtype=torch.float64) for values in (clean, bad))).value
 
 
 def auroc_interval(clean: Sequence[float], bad: Sequence[float]) -> tuple[float, float]:

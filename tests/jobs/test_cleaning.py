@@ -92,6 +92,11 @@ def test_the_summary_counts_classes_where_the_defense_learns_from_labels(suspect
         ("rvpt", {"split": "nope"}, "no split 'nope'"),
         ("rvpt", {"without": ["dog"]}, "no class 'dog'"),
         ("rvpt", {"shift": "fog"}, "unknown shift 'fog'"),
+        (
+            "unlearn",
+            {"settings": {"labels": "given"}, "classes": ["sun", "moon"]},
+            "labels=given: there are none to use",
+        ),
         ("par", {"preset": "coop"}, "unknown preset 'coop': choose from auto, paper, small"),
     ],
 )

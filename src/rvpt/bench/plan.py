@@ -16,7 +16,7 @@ from rvpt.attacks.trigger import preset_spec
 from rvpt.bench.recipe import AttackEntry, CheckEntry, DefenseEntry, Recipe
 from rvpt.data.identifiers import find_place
 from rvpt.defenses import DEFENSES
-from rvpt.defenses.unlabeled import LABELS, PREDICTED
+from rvpt.defenses.unlabeled import predicts
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut
@@ -144,7 +144,7 @@ def _clean(recipe: Recipe, entry: DefenseEntry, clip: Clip, seed: int) -> dict[s
     if _has_head(entry) and entry.without:
         raise RvptError(f"{recipe.title}: {entry.name} cannot be evaluated on unseen classes: remove without")
     spec = kind.settings(entry.preset or recipe.preset, clip, **{**entry.options, "seed": seed})
-    if getattr(spec, LABELS, None) == PREDICTED and entry.without:
+    if predicts(spec) and entry.without:
         raise RvptError(f"{recipe.title}: images without labels cannot be left out by class: remove without")
     draw = {option: known[option] for option in known if option in kind.draws()}
     data = entry.data or recipe.clean_data

@@ -127,11 +127,6 @@ def _named(sources: Sequence[str], base: str | None, device: str | None) -> Mapp
         if model.name in models:
             raise RvptError(f"two models are called {model.name}: rename a folder")
         models[model.name] = model
-    if len({(model.image_size, depth_of(model)) for model in models.values()}) > 1:
+    if len({(model.image_size, clip_of(model).depth) for model in models.values()}) > 1:
         raise RvptError("the models differ in image size or number of blocks: make figures of each alone")
     return models
-
-
-def depth_of(model: Clip | Cleaned) -> int:
-    """The number L of rows that a model has for each image."""
-    return clip_of(model).depth
