@@ -95,7 +95,7 @@ def test_the_summary_counts_classes_where_the_defense_learns_from_labels(suspect
         (
             "unlearn",
             {"settings": {"labels": "given"}, "classes": ["sun", "moon"]},
-            "labels=given: there are none to use",
+            "labels=given: there are none",
         ),
         ("par", {"preset": "coop"}, "unknown preset 'coop': choose from auto, paper, small"),
     ],
