@@ -142,6 +142,24 @@ def test_what_the_checks_or_cleaning_would_refuse_is_refused_at_once(
     assert contents(tmp_path) == {}
 
 
+@pytest.mark.parametrize(
+    ("defense", "settings", "message"),
+    [
+        ("rvpt", {"first_block": 9}, "first_block=9 does not exist"),
+        ("unlearn", {"first_block": 9}, "first_block=9 does not exist"),
+        ("unlearn-prompts", {"depth": 9}, "depth=9 is too deep"),
+        ("unlearn", {"targets": ("zebra",)}, "targets: 'zebra' is not a class"),
+        ("finetune", {"alpha": 1.0, "first_block": 9}, "first_block=9 does not exist"),
+    ],
+)
+def test_settings_that_fit_no_training_are_refused_before_the_first_check(
+    suspect: Clip, tmp_path: Path, defense: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RvptError, match=message):
+        run(suspect, tmp_path / "out", bars := Bars(), defense, settings)
+    assert (bars.titles, contents(tmp_path)) == ([], {})
+
+
 class Targeted(RVPTSpec):
     """RVPT with settings that it ignores."""
 
