@@ -245,7 +245,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(read, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: session)
     monkeypatch.setattr(_http, "get_session", lambda: session)
-    with pytest.raises(RvptError, match="no such folder here, and the hub cannot be asked .*no route to host"):
+    with pytest.raises(RvptError, match=r"no such folder here, and the hub cannot be asked .*no route to host"):
         read()
     assert session.asked == 1
     assert constants.HF_HUB_OFFLINE is False

@@ -114,11 +114,21 @@ def show_checked_cleaning(found: Mapping[str, Any], folder: Path, *, as_json: bo
             f"cleaned by {cleaned['defense']} with {cleaned['images']} images in {cleaned['seconds']:.0f} s: "
             f"{folder / 'cleaned'}"
         )
+        print(_kept(found["accuracy"]))
     else:
         print(
             "The model looks clean and was not cleaned. A check misses some backdoors: to clean the model anyway, run "
             "the command without --auto."
         )
+
+
+def _kept(found: Mapping[str, Any]) -> str:
+    """What a cleaning cost, in a line."""
+    which = "not used for cleaning" if found["held_out"] else "used for cleaning, as there are no others"
+    before, after = (f"{100 * found[name]:.1f}%" for name in ("before", "after"))
+    if found["measure"] == "accuracy":
+        return f"accuracy on {found['n']} images {which}: {before} before, {after} after"
+    return f"agreement with the suspect, without labels, on {found['n']} images {which}: {after}"
 
 
 def show_verdicts(verdicts: Mapping[str, Mapping[str, Any]]) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical, unnamed
 from rvpt.data.load import load_captioned, load_data
@@ -91,12 +93,14 @@ class Plan:
         spec: all settings.
         draw: how the images are drawn.
         drawn: the images, without labels where these are predicted.
+        left: the other images of the data set.
     """
 
     settings: dict[str, Any]
     spec: TrainSpec
     draw: dict[str, Any]
     drawn: Dataset
+    left: Dataset
 
 
 def plan(
@@ -149,7 +153,8 @@ def plan(
         spec = kind.settings(preset, model, **settings)
     drawn = _select(whole, draw)
     kind.refuse(model, drawn, spec)
-    return Plan(settings, spec, draw, drawn)
+    left = whole.select((~torch.isin(whole.rows, drawn.rows)).nonzero()[:, 0])
+    return Plan(settings, spec, draw, drawn, left)
 
 
 def uses_targets(kind: type[Defense]) -> bool:
