@@ -74,6 +74,21 @@ class Defense(ABC):
         """
 
     @classmethod
+    def refuse(cls, clip: Clip, data: Dataset, spec: Any) -> None:
+        """Refuse what does not fit, before anything is computed; a subclass may refuse more. Arguments as for `run`.
+
+        Raises:
+            RvptError: weights of 16 bits, a precision that the device lacks, or fewer than two classes with labels.
+        """
+        refuse_half(clip.model.dtype)
+        refuse_precision(spec.precision, clip.device)
+        labels = getattr(spec, LABELS, PREDICTED)
+        if labels != PREDICTED and data.labels is None:
+            raise RvptError(f"{LABELS}={labels}: there are none to use: pass {LABELS}={PREDICTED}")
+        if cls.learns_from == "labels" and data.labels is not None:
+            data.present()
+
+    @classmethod
     def presets(cls) -> dict[str, Mapping[str, Any]]:
         """What each preset changes of the defaults."""
         return {"paper": {}, "small": cls.small, **({"coop": cls.coop} if cls.coop else {})}
@@ -129,18 +144,6 @@ def defense_of(spec: TrainSpec) -> type[Defense]:
     raise RvptError(f"{type(spec).__name__} is not the spec of a defense: pass a RVPTSpec, say")
 
 
-def _labeled_as(spec: TrainSpec, data: Dataset, classes: Sequence[str] | None, *, predicts: bool) -> Dataset:
-    """The images with their labels or without, as the spec says.
-
-    Raises:
-        RvptError: it asks for labels, and there are none to use; or there are no names of classes.
-    """
-    labels = getattr(spec, LABELS, None)
-    if predicts and labels != PREDICTED:
-        raise RvptError(f"{LABELS}={labels}: there are none to use: pass {LABELS}={PREDICTED}")
-    return without_labels(data, classes) if labels == PREDICTED else data
-
-
 @shows_bar("clean")
 def clean(
     model: Clip,
@@ -173,7 +176,6 @@ def clean(
     """
     if not isinstance(model, Clip):
         raise RvptError(f"{type(model).__name__} is not a Clip: pass the suspect itself, as rvpt.load returns it")
-    refuse_half(model.model.dtype)
     data = data if isinstance(data, Dataset) else Dataset.from_images(data)
     if not len(data):
         raise RvptError(f"{data.name} has no images to train on")
@@ -186,8 +188,9 @@ def clean(
         spec = defense
         if settings:
             raise RvptError(f"{next(iter(settings))}: set it in the spec, which has all settings")
-    refuse_precision(spec.precision, model.device)  # before images are encoded and classes scanned
-    data = _labeled_as(spec, data, classes, predicts=predicts)
+    if predicts or getattr(spec, LABELS, None) == PREDICTED:
+        data = without_labels(data, classes)
+    kind.refuse(model, data, spec)
     start = time.monotonic()
     cleaned = kind.run(model, data, spec, Run(checkpoint, report))
     cleaned.facts = {

@@ -74,7 +74,7 @@ def check_and_save(
     refuse_few(data, names)
     key = {
         "model": model.hash(), "data": canonical(source), "split": split, "classes": names,
-        "settings": spec.model_dump(),
+        "settings": spec.model_dump(), "calibration": known.sha256(),
         **({"shift": shift} if shift else {}), **({"skipped": data.skipped} if data.skipped else {}),
     }  # fmt: skip
     suspect = model.clip.source if isinstance(model, Cleaned) else model.source

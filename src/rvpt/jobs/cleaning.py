@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical, unnamed
 from rvpt.data.load import load_captioned, load_data
@@ -22,7 +24,6 @@ from rvpt.models.clip import Clip
 from rvpt.presets import CleanPreset, choose_preset
 from rvpt.progress import Report, silent
 from rvpt.spec import OnError, TrainSpec
-from rvpt.training.loop import refuse_precision
 
 SHOTS = 16
 TARGETS = "targets"  # the setting of defenses that use suspected targets
@@ -92,12 +93,14 @@ class Plan:
         spec: all settings.
         draw: how the images are drawn.
         drawn: the images, without labels where these are predicted.
+        left: the other images of the data set.
     """
 
     settings: dict[str, Any]
     spec: TrainSpec
     draw: dict[str, Any]
     drawn: Dataset
+    left: Dataset
 
 
 def plan(
@@ -135,11 +138,10 @@ def plan(
         on_error: "skip" leaves out images that cannot be read.
 
     Raises:
-        RvptError: an option that the defense does not use, a setting out of range, or no images that fit.
+        RvptError: an option that the defense does not use, a setting that does not fit, or no images that do.
     """
     kind, settings = DEFENSES.find(defense), dict(settings)
     spec = kind.settings(preset, model, **settings)
-    refuse_precision(spec.precision, model.device)
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
     draw = {"source": source, "split": split, "seed": spec.seed, **_draw(kind, given)}
     draw |= {"shift": shift} if shift else {}
@@ -149,7 +151,10 @@ def plan(
         draw = _without_classes(draw, len(whole.classes))
         settings = {LABELS: PREDICTED, **settings}
         spec = kind.settings(preset, model, **settings)
-    return Plan(settings, spec, draw, _select(whole, draw))
+    drawn = _select(whole, draw)
+    kind.refuse(model, drawn, spec)
+    left = whole.select((~torch.isin(whole.rows, drawn.rows)).nonzero()[:, 0])
+    return Plan(settings, spec, draw, drawn, left)
 
 
 def uses_targets(kind: type[Defense]) -> bool:

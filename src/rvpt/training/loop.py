@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ def fit(
         The mean of every named scalar, one dict per epoch.
 
     Raises:
-        RvptError: the loss is not finite, or the checkpoint belongs to another run.
+        RvptError: the loss is not finite, and the state is removed; or the checkpoint belongs to another run.
     """
     trained = {name: p for name, p in task.named_parameters() if p.requires_grad}
     total = count_steps(n, spec)
@@ -133,7 +133,8 @@ def fit(
     def read(report: Report) -> None:
         done = state.read(stepper.names)
         for step, values in done:
-            _refuse_infinite(values["loss"], step, spec)
+            if not math.isfinite(values["loss"]):
+                _diverged(f"the loss became {values['loss']} at step {step}", step, spec, keeper)
         for step, values in done:
             report(step + 1, total, values)
 
@@ -157,14 +158,16 @@ def fit(
         average.apply()
     stepper.accelerator.wait_for_everyone()
     if not all(parameter.isfinite().all() for parameter in trained.values()):
-        raise RvptError(f"the last step left values that are not finite: lower the learning rate ({spec.lr:g})")
+        _diverged("the last step left values that are not finite", total, spec, keeper)
     return state.history
 
 
-def _refuse_infinite(loss: float, step: int, spec: TrainSpec) -> None:
-    if not math.isfinite(loss):
-        fix = f"lower the learning rate ({spec.lr:g})" if step else "the model's features are not finite, or the data"
-        raise RvptError(f"the loss became {loss} at step {step}: {fix}")
+def _diverged(what: str, step: int, spec: TrainSpec, keeper: Checkpoint | None) -> NoReturn:
+    """Refuse a run, and remove its state: continued with the same settings it would end here again."""
+    if keeper:
+        keeper.drop()
+    fix = f"lower the learning rate ({spec.lr:g})" if step else "the model's features are not finite, or the data"
+    raise RvptError(f"{what}: {fix}")
 
 
 class Stepper:
