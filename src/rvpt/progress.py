@@ -27,6 +27,11 @@ def silent(step: int, total: int, values: Values) -> None:
     """Report nothing."""
 
 
+def doing(report: Report, **what: str) -> Report:
+    """A report that first says what is being done, as in doing(report, patch="short run")."""
+    return lambda step, total, values: report(step, total, {**what, **values})
+
+
 @contextmanager
 def bar(title: str) -> Iterator[Report]:
     """A progress report called `title`, with its values and the time left. Inside another bar it shows nothing."""

@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 What was measured: `model`, `data`, `attack` ("none" for clean images), `defense`, `metric`, `seed`.
 The result: `numerator`, `n`, `rate` in [0, 1], and `low`, `high`, the 95% Wilson interval (null for means).
 How: `template`, `test` (settings that differ from the defaults), `targets` by attack, `cleaned_on`, and `shots`,
-`num_images` (without labels) and `without`.
+`num_images` (without labels), `without`, and `resisted_targets`, the classes that `unlearn` trained against.
 What it cost: `seconds`, `clean_seconds`, `peak_memory_bytes`, `trained_parameters`.
 What made it: `spec`, `hashes` (`model`, `trigger/NAME`), `version`.
 """

@@ -176,6 +176,7 @@ def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny: Tiny,
             '[defenses.u]\nname = "unlearn"\nwithout = ["sun"]\noptions = { labels = "predicted" }\n',
             "images without labels cannot be left out by class: remove without",
         ),
+        ('[defenses.h]\nname = "vpt"\noptions = { head_lr = 0.1 }\n', "head_lr is given, but no classifier"),
         ('[defenses.p]\nname = "probe"\ndata = { data = "/nowhere/cifar10" }\n', "/nowhere/cifar10 is not a folder"),
     ],
 )

@@ -1,6 +1,7 @@
 """rvpt check."""
 
 import json
+from dataclasses import replace
 
 import torch
 
@@ -11,6 +12,7 @@ from rvpt.artifacts import read_manifest
 from rvpt.attacks.trigger import load_trigger
 from rvpt.data.load import load_data
 from rvpt.data.preprocess import to_image
+from rvpt.detection.calibration import Calibration
 from tiny import CHECKING
 
 QUICK = ["--data", "scenes:40", *(word for name, value in CHECKING.items() for word in ("--set", f"{name}={value}"))]
@@ -65,6 +67,11 @@ def test_an_interrupted_check_is_kept_until_it_is_resumed_or_overwritten(tiny, h
     has(refused("check", tiny.clip, "-o", "found", *QUICK), "found.run holds an interrupted run", "--resume")
     has(refused("check", tiny.clip, "-o", "found", *QUICK, "--seed", 1, "--resume"), "other settings (settings.seed)")
     assert contents(home) == before
+    other = replace(Calibration.read(), recipe="another")
+    other.write(home / "other.json")
+    words = ["--resume", "--calibration", "other.json"]
+    has(refused("check", tiny.clip, "-o", "found", *QUICK, *words), "other settings (calibration)")
+    (home / "other.json").unlink()
     assert rvpt("check", tiny.clip, "-o", "found", *QUICK, "--overwrite").exit_code in CODES.values()
     assert [path.name for path in home.iterdir()] == ["found"]
 

@@ -132,6 +132,7 @@ def verdicts(monkeypatch):
 def test_with_auto_a_backdoored_model_is_checked_cleaned_and_checked(tiny, home, verdicts):
     shown = works("clean", tiny.backdoored, "-o", "out", *CLEAN, "--auto")
     has(shown, "before cleaning", "after cleaning", "backdoored", "moon (98% of images flipped)", "out/cleaned")
+    has(shown, "accuracy on 476 images not used for cleaning: ")
     assert {path.name for path in (home / "out").iterdir()} >= {"check-before", "cleaned", "check-after"}
     works("evaluate", "out/cleaned", "--data", "scenes:10")
 

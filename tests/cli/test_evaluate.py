@@ -43,6 +43,16 @@ def test_several_models_are_measured_and_their_rows_appended(tiny, home):
     assert len(read_rows(home / "rows.jsonl")) == 2 * len(rows)
 
 
+def test_a_table_of_several_models_names_their_folders(tiny, home):
+    for name, length in (("short", 2), ("long", 3)):
+        clip = load_clip(tiny.backdoored)
+        Cleaned(clip, RepulsivePrompts.for_model(clip, first_block=1, length=length)).save_pretrained(home / name)
+    table = works("evaluate", "short", "long", "--data", "scenes:10", "--trigger", tiny.backdoored / "triggers/badnet")
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in table.splitlines() if "badnet" in line]
+    assert [line[0] for line in cells] == ["short", "long"]
+    assert "folder" not in works("evaluate", "short", "--data", "scenes:10")
+
+
 def test_json_is_the_rows(tiny, home):
     assert evaluated(tiny.clip, "--data", "scenes:24", "--rows", "rows.jsonl") == read_rows(home / "rows.jsonl")
 

@@ -6,6 +6,7 @@ import torch
 from helpers import random_image
 from rvpt import Dataset, load_data
 from rvpt.errors import RvptError
+from rvpt.models.formats.load import load_clip
 
 IMAGES = [random_image(9, 9, 1), random_image(7, 7, 2)]
 
@@ -219,6 +220,32 @@ def test_the_code_of_a_data_set_is_never_run(hub):
 
 
 def test_a_data_set_that_is_not_on_the_hub_is_refused():
-    with pytest.raises(RvptError, match="nobody/nothing cannot be read as a data set: not a folder here") as refusal:
+    with pytest.raises(
+        RvptError, match="nobody/nothing cannot be read as a data set: no such folder here, and the hub"
+    ) as refusal:
         load_data("nobody/nothing", "train")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("read", [lambda: load_data("nobody/nothing", "train"), lambda: load_clip("nobody/nothing")])
+def test_a_hub_that_does_not_answer_is_asked_once(read, monkeypatch):
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    class Deaf:
+        asked = 0
+
+        def head(self, *_, **__):
+            self.asked += 1
+            raise OSError("no route to host")
+
+        request = stream = get = head
+
+    session = Deaf()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: session)
+    monkeypatch.setattr(_http, "get_session", lambda: session)
+    with pytest.raises(RvptError, match=r"no such folder here, and the hub cannot be asked .*no route to host"):
+        read()
+    assert session.asked == 1
+    assert constants.HF_HUB_OFFLINE is False

@@ -55,6 +55,18 @@ def test_a_step_of_prompt_tuning(
     assert_near(fast_gradient, slow_gradient)
 
 
+@pytest.mark.parametrize("settings", [{"head_lr": 0.001}, {"head_lr": 0.01, "head": False}], ids=str)
+def test_a_rate_of_no_head_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(RvptError, match="head_lr is given, but no classifier is trained: add head=True"):
+        RVPTSpec(**settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"head": True, "head_lr": 0.01}], ids=str)
+def test_a_spec_is_read_as_it_was_stored(settings: dict[str, Any]) -> None:
+    spec = RVPTSpec(**settings)
+    assert RVPTSpec.stored(spec.model_dump()) == spec
+
+
 @pytest.mark.parametrize(("defense", "extra"), [("rvpt", {}), ("apt", {}), ("unlearn", {"forms": ("patch",)})])
 def test_a_head_is_trained_at_its_own_rate_saved_and_measured(
     defense: str, extra: dict[str, Any], make_clip: MakeClip, scenes: Dataset, tmp_path: Path

@@ -409,7 +409,7 @@ def test_without_targets_a_scan_keeps_the_most_suspicious_classes(clip: Clip, sc
 @every
 def test_all_targets_that_are_given_are_used_and_recorded(kind: str, clip: Clip, scenes: Dataset) -> None:
     cleaned = clean(clip, scenes, spec_of(kind, suspects=1, epochs=1, forms=("additive",)))
-    assert cleaned.facts["resisted_targets"] == list(TARGETS)
+    assert cleaned.facts["resisted_targets"] == cleaned.row_facts()["resisted_targets"] == list(TARGETS)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,18 @@ def test_a_planted_shortcut_is_found(calibration: Calibration) -> None:
     assert (called == CLASSES.index("cat")).float().mean() > 0.9
 
 
+def test_progress_names_the_stages() -> None:
+    world, said = World(), []
+    data, spec = world.images(), CheckSpec(**{**QUICK, "steps": 2, "forms": ("additive", "grating")})
+    pixels = data.pixels(torch.arange(len(data)), SIDE)
+    report = lambda step, total, values: said.append(dict(values))  # noqa: E731
+    find(as_clip(world.requires_grad_(False)), pixels, CLASSES, spec, {}, report=report)
+    stages = [{"additive": "short run"}, {"additive": "finalists"}, {"grating": "short run"}]
+    assert list(map(dict, dict.fromkeys(tuple(each.items()) for each in said))) == [
+        *stages, {"collapse": "all images together"},
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("gains", [{}, {"dog": 1.3}, {"cat": 1.35}], ids=str)
 def test_a_class_that_is_naturally_easy_to_reach_is_not_called_a_backdoor(
     calibration: Calibration, gains: dict[str, float]

@@ -21,7 +21,7 @@ from rvpt.models.load import load
 from rvpt.progress import silent
 from rvpt.report.figures import DRAWINGS
 from rvpt.report.stored import FACTS, Stored, read_stored, write_stored
-from rvpt.report.style import styled
+from rvpt.report.style import ATTACKED, styled
 from tiny import Tiny
 
 IMAGES, MODELS, LOOKS, BLOCKS, CLASSES, PATCHES, SIDE = 30, 2, 3, 4, 24, 36, 48
@@ -101,6 +101,19 @@ def test_the_numbers_of_figures_agree_with_each_other(measured: Callable[[str], 
         assert failures["others"][number] == IMAGES - last[target].sum()
     assert (measured("prompts").arrays["mean"][0] == 0).all()
     assert (measured("prompts").arrays["mean"][1, :, 2:] > 0).all()
+
+
+@pytest.mark.parametrize(("count", "named"), [(3, 3), (30, 30), (31, 1)])
+def test_a_confusion_names_the_classes_where_they_fit_and_marks_the_target(count: int, named: int) -> None:
+    classes = [f"a class with a long name and number {number}" for number in range(count)]  # shortened, they are alike
+    facts = {"models": ["suspect", "cleaned"], "looks": ["clean", "badnet"], "classes": classes}
+    arrays = {"counts": np.ones((2, 2, count, count), int), "targets": np.array([2])}
+    with styled():
+        figure = DRAWINGS["confusion"].draw(Stored("confusion", arrays, facts), {})
+        last = figure.axes[-1].get_xticklabels()
+    assert len(last) == named
+    assert [label.get_color() for label in last].count(ATTACKED) == 1
+    assert last[min(2, named - 1)].get_color() == ATTACKED
 
 
 @pytest.mark.parametrize("name", ["confusion", "failures", "tsne"])

@@ -14,15 +14,20 @@ import torch
 from helpers import contents
 from rvpt.artifacts import read_manifest
 from rvpt.attacks.inverted import Inverted
+from rvpt.data.load import load_data
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.rvpt import RVPT, RVPTSpec
 from rvpt.detection.verdict import Verdict, Word
 from rvpt.errors import RvptError
+from rvpt.evaluation.evaluate import evaluate
 from rvpt.files import sha256_file
 from rvpt.jobs.checked_cleaning import check_clean_check
-from rvpt.jobs.cleaning import clean_and_save
+from rvpt.jobs.cleaning import clean_and_save, plan
+from rvpt.jobs.kept_accuracy import kept_accuracy
+from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
+from rvpt.models.head import Head
 from rvpt.models.load import load
 from rvpt.progress import Report, silent
 from tiny import CLEANING, Tiny
@@ -83,6 +88,7 @@ def test_a_backdoored_model_is_cleaned_and_checked_again(
     assert bars.titles == ["1/3 check", "2/3 clean", "3/3 check again"]
     assert (found["before"]["verdict"], found["after"]["verdict"]) == ("backdoored", "clean")
     assert found["cleaned"]["images"] == 24
+    assert found["accuracy"] == json.loads((out / "accuracy.json").read_text())
     assert read_manifest(out, "checked cleaning")["model_sha256"] == suspect.hash()
     for part in ("check-before", "check-after"):
         assert read_manifest(out / part, "check")
@@ -140,6 +146,24 @@ def test_what_the_checks_or_cleaning_would_refuse_is_refused_at_once(
         run(suspect, tmp_path / "out", bars := Bars(), settings={}, **options)
     assert bars.titles in ([], ["1/3 check"])
     assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("defense", "settings", "message"),
+    [
+        ("rvpt", {"first_block": 9}, "first_block=9 does not exist"),
+        ("unlearn", {"first_block": 9}, "first_block=9 does not exist"),
+        ("unlearn-prompts", {"depth": 9}, "depth=9 is too deep"),
+        ("unlearn", {"targets": ("zebra",)}, "targets: 'zebra' is not a class"),
+        ("finetune", {"alpha": 1.0, "first_block": 9}, "first_block=9 does not exist"),
+    ],
+)
+def test_settings_that_fit_no_training_are_refused_before_the_first_check(
+    suspect: Clip, tmp_path: Path, defense: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RvptError, match=message):
+        run(suspect, tmp_path / "out", bars := Bars(), defense, settings)
+    assert (bars.titles, contents(tmp_path)) == ([], {})
 
 
 class Targeted(RVPTSpec):
@@ -200,3 +224,31 @@ def test_what_cannot_use_a_check(suspect: Clip, tiny: Tiny, targeted: str, tmp_p
     with pytest.raises(RvptError, match="is not an rvpt artifact"):
         clean_and_save(suspect, "scenes:500", out, targeted, CLEANING, shots=1, check=tmp_path)
     assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("every", "n"), [(False, 276), (True, 300)], ids=["some", "all"])
+def test_what_cleaning_cost_is_measured_on_images_that_are_left(suspect: Clip, every: bool, n: int) -> None:
+    shots = int(load_data("scenes:300", "train").labeled().bincount().max()) if every else 1
+    todo = plan(suspect, "scenes:300", "rvpt", CLEANING, shots=shots)
+    found = kept_accuracy(suspect, Cleaned(suspect), todo)
+    assert (found["measure"], found["held_out"], found["n"]) == ("accuracy", not every, n)
+    assert found["before"] == found["after"]
+    measured = todo.drawn if every else todo.left
+    row = next(row for row in evaluate(suspect, measured) if row["metric"] == "CA")
+    assert found["before"] == row["rate"]
+
+
+def test_without_labels_the_cost_is_the_agreement_with_the_suspect(suspect: Clip) -> None:
+    todo = plan(suspect, "scenes:300", "unlearn", {}, shots=1, classes=["anchor", "star", "moon"])
+    found = kept_accuracy(suspect, Cleaned(suspect), todo)
+    assert found == {"measure": "agreement", "before": 1.0, "after": 1.0, "n": 297, "held_out": True}
+
+
+def test_a_model_that_answers_one_class_has_the_accuracy_of_that(suspect: Clip) -> None:
+    todo = plan(suspect, "scenes:300", "finetune", {}, shots=1)
+    names = todo.drawn.present()[0]
+    rows = torch.zeros(len(names), suspect.projection_dim + 1)
+    rows[5, -1] = 1.0  # its bias
+    found = kept_accuracy(suspect, Cleaned(suspect, head=Head(names, rows)), todo)
+    share = (todo.left.labeled() == todo.left.class_index(names[5])).float().mean().item()
+    assert found["after"] == pytest.approx(share)

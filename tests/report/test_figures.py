@@ -14,11 +14,13 @@ from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.report.cells import cells
 from rvpt.report.figure import Panel, draw_guesses
+from rvpt.report.figures import cost, effect
 from rvpt.report.figures.cost import defense_costs
 from rvpt.report.figures.cost import describe as describe_costs
+from rvpt.report.figures.curves import draw_curves
 from rvpt.report.figures.effect import marks
 from rvpt.report.gallery import Look, draw_gallery
-from rvpt.report.style import looks
+from rvpt.report.style import looks, styled
 from rvpt.report.tradeoff import draw_panel, draw_tradeoff
 
 
@@ -99,3 +101,24 @@ def test_marks_of_models_with_the_same_attack_are_apart() -> None:
     assert {name: round(line["rvpt"].rate) for name, line in found.items()} == {
         "accuracy on clean images": 90, "badnet, one": 10, "badnet, two": 30, "sig": 50,
     }  # fmt: skip
+
+
+LONG = "unlearn, labels=given shots=16 epochs=6 batch_size=16 weight_decay=0.0123 forms=additive, patch, warp, grating"
+
+
+@pytest.mark.parametrize("kind", ["effect", "cost", "curves"])
+def test_a_legend_of_long_names_is_whole(kind: str) -> None:
+    names, values = ["rvpt", LONG, f"{LONG} lr=1", "vpt"], np.zeros((4, 1, 2), np.float32)
+    with styled():
+        if kind == "effect":
+            line = dict.fromkeys(names, effect.Mark(50, 40, 60, ""))
+            figure = effect.draw({"accuracy on clean images": line, "badnet": line}, {})
+        elif kind == "cost":
+            figure = cost.draw([cost.Cost(name, 10.0, 90.0, 5.0, 7, None) for name in names], {})
+        else:
+            figure = draw_curves(values, values, values, names, ["badnet"], "PR", {})
+        figure.canvas.draw()
+        (legend,), (axes, *_) = figure.legends, figure.axes
+        box, (width, height) = legend.get_window_extent(), figure.canvas.get_width_height()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width + 1 and box.y1 <= height + 1  # noqa: PT018
+    assert axes.get_window_extent().height > 70  # points of the figure: the legend leaves room

@@ -187,6 +187,14 @@ def test_only_the_first_process_of_a_launch_drops_the_state(spec, checkpoint, mo
     assert checkpoint(resume=True).check()["done"] == 5
 
 
+def test_a_run_that_diverges_leaves_no_state_that_would_diverge_again(spec, checkpoint):
+    task = Line(7, lambda line: {"loss": line.weight.sum() * float("nan")})
+    with pytest.raises(RvptError, match="the loss became nan at step 7"):
+        Run(spec, checkpoint(seconds=ALWAYS), task=task)
+    assert not checkpoint().folder.exists()
+    assert len(Run(spec, checkpoint(key={"lr": "lower"})).steps) == STEPS
+
+
 def test_nothing_is_pickled(spec, checkpoint):
     with pytest.raises(KeyboardInterrupt):
         Run(spec, checkpoint(), stop=5)

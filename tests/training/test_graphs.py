@@ -196,9 +196,7 @@ def test_a_loss_that_is_not_finite_is_found_some_steps_later_and_named_by_its_ow
     checkpoint = Checkpoint(tmp_path / "run", seconds=-1.0)
     with pytest.raises(RvptError, match="the loss became nan at step 3"):
         fit(Broken(), N, SPEC["sgd"], checkpoint=checkpoint, graphs=False)
-    facts = Checkpoint(checkpoint.folder, resume=True).check()
-    assert facts is not None
-    assert facts["done"] == 3
+    assert not checkpoint.folder.exists()
 
 
 # On a GPU

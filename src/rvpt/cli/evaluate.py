@@ -113,6 +113,7 @@ def evaluate(
     if rows:
         refuse_foreign(rows)
     opened, measured = held_out.open(), RowList()
+    folders: dict[str, str] = {}
     try:
         for model in models:
             with progress.bar(f"evaluate {Path(model).name}") as report:
@@ -121,8 +122,9 @@ def evaluate(
                     report=report,
                 )  # fmt: skip
             measured += found
+            folders |= {row["hashes"]["model"]: model for row in found}
             if rows:
                 append_rows(rows, found)
     finally:  # what was measured is shown, whatever comes after it
         if measured:
-            show_rows(measured, as_json=as_json)
+            show_rows(measured, as_json=as_json, folders=folders)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rvpt.cli.listing import plain_table
-from rvpt.report.groups import by_data, by_run, metrics
+from rvpt.report.groups import by_data, by_run, metrics, which_model
 from rvpt.report.inspections import predicted, summary
 from rvpt.report.markdown import spread
 from rvpt.report.names import TITLES, guess
@@ -39,25 +39,34 @@ def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
         print(f"{name:<{width}}  {value:.3f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
 
 
-def show_rows(rows: Sequence[Row], *, as_json: bool, title: str = "") -> None:
-    """Print a line for each model, defense and attack; with `as_json` the rows themselves, one JSON array."""
+def show_rows(rows: Sequence[Row], *, as_json: bool, title: str = "", folders: Mapping[str, str] | None = None) -> None:
+    """Print a line for each model, defense and attack.
+
+    Args:
+        rows: of any models and data.
+        as_json: print the rows themselves, as one JSON array.
+        title: above the table.
+        folders: where the models come from, by their hashes; several are shown in a column.
+    """
     if as_json:
         show_json(list(rows))
         return
     table = Table(title=title or None, caption=CAPTION)
     clean, triggered = ([metric for metric in side if metric not in HIDDEN] for side in metrics(rows))
-    rates = (*clean, *triggered)
-    for heading in ("data", "model", "attack", "defense", *rates):
+    rates, places = (*clean, *triggered), folders if folders and len(folders) > 1 else {}
+    for heading in (*(["folder"] if places else []), "data", "model", "attack", "defense", *rates):
         table.add_column(
             heading, justify="right" if heading in rates else "left", no_wrap=heading in rates, overflow="fold"
         )
     for data, members in by_data(rows).items():
         for run, found in by_run(members).items():
+            whose = dict.fromkeys(places.get(str(which_model(row)[1]), "") for row in found.hit)
             cells = [*(_cell(found.clean, name) for name in clean), *(_cell(found.hit, name) for name in triggered)]
-            table.add_row(data, run.model, run.attack, run.title, *cells)
+            table.add_row(*(["\n".join(whose)] if places else []), data, run.model, run.attack, run.title, *cells)
         table.add_section()
     numbers = sum(3 + max(INTERVAL, len(heading)) for heading in rates)
-    show_table(table, FOLDED + numbers, TEXTS + numbers)
+    names = max(map(len, places.values()), default=0)
+    show_table(table, FOLDED + numbers, TEXTS + names + numbers)
 
 
 def show_demo(rows: Sequence[Row]) -> None:
@@ -105,11 +114,21 @@ def show_checked_cleaning(found: Mapping[str, Any], folder: Path, *, as_json: bo
             f"cleaned by {cleaned['defense']} with {cleaned['images']} images in {cleaned['seconds']:.0f} s: "
             f"{folder / 'cleaned'}"
         )
+        print(_kept(found["accuracy"]))
     else:
         print(
             "The model looks clean and was not cleaned. A check misses some backdoors: to clean the model anyway, run "
             "the command without --auto."
         )
+
+
+def _kept(found: Mapping[str, Any]) -> str:
+    """What a cleaning cost, in a line."""
+    which = "not used for cleaning" if found["held_out"] else "used for cleaning, as there are no others"
+    before, after = (f"{100 * found[name]:.1f}%" for name in ("before", "after"))
+    if found["measure"] == "accuracy":
+        return f"accuracy on {found['n']} images {which}: {before} before, {after} after"
+    return f"agreement with the suspect, without labels, on {found['n']} images {which}: {after}"
 
 
 def show_verdicts(verdicts: Mapping[str, Mapping[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from rvpt.data.dataset import Dataset
 from rvpt.defenses import DEFENSES
-from rvpt.defenses.unlabeled import labeled_as, settle
+from rvpt.defenses.unlabeled import LABELS, PREDICTED, labeled_as, settle
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -75,6 +75,21 @@ class Defense(ABC):
         """
 
     @classmethod
+    def refuse(cls, clip: Clip, data: Dataset, spec: Any) -> None:
+        """Refuse what does not fit, before anything is computed; a subclass may refuse more. Arguments as for `run`.
+
+        Raises:
+            RvptError: weights of 16 bits, a precision that the device lacks, or fewer than two classes with labels.
+        """
+        refuse_half(clip.model.dtype)
+        refuse_precision(spec.precision, clip.device)
+        labels = getattr(spec, LABELS, PREDICTED)
+        if labels != PREDICTED and data.labels is None:
+            raise RvptError(f"{LABELS}={labels}: there are none to use: pass {LABELS}={PREDICTED}")
+        if cls.learns_from == "labels" and data.labels is not None:
+            data.present()
+
+    @classmethod
     def presets(cls) -> dict[str, Mapping[str, Any]]:
         """What each preset changes of the defaults."""
         return {"paper": {}, "small": cls.small, **({"coop": cls.coop} if cls.coop else {})}
@@ -130,19 +145,6 @@ def defense_of(spec: TrainSpec) -> type[Defense]:
     raise RvptError(f"{type(spec).__name__} is not the spec of a defense: pass a RVPTSpec, say")
 
 
-def refuse_untrainable(model: Clip, data: Dataset) -> None:
-    """Refuse what no defense can clean or learn from.
-
-    Raises:
-        RvptError: the model is not a Clip or has weights of 16 bits, or there are no images.
-    """
-    if not isinstance(model, Clip):
-        raise RvptError(f"{type(model).__name__} is not a Clip: pass the suspect itself, as rvpt.load returns it")
-    refuse_half(model.model.dtype)
-    if not len(data):
-        raise RvptError(f"{data.name} has no images to train on")
-
-
 @shows_bar("clean")
 def clean(
     model: Clip,
@@ -173,8 +175,11 @@ def clean(
         RvptError: an unknown defense, a setting that does not fit, no images, fewer than two classes, weights of 16
             bits, or a loss that became infinite or NaN.
     """
+    if not isinstance(model, Clip):
+        raise RvptError(f"{type(model).__name__} is not a Clip: pass the suspect itself, as rvpt.load returns it")
     data = data if isinstance(data, Dataset) else Dataset.from_images(data)
-    refuse_untrainable(model, data)
+    if not len(data):
+        raise RvptError(f"{data.name} has no images to train on")
     if isinstance(defense, str):
         kind = DEFENSES.find(defense)
         spec, data = settle(kind, model, data, classes, preset, settings)
@@ -183,16 +188,16 @@ def clean(
     else:
         kind, spec = defense_of(defense), defense
         data = labeled_as(kind, spec, data, classes)
+    kind.refuse(model, data, spec)
     return clean_with(kind, model, data, spec, Run(checkpoint, report))
 
 
 def clean_with(kind: type[Defense], model: Clip, data: Dataset, spec: TrainSpec, run: Run) -> Cleaned:
-    """Run a defense on images that are labeled as its settings say, and record how the model was made.
+    """Run a defense on images that it does not refuse, and record how the model was made.
 
     Raises:
-        RvptError: a precision that the device cannot train in, or a loss that became infinite or NaN.
+        RvptError: a loss that became infinite or NaN.
     """
-    refuse_precision(spec.precision, model.device)  # before images are encoded and classes scanned
     start = time.monotonic()
     cleaned = kind.run(model, data, spec, run)
     cleaned.facts = {

@@ -26,7 +26,6 @@ class ContrastiveTuning(Contrastive):
 
     def __init__(self, clip: Clip, data: Dataset, spec: ContrastiveSpec) -> None:
         super().__init__(copy.deepcopy(clip).requires_grad_(True), data, spec.augment)
-        check_blocks(clip, spec)
         self.spec, self.suspect = spec, Untrained(clip)
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
@@ -46,6 +45,11 @@ class ContrastiveFinetune(Defense):
     small = {"lr": 1e-3}
     learns_from = "captions"
     published_pairs = 100_000
+
+    @classmethod
+    def refuse(cls, clip: Clip, data: Dataset, spec: Any) -> None:
+        super().refuse(clip, data, spec)
+        check_blocks(clip, spec)
 
     @classmethod
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:

@@ -33,7 +33,6 @@ class TowerTuning(nn.Module):
 
     def __init__(self, clip: Clip, data: Dataset, spec: FinetuneSpec) -> None:
         super().__init__()
-        check_blocks(clip, spec)
         self.data, self.spec, self.suspect = data, spec, Untrained(clip)
         self.names, self.labels = data.present()
         self.victim = copy.deepcopy(clip).requires_grad_(False)
@@ -62,6 +61,11 @@ class Finetune(Defense):
     Spec = FinetuneSpec
     small = {"lr": 1e-3}
     has_head = True
+
+    @classmethod
+    def refuse(cls, clip: Clip, data: Dataset, spec: Any) -> None:
+        super().refuse(clip, data, spec)
+        check_blocks(clip, spec)
 
     @classmethod
     def run(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> Cleaned:

@@ -81,6 +81,11 @@ class RVPT(Defense):
     coop = COOP
 
     @classmethod
+    def refuse(cls, clip: Clip, data: Dataset, spec: Any) -> None:
+        super().refuse(clip, data, spec)
+        spec.prompted(len(clip.blocks))
+
+    @classmethod
     def task(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> PromptTuning:
         """What is trained."""
         return PromptTuning(clip, data, spec)

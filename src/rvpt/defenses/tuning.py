@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +18,7 @@ from rvpt.data.augment import AUGMENTS
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.few_shot import FewShot
 from rvpt.defenses.terms import Batch, Term
+from rvpt.errors import RvptError
 from rvpt.inversion.pool import OFTEN, most_predicted
 from rvpt.models.clip import Clip
 from rvpt.models.encode import encode_set
@@ -47,6 +48,13 @@ class TuningSpec(TrainSpec):
     augment: Augment = Field("none", description="random changes of training images; none is fastest")
     head: bool = Field(False, description="also train a classifier, which starts at the classes' text features")
     head_lr: float = Field(1e-3, gt=0, description="learning rate of this classifier")
+
+    @model_validator(mode="after")
+    def _rate_of_a_head(self) -> TuningSpec:
+        stored = "head" in self.model_fields_set and self.head_lr == type(self).model_fields["head_lr"].default
+        if "head_lr" in self.model_fields_set and not self.head and not stored:  # artifacts store every setting
+            raise RvptError("head_lr is given, but no classifier is trained: add head=True, or remove head_lr")
+        return self
 
     def uses_labels(self) -> bool:
         """Whether the images' labels are used."""

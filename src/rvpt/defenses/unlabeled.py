@@ -47,15 +47,12 @@ def settle(
 
 
 def labeled_as(kind: type[Defense], spec: TrainSpec, data: Dataset, classes: Sequence[str] | None) -> Dataset:
-    """The images with their labels or without, as the settings of a defense say.
+    """The images with their labels, or without if the settings of a defense say so or there are none to use.
 
     Raises:
-        RvptError: the defense needs labels, or the settings ask for them, and there are none to use; or there are no
-            names of classes.
+        RvptError: the defense needs labels and has none, or there are no names of classes.
     """
-    if _lacks_labels(kind, data, classes) and not predicts(spec):
-        raise RvptError(f"{LABELS}={getattr(spec, LABELS)}: there are none to use: pass {LABELS}={PREDICTED}")
-    return _without_labels(data, classes) if predicts(spec) else data
+    return _without_labels(data, classes) if _lacks_labels(kind, data, classes) or predicts(spec) else data
 
 
 def predicts(spec: TrainSpec) -> bool:

@@ -12,6 +12,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.defenses.base import Defense, Run, refuse_missing_block, train_copy
 from rvpt.defenses.changes import ChangesSpec, make_terms
 from rvpt.defenses.rvpt import RVPT, SMALL, PromptTuning, RVPTSpec
+from rvpt.defenses.suspects import named
 from rvpt.defenses.terms import Resist
 from rvpt.defenses.tuning import Terms, Tuning, TuningSpec
 from rvpt.models.cleaned import Cleaned
@@ -40,7 +41,6 @@ class BlockTuning(Tuning):
     """The weights of the blocks from D on, and of what follows them in the visual tower."""
 
     def __init__(self, clip: Clip, data: Dataset, spec: TuningSpec, terms: Terms | None = None) -> None:
-        refuse_missing_block(spec.first_block, len(clip.blocks))
         super().__init__(clip, data, spec, spec.first_block, terms)
         self.victim = copy.deepcopy(clip).requires_grad_(False)
         for module in self.victim.architecture.image_modules:
@@ -61,6 +61,12 @@ class Unlearn(Defense):
     summary = "the visual tower, by resisting universal changes that move against it"
     Spec = UnlearnSpec
     small = {"lr": 3e-4}
+
+    @classmethod
+    def refuse(cls, clip: Clip, data: Dataset, spec: Any) -> None:
+        super().refuse(clip, data, spec)
+        refuse_missing_block(spec.first_block, len(clip.blocks))
+        _refuse_targets(data, spec)
 
     @classmethod
     def task(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> BlockTuning:
@@ -88,12 +94,22 @@ class UnlearnPrompts(RVPT):
     coop = {}
 
     @classmethod
+    def refuse(cls, clip: Clip, data: Dataset, spec: Any) -> None:
+        super().refuse(clip, data, spec)
+        _refuse_targets(data, spec)
+
+    @classmethod
     def task(cls, clip: Clip, data: Dataset, spec: Any, run: Run) -> PromptTuning:
         return PromptTuning(clip, *_images_and_terms(clip, data, spec, run))
 
     @classmethod
     def facts(cls, task: PromptTuning, data: Dataset) -> dict[str, Any]:
         return super().facts(task, data) | found_targets(task)
+
+
+def _refuse_targets(data: Dataset, spec: Any) -> None:
+    """Refuse targets that are no classes of the images."""
+    named(data.present()[0] if spec.uses_labels() else data.classes, spec.targets)
 
 
 def _images_and_terms(clip: Clip, data: Dataset, spec: Any, run: Run) -> tuple[Dataset, Any, Terms]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -103,6 +105,10 @@ class Calibration:
         places = [place for place, each in enumerate(kept) if each.geometry == self.geometry] or [len(kept)]
         kept[places[0] : places[0] + 1] = [self]
         write_json(path, [asdict(each) for each in kept])
+
+    def sha256(self) -> str:
+        """The hash of all that it says."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def covers(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str]) -> bool:
         """Whether it was made with these settings, with models of this geometry, and with exactly these classes.

@@ -19,7 +19,7 @@ from rvpt.inversion.halving import places_of, short_race
 from rvpt.inversion.pool import Pool
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
-from rvpt.progress import Report, silent
+from rvpt.progress import Report, doing, silent
 from rvpt.training.stages import Stages
 
 
@@ -96,7 +96,12 @@ class Search:
         def choose(classes: Tensor, margins: Tensor, count: int) -> Tensor:
             return self._ahead(classes, margins - margins.median(), natural, count)
 
-        kept = short_race(form, self.fit, choose, self.spec, self.report)
+        report = doing(self.report, **{form.name: "short run"})
+        if chosen := len(form.library()) > 0:
+            report(0, 1, {})
+        kept = short_race(form, self.fit, choose, self.spec, report)
+        if chosen:
+            report(1, 1, {})
         found = reached(form, self.held, kept.classes, kept.changes, self.spec)
         return {**vars(kept), "margins": found.margins, "shares": found.shares}
 
@@ -109,12 +114,12 @@ class Search:
     def _long(self, form: Form, finalists: Tensor, start: Tensor) -> dict[str, Tensor]:
         spec, loss, changes = self.spec, towards(finalists), start
         if not len(form.library()):  # else they are chosen, not optimized
-            steps, images = spec.final_steps, spec.final_images
-            changes = descend(form, self.fit, loss, start, steps, images, spec, settle=True, report=self.report)
+            steps, images, report = spec.final_steps, spec.final_images, doing(self.report, **{form.name: "finalists"})
+            changes = descend(form, self.fit, loss, start, steps, images, spec, settle=True, report=report)
         return {"finalists": finalists, "changes": changes}
 
     def together(self, form: Form) -> Tensor:
         """The change (...) of one form that pulls all features together."""
-        spec = self.spec
-        make = lambda: {"change": collapse(form, self.fit, spec.collapse_steps, spec, self.report)}  # noqa: E731
+        spec, report = self.spec, doing(self.report, collapse="all images together")
+        make = lambda: {"change": collapse(form, self.fit, spec.collapse_steps, spec, report)}  # noqa: E731
         return self.stages.get(f"{form.name}-collapse", make)["change"]

@@ -13,8 +13,9 @@ from rvpt.data.identifiers import canonical
 from rvpt.defenses import DEFENSES
 from rvpt.files import read_json, write_json
 from rvpt.jobs.checking import check_and_save
-from rvpt.jobs.cleaning import TARGETS, clean_and_save, plan, uses_targets
+from rvpt.jobs.cleaning import TARGETS, Plan, clean_and_save, plan, uses_targets
 from rvpt.jobs.findings import VERDICT
+from rvpt.jobs.kept_accuracy import kept_accuracy
 from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -22,6 +23,7 @@ from rvpt.progress import Report
 
 KIND = "checked cleaning"
 BEFORE, CLEANED, AFTER, SUMMARY = "check-before", "cleaned", "check-after", "cleaning.json"
+ACCURACY = "accuracy"
 Bar = Callable[[str], AbstractContextManager[Report]]
 
 
@@ -53,9 +55,10 @@ def check_clean_check(
         drawing: further arguments of `clean_and_save`.
 
     Returns:
-        The verdicts as `before` and `after`, the summary of `clean_and_save` as `cleaned`; None for what was not done.
+        The verdicts as `before` and `after`, the summary of `clean_and_save` as `cleaned`, and what `kept_accuracy`
+        finds as `accuracy`; None for what was not done.
     """
-    plan(model, source, defense, settings, **drawing)  # fails before the first check, not after it
+    todo = plan(model, source, defense, settings, **drawing)  # fails before the first check, not after it
     shared: dict[str, Any] = {
         name: drawing[name] for name in ("split", "shift", "classes", "on_error") if name in drawing
     }
@@ -63,12 +66,13 @@ def check_clean_check(
     key = {"model": model.hash(), "data": canonical(source), "defense": defense, "settings": dict(settings)}
     key |= {"drawing": drawing, "checking": dict(checking or {})}
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
-    found: dict[str, Any] = {"before": None, CLEANED: None, "after": None}
+    found: dict[str, Any] = {"before": None, CLEANED: None, ACCURACY: None, "after": None}
     with checkpoint.keeping() as parts:
         found["before"] = _checked(model, source, parts / BEFORE, bar, "1/3 check", checks)
         if found["before"]["verdict"] != "clean":
             found[CLEANED] = _cleaned(model, source, parts, bar, defense, settings, drawing)
             cleaned = Cleaned.from_pretrained(parts / CLEANED, model)
+            found[ACCURACY] = _kept(model, cleaned, todo, parts / f"{ACCURACY}.json")
             found["after"] = _checked(cleaned, source, parts / AFTER, bar, "3/3 check again", checks)
     with staging(target, overwrite=overwrite) as stage:
         write_manifest(parts, KIND, model_sha256=model.hash(), defense=defense)
@@ -85,6 +89,14 @@ def _checked(model: Clip | Cleaned, source: str, part: Path, bar: Bar, title: st
             check_and_save(model, source, part, report=report, **checks)
     verdict: dict[str, Any] = read_json(part / VERDICT)
     return verdict
+
+
+def _kept(model: Clip, cleaned: Cleaned, todo: Plan, part: Path) -> dict[str, Any]:
+    """What cleaning cost, which is measured unless it is known."""
+    if not part.exists():
+        write_json(part, kept_accuracy(model, cleaned, todo))
+    found: dict[str, Any] = read_json(part)
+    return found
 
 
 def _cleaned(

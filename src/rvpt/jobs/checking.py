@@ -75,7 +75,7 @@ def check_and_save(
     refuse_few(data, names)
     key = {
         "model": model.hash(), "data": canonical(source), "split": split, "classes": names,
-        "settings": spec.model_dump(),
+        "settings": spec.model_dump(), "calibration": known.sha256(),
         **({"shift": shift} if shift else {}), **skipped_facts(data),
     }  # fmt: skip
     checkpoint = open_checkpoint(target, key, (clip_of(model).source, source), resume=resume, overwrite=overwrite)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical, unnamed
 from rvpt.data.skip import skipped_facts
 from rvpt.data.splits import TRAIN
 from rvpt.defenses import DEFENSES
-from rvpt.defenses.base import Defense, Run, clean_with, refuse_untrainable
-from rvpt.defenses.unlabeled import predicts, settle
+from rvpt.defenses.base import Defense, Run, clean_with
+from rvpt.defenses.unlabeled import settle
 from rvpt.errors import RvptError
 from rvpt.jobs.drawing import how_drawn, read_images, select, without_classes
 from rvpt.jobs.findings import suspected_targets
@@ -23,7 +25,6 @@ from rvpt.models.clip import Clip
 from rvpt.presets import CleanPreset, choose_preset
 from rvpt.progress import Report, silent
 from rvpt.spec import OnError, TrainSpec
-from rvpt.training.stepper import refuse_precision
 
 TARGETS = "targets"  # the setting of defenses that use suspected targets
 
@@ -84,12 +85,14 @@ class Plan:
         spec: all settings.
         draw: how the images are drawn.
         drawn: the images, without labels where these are predicted.
+        left: the other images of the data set.
     """
 
     kind: type[Defense]
     spec: TrainSpec
     draw: dict[str, Any]
     drawn: Dataset
+    left: Dataset
 
     def key(self, model: Clip) -> dict[str, Any]:
         """What distinguishes the run from others."""
@@ -141,21 +144,21 @@ def plan(
         on_error: "skip" leaves out images that cannot be read.
 
     Raises:
-        RvptError: an option that the defense does not use, a setting out of range, or no images that fit.
+        RvptError: an option that the defense does not use, a setting that does not fit, or no images that do.
     """
     kind = DEFENSES.find(defense)
     spec = kind.settings(preset, model, **settings)
-    refuse_precision(spec.precision, model.device)
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
     draw = {"source": source, "split": split, "seed": spec.seed, **how_drawn(kind, given)}
     draw |= {"shift": shift} if shift else {}
     whole = read_images(draw, on_error)
     spec, whole = settle(kind, model, whole, classes, preset, settings)
-    if predicts(spec):
+    if "shots" in draw and whole.labels is None:
         draw = without_classes(draw, len(whole.classes))
     drawn = select(whole, draw)
-    refuse_untrainable(model, drawn)
-    return Plan(kind, spec, draw, drawn)
+    kind.refuse(model, drawn, spec)
+    left = whole.select((~torch.isin(whole.rows, drawn.rows)).nonzero()[:, 0])
+    return Plan(kind, spec, draw, drawn, left)
 
 
 def uses_targets(kind: type[Defense]) -> bool:

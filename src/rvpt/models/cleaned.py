@@ -26,6 +26,8 @@ from rvpt.spec import TEMPLATE
 from rvpt.tensors import read_tensors, sha256_tensors, write_tensors
 
 KIND = "cleaned"
+FOUND = ("resisted_targets",)
+"""What a defense found out about the suspect, for rows."""
 
 
 class Cleaned(nn.Module):
@@ -180,6 +182,7 @@ class Cleaned(nn.Module):
             "trained_parameters": self.trained_parameters,
             "clean_seconds": round(self.facts.get("seconds", 0.0), 1),
             "hashes": {"model": self.hash()},
+            **{fact: self.facts[fact] for fact in FOUND if fact in self.facts},
         }
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from textwrap import wrap
+from typing import Any, NamedTuple
 
 from rvpt.defenses import DEFENSES
 from rvpt.rows import BEFORE, CLEAN
@@ -19,6 +20,7 @@ OWN = {
     BEFORE: CLEAN_MODEL, CLEAN: ATTACKED, "backdoored": ATTACKED, "rvpt": PALETTE[0], "vpt": PALETTE[1],
 }  # fmt: skip
 MARKERS = "osD^vP<>Xp"
+LETTER, HANDLE, LINE_HEIGHT = 0.075, 0.55, 0.19  # of a legend, in inches: a letter, a mark with its gaps, a line
 RC = {
     "font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left",
     "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": MUTED, "ytick.color": MUTED,
@@ -47,6 +49,24 @@ def new_figure(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+class Legend(NamedTuple):
+    """The labels of a legend, in columns, and how many inches high it is."""
+
+    labels: list[str]
+    columns: int
+    height: float
+
+
+def legend_within(width: float, names: Sequence[str], most: int = 4) -> Legend:
+    """A legend that is not wider than so many inches: long names are broken into lines, and share fewer columns."""
+    labels = ["\n".join(wrap(name, int((width - HANDLE) / LETTER))) for name in names]
+    lines = [label.split("\n") for label in labels]
+    widest = HANDLE + LETTER * max(len(line) for label in lines for line in label)
+    columns = max(1, min(most, len(names), int(width / widest)))
+    rows = -(-len(names) // columns)
+    return Legend(labels, columns, LINE_HEIGHT * rows * max(map(len, lines)))
 
 
 def looks(names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from rvpt.errors import RvptError
@@ -12,6 +13,8 @@ from rvpt.report.groups import by_data
 from rvpt.report.names import spelled
 from rvpt.report.style import INK, MARKERS, looks, new_figure, styled
 from rvpt.rows import Row
+
+LETTERS = 48  # in a line of the legend
 
 
 def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
@@ -31,8 +34,9 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
 
 def tradeoff_figure(panels: Mapping[str, Cells]) -> Any:
     """The matplotlib figure, with one panel for each data set."""
-    titles = [title for found in panels.values() for title in found.titles]
-    width, height = 5.5 + 0.075 * max(map(len, titles)), max(4.2, 0.21 * len(titles) / len(panels))
+    lines = [_label(title).split("\n") for found in panels.values() for title in found.titles]
+    width = 5.5 + 0.075 * max(len(line) for label in lines for line in label)
+    height = max(4.2, 0.21 * sum(map(len, lines)) / len(panels))
     figure = new_figure(width, height * len(panels))
     for axes, (data, found) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
         draw_panel(axes, data, found)
@@ -51,7 +55,7 @@ def draw_panel(axes: Any, data: str, found: Cells) -> None:
         points = [line[title][:2] for line in found.lines.values() if title in line]
         axes.scatter(*zip(*points, strict=True), **look, s=12, alpha=0.5)
         axes.scatter(
-            *(means[title][:2] if title in means else ([], [])), **look, s=70, edgecolor=INK, label=spelled(title)
+            *(means[title][:2] if title in means else ([], [])), **look, s=70, edgecolor=INK, label=_label(title)
         )
     attacks = f", large: means over {len(found.met_by_all)} attacks" if means else ""
     axes.set_title(f"{data}: a small mark for each attack{attacks}", fontsize=9)
@@ -59,3 +63,8 @@ def draw_panel(axes: Any, data: str, found: Cells) -> None:
     axes.set_ylabel("ASR (%)")
     axes.set_ylim(-3, 103)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+
+
+def _label(title: str) -> str:
+    """A defense in the legend, in lines of which none is long."""
+    return "\n".join(wrap(spelled(title), LETTERS))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ def fit(
         The mean of every named scalar, one dict per epoch.
 
     Raises:
-        RvptError: the loss is not finite, or the checkpoint belongs to another run.
+        RvptError: the loss is not finite, and the state is removed; or the checkpoint belongs to another run.
     """
     trained = {name: p for name, p in task.named_parameters() if p.requires_grad}
     total = count_steps(n, spec)
@@ -74,15 +74,16 @@ def fit(
     state = State(trained, stepper.optimizer, total // spec.epochs, buffers=_lasting(task), average=average)
     if checkpoint:
         checkpoint.restore(state)
+    keeper = checkpoint if stepper.accelerator.is_main_process else None
     try:
-        _run(stepper, state, n, checkpoint if stepper.accelerator.is_main_process else None, report)
+        _run(stepper, state, n, keeper, report)
     finally:
         stepper.close()
     if average:
         average.apply()
     stepper.accelerator.wait_for_everyone()
     if not all(parameter.isfinite().all() for parameter in trained.values()):
-        raise RvptError(f"the last step left values that are not finite: lower the learning rate ({spec.lr:g})")
+        _diverged("the last step left values that are not finite", total, spec, keeper)
     return state.history
 
 
@@ -106,18 +107,18 @@ def _run(stepper: Stepper, state: State, n: int, keeper: Checkpoint | None, repo
             set_learning_rate(stepper.optimizer, learning_rate(spec, step, total))
             state.advance(stepper.gradients(batch, step, total))
             if len(state.unread) == stepper.read_every or step + 1 == total:
-                _read(stepper, state, total, report)
+                _read(stepper, state, total, keeper, report)
             if keeper and keeper.due():
-                _read(stepper, state, total, report)
+                _read(stepper, state, total, keeper, report)
                 keeper.save(state)
     except KeyboardInterrupt:
         if keeper and state.whole:  # never save in the middle of an update
-            _read(stepper, state, total, silent)
+            _read(stepper, state, total, keeper, silent)
             keeper.save(state)
         raise
 
 
-def _read(stepper: Stepper, state: State, total: int, report: Report) -> None:
+def _read(stepper: Stepper, state: State, total: int, keeper: Checkpoint | None, report: Report) -> None:
     """Report the values of the steps since the last time.
 
     Raises:
@@ -125,15 +126,18 @@ def _read(stepper: Stepper, state: State, total: int, report: Report) -> None:
     """
     done = state.read(stepper.names)
     for step, values in done:
-        _refuse_infinite(values["loss"], step, stepper.spec)
+        if not math.isfinite(values["loss"]):
+            _diverged(f"the loss became {values['loss']} at step {step}", step, stepper.spec, keeper)
     for step, values in done:
         report(step + 1, total, values)
 
 
-def _refuse_infinite(loss: float, step: int, spec: TrainSpec) -> None:
-    if not math.isfinite(loss):
-        fix = f"lower the learning rate ({spec.lr:g})" if step else "the model's features are not finite, or the data"
-        raise RvptError(f"the loss became {loss} at step {step}: {fix}")
+def _diverged(what: str, step: int, spec: TrainSpec, keeper: Checkpoint | None) -> NoReturn:
+    """Refuse a run, and remove its state: continued with the same settings it would end here again."""
+    if keeper:
+        keeper.drop()
+    fix = f"lower the learning rate ({spec.lr:g})" if step else "the model's features are not finite, or the data"
+    raise RvptError(f"{what}: {fix}")
 
 
 class Untrained(Generic[M]):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rvpt.data.hub import asking_hub, missing
 from rvpt.data.labels import IMAGE_COLUMNS, LABEL_COLUMNS, caption_column, caption_reader, find_column, to_labels
 from rvpt.data.preprocess import to_array, to_image
 from rvpt.data.reading import inside, parallel, read_image
@@ -91,6 +92,14 @@ def open_hub(place: str, config: str | None, split: str | None, *, revision: str
     Raises:
         RvptError: it cannot be read, or has several data sets or splits and none was chosen.
     """
+    if Path(place).is_dir():
+        return _loaded(place, config, split, revision, "")
+    with asking_hub() as silent:
+        return _loaded(place, config, split, revision, silent)
+
+
+def _loaded(place: str, config: str | None, split: str | None, revision: str | None, silent: str) -> Any:
+    """One split, as `open_hub`; `silent` says why the hub does not answer, if it does not."""
     import datasets
 
     datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False  # before 4, it asks whether to run a data set's own code
@@ -107,6 +116,8 @@ def open_hub(place: str, config: str | None, split: str | None, *, revision: str
             raise RvptError(f"{place} holds several data sets ({known}): give one as {place}:NAME") from None
         raise RvptError(f"{place}: {first_line(error)} (split={split})") from None
     except Exception as error:  # datasets raises a different class for each way a source can be wrong
+        if silent and isinstance(error, ConnectionError):
+            raise RvptError(f"{place} cannot be read as a data set: {missing(silent)}") from None
         where = "" if Path(place).is_dir() else ": not a folder here, and on the hub"
         raise RvptError(f"{place} cannot be read as a data set{where}: {first_line(error)}") from None
 

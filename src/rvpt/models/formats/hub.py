@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from rvpt.data.hub import asking_hub, missing
 from rvpt.errors import RvptError, first_line
 from rvpt.files import read_json
 from rvpt.models.formats.hf import INDEXES, WEIGHTS, is_transformers
@@ -19,6 +20,10 @@ SMALL = (
 )  # fmt: skip
 
 
+class NotFound(RvptError):
+    """A file is not on the hub, or the hub does not answer and the file is not in the cache."""
+
+
 def fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
     """The folder with a hub model's files, and the commit that they are of.
 
@@ -27,6 +32,17 @@ def fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
     Raises:
         RvptError: there is no such model, or the hub cannot be reached and its files are not in the cache.
     """
+    with asking_hub() as silent:
+        try:
+            return _fetch(name, revision)
+        except NotFound:
+            if silent:
+                what = f"{name} (revision {revision})" if revision else name
+                raise RvptError(f"{what}: {missing(silent)}") from None
+            raise
+
+
+def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
     config = _found(name, "config.json", revision) or _found(name, CONFIG, revision, required=True)
     folder = Path(str(config)).parent
     commit = folder.name if COMMIT.fullmatch(folder.name) else None
@@ -65,6 +81,6 @@ def _found(name: str, file: str, revision: str | None, *, required: bool = False
     except Exception as error:  # the hub's client and transformers raise many kinds
         if not required and file == "config.json":
             return None
-        raise RvptError(
+        raise NotFound(
             f"{name}: not a folder here, and on the hub could not load its config ({first_line(error)})"
         ) from None

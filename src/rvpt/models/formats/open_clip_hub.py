@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rvpt.data.hub import asking_hub
 from rvpt.errors import RvptError, first_line
 from rvpt.models.formats.base import Parts
 from rvpt.models.formats.open_clip import from_model, parts
@@ -35,7 +36,8 @@ class OpenClipName:
         stated = from_model({**config, "quick_gelu": pretrained.get("quick_gelu", config.get("quick_gelu"))}, source)
         preprocessing = from_open_clip(pretrained, source, stated.preprocessing)
         try:
-            file = Path(library.download_pretrained(pretrained))
+            with asking_hub():
+                file = Path(library.download_pretrained(pretrained))
         except Exception as error:  # the hub's client raises many kinds
             raise RvptError(f"{source}: could not download its weights ({first_line(error)})") from None
         return parts("a model of open_clip's list", {file: read_weights(file, source)}, stated, preprocessing, None)

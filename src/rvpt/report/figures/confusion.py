@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 
 from rvpt.report.figures.base import Drawing
 from rvpt.report.stored import Stored
-from rvpt.report.style import PALETTE, new_figure
+from rvpt.report.style import ATTACKED, PALETTE, new_figure
 
-FEW = 12  # classes that are named on the axes
+FEW = 30  # classes that are named on the axes
+SIDE, LINE, LETTER = 2.1, 0.085, 0.045  # inches: of a matrix, of a named class in it, of a letter
+LETTERS = 18  # of a name
 
 
 def draw(stored: Stored, tips: dict[str, str]) -> Any:
@@ -20,7 +23,9 @@ def draw(stored: Stored, tips: dict[str, str]) -> Any:
     counts, facts = stored.arrays["counts"], stored.facts
     models, names, classes = facts["models"], facts["looks"], facts["classes"]
     shade = LinearSegmentedColormap.from_list("shade", [f"{PALETTE[0]}00", PALETTE[0]])
-    figure = new_figure(2.1 * len(models) + 0.9, 2.1 * len(names) + 0.3)
+    shown = [_short(name) for name in classes] if len(classes) <= FEW else []
+    side, room = max(SIDE, LINE * len(shown)), LETTER * max(map(len, shown), default=0)
+    figure = new_figure(side * len(models) + 0.7 + room, side * len(names) + 0.3 + room)
     grid = figure.subplots(len(names), len(models), squeeze=False)
     for look, line in enumerate(grid):
         target = int(stored.arrays["targets"][look - 1]) if look else None
@@ -29,16 +34,32 @@ def draw(stored: Stored, tips: dict[str, str]) -> Any:
             shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
             axes.imshow(shares, cmap=shade, vmin=0, vmax=1, interpolation="nearest")
             axes.grid(visible=False)
-            axes.set_yticks(
-                range(len(classes)) if len(classes) <= FEW else [], classes if len(classes) <= FEW else [], fontsize=6
-            )
-            axes.set_xticks([] if target is None else [target], [] if target is None else [classes[target]], fontsize=7)
+            axes.set_yticks(*_ticks(shown if number == 0 else []), fontsize=6)
+            axes.set_xticks(*_ticks(shown if look == len(names) - 1 else []), fontsize=6, rotation=90)
+            if target is not None:
+                _mark(axes, target, _short(classes[target]))
             if look == 0:
                 axes.set_title(models[number])
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(True)
+            for each in ("top", "right"):
+                axes.spines[each].set_visible(True)
         line[0].set_ylabel(f"{names[look]}\ntrue class", fontsize=8)
     return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
+
+
+def _ticks(names: Sequence[str]) -> tuple[range, Sequence[str]]:
+    return range(len(names)), names
+
+
+def _mark(axes: Any, target: int, name: str) -> None:
+    """Color the target's name below a matrix, where it stands alone if the classes are not named."""
+    named = axes.get_xticklabels()
+    if not named:
+        axes.set_xticks([target], [name], fontsize=7)
+    axes.get_xticklabels()[target if named else 0].set(color=ATTACKED, fontweight="bold")
 
 
 def to_target(counts: NDArray[np.int64], target: int) -> float:
@@ -62,7 +83,7 @@ def describe(stored: Stored) -> str:
 DRAWING = Drawing(
     "Where triggered images go",
     "Predicted classes (across) of the images of each class (down), as shares of the class. A diagonal is correct; a "
-    "full column is the attack target.",
+    "full column is the attack target, whose name is colored.",
     draw,
     describe,
 )

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from rvpt.report.cells import cells
 from rvpt.report.costs import cost_lines
 from rvpt.report.names import spelled
-from rvpt.report.style import looks, new_figure, tip
+from rvpt.report.style import legend_within, looks, new_figure, tip
 from rvpt.rows import UNCLEANED, Row
+
+WIDTH = 7.2  # inches
 
 
 class Cost(NamedTuple):
@@ -41,22 +43,25 @@ def defense_costs(rows: Sequence[Row]) -> list[Cost]:
 
 def draw(found: Sequence[Cost], tips: dict[str, str]) -> Any:
     """ASR against seconds and against trained parameters, both on a logarithmic axis."""
-    figure = new_figure(7.2, 2.9)
+    from matplotlib.ticker import LogFormatter
+
+    legend = legend_within(WIDTH, [spelled(cost.title) for cost in found])
+    figure = new_figure(WIDTH, 2.7 + legend.height)
     axes = figure.subplots(1, 2, sharey=True)
     styles = looks([cost.title for cost in found])
     for panel, name in zip(axes, ("seconds", "trained"), strict=True):
         for cost in found:
-            (mark,) = panel.plot([getattr(cost, name)], [cost.asr], linestyle="", markersize=8, **styles[cost.title],
-                                 label=spelled(cost.title))  # fmt: skip
+            (mark,) = panel.plot([getattr(cost, name)], [cost.asr], linestyle="", markersize=8, **styles[cost.title])
             tip(mark, told(cost), tips)
         panel.set_xscale("log")
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        panel.xaxis.set_minor_formatter(LogFormatter())  # the default one writes formulas
         panel.set_ylim(-3, 103)
         panel.margins(x=0.15)
     axes[0].set_ylabel("mean ASR (%)")
     axes[0].set_xlabel("seconds of cleaning")
     axes[1].set_xlabel("trained parameters")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
+    figure.legend(axes[0].get_lines(), legend.labels, loc="outside upper left", ncols=legend.columns)
     return figure
 
 

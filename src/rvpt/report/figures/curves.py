@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rvpt.report.style import MUTED, looks, new_figure, tip
+from rvpt.report.style import MUTED, legend_within, looks, new_figure, tip
 
 COLUMNS = 3
 
@@ -37,7 +37,9 @@ def draw_curves(
     """
     columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    figure = new_figure(2.55 * columns + 0.4, 2.05 * lines + 0.6)
+    width = 2.55 * columns + 0.4
+    legend = legend_within(width, models, most=5)
+    figure = new_figure(width, 2.05 * lines + 0.4 + legend.height)
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     styles, blocks = looks(models), np.arange(1, middle.shape[2] + 1)
     for place, axes in enumerate(grid.flat):
@@ -58,8 +60,8 @@ def draw_curves(
         axes.set_xlabel("block")
     for axes in grid[:, 0]:
         axes.set_ylabel(label)
-    handles, names = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=min(5, len(models)))
+    handles = grid[0, 0].get_legend_handles_labels()[0]
+    figure.legend(handles, legend.labels, loc="outside upper left", ncols=legend.columns)
     return figure
 
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from rvpt.report.groups import by_run, place
 from rvpt.report.names import spelled
-from rvpt.report.style import INK, looks, new_figure, tip
+from rvpt.report.style import INK, legend_within, looks, new_figure, tip
 from rvpt.rows import CLEAN, Row
 
 LISTED = 6  # measurements in a tooltip
+WIDTH = 7.2  # inches
 ACCURACY = "accuracy on clean images"
 
 
@@ -76,7 +77,8 @@ def draw(found: dict[str, dict[str, Mark]], tips: dict[str, str]) -> Any:
     titles = list(dict.fromkeys(title for line in found.values() for title in line))
     styles = looks(titles)
     spacing = max(1.0, 0.16 * len(titles))
-    figure = new_figure(7.2, 0.9 + 0.42 * spacing * len(found))
+    legend = legend_within(WIDTH, [spelled(title) for title in titles])
+    figure = new_figure(WIDTH, 0.7 + legend.height + 0.42 * spacing * len(found))
     axes = figure.subplots()
     for number, line in enumerate(found.values()):
         for title, mark in line.items():
@@ -91,9 +93,10 @@ def draw(found: dict[str, dict[str, Mark]], tips: dict[str, str]) -> Any:
     axes.set_xlabel("%")
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    for title in titles:
-        axes.plot([], [], linestyle="", markersize=6.5, label=spelled(title), **styles[title])
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, columnspacing=1.4, handletextpad=0.3)
+    handles = [axes.plot([], [], linestyle="", markersize=6.5, **styles[title])[0] for title in titles]
+    figure.legend(
+        handles, legend.labels, loc="outside upper left", ncols=legend.columns, columnspacing=1.4, handletextpad=0.3
+    )
     return figure
 
 
