@@ -51,8 +51,7 @@ class TuningSpec(TrainSpec):
 
     @model_validator(mode="after")
     def _rate_of_a_head(self) -> TuningSpec:
-        stored = "head" in self.model_fields_set and self.head_lr == type(self).model_fields["head_lr"].default
-        if "head_lr" in self.model_fields_set and not self.head and not stored:  # artifacts store every setting
+        if "head_lr" in self.model_fields_set and "head" not in self.model_fields_set:  # artifacts store both
             raise RvptError("head_lr is given, but no classifier is trained: add head=True, or remove head_lr")
         return self
 

@@ -26,6 +26,7 @@ class UnlearnSpec(ChangesSpec, TuningSpec):
     lr: float = Field(1e-5, gt=0, description="learning rate")
     epochs: int = Field(30, ge=1, description="passes over the images")
     weight_decay: float = Field(0.1, ge=0, description="weight decay")
+    head_lr: float = Field(1e-2, gt=0, description="learning rate of this classifier")
     first_block: int = Field(0, ge=0, description="first trained block D, counted from 0")
     averaged: float = Field(0.5, ge=0, le=1, description="share of the steps, at the end, whose weights are averaged")
 
