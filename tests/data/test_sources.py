@@ -1,10 +1,16 @@
 """Hugging Face data sets: Parquet in a folder, the hub, or in memory; columns, splits and configurations."""
 
+import os
+import subprocess
+import sys
+from threading import Event, Thread
+
 import pytest
 import torch
 
 from helpers import random_image
 from rvpt import Dataset, load_data
+from rvpt.data.hub import asking_hub
 from rvpt.errors import RvptError
 from rvpt.models.formats.load import load_clip
 
@@ -227,8 +233,9 @@ def test_a_data_set_that_is_not_on_the_hub_is_refused():
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("read", [lambda: load_data("nobody/nothing", "train"), lambda: load_clip("nobody/nothing")])
-def test_a_hub_that_does_not_answer_is_asked_once(read, monkeypatch):
+@pytest.fixture
+def deaf(monkeypatch):
+    """A hub that does not answer; it counts how often it is asked."""
     from huggingface_hub import constants
     from huggingface_hub.utils import _http
 
@@ -245,7 +252,39 @@ def test_a_hub_that_does_not_answer_is_asked_once(read, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: session)
     monkeypatch.setattr(_http, "get_session", lambda: session)
+    yield session
+    assert constants.HF_HUB_OFFLINE is False
+
+
+@pytest.mark.parametrize("read", [lambda: load_data("nobody/nothing", "train"), lambda: load_clip("nobody/nothing")])
+def test_a_hub_that_does_not_answer_is_asked_once(read, deaf):
     with pytest.raises(RvptError, match=r"no such folder here, and the hub cannot be asked .*no route to host"):
         read()
-    assert session.asked == 1
-    assert constants.HF_HUB_OFFLINE is False
+    assert deaf.asked == 1
+
+
+@pytest.mark.usefixtures("deaf")
+def test_threads_that_ask_the_hub_leave_its_client_as_it_was():
+    inside, leave = Event(), Event()
+
+    def ask():
+        with asking_hub():
+            inside.set()
+            leave.wait(9)
+
+    other = Thread(target=ask)
+    with asking_hub():
+        other.start()
+        assert not inside.wait(0.1)
+    leave.set()
+    other.join()
+
+
+def test_a_hub_that_does_not_answer_once_may_be_asked_again(tmp_path):
+    code = (
+        "import rvpt\ntry:\n    rvpt.load_data('nobody/nothing', 'train')\nexcept rvpt.RvptError as error:\n"
+        "    import datasets\n    print('cannot be reached' in str(error), datasets.config.HF_HUB_OFFLINE)\n"
+    )
+    env = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert found.stdout.split() == ["True", "False"]

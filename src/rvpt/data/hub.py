@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 from rvpt.errors import first_line
+
+_alone = RLock()  # threads that change the client's setting in turns could leave it changed
 
 
 @contextmanager
@@ -17,12 +20,13 @@ def asking_hub() -> Iterator[str]:
     """
     from huggingface_hub import constants
 
-    silent, before = _silence(), constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or bool(silent)
-    try:
-        yield silent
-    finally:
-        constants.HF_HUB_OFFLINE = before
+    with _alone:
+        silent, before = _silence(), constants.HF_HUB_OFFLINE
+        constants.HF_HUB_OFFLINE = before or bool(silent)
+        try:
+            yield silent
+        finally:
+            constants.HF_HUB_OFFLINE = before
 
 
 def _silence() -> str:

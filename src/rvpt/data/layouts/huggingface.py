@@ -92,6 +92,8 @@ def open_hub(place: str, config: str | None, split: str | None, *, revision: str
     Raises:
         RvptError: it cannot be read, or has several data sets or splits and none was chosen.
     """
+    import datasets  # noqa: F401 - before the hub is asked, whose silence it would take for a setting and keep
+
     if Path(place).is_dir():
         return _loaded(place, config, split, revision, "")
     with asking_hub() as silent:
