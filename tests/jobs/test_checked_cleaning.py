@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers import contents
+from helpers import contents, image_folder
 from rvpt.artifacts import read_manifest
 from rvpt.attacks.inverted import Inverted
 from rvpt.data.load import load_data
@@ -252,3 +252,15 @@ def test_a_model_that_answers_one_class_has_the_accuracy_of_that(suspect: Clip) 
     found = kept_accuracy(suspect, Cleaned(suspect, head=Head(names, rows)), todo)
     share = (todo.left.labeled() == todo.left.class_index(names[5])).float().mean().item()
     assert found["after"] == pytest.approx(share)
+
+
+def test_an_image_that_cannot_be_read_does_not_fail_a_model_that_is_cleaned(suspect: Clip, tmp_path: Path) -> None:
+    todo = plan(suspect, str(image_folder(tmp_path / "set", "train", n=3)), "rvpt", CLEANING, shots=1)
+    (tmp_path / "set" / "train" / str(todo.left.place(1))).write_bytes(b"<html>404</html>")
+    assert kept_accuracy(suspect, Cleaned(suspect), todo)["n"] == 3
+
+
+def test_after_training_on_pairs_all_classes_are_measured(suspect: Clip) -> None:
+    todo = plan(suspect, "scenes:300", "contrastive", {}, num_pairs=1)
+    found = kept_accuracy(suspect, Cleaned(suspect), todo)
+    assert (found["measure"], found["n"]) == ("accuracy", 299)

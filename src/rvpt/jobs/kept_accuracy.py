@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
+from rvpt.data.skip import skip_unreadable
 from rvpt.evaluation.classification import nearest
 from rvpt.evaluation.metrics import accuracy
 from rvpt.jobs.cleaning import Plan
@@ -25,7 +26,9 @@ def kept_accuracy(model: Clip, cleaned: Cleaned, todo: Plan) -> dict[str, Any]:
 
     a(f) = mean_i [argmax_k f(x_i)_k = y_i], over at most 1,000 images of the classes k that were trained
 
-    Without labels, y_i is the suspect's own prediction: `after` is how often the cleaned model agrees.
+    Without labels, y_i is the suspect's own prediction: `after` is how often the cleaned model agrees. A defense that
+    learns from captions trains no classes: then k are all. Images that cannot be read are left out, because the model
+    is cleaned already.
 
     Args:
         model: the suspect.
@@ -36,9 +39,10 @@ def kept_accuracy(model: Clip, cleaned: Cleaned, todo: Plan) -> dict[str, Any]:
         `measure` ("accuracy" or "agreement"), `before` and `after` in [0, 1], `n`, and whether images are `held_out`.
     """
     labeled = todo.drawn.labels is not None
-    names = todo.drawn.present()[0] if labeled else todo.drawn.classes
-    left = todo.left.without([name for name in todo.left.classes if name not in names]) if labeled else todo.left
-    data = (left if len(left) else todo.drawn).sample(MOST)
+    trained = labeled and todo.kind.learns_from == "labels"
+    names = todo.drawn.present()[0] if trained else todo.drawn.classes
+    left = todo.left.without([name for name in todo.left.classes if name not in names]) if trained else todo.left
+    data = skip_unreadable((left if len(left) else todo.drawn).sample(MOST))
     template = getattr(todo.spec, "template", TEMPLATE)
     before, after = (_predicted(each, data, names, template) for each in (model, cleaned))
     truth = data.labeled() if labeled else before
