@@ -52,6 +52,19 @@ def test_the_most_suspicious_class_is_found_and_has_its_own_changes(
         assert_near(found, short_run(form, pool, classes, FEW), tolerance=1e-4)
 
 
+def test_as_many_classes_are_kept_in_each_form_as_are_asked_for(
+    middle: tuple[Clip, Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = list[int]()
+    monkeypatch.setattr("rvpt.defenses.suspects.suspicion", lambda m, among: kept.append(len(m)) or suspicion(m, among))
+    for name, value in {"MOST": 7, "LEAST": 2, "MIDDLE": 3}.items():
+        monkeypatch.setattr(halving, name, value)
+    forms = [FORMS[name].of(FEW, middle[0].image_size) for name in ("additive", "grating")]
+    classes, _ = scan(forms, middle[1], 7, FEW)
+    assert len(set(classes.tolist())) == 7
+    assert min(kept) >= 7
+
+
 @pytest.mark.parametrize("form", CROWDED)
 def test_a_planted_shortcut_is_found_among_200_classes(form: str) -> None:
     world, names = CROWDED[form](target="cat", shortcut=6.0), crowd(200)

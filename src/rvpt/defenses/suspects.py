@@ -12,7 +12,7 @@ from rvpt.data.text import find_class, first_names
 from rvpt.errors import RvptError
 from rvpt.inversion.descent import reached, short_run
 from rvpt.inversion.form import Form
-from rvpt.inversion.halving import Kept, drops, largest, short_race
+from rvpt.inversion.halving import drops, largest, short_race
 from rvpt.inversion.pool import Pool
 from rvpt.inversion.spec import InversionSpec
 from rvpt.progress import Report, silent
@@ -37,7 +37,7 @@ def short_runs(
 ) -> list[Tensor]:
     """Changes (M, ...) of each form towards given targets (M,)."""
     steps = Steps(report, _steps(forms, spec))
-    return _towards(forms, pool, targets, spec, steps)
+    return [short_run(form, pool, targets, spec, steps) for form in forms]
 
 
 def scan(
@@ -52,7 +52,7 @@ def scan(
         (K / 8 + 16) n forward passes.
 
     For K = 1000, n = 512 and three forms, this is about a fifth of the work of 30 epochs with 16 images per class.
-    Changes of all classes are in memory at first: for K = 1000 additive ones of side 224, 0.6 GB, twice.
+    Changes of all classes are in memory at first: for K = 1000 additive ones of side 224, 0.6 GB, three times.
 
     Args:
         forms: of changes.
@@ -63,14 +63,15 @@ def scan(
     """
     again = drops(pool)
     steps = Steps(report, (2 if again else 1) * _steps(forms, spec) + len(forms))
-    kept = [_race(form, pool, spec, steps) for form in forms]
+    spec = spec.model_copy(update={"finalists": count})  # so many are kept in each form
+    kept = [short_race(form, pool, largest, spec, steps) for form in forms]
     outlying = torch.full((len(forms), len(pool.text)), -math.inf, device=pool.pixels.device)
     for form, each, row in zip(forms, kept, outlying, strict=True):
         row[each.classes] = suspicion(reached(form, pool, each.classes, each.changes, spec).margins, each.middle)
         steps()
     targets = outlying.amax(0).argsort(descending=True)[:count]
     if again:  # a form may have dropped some of the targets
-        return targets, _towards(forms, pool, targets, spec, steps)
+        return targets, [short_run(form, pool, targets, spec, steps) for form in forms]
     return targets, [each.changes[targets] for each in kept]
 
 
@@ -106,19 +107,3 @@ class Steps:
 def _steps(forms: Sequence[Form], spec: InversionSpec) -> int:
     """The steps of one run of each form; what a library has is chosen in one step."""
     return sum(1 if len(form.library()) else spec.steps for form in forms)
-
-
-def _race(form: Form, pool: Pool, spec: InversionSpec, steps: Steps) -> Kept:
-    kept = short_race(form, pool, largest, spec, steps)
-    if len(form.library()):
-        steps()
-    return kept
-
-
-def _towards(forms: Sequence[Form], pool: Pool, targets: Tensor, spec: InversionSpec, steps: Steps) -> list[Tensor]:
-    changes = []
-    for form in forms:
-        changes.append(short_run(form, pool, targets, spec, steps))
-        if len(form.library()):
-            steps()
-    return changes

@@ -97,11 +97,9 @@ class Search:
             return self._ahead(classes, margins - margins.median(), natural, count)
 
         report = doing(self.report, **{form.name: "short run"})
-        if chosen := len(form.library()) > 0:
+        if len(form.library()):  # its only step is long
             report(0, 1, {})
         kept = short_race(form, self.fit, choose, self.spec, report)
-        if chosen:
-            report(1, 1, {})
         found = reached(form, self.held, kept.classes, kept.changes, self.spec)
         return {**vars(kept), "margins": found.margins, "shares": found.shares}
 

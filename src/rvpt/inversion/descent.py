@@ -97,10 +97,13 @@ def descend(
 
 
 def short_run(form: Form, pool: Pool, classes: Tensor, spec: InversionSpec, report: Report = silent) -> Tensor:
-    """Changes (C, ...) towards classes (C,): of a form with a library the best of it, otherwise by a short descent."""
+    """Changes (C, ...) towards classes (C,): of a form with a library the best of it, in one step, otherwise by a short
+    descent; `report` is called after each step."""
     library = form.library().to(classes.device)
     if len(library):
-        return best_of(form, pool, library, spec.tried_images, spec)[classes]
+        best = best_of(form, pool, library, spec.tried_images, spec)[classes]
+        report(1, 1, {})
+        return best
     start = form.start(len(classes)).to(classes.device)
     return descend(form, pool, towards(classes), start, spec.steps, spec.images, spec, report=report)
 

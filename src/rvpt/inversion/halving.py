@@ -57,7 +57,7 @@ def short_race(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, repo
     if not drops(pool):
         return Kept(every, every, short_run(form, pool, every, spec, report))
     if len(form.library()):
-        return _best(form, pool, choose, spec)
+        return _best(form, pool, choose, spec, report)
     return _descended(form, pool, choose, spec, report)
 
 
@@ -112,13 +112,14 @@ def foreseen(losses: Tensor, here: Tensor, there: Tensor, rest: float) -> Tensor
     return there + (losses - here) * rest
 
 
-def _best(form: Form, pool: Pool, choose: Choice, spec: InversionSpec) -> Kept:
-    """The best change of a library for the classes that are ahead with it."""
+def _best(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, report: Report) -> Kept:
+    """The best change of a library for the classes that are ahead with it, in one step."""
     library = form.library().to(pool.pixels.device)
     best = tried(form, pool, library, spec.tried_images, spec).max(0)
     every = torch.arange(len(pool.text), device=library.device)
     middle = nearest_to_median(best.values)
     kept = _joined(choose(every, best.values, _count(len(every), CUTS[-1][1], spec)), middle)
+    report(1, 1, {})
     return Kept(kept, places_of(middle, kept), library[best.indices[kept]])
 
 

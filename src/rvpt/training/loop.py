@@ -88,7 +88,7 @@ def fit(
 
 
 def _average(trained: Mapping[str, nn.Parameter], total: int, share: float) -> Average | None:
-    """The mean of what is lowered over the last share of the steps; None if they have none."""
+    """The mean over the last share of the steps of what is trained to lower the loss; None if this share is 0."""
     lowered = {name: parameter for name, parameter in trained.items() if not isinstance(parameter, Opponent)}
     return Average(lowered, total - math.ceil(share * total)) if share else None
 
