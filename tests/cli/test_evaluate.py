@@ -51,6 +51,9 @@ def test_a_table_of_several_models_names_their_folders(tiny, home):
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in table.splitlines() if "badnet" in line]
     assert [line[0] for line in cells] == ["short", "long"]
     assert "folder" not in works("evaluate", "short", "--data", "scenes:10")
+    shutil.copytree(home / "short", home / "copied")
+    table = works("evaluate", "short", "copied", "long", "--data", "scenes:10")
+    assert [line.split()[1] for line in table.splitlines() if line.startswith("│")][:2] == ["short", "copied"]
 
 
 def test_json_is_the_rows(tiny, home):

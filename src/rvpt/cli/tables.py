@@ -19,7 +19,7 @@ from rvpt.rows import CLEAN, Row
 
 CAPTION = "rates in %, with 95% Wilson intervals or standard deviations over seeds; ASR leaves the target class out"
 WIDTH = 100  # of a table where there is no terminal
-TEXTS, FOLDED, INTERVAL = 48, 28, 12  # widths of a table's columns of text, of the same folded, of an interval
+TEXTS, FOLDED, INTERVAL = 48, 7, 12  # widths of a table's columns of text, of one of them if folded, of an interval
 SHOWN = 20  # flagged images in a table
 HIDDEN = ("ASR_with_target",)  # in the rows, but not on the screen
 
@@ -46,7 +46,7 @@ def show_rows(rows: Sequence[Row], *, as_json: bool, title: str = "", folders: M
         rows: of any models and data.
         as_json: print the rows themselves, as one JSON array.
         title: above the table.
-        folders: where the models come from, by their hashes; several are shown in a column.
+        folders: the hash of the model in each folder; several are shown in a column.
     """
     if as_json:
         show_json(list(rows))
@@ -54,19 +54,21 @@ def show_rows(rows: Sequence[Row], *, as_json: bool, title: str = "", folders: M
     table = Table(title=title or None, caption=CAPTION)
     clean, triggered = ([metric for metric in side if metric not in HIDDEN] for side in metrics(rows))
     rates, places = (*clean, *triggered), folders if folders and len(folders) > 1 else {}
-    for heading in (*(["folder"] if places else []), "data", "model", "attack", "defense", *rates):
+    texts = (*(["folder"] if places else []), "data", "model", "attack", "defense")
+    for heading in (*texts, *rates):
         table.add_column(
             heading, justify="right" if heading in rates else "left", no_wrap=heading in rates, overflow="fold"
         )
     for data, members in by_data(rows).items():
         for run, found in by_run(members).items():
-            whose = dict.fromkeys(places.get(str(which_model(row)[1]), "") for row in found.hit)
+            measured = {which_model(row)[1] for row in found.hit}
+            whose = [folder for folder, sha256 in places.items() if sha256 in measured]
             cells = [*(_cell(found.clean, name) for name in clean), *(_cell(found.hit, name) for name in triggered)]
             table.add_row(*(["\n".join(whose)] if places else []), data, run.model, run.attack, run.title, *cells)
         table.add_section()
     numbers = sum(3 + max(INTERVAL, len(heading)) for heading in rates)
-    names = max(map(len, places.values()), default=0)
-    show_table(table, FOLDED + numbers, TEXTS + names + numbers)
+    names = 3 + max(map(len, ("folder", *places))) if places else 0
+    show_table(table, FOLDED * len(texts) + numbers, TEXTS + names + numbers)
 
 
 def show_demo(rows: Sequence[Row]) -> None:
