@@ -28,6 +28,8 @@ RESULT = ("numerator", "n", "rate", "low", "high")
 """Keys of what was counted."""
 COSTS = frozenset({"seconds", "clean_seconds", "peak_memory_bytes"})
 """Keys that differ between two runs of the same measurement."""
+FOUND = ("resisted_targets",)
+"""Keys of what a defense found out about the suspect, which older rows of the same model lack."""
 CLEAN = "none"
 """The `attack` of clean images, and the `defense` of a model that was not cleaned."""
 BEFORE = "before the attack"

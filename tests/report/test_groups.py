@@ -97,3 +97,9 @@ def test_accuracy_is_that_of_the_models_under_the_attack() -> None:
 
 def test_data_sets_are_in_alphabetical_order() -> None:
     assert list(by_data(joined(*(rows_of(0.1, data=name) for name in "bca")))) == ["a", "b", "c"]
+
+
+def test_a_model_that_was_measured_by_an_older_version_too_counts_once() -> None:
+    older, newer = rows_of(0.1, version="0.1"), rows_of(0.1, version="0.2", resisted_targets=["sun"])
+    (members,) = by_data(joined(older, newer)).values()
+    assert len(members) == len(older)

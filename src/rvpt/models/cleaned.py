@@ -22,12 +22,11 @@ from rvpt.models.placement import find_dtype
 from rvpt.models.prompted import prompted_transformers
 from rvpt.models.prompts import RepulsivePrompts
 from rvpt.models.save import write_clip
+from rvpt.rows import FOUND
 from rvpt.spec import TEMPLATE
 from rvpt.tensors import read_tensors, sha256_tensors, write_tensors
 
 KIND = "cleaned"
-FOUND = ("resisted_targets",)
-"""What a defense found out about the suspect, for rows."""
 
 
 class Cleaned(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
-from rvpt.rows import CLEAN, COSTS, RESULT, UNCLEANED, Row
+from rvpt.rows import CLEAN, COSTS, FOUND, RESULT, UNCLEANED, Row
 
 CLEAN_METRICS = ("CA", "R@1", "caption_CA", "BLEU")
 TRIGGERED_METRICS = (
@@ -135,10 +135,10 @@ def _apart(group: Sequence[Row], what: str) -> list[tuple[str, list[Row]]]:
 
 
 def _measurements(rows: Sequence[Row]) -> list[Row]:
-    """The rows, one for each measurement: two are the same if they agree in all but result, costs and version."""
+    """The rows, one for each measurement: two are the same if they agree in all but result, costs, findings and version."""
     found: dict[str, Row] = {}
     for row in rows:
-        same = {name: value for name, value in row.items() if name not in (*RESULT, *COSTS, "version")}
+        same = {name: value for name, value in row.items() if name not in (*RESULT, *COSTS, *FOUND, "version")}
         first = found.setdefault(json.dumps(same, sort_keys=True), row)
         if any(first.get(name) != row.get(name) for name in RESULT):
             raise RvptError(
