@@ -122,7 +122,7 @@ def evaluate(
                     report=report,
                 )  # fmt: skip
             measured += found
-            folders |= {model: row["hashes"]["model"] for row in found}
+            folders.update((model, row["hashes"]["model"]) for row in found)
             if rows:
                 append_rows(rows, found)
     finally:  # what was measured is shown, whatever comes after it

@@ -135,7 +135,10 @@ def _apart(group: Sequence[Row], what: str) -> list[tuple[str, list[Row]]]:
 
 
 def _measurements(rows: Sequence[Row]) -> list[Row]:
-    """The rows, one for each measurement: two are the same if they agree in all but result, costs, findings and version."""
+    """The rows, one for each measurement.
+
+    Two are of the same if they agree in all but the result, the costs, what the defense found out, and the version.
+    """
     found: dict[str, Row] = {}
     for row in rows:
         same = {name: value for name, value in row.items() if name not in (*RESULT, *COSTS, *FOUND, "version")}
