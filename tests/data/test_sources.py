@@ -12,6 +12,9 @@ from helpers import random_image
 from rvpt import Dataset, load_data
 from rvpt.data.hub import asking_hub
 from rvpt.errors import RvptError
+from rvpt.evaluation.captioning import load_captioner
+from rvpt.models.formats import tokenizers
+from rvpt.models.formats.base import Parts
 from rvpt.models.formats.load import load_clip
 
 IMAGES = [random_image(9, 9, 1), random_image(7, 7, 2)]
@@ -259,6 +262,22 @@ def deaf(monkeypatch):
 @pytest.mark.parametrize("read", [lambda: load_data("nobody/nothing", "train"), lambda: load_clip("nobody/nothing")])
 def test_a_hub_that_does_not_answer_is_asked_once(read, deaf):
     with pytest.raises(RvptError, match=r"no such folder here, and the hub cannot be asked .*no route to host"):
+        read()
+    assert deaf.asked == 1
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: tokenizers.clip_tokenizer("model"),
+        lambda: tokenizers.find_tokenizer(Parts("", {}, tokenizer="nobody/nothing"), 1, "model"),
+        lambda: load_captioner("nobody/nothing"),
+    ],
+    ids=["clip", "named", "llava"],
+)
+def test_what_else_comes_from_a_hub_that_does_not_answer_is_asked_for_once(read, deaf, monkeypatch):
+    monkeypatch.setattr(tokenizers, "find_spec", lambda package: None)
+    with pytest.raises(RvptError):
         read()
     assert deaf.asked == 1
 

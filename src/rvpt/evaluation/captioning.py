@@ -7,7 +7,9 @@ prompts, go through the LLaVA's projector into its language model. So a backdoor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
+from rvpt.data.hub import asking_hub
 from rvpt.data.text import names_class
 from rvpt.errors import RvptError, first_line
 from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, stream
@@ -113,10 +116,11 @@ def load_captioner(source: str, prompt: str = PROMPT) -> Captioner:
     from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
     try:
-        model = LlavaForConditionalGeneration.from_pretrained(
-            source, use_safetensors=True, dtype="auto", trust_remote_code=False
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        with nullcontext() if Path(source).is_dir() else asking_hub():
+            model = LlavaForConditionalGeneration.from_pretrained(
+                source, use_safetensors=True, dtype="auto", trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the hub's client and transformers raise many kinds
         refuse_own_code(error, source)
         raise RvptError(f"{source} is not a LLaVA in transformers' layout: {first_line(error)}") from None

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rvpt.data.hub import asking_hub
 from rvpt.errors import RvptError, first_line
 from rvpt.models.formats.base import Parts
 from rvpt.models.formats.checks import refuse_own_code
@@ -51,7 +52,7 @@ def _named_tokenizer(tokenizer: str, name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        with quiet_transformers():
+        with quiet_transformers(), asking_hub():
             return AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     except Exception as error:  # of the hub's client, which raises many kinds
         raise RvptError(
@@ -74,7 +75,8 @@ def clip_tokenizer(name: str) -> Any:
     from transformers import CLIPTokenizer
 
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(HUB)
+        with asking_hub():
+            tokenizer = CLIPTokenizer.from_pretrained(HUB)
     except Exception:  # of the hub's client, which raises many kinds
         tokenizer = None
     if tokenizer is None or len(tokenizer) != WORDS:  # transformers makes one without words, if there are no files
