@@ -103,3 +103,10 @@ def test_a_model_that_was_measured_by_an_older_version_too_counts_once() -> None
     older, newer = rows_of(0.1, version="0.1"), rows_of(0.1, version="0.2", resisted_targets=["sun"])
     (members,) = by_data(joined(older, newer)).values()
     assert len(members) == len(older)
+
+
+def test_the_learning_rate_of_a_head_tells_runs_apart_only_with_a_head() -> None:
+    settings = [{"head": head, "head_lr": lr} for head in (False, True) for lr in (0.1, 0.2)]
+    assert defenses(*(rows_of(0.1, spec=spec, seed=seed) for seed, spec in enumerate(settings))) == [
+        "rvpt, head=False", "rvpt, head_lr=0.1", "rvpt, head_lr=0.2",
+    ]  # fmt: skip

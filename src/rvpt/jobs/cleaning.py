@@ -147,9 +147,9 @@ def plan(
         RvptError: an option that the defense does not use, a setting that does not fit, or no images that do.
     """
     kind = DEFENSES.find(defense)
-    spec = kind.settings(preset, model, **settings)
+    seed = kind.settings(preset, model, **settings).seed  # what does not fit is refused before images are read
     given = {"shots": shots, "without": list(without), "num_pairs": num_pairs, "caption_column": caption_column}
-    draw = {"source": source, "split": split, "seed": spec.seed, **how_drawn(kind, given)}
+    draw = {"source": source, "split": split, "seed": seed, **how_drawn(kind, given)}
     draw |= {"shift": shift} if shift else {}
     whole = read_images(draw, on_error)
     spec, whole = settle(kind, model, whole, classes, preset, settings)

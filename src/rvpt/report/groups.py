@@ -153,13 +153,14 @@ def _measurements(rows: Sequence[Row]) -> list[Row]:
 
 
 def _settings(row: Row) -> dict[str, Any]:
-    """The settings of a row's run, except its seed."""
+    """The settings of a row's run that had an effect, except its seed."""
     spec = {} if row["defense"] in UNCLEANED else row.get("spec", {})  # that of an attack is part of the model's name
+    without = ("seed",) if spec.get("head") else ("seed", "head_lr")
     draw = {"num_images": row["num_images"]} if row.get("num_images") else {"shots": row.get("shots")}
     draw["without"] = ", ".join(row.get("without", ())) or None
     draw["cleaned_on"] = row.get("cleaned_on")
     draw["measured_with"] = row.get("template")
-    return {name: _hashable(value) for name, value in {**spec, **draw}.items() if name != "seed"}
+    return {name: _hashable(value) for name, value in {**spec, **draw}.items() if name not in without}
 
 
 def _hashable(value: Any) -> Any:
