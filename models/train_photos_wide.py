@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from rvpt.artifacts import staging, write_manifest
 from rvpt.data.augment import LUMA
-from rvpt.data.dataset import Dataset, mix
+from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_captioned, load_labeled
+from rvpt.data.mix import mix
 from rvpt.data.text import PROXIES, spoken
 from rvpt.evaluation.classification import measure
 from rvpt.models.clip import Clip

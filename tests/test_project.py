@@ -3,6 +3,8 @@
 import ast
 import re
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import rvpt
@@ -33,6 +35,15 @@ def texts(path):
             yield "".join(part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
+
+
+def test_scripts_import_what_there_is():
+    for path in (path for folder in ("benchmarks", "examples", "models") for path in (HOME / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "rvpt":
+                module = import_module(node.module)
+                for name in (each.name for each in node.names):
+                    assert hasattr(module, name) or find_spec(f"{node.module}.{name}"), (path.name, node.module, name)
 
 
 def test_troubleshooting_quotes_messages_that_exist():
