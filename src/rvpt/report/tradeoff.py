@@ -11,7 +11,7 @@ from rvpt.errors import RvptError
 from rvpt.report.cells import Cells, cells
 from rvpt.report.groups import by_data
 from rvpt.report.names import spelled
-from rvpt.report.style import INK, MARKERS, looks, new_figure, styled
+from rvpt.report.style import INK, LETTER, MARKERS, looks, new_figure, styled
 from rvpt.rows import Row
 
 LETTERS = 48  # in a line of the legend
@@ -35,7 +35,7 @@ def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
 def tradeoff_figure(panels: Mapping[str, Cells]) -> Any:
     """The matplotlib figure, with one panel for each data set."""
     lines = [_label(title).split("\n") for found in panels.values() for title in found.titles]
-    width = 5.5 + 0.075 * max(len(line) for label in lines for line in label)
+    width = 5.5 + LETTER * max(len(line) for label in lines for line in label)
     height = max(4.2, 0.21 * sum(map(len, lines)) / len(panels))
     figure = new_figure(width, height * len(panels))
     for axes, (data, found) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
