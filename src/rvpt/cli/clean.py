@@ -125,8 +125,8 @@ def clean(
 
     The settings and defaults below are those of RVPT; 'rvpt defenses' lists those of all defenses.
 
-    With --auto the folder gets check-before/, cleaned/, accuracy.json and check-after/, and the exit code is that of the
-    last check: 0 for a clean model, 3 for a suspicious one, 4 for a backdoored one.
+    With --auto the folder gets check-before/, cleaned/, accuracy.json and check-after/, and the exit code is that of
+    the last check: 0 for a clean model, 3 for a suspicious one, 4 for a backdoored one.
     """
     from rvpt.cli.models import load_suspect
     from rvpt.data.classnames import read_names

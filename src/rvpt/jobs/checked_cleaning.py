@@ -45,8 +45,8 @@ def check_clean_check(
     Args:
         model: the suspect.
         source: the data set that clean images are drawn from; the checks use it too.
-        target: the folder to write: check-before/, cleaned/, accuracy.json and check-after/, or only the first if nothing
-            was found.
+        target: the folder to write: check-before/, cleaned/, accuracy.json and check-after/, or only the first if
+            nothing was found.
         defense: a name; a defense that uses suspected targets gets those of the first check, if it is given none.
         settings: changes of the preset.
         bar: makes the progress report of each of the three steps.
