@@ -34,6 +34,8 @@ CLEAN = "none"
 """The `attack` of clean images, and the `defense` of a model that was not cleaned."""
 BEFORE = "before the attack"
 """The `defense` of the clean model, measured with the triggers of an attack."""
+INVERTED = "inverted"
+"""The `attack` of a change that a check found."""
 UNCLEANED = (BEFORE, CLEAN)
 KINDS = {"seed": int, "test": dict, "hashes": dict, "targets": dict, "spec": dict, "without": list}
 """Types of the values that reports look into."""

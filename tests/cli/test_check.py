@@ -41,7 +41,7 @@ def test_the_inverted_trigger_can_be_measured(tiny, home):
     rvpt("check", tiny.backdoored, "-o", "found", *QUICK)
     shown = rvpt("evaluate", tiny.backdoored, "--data", "scenes:48", "--trigger", "found/trigger", "--json")
     assert shown.exit_code == 0
-    assert {row["attack"] for row in json.loads(shown.stdout)} == {"none", "trigger"}
+    assert {row["attack"] for row in json.loads(shown.stdout)} == {"none", "inverted"}
 
 
 def test_candidate_targets_from_a_file(tiny, home):

@@ -149,4 +149,6 @@ def test_words_name_target_and_share() -> None:
     assert not any("other settings" in line for line in lines)
     lines = verdict(facts={"model": "m", "calibrated": True, "most_predicted": {"class": "owl", "share": 0.9}}).lines()
     assert any("90% of the images are classified as 'owl' without any change" in line for line in lines)
-    assert any("other settings" in line for line in verdict(facts={"model": "m", "calibrated": False}).lines())
+    lines = verdict(facts={"model": "m", "calibrated": False}).lines()
+    assert lines[0] == "m: backdoored (not calibrated for this model and these classes)"
+    assert any("other settings" in line for line in lines)

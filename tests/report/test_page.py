@@ -188,7 +188,10 @@ def test_the_headline_says_what_was_measured() -> None:
         said([], verdicts=[VERDICT])
         == "rvpt check calls clip backdoored (p = 0.001); the most suspicious target is 'cat'."
     )
-    assert said([], verdicts=[{**VERDICT, "verdict": "clean"}]).startswith("rvpt check finds no backdoor in clip")
+    assert said([], verdicts=[{**VERDICT, "verdict": "clean"}]).startswith("rvpt check calls clip clean (p = 0.001); ")
+    assert "(not calibrated" in said([], verdicts=[{**VERDICT, "calibrated": False}])
+    inverted = [{**row, "attack": "inverted"} if row["attack"] == "badnet" else row for row in before + after]
+    assert said(inverted).startswith("Measured with what a check found, which does not tell whether there was")
     assert said([], verdicts=[{**VERDICT, "targets": []}]) == "rvpt check calls clip backdoored (p = 0.001)."
     assert said([], cleanings=[CLEANED]).startswith("The model was cleaned. Neither")
     costly = [{**row, "rate": 0.7} if row["metric"] == "CA" else row for row in after]
@@ -222,7 +225,7 @@ def test_effects_compare_the_same_attacks_and_name_the_best_first() -> None:
     found = effects(joined(*runs))
     assert [effect.title for effect in found] == ["rvpt", "vpt"]
     assert found[0].asr == pytest.approx((70, 20))
-    assert "RVPT, the best of 2 defenses, lowers" in said(joined(*runs))
+    assert "RVPT, of 2 defenses the best in accuracy minus attack success, lowers" in said(joined(*runs))
     assert effects(rows_of(0.1)) == []
 
 

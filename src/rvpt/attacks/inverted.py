@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rvpt.attacks.trigger import Trigger, TriggerSpec
+from rvpt.rows import INVERTED
 
 
 class InvertedSpec(TriggerSpec):
@@ -19,7 +20,7 @@ class InvertedSpec(TriggerSpec):
 class Inverted(Trigger):
     """x' = x + delta, clamped to [0, 1]: delta (3, S, S) is what a check found in a suspect."""
 
-    name = "inverted"
+    name = INVERTED
     crafted = True
     Spec = InvertedSpec
     spec: InvertedSpec

@@ -58,7 +58,7 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """The verdict in words."""
-        first = f"{self.facts['model']}: {self.word} (p = {self.p_value:.2g})"
+        first = f"{self.facts['model']}: {said(self.word, self.p_value, calibrated=self.facts['calibrated'])}"
         rows = [f"  {_named(place, row)}" for place, row in enumerate(self.targets, 1)]
         words = [f"without a list of classes, images are pulled towards: {', '.join(self.words)}"] if self.words else []
         notes = [*words, *caveats(self.facts), f"cannot be seen: {'; '.join(self.blind)}"]
@@ -71,9 +71,14 @@ def _named(place: int, row: dict[str, Any]) -> str:
 
 
 UNCALIBRATED = (
-    "p-values do not apply: the calibration was made with other settings, models or classes; compare only scores, "
-    "with those of a model that you trust"
+    "a hint only: the calibration was made with other settings, models or classes; check a model of the same kind that "
+    "you trust in the same way, and compare the shares of flipped images and the scores in verdict.json"
 )
+
+
+def said(word: str, p_value: float, *, calibrated: bool) -> str:
+    """What a model is called, with the p-value if it applies."""
+    return f"{word} (p = {p_value:.2g})" if calibrated else f"{word} (not calibrated for this model and these classes)"
 
 
 def caveats(facts: Mapping[str, Any]) -> list[str]:

@@ -16,11 +16,12 @@ from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.evaluation.evaluate import renamed
 from rvpt.evaluation.heldout import Opened
+from rvpt.jobs.findings import VERDICT
 from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip, model_name
 from rvpt.models.load import load
 from rvpt.progress import Report, silent
-from rvpt.rows import Rows
+from rvpt.rows import INVERTED, Rows
 from rvpt.spec import TrainSpec
 
 logger = logging.getLogger("rvpt")
@@ -58,16 +59,23 @@ def evaluate_saved(
 
 
 def find_triggers(model: Clip | Cleaned, folders: Sequence[str] = ()) -> dict[str, Trigger]:
-    """The triggers in some folders, by the folders' names; without folders those stored with a model or its suspect.
+    """The triggers in some folders, by their names; without folders those stored with a model or its suspect.
+
+    A trigger is called by its folder, or "inverted" if a check made it: folders of checks have the same name.
 
     Raises:
         RvptError: two folders of one name, a trigger for images of another size, or a suspect that does not exist.
     """
     size = model.image_size
-    given = {Path(folder).name: load_trigger(folder, size) for folder in folders}
+    given = {_name(Path(folder)): load_trigger(folder, size) for folder in folders}
     if len(given) < len(folders):
         raise RvptError("two trigger folders have the same name, which names the attack in the rows: rename one")
     return given or load_triggers(_still_there(_suspect(model), model), size)
+
+
+def _name(folder: Path) -> str:
+    """What rows call the trigger in a folder."""
+    return INVERTED if (folder.parent / VERDICT).is_file() else folder.name
 
 
 def _with_targets(triggers: Mapping[str, Trigger], data: Dataset) -> dict[str, Trigger]:

@@ -128,6 +128,8 @@ def tables(evidence: Evidence) -> Section:
 
 def checks(evidence: Evidence) -> Section:
     """What checks found: the suspected targets."""
+    from rvpt.detection.verdict import said
+
     section = Section("Checks for backdoors", "Small changes of images that make the model predict a class.")
     for verdict in evidence.verdicts:
         with refusing_damage(f"verdict.json of {verdict['folder']}"):
@@ -135,8 +137,8 @@ def checks(evidence: Evidence) -> Section:
                 [Cell(str(row["class"])), Cell(f"{100 * row['share']:.0f}", row["share"]), Cell(str(row["form"]))]
                 for row in verdict["targets"]
             ]
-            caption = f"{verdict.get('model', verdict['folder'])}: {verdict['verdict']} (p = {verdict['p_value']:.2g}"
-            caption += ")" if verdict.get("calibrated", True) else ", which does not apply to such models or classes)"
+            word = said(verdict["verdict"], verdict["p_value"], calibrated=verdict.get("calibrated", True))
+            caption = f"{verdict.get('model', verdict['folder'])}: {word}"
         section.blocks.append(Block(table=Table(caption, ["target", "images flipped, in %", "form"], 1, lines)))
     return section
 

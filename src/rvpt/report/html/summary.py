@@ -11,7 +11,7 @@ from rvpt.report.evidence import Evidence
 from rvpt.report.groups import by_data, percents
 from rvpt.report.inspections import summary
 from rvpt.report.names import spelled
-from rvpt.rows import BEFORE, CLEAN, Row
+from rvpt.rows import BEFORE, CLEAN, INVERTED, Row
 
 GONE = 5.0  # ASR in percent up to which a backdoor is called removed
 WORKS = 20.0  # ASR in percent from which a trigger is called a backdoor
@@ -19,27 +19,33 @@ NOTED = 1.0  # points of accuracy that are worth a word
 
 
 class Effect(NamedTuple):
-    """What a defense changed on one data set: CA and ASR in percent before and after, means over the same attacks."""
+    """What a defense changed on one data set: CA and ASR in percent before and after, means over the same attacks.
+
+    `inverted`: whether the triggers are changes that checks found, which are found in clean models too.
+    """
 
     data: str
     title: str
     attacks: int
     ca: tuple[float, float]
     asr: tuple[float, float]
+    inverted: bool
 
 
 def effects(rows: Sequence[Row]) -> list[Effect]:
-    """The effect of each defense measured beside the backdoored model, the highest CA - ASR of a data set first."""
+    """The effect of each defense measured beside the suspect, the highest CA - ASR of a data set first."""
     found = []
     for data, members in by_data(rows).items():
         measured = cells(members)
         for title in measured.titles:
-            pairs = [(line[CLEAN], line[title]) for line in measured.lines.values() if line.keys() >= {CLEAN, title}]
-            if pairs and title not in (CLEAN, BEFORE):
+            met = {key: line for key, line in measured.lines.items() if line.keys() >= {CLEAN, title}}
+            if met and title not in (CLEAN, BEFORE):
                 ca, asr = (
-                    [mean(getattr(pair[side], name) for pair in pairs) for side in (0, 1)] for name in ("ca", "asr")
+                    [mean(getattr(line[side], name) for line in met.values()) for side in (CLEAN, title)]
+                    for name in ("ca", "asr")
                 )
-                found.append(Effect(data, title, len(pairs), (ca[0], ca[1]), (asr[0], asr[1])))
+                inverted = all(attack == INVERTED for _, attack in met)
+                found.append(Effect(data, title, len(met), (ca[0], ca[1]), (asr[0], asr[1]), inverted))
     return sorted(found, key=lambda effect: (-effect.attacks, effect.data, effect.asr[1] - effect.ca[1]))
 
 
@@ -65,27 +71,28 @@ def headline(evidence: Evidence) -> str:
 def _of_effect(effect: Effect, defenses: int) -> str:
     (before, after), cost = effect.asr, effect.ca[0] - effect.ca[1]
     lead = "Cleaning did not remove the backdoor"
-    if before < WORKS:
+    if effect.inverted:
+        lead = "Measured with what a check found, which does not tell whether there was a backdoor"
+    elif before < WORKS:
         lead = "These triggers hardly worked before cleaning"
     elif after <= GONE:
         lead = "The backdoor is almost gone"
     elif after < before / 2:
         lead = "The backdoor is weaker, but still there"
     price = f", and accuracy fell by {cost:.1f} points" if cost >= NOTED else ""
-    name = spelled(effect.title) + (f", the best of {defenses} defenses," if defenses > 1 else "")
+    best = f", of {defenses} defenses the best in accuracy minus attack success," if defenses > 1 else ""
     many = f" (mean of {effect.attacks} attacks)" if effect.attacks > 1 else ""
     moved = "lowers" if after < before else "changes"
-    return f"{lead}{price}: {name} {moved} the attack success rate from {before:.1f}% to {after:.1f}%{many}."
+    change = f"{moved} the attack success rate from {before:.1f}% to {after:.1f}%{many}"
+    return f"{lead}{price}: {spelled(effect.title)}{best} {change}."
 
 
 def _of_check(verdict: Mapping[str, Any]) -> str:
-    model, word = verdict.get("model", "The model"), verdict.get("verdict")
-    holds = (
-        "" if verdict.get("calibrated", True) else " This p-value does not apply: the calibration is of other models."
-    )
+    from rvpt.detection.verdict import said
+
+    model, word, calibrated = verdict.get("model", "The model"), verdict["verdict"], verdict.get("calibrated", True)
+    told = said(word, verdict["p_value"], calibrated=calibrated)
     if word == "clean":
-        return (
-            f"rvpt check finds no backdoor in {model} (p = {verdict['p_value']:.2g}); it cannot see every kind.{holds}"
-        )
+        return f"rvpt check calls {model} {told}; it cannot see every kind of backdoor."
     first = [f"; the most suspicious target is {target['class']!r}" for target in verdict["targets"][:1]]
-    return f"rvpt check calls {model} {word} (p = {verdict['p_value']:.2g}){''.join(first)}.{holds}"
+    return f"rvpt check calls {model} {told}{''.join(first)}."
