@@ -192,7 +192,9 @@ def _refuse_left_out(targets: Sequence[str], without: Sequence[str]) -> None:
         RvptError: one is left out.
     """
     if left_out := [name for name in without if find_class(targets, name) is not None]:
-        raise RvptError(f"the check suspects {', '.join(left_out)}, whose images are left out: remove without={left_out}")
+        raise RvptError(
+            f"the check suspects {', '.join(left_out)}, whose images are left out: remove without={left_out}"
+        )
 
 
 def _summary(cleaned: Cleaned, model: Clip, seen: dict[str, str]) -> dict[str, Any]:

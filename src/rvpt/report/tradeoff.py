@@ -60,7 +60,9 @@ def draw_panel(axes: Any, data: str, found: Cells) -> None:
     axes.set_xlabel("CA (%)")
     axes.set_ylabel("ASR (%)")
     axes.set_ylim(-3, 103)
-    axes.legend(drawn, [_label(title) for title in found.titles], loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+    axes.legend(
+        drawn, [_label(title) for title in found.titles], loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8
+    )
 
 
 def _label(title: str) -> str:
