@@ -108,3 +108,12 @@ def test_a_bar_within_a_bar_shows_nothing(monkeypatch):
         outer(1, 2, {"loss": 0.5})
     with progress.bar("next") as later:
         assert later is not progress.silent
+
+
+def test_a_bar_shows_titles_and_words_as_they_are(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with progress.bar("evaluate [bold]x") as report:
+        report(1, 1, {"class": "[red]cat"})
+    shown = capsys.readouterr().err
+    assert "evaluate [bold]x" in shown
+    assert "class: [red]cat" in shown

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from rvpt.errors import MachineError, RvptError
 
 
@@ -25,6 +27,10 @@ def disk_errors(target: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MachineError(f"no space left to write {target}: free some or choose another folder") from error
         raise MachineError(f"could not write {target}: {error.strerror or error}") from error
+    except SafetensorError as error:  # it has no number
+        if not str(error).startswith("Error while serializing"):
+            raise
+        raise MachineError(f"could not write {target}: {error}: free some space or choose another folder") from error
 
 
 @contextmanager

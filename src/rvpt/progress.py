@@ -44,8 +44,9 @@ def bar(title: str) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[values]}"), console=Console(stderr=True)) as progress:
+    plain = functools.partial(TextColumn, markup=False)  # names of classes and folders are shown as they are
+    columns = (plain("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, plain("{task.fields[values]}"), console=Console(stderr=True)) as progress:
         task = progress.add_task(title, total=None, values="")
 
         def report(step: int, total: int, values: Values) -> None:

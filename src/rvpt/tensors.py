@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rvpt.errors import MachineError, RvptError
+from rvpt.errors import RvptError
 from rvpt.files import disk_errors, share
 
 
@@ -23,13 +23,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     Raises:
         MachineError: the disk is full or not writable.
     """
-    try:
-        with disk_errors(path):
-            copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-            save_file(copies, path, metadata=metadata)
-            share(path)
-    except SafetensorError as error:
-        raise MachineError(f"could not write {path}: {error}: free some space or choose another folder") from error
+    with disk_errors(path):
+        copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        save_file(copies, path, metadata=metadata)
+        share(path)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

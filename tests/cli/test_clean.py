@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from commands import CLEAN, failed, has, refused, rvpt, works
 from helpers import contents, image_folder
@@ -112,6 +113,16 @@ def test_a_full_disk_is_a_failure_of_the_machine(tiny, home, monkeypatch):
 
     monkeypatch.setattr("rvpt.artifacts.os.rename", full)
     has(failed("clean", tiny.backdoored, "-o", "out", *CLEAN, "--epochs", 1), "no space left to write out")
+    assert contents(home) == {}
+
+
+def test_weights_that_fill_the_disk_are_a_failure_of_the_machine(tiny, home, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full)
+    words = ["--data", "scenes:500", "--shots", 1, "--defense", "finetune", "--epochs", 1]
+    has(failed("clean", tiny.backdoored, "-o", "out", *words), "error: could not write out: ", "No space left")
     assert contents(home) == {}
 
 

@@ -57,6 +57,14 @@ def test_a_mean_has_no_interval_and_what_was_not_measured_has_a_dash(lines):
     assert [first[4:], third[4:]] == [["90.0", "–", "25.0"], ["90.0", "10.0", "–"]]
 
 
+def test_names_are_shown_as_they_are(capsys):
+    found = [{**row, "model": "[red]x[/b]", "data": ":cat:"} for row in rows(0.1)]
+    show_rows(found, as_json=False, folders={"a[/b]": "0", "[bold]c": "1"})
+    shown = capsys.readouterr().out
+    assert "[red]x[/b]" in shown
+    assert ":cat:" in shown
+
+
 def test_a_table_is_as_wide_as_a_terminal_and_wide_where_there_is_none(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     widths = []

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from threading import Event, Thread
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -283,6 +284,12 @@ def test_what_else_comes_from_a_hub_that_does_not_answer_is_asked_for_once(read,
 
 
 @pytest.mark.usefixtures("deaf")
+def test_a_hub_that_is_down_is_asked_once(deaf, monkeypatch):
+    monkeypatch.setattr(deaf, "head", lambda *_, **__: SimpleNamespace(status_code=503))
+    with asking_hub() as silent:
+        assert silent.endswith("answers with status 503")
+
+
 def test_threads_that_ask_the_hub_leave_its_client_as_it_was():
     inside, leave = Event(), Event()
 

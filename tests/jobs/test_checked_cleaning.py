@@ -221,6 +221,9 @@ def test_what_cannot_use_a_check(suspect: Clip, tiny: Tiny, targeted: str, tmp_p
         clean_and_save(suspect, "scenes:500", out, targeted, {"targets": ("sun",)}, **clean)
     with pytest.raises(RvptError, match="is a check of another model than"):
         clean_and_save(load_clip(tiny.clip), "scenes:500", out, targeted, CLEANING, **clean)
+    suspected = json.loads((tiny.check / "verdict.json").read_text())["targets"][0]["class"]
+    with pytest.raises(RvptError, match=f"suspects {suspected}, whose images are left out: remove without="):
+        clean_and_save(suspect, "scenes:500", out, targeted, CLEANING, without=[suspected], **clean)
     with pytest.raises(RvptError, match="is not an rvpt artifact"):
         clean_and_save(suspect, "scenes:500", out, targeted, CLEANING, shots=1, check=tmp_path)
     assert contents(tmp_path) == {}

@@ -14,12 +14,13 @@ from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.report.cells import cells
 from rvpt.report.figure import Panel, draw_guesses
-from rvpt.report.figures import cost, effect
+from rvpt.report.figures import confusion, cost, effect
 from rvpt.report.figures.cost import defense_costs
 from rvpt.report.figures.cost import describe as describe_costs
 from rvpt.report.figures.curves import draw_curves
 from rvpt.report.figures.effect import marks
 from rvpt.report.gallery import Look, draw_gallery
+from rvpt.report.stored import Stored
 from rvpt.report.style import looks, styled
 from rvpt.report.tradeoff import draw_panel, draw_tradeoff
 
@@ -101,6 +102,26 @@ def test_marks_of_models_with_the_same_attack_are_apart() -> None:
     assert {name: round(line["rvpt"].rate) for name, line in found.items()} == {
         "accuracy on clean images": 90, "badnet, one": 10, "badnet, two": 30, "sig": 50,
     }  # fmt: skip
+
+
+def test_names_in_legends_belong_to_their_lines_whatever_they_begin_with() -> None:
+    names, values = ["_first", "second"], np.zeros((2, 1, 2), np.float32)
+    (legend,) = draw_curves(values, values, values, names, ["badnet"], "PR", {}).legends
+    style = {name: each["color"] for name, each in looks(names).items()}
+    colors = [line.get_color() for line in legend.get_lines()]
+    assert colors == [style[text.get_text()] for text in legend.get_texts()]
+    assert "second" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_long_names_of_models_stay_above_their_matrices() -> None:
+    counts = np.ones((2, 1, 2, 2), np.int64)
+    facts = {"models": [f"cleaned {LONG}", LONG.replace(" ", "")], "looks": ["clean"], "classes": ["cat", "dog"]}
+    with styled():
+        figure = confusion.draw(Stored("confusion", {"counts": counts, "targets": np.zeros(0, np.int64)}, facts), {})
+        figure.canvas.draw()
+        first, second = (axes.title.get_window_extent() for axes in figure.axes)
+    assert first.x1 < second.x0
+    assert second.x1 <= figure.canvas.get_width_height()[0]
 
 
 LONG = "unlearn, labels=given shots=16 epochs=6 batch_size=16 weight_decay=0.0123 forms=additive, patch, warp, grating"

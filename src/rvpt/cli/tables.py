@@ -160,7 +160,7 @@ def show_table(table: Table, least: int = 0, wide: int = WIDTH) -> None:
         least: width without which numbers would be cut off.
         wide: width where there is no terminal.
     """
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names are shown as they are
     console.width = max(console.width, least) if console.is_terminal else max(console.width, WIDTH, wide)
     console.print(table)
 

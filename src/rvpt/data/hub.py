@@ -8,6 +8,7 @@ from threading import RLock
 
 from rvpt.errors import first_line
 
+DOWN = (502, 503, 504)  # of a gateway without its server, which the client would ask again and again
 _alone = RLock()  # threads that change the client's setting in turns could leave it changed
 
 
@@ -36,10 +37,10 @@ def _silence() -> str:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        status = get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT).status_code
     except Exception as error:  # the client's own kinds differ between its versions
         return f"{constants.ENDPOINT} cannot be reached ({first_line(error)})"
-    return ""
+    return f"{constants.ENDPOINT} answers with status {status}" if status in DOWN else ""
 
 
 def missing(silent: str) -> str:

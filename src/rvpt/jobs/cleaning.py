@@ -13,6 +13,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical, unnamed
 from rvpt.data.skip import skipped_facts
 from rvpt.data.splits import TRAIN
+from rvpt.data.text import find_class
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import Defense, Run, clean_with
 from rvpt.defenses.unlabeled import settle
@@ -64,6 +65,7 @@ def clean_and_save(
     settings = dict(settings or {})
     if check:
         settings |= _found(check, DEFENSES.find(defense), model, preset, settings)
+        _refuse_left_out(settings[TARGETS], drawing.get("without") or ())
     todo = plan(model, source, defense, settings, preset=preset, **drawing)
     key = {"defense": defense, **todo.key(model)}
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
@@ -181,6 +183,18 @@ def _found(
         raise RvptError(f"{TARGETS} are given, and so is check={check}: give one of them")
     asked = kind.settings(preset, model, **settings).model_dump()
     return {TARGETS: tuple(suspected_targets(check, model, asked.get("suspects")))}
+
+
+def _refuse_left_out(targets: Sequence[str], without: Sequence[str]) -> None:
+    """Refuse classes that a check suspects if they are left out: nothing would be trained against them.
+
+    Raises:
+        RvptError: one is left out.
+    """
+    if left_out := [name for name in without if find_class(targets, name) is not None]:
+        raise RvptError(
+            f"the check suspects {', '.join(left_out)}, whose images are left out: remove without={left_out}"
+        )
 
 
 def _summary(cleaned: Cleaned, model: Clip, seen: dict[str, str]) -> dict[str, Any]:

@@ -47,22 +47,22 @@ def draw_panel(axes: Any, data: str, found: Cells) -> None:
     """The marks of one data set."""
     from matplotlib import colormaps
 
-    means, own = found.means(), looks(found.titles)
+    means, own, drawn = found.means(), looks(found.titles), []
     for number, title in enumerate(found.titles):
         look: dict[str, Any] = own[title]
         if len(found.titles) > len(MARKERS):
             look = {**look, "color": colormaps["viridis"](number / (len(found.titles) - 1))}
         points = [line[title][:2] for line in found.lines.values() if title in line]
         axes.scatter(*zip(*points, strict=True), **look, s=12, alpha=0.5)
-        axes.scatter(
-            *(means[title][:2] if title in means else ([], [])), **look, s=70, edgecolor=INK, label=_label(title)
-        )
+        drawn.append(axes.scatter(*(means[title][:2] if title in means else ([], [])), **look, s=70, edgecolor=INK))
     attacks = f", large: means over {len(found.met_by_all)} attacks" if means else ""
     axes.set_title(f"{data}: a small mark for each attack{attacks}", fontsize=9)
     axes.set_xlabel("CA (%)")
     axes.set_ylabel("ASR (%)")
     axes.set_ylim(-3, 103)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+    axes.legend(
+        drawn, [_label(title) for title in found.titles], loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8
+    )
 
 
 def _label(title: str) -> str:

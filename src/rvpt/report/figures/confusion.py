@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from rvpt.report.stored import Stored
 from rvpt.report.style import ATTACKED, PALETTE, new_figure
 
 FEW = 30  # classes that are named on the axes
-SIDE, LINE, LETTER = 2.1, 0.085, 0.045  # inches: of a matrix, of a named class in it, of a letter
+SIDE, LINE, LETTER = 2.1, 0.085, 0.045  # inches: of a matrix, of a named class in it, of a letter of its name
+TITLE = 0.08  # inches, of a letter of a title
 LETTERS = 18  # of a name
 
 
@@ -39,7 +41,7 @@ def draw(stored: Stored, tips: dict[str, str]) -> Any:
             if target is not None:
                 _mark(axes, target, _short(classes[target]))
             if look == 0:
-                axes.set_title(models[number])
+                axes.set_title(fill(models[number], int(side / TITLE)))
             for each in ("top", "right"):
                 axes.spines[each].set_visible(True)
         line[0].set_ylabel(f"{names[look]}\ntrue class", fontsize=8)

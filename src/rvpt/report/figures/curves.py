@@ -52,7 +52,7 @@ def draw_curves(
         for number, model in enumerate(models):
             color, values = styles[model]["color"], middle[number, place]
             axes.fill_between(blocks, low[number, place], high[number, place], color=color, alpha=0.15, linewidth=0)
-            (line,) = axes.plot(blocks, values, markersize=4, label=model, **styles[model])
+            (line,) = axes.plot(blocks, values, markersize=4, **styles[model])
             told = ", ".join(f"{value:.2f}" for value in values)
             tip(line, f"{model}, {panels[place]}: {told} after blocks 1 to {len(blocks)}", tips)
         axes.set_xticks(blocks if len(blocks) <= 12 else blocks[:: len(blocks) // 6])
@@ -60,7 +60,7 @@ def draw_curves(
         axes.set_xlabel("block")
     for axes in grid[:, 0]:
         axes.set_ylabel(label)
-    handles = grid[0, 0].get_legend_handles_labels()[0]
+    handles = grid[0, 0].get_lines()[-len(models) :]  # a level is drawn before them
     figure.legend(handles, legend.labels, loc="outside upper left", ncols=legend.columns)
     return figure
 
