@@ -18,7 +18,8 @@ WITHOUT = {
     "matrix": RATES,
     "costs": {"photos-attacks", "targets", "zoo"},  # no cleaned model
     "paper": {*RATES, "targets", "templates", "headroom-templates"},  # no cell of table 2
-    "recovery": {*RATES - {"adversarial"}, "targets", "templates", "headroom-templates", "zoo"},  # no PA, or several for one attack
+    # no PA, or several for one attack
+    "recovery": {*RATES - {"adversarial"}, "targets", "templates", "headroom-templates", "zoo"},
 }
 
 
