@@ -15,7 +15,7 @@ from rvpt.inversion.form import Form
 from rvpt.inversion.halving import drops, largest, short_race
 from rvpt.inversion.pool import Pool
 from rvpt.inversion.spec import InversionSpec
-from rvpt.progress import Report, silent
+from rvpt.progress import Report, doing, silent
 
 
 def named(names: Sequence[str], targets: Sequence[str]) -> Tensor:
@@ -36,7 +36,7 @@ def short_runs(
     forms: Sequence[Form], pool: Pool, targets: Tensor, spec: InversionSpec, report: Report = silent
 ) -> list[Tensor]:
     """Changes (M, ...) of each form towards given targets (M,)."""
-    steps = Steps(report, _steps(forms, spec))
+    steps = Steps(doing(report, first="changes towards the targets"), _steps(forms, spec))
     return [short_run(form, pool, targets, spec, steps) for form in forms]
 
 
@@ -62,7 +62,7 @@ def scan(
         report: called after each step.
     """
     again = drops(pool)
-    steps = Steps(report, (2 if again else 1) * _steps(forms, spec) + len(forms))
+    steps = Steps(doing(report, scan="class changes"), (2 if again else 1) * _steps(forms, spec) + len(forms))
     spec = spec.model_copy(update={"finalists": count})  # so many are kept in each form
     kept = [short_race(form, pool, largest, spec, steps) for form in forms]
     outlying = torch.full((len(forms), len(pool.text)), -math.inf, device=pool.pixels.device)
@@ -101,7 +101,7 @@ class Steps:
 
     def __call__(self, *_: object) -> None:
         self.done += 1
-        self.report(self.done, self.total, {"scan": "class changes"})
+        self.report(self.done, self.total, {})
 
 
 def _steps(forms: Sequence[Form], spec: InversionSpec) -> int:
