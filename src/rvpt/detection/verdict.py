@@ -58,7 +58,7 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """The verdict in words."""
-        first = f"{self.facts['model']}: {said(self.word, self.p_value, calibrated=self.facts['calibrated'])}"
+        first = f"{self.facts['model']}: {self.word} ({basis(self.p_value, calibrated=self.facts['calibrated'])})"
         rows = [f"  {_named(place, row)}" for place, row in enumerate(self.targets, 1)]
         words = [f"without a list of classes, images are pulled towards: {', '.join(self.words)}"] if self.words else []
         notes = [*words, *caveats(self.facts), f"cannot be seen: {'; '.join(self.blind)}"]
@@ -76,9 +76,9 @@ UNCALIBRATED = (
 )
 
 
-def said(word: str, p_value: float, *, calibrated: bool) -> str:
-    """What a model is called, with the p-value if it applies."""
-    return f"{word} (p = {p_value:.2g})" if calibrated else f"{word} (not calibrated for this model and these classes)"
+def basis(p_value: float, *, calibrated: bool) -> str:
+    """What a verdict rests on: the p-value, if it applies."""
+    return f"p = {p_value:.2g}" if calibrated else "not calibrated for this model and these classes"
 
 
 def caveats(facts: Mapping[str, Any]) -> list[str]:

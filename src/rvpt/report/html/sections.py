@@ -128,7 +128,7 @@ def tables(evidence: Evidence) -> Section:
 
 def checks(evidence: Evidence) -> Section:
     """What checks found: the suspected targets."""
-    from rvpt.detection.verdict import said
+    from rvpt.detection.verdict import basis
 
     section = Section("Checks for backdoors", "Small changes of images that make the model predict a class.")
     for verdict in evidence.verdicts:
@@ -137,8 +137,8 @@ def checks(evidence: Evidence) -> Section:
                 [Cell(str(row["class"])), Cell(f"{100 * row['share']:.0f}", row["share"]), Cell(str(row["form"]))]
                 for row in verdict["targets"]
             ]
-            word = said(verdict["verdict"], verdict["p_value"], calibrated=verdict.get("calibrated", True))
-            caption = f"{verdict.get('model', verdict['folder'])}: {word}"
+            why = basis(verdict["p_value"], calibrated=verdict.get("calibrated", True))
+            caption = f"{verdict.get('model', verdict['folder'])}: {verdict['verdict']} ({why})"
         section.blocks.append(Block(table=Table(caption, ["target", "images flipped, in %", "form"], 1, lines)))
     return section
 

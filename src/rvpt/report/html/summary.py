@@ -88,11 +88,11 @@ def _of_effect(effect: Effect, defenses: int) -> str:
 
 
 def _of_check(verdict: Mapping[str, Any]) -> str:
-    from rvpt.detection.verdict import said
+    from rvpt.detection.verdict import basis
 
-    model, word, calibrated = verdict.get("model", "The model"), verdict["verdict"], verdict.get("calibrated", True)
-    told = said(word, verdict["p_value"], calibrated=calibrated)
+    model, word = verdict.get("model", "The model"), verdict.get("verdict")
+    why = basis(verdict["p_value"], calibrated=verdict.get("calibrated", True))
     if word == "clean":
-        return f"rvpt check calls {model} {told}; it cannot see every kind of backdoor."
+        return f"rvpt check finds no backdoor in {model} ({why}); it cannot see every kind."
     first = [f"; the most suspicious target is {target['class']!r}" for target in verdict["targets"][:1]]
-    return f"rvpt check calls {model} {told}{''.join(first)}."
+    return f"rvpt check calls {model} {word} ({why}){''.join(first)}."
