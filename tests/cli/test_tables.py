@@ -5,7 +5,7 @@ import re
 import pytest
 
 from rvpt.cli.attack_summary import verdict
-from rvpt.cli.tables import show_rows
+from rvpt.cli.tables import show_rows, show_verdicts
 from rvpt.rows import BEFORE
 
 
@@ -93,3 +93,11 @@ def test_an_attack_is_judged_by_the_rows_before_and_after(accuracies, successes,
     ]
     text = "\n".join(verdict(judged))
     assert all(words in text for words in said), text
+
+
+def test_a_p_value_is_shown_only_where_it_applies(capsys):
+    known = {"verdict": "suspicious", "p_value": 0.023, "targets": [{"class": "owl", "share": 0.5}], "calibrated": True}
+    show_verdicts({"known": known, "other": {**known, "calibrated": False}})
+    shown = capsys.readouterr().out
+    assert shown.count("0.023") == 1
+    assert "not calibrated" in shown

@@ -17,7 +17,7 @@ from rvpt.errors import RvptError
 from rvpt.exports import EXPORTS
 from rvpt.exports.base import TOLERANCE, largest_difference, outputs_of, parts_of, reference_inputs
 from rvpt.exports.save import export, split_reference
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.tensors import read_tensors, sha256_tensors
 
 TAKEN = {
@@ -66,7 +66,7 @@ def test_what_is_written_gives_the_outputs_of_the_model(name, sort, models, tmp_
     told = export(model, name, folder)
     inputs, expected = split_reference(read_tensors(folder / "reference.safetensors"))
     assert largest_difference(outputs_of(model, inputs), expected) < 1e-6
-    base = model.clip if isinstance(model, Cleaned) else model
+    base = clip_of(model)
     found = EXPORTS[name].run(folder, inputs, base)
     assert largest_difference(found, expected) < TOLERANCE
     assert told["largest_difference"] < TOLERANCE

@@ -15,7 +15,7 @@ from rvpt.errors import RvptError
 from rvpt.exports import EXPORTS
 from rvpt.exports.base import TOLERANCE, largest_difference, outputs_of
 from rvpt.exports.save import export
-from rvpt.models.cleaned import Cleaned
+from rvpt.models.cleaned import clip_of
 
 SORTS = ("prompted", "tuned with a head")
 TEXTS = (["a"], ["a red fox on a very long green line", "x", "owl"])
@@ -95,7 +95,7 @@ def test_every_sort_of_model_becomes_graphs(name, sort, models, tmp_path):
     pytest.importorskip("onnxruntime")
     model = models[sort]
     export(model, name, tmp_path / "out")
-    clip = model.clip if isinstance(model, Cleaned) else model
+    clip = clip_of(model)
     for pixels, texts in zip(PIXELS.values(), [*TEXTS, TEXTS[0]], strict=True):
         inputs = {"pixel_values": clip.normalize(pixels), "input_ids": clip.tokenize(texts)}
         found = EXPORTS[name].run(tmp_path / "out", inputs)

@@ -139,13 +139,17 @@ def show_verdicts(verdicts: Mapping[str, Mapping[str, Any]]) -> None:
 
     lines = [
         ("verdict", *(each["verdict"] for each in verdicts.values())),
-        ("p-value", *(f"{each['p_value']:.2g}" for each in verdicts.values())),
+        ("p-value", *(_p_value(each) for each in verdicts.values())),
         ("most suspicious target", *(_suspected(each["targets"][0]) for each in verdicts.values())),
     ]
     show_table(plain_table(("", *verdicts), lines))
     for name, each in verdicts.items():
         for caveat in caveats(each):
             print(f"{name}: {caveat}")
+
+
+def _p_value(verdict: Mapping[str, Any]) -> str:
+    return f"{verdict['p_value']:.2g}" if verdict["calibrated"] else "not calibrated"
 
 
 def _suspected(target: Mapping[str, Any]) -> str:
