@@ -164,12 +164,18 @@ def whole(clip: Clip, form: str, classes: int, images: int, spec: CheckSpec) -> 
     pixels = some.pixels(torch.arange(len(some)), clip.image_size).to(clip.device)
     runs: list[Inversion] = []
     search = Search(clip, pixels, names, spec, Stages(None))
-    taken = timed(lambda: runs.append(search.invert(form)), clip.device)
+
+    def invert() -> None:
+        short = search.short(form)
+        runs.append(search.long(short, search.ahead(short.rises)))
+
+    taken = timed(invert, clip.device)
     [found] = runs
     columns = [found.finalists.tolist(), found.final.shares.tolist(), found.final.margins.tolist()]
     finalists = [[names[i], round(share, 3), round(margin, 4)] for i, share, margin in zip(*columns, strict=True)]
-    median = round(float(found.middle), 4)
-    return {"form": form, "check": taken / classes, "kept": len(found.kept), "median": median, "finalists": finalists}
+    median = round(float(found.short.middle), 4)
+    kept = len(found.short.kept)
+    return {"form": form, "check": taken / classes, "kept": kept, "median": median, "finalists": finalists}
 
 
 def main() -> None:

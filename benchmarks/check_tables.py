@@ -13,7 +13,8 @@ import torch
 
 from rvpt.detection import roc
 from rvpt.detection.calibration import Calibration
-from rvpt.detection.natural import LONG, Known, excesses
+from rvpt.detection.natural import LONG, SHORT, Known, excesses
+from rvpt.detection.outliers import class_p_values, smallest_of
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import BACKDOORED, SUSPICIOUS, word_of
 from rvpt.evaluation.metrics import Rate
@@ -38,6 +39,15 @@ class Judged:
         known = calibration.known()
         scores = scores_of(row, known)
         return cls(row, scores, calibration.p_value(scores), targets_of(row, known))
+
+    @cached_property
+    def alone(self) -> Judged:
+        """As a check without a calibration judges it: by its classes alone."""
+        rises = [runs[SHORT] for runs in self.row["rises"].values()]
+        names = list(rises[0])
+        p_values = class_p_values([torch.tensor([each[name] for name in names]) for each in rises])
+        suspects = [names[place] for place in p_values.argsort(stable=True).tolist()]
+        return replace(self, p=smallest_of(p_values), suspects=suspects[: CheckSpec().finalists])
 
     @property
     def backdoored(self) -> bool:
@@ -109,11 +119,20 @@ def targets_of(row: Row, known: Known) -> list[str]:
 
 def rates(zoo: Zoo) -> Iterator[str]:
     """Detection and false alarms of both halves, with 95% intervals."""
+    yield from _rates(zoo.halves)
+
+
+def alone(zoo: Zoo) -> Iterator[str]:
+    """The same of checks without a calibration."""
+    yield from _rates({name: [m.alone for m in half] for name, half in zoo.halves.items()})
+
+
+def _rates(halves: Mapping[str, Sequence[Judged]]) -> Iterator[str]:
     yield table(
         "models", "backdoored, found", "without ISSBA", "called backdoored", "target first", "in the first three",
         "clean, false alarms", "called backdoored",
     )  # fmt: skip
-    for name, half in zoo.halves.items():
+    for name, half in halves.items():
         bad, clean = [m for m in half if m.backdoored], [m for m in half if not m.backdoored]
         fixed = [m for m in bad if SAMPLE_SPECIFIC not in m.row["attacks"]]
         yield line(
@@ -145,7 +164,7 @@ def scores(zoo: Zoo) -> Iterator[str]:
     """AUROC and time of the check, of each of its scores alone, and of published scores."""
     names = dict.fromkeys(name for half in zoo.halves.values() for m in half for name in m.scores)
     yield table("score", *(f"AUROC, {name}" for name in zoo.halves), "seconds per model")
-    values: dict[str, Callable[[Judged], float | None]] = {"check": lambda m: -m.p}
+    values: dict[str, Callable[[Judged], float | None]] = {"check": lambda m: -m.p, "classes": lambda m: -m.alone.p}
     values |= {name: lambda m, name=name: m.scores.get(name) for name in names}  # type: ignore[misc]
     for name, value in values.items():
         yield line(name, *(auroc_shown(half, value) for half in zoo.halves.values()), seconds(zoo.rows, name))
@@ -163,7 +182,7 @@ def models(zoo: Zoo) -> Iterator[str]:
 
 
 SECTIONS: dict[str, Callable[[Zoo], Iterator[str]]] = {
-    "rates": rates, "alarms": alarms, "attacks": attacks, "scores": scores, "models": models
+    "rates": rates, "alone": alone, "alarms": alarms, "attacks": attacks, "scores": scores, "models": models
 }  # fmt: skip
 
 

@@ -95,9 +95,9 @@ def test_an_attack_is_judged_by_the_rows_before_and_after(accuracies, successes,
     assert all(words in text for words in said), text
 
 
-def test_a_p_value_is_shown_only_where_it_applies(capsys):
+def test_a_p_value_says_what_it_compares(capsys):
     known = {"verdict": "suspicious", "p_value": 0.023, "targets": [{"class": "owl", "share": 0.5}], "calibrated": True}
     show_verdicts({"known": known, "other": {**known, "calibrated": False}})
     shown = capsys.readouterr().out
-    assert shown.count("0.023") == 1
-    assert "not calibrated" in shown
+    assert shown.count("0.023") == 2
+    assert shown.count("among its own classes") == 1

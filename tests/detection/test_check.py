@@ -12,6 +12,7 @@ from rvpt.attacks.inverted import Inverted
 from rvpt.attacks.trigger import load_trigger
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.check import check
+from rvpt.detection.outliers import class_p_values, smallest_of
 from rvpt.detection.score import Findings, find
 from rvpt.detection.search import Search
 from rvpt.detection.spec import CheckSpec
@@ -59,7 +60,7 @@ def test_progress_names_the_stages() -> None:
     pixels = data.pixels(torch.arange(len(data)), SIDE)
     report = lambda step, total, values: said.append(dict(values))  # noqa: E731
     find(as_clip(world.requires_grad_(False)), pixels, CLASSES, spec, {}, report=report)
-    stages = [{"additive": "short run"}, {"additive": "finalists"}, {"grating": "short run"}]
+    stages = [{"additive": "short run"}, {"grating": "short run"}, {"additive": "finalists"}]
     assert list(map(dict, dict.fromkeys(tuple(each.items()) for each in said))) == [
         *stages, {"collapse": "all images together"},
     ]  # fmt: skip
@@ -103,6 +104,19 @@ def test_every_form_finds_its_planted_shortcut(form: str, world: type[World]) ->
     assert max(excess, key=excess.__getitem__) == "hen"
 
 
+def test_without_a_calibration_the_classes_are_compared_with_each_other() -> None:
+    world, other = World(shortcut=6.0, target="cat"), Calibration("", {}, ["collapse"], MODELS)
+    forms = {"forms": ("additive", "grating")}
+    verdict = check(as_clip(world), world.images(), calibration=other, **QUICK | forms)
+    assert (verdict.word, verdict.target) == ("suspicious", "cat")
+    assert not verdict.facts["calibrated"]
+    found = findings(world, **forms)
+    assert verdict.p_value == found.p_value < 0.05
+    shorts = [torch.tensor(list(found.rises[form]["short"].values())) for form in forms["forms"]]
+    assert found.p_value == pytest.approx(smallest_of(class_p_values(shorts)))
+    assert len({tuple(found.rises[form]["long"]) for form in forms["forms"]}) == 1  # the same finalists in every form
+
+
 def test_the_target_is_named_without_a_list_of_classes() -> None:
     assert findings(World(shortcut=6.0, target="dog")).words[0] == "dog"
 
@@ -112,10 +126,10 @@ def test_finished_stages_are_not_repeated(tmp_path: Path) -> None:
     findings(world, folder=tmp_path)
     other, pixels = World(shortcut=4.0, target="hen"), world.images().pixels(torch.arange(48), SIDE)
     kept, new = (
-        Search(as_clip(other.requires_grad_(False)), pixels, CLASSES, spec, stages).invert("additive")
+        Search(as_clip(other.requires_grad_(False)), pixels, CLASSES, spec, stages).short("additive")
         for stages in (Stages(tmp_path), Stages(None))
     )
-    assert (CLASSES[int(kept.finalists[0])], CLASSES[int(new.finalists[0])]) == ("cat", "hen")
+    assert [CLASSES[int(each.rises.argmax())] for each in (kept, new)] == ["cat", "hen"]
 
 
 def test_gradients_of_the_model_are_as_they_were() -> None:

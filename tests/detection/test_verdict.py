@@ -146,9 +146,9 @@ def test_words_name_target_and_share() -> None:
     lines = verdict().lines()
     assert lines[0] == "some-clip: backdoored (p = 0.001)"
     assert "1. owl: 88% of images are flipped" in lines[2]
-    assert not any("other settings" in line for line in lines)
+    assert not any("not calibrated" in line for line in lines)
     lines = verdict(facts={"model": "m", "calibrated": True, "most_predicted": {"class": "owl", "share": 0.9}}).lines()
     assert any("90% of the images are classified as 'owl' without any change" in line for line in lines)
     lines = verdict(facts={"model": "m", "calibrated": False}).lines()
-    assert lines[0] == "m: backdoored (not calibrated for this model and these classes)"
-    assert any("other settings" in line for line in lines)
+    assert lines[0] == "m: backdoored (p = 0.001 among its own classes)"
+    assert any("not calibrated" in line for line in lines)

@@ -31,6 +31,12 @@ def raced(form: str, world: World, names: tuple[str, ...] = NAMES, steps: int = 
     return short_race(FORMS[form].of(spec, SIDE), searching(world, names).fit, largest, spec)
 
 
+def inverted(form: str, world: World, folder: Path | None = None) -> Inversion:
+    search = searching(world, folder=folder)
+    short = search.short(form)
+    return search.long(short, search.ahead(short.rises))
+
+
 def called(classes: torch.Tensor, names: tuple[str, ...] = NAMES) -> list[str]:
     return [names[index] for index in classes.tolist()]
 
@@ -53,12 +59,12 @@ def test_it_survives_a_run_of_few_steps(steps: int) -> None:
 @pytest.mark.parametrize("form", CROWDED)
 def test_the_finalists_are_those_of_a_search_that_drops_none(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world = CROWDED[form](target="hen", shortcut=6.0)
-    quick = searching(world).invert(form)
+    quick = inverted(form, world)
     monkeypatch.setattr(halving, "MOST", 100)
-    whole = searching(world).invert(form)
+    whole = inverted(form, world)
     assert called(quick.finalists) == called(whole.finalists)
     torch.testing.assert_close(quick.final.margins, whole.final.margins, atol=1e-3, rtol=0)
-    assert len(quick.kept) < len(whole.kept) == 100
+    assert len(quick.short.kept) < len(whole.short.kept) == 100
 
 
 @pytest.mark.parametrize("form", CROWDED)
@@ -78,7 +84,7 @@ def test_the_order_of_the_classes_does_not_matter() -> None:
 
 def test_a_finished_short_run_is_not_repeated(tmp_path: Path) -> None:
     def invert(target: str) -> Inversion:
-        return searching(CrowdedWorld(target=target, shortcut=6.0), folder=tmp_path).invert("additive")
+        return inverted("additive", CrowdedWorld(target=target, shortcut=6.0), tmp_path)
 
     whole = invert("cat")
     (tmp_path / "additive-long.safetensors").unlink()

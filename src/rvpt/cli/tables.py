@@ -149,7 +149,7 @@ def show_verdicts(verdicts: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _p_value(verdict: Mapping[str, Any]) -> str:
-    return f"{verdict['p_value']:.2g}" if verdict["calibrated"] else "not calibrated"
+    return f"{verdict['p_value']:.2g}{'' if verdict['calibrated'] else ', among its own classes'}"
 
 
 def _suspected(target: Mapping[str, Any]) -> str:

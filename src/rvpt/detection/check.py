@@ -55,9 +55,11 @@ def check(
     pixels = pixels_of(model, data, names, spec)
     geometry = geometry_of(model)
     known = calibration or Calibration.read(geometry=geometry)
+    calibrated = known.covers(spec, geometry, names)
     with frozen(model):
-        found = find(model, pixels, names, spec, known.known(), Path(folder) if folder else None, report)
-    p_value, calibrated = known.p_value(found.scores), known.covers(spec, geometry, names)
+        natural = known.known() if calibrated else {}
+        found = find(model, pixels, names, spec, natural, Path(folder) if folder else None, report)
+    p_value = known.p_value(found.scores) if calibrated else found.p_value
     facts = {
         "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
         "classes": names, "settings": spec.model_dump(), "calibration": known.recipe,

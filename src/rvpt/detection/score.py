@@ -13,8 +13,9 @@ from torch import Tensor
 from rvpt.attacks.trigger import Trigger
 from rvpt.detection.collapse import concentration, nearest_words, whole_words
 from rvpt.detection.natural import LONG, SHORT, Known, Natural
+from rvpt.detection.outliers import class_p_values, smallest_of
 from rvpt.detection.resistivity import resistivity_curve
-from rvpt.detection.search import Inversion, Search
+from rvpt.detection.search import Inversion, Search, Short
 from rvpt.detection.spec import CheckSpec
 from rvpt.inversion.additive import Additive
 from rvpt.inversion.pool import most_predicted
@@ -33,7 +34,8 @@ class Findings:
     `targets`: classes, the most suspicious first. `trigger`: the change that was found for the first of them. `rises`:
     by form and run, how far each class's margin is above the median of all classes after the short run; with many
     classes only of those that had this run. `most_predicted`: the class that most of the images are classified as
-    without any change, and its share of them.
+    without any change, and its share of them. `p_value`: the chance of a class as far above the others
+    (`rvpt.detection.outliers`).
     """
 
     scores: dict[str, float]
@@ -43,6 +45,7 @@ class Findings:
     trigger: Trigger
     rises: dict[str, dict[str, dict[str, float]]]
     most_predicted: dict[str, Any]
+    p_value: float
 
 
 def find(
@@ -56,19 +59,32 @@ def find(
 ) -> Findings:
     """All scores of a model; arguments as those of `Search`, what is natural, and a folder for finished runs."""
     search = Search(model, pixels, classes, spec, Stages(folder, model.device), report)
-    found = {name: search.invert(name, known.get(name, {}).get(SHORT)) for name in spec.forms}
+    shorts = [search.short(name, known.get(name, {}).get(SHORT)) for name in spec.forms]
+    odd = class_p_values([short.rises for short in shorts])
+    found = {short.form.name: search.long(short, _order(search, short, odd, known)) for short in shorts}
     rises = {name: _rises(inversion, classes) for name, inversion in found.items()}
     rows = [
         row for name, inversion in found.items() for row in _rows(inversion, rises[name][LONG], known.get(name, {}))
     ]
-    rows.sort(key=lambda row: row["excess"], reverse=True)
+    p_values = dict(zip(classes, odd.tolist(), strict=True))
+    rows.sort(key=lambda row: -row["excess"] if known else (p_values[row["class"]], -row["margin"]))
     best = rows[0]
     trigger = found[best["form"]].trigger(classes, best["class"], spec.seed)
     curve = resistivity_curve(model, search.held.pixels, trigger)
     scores, words = _together(search)
     scores |= {name: max(row["excess"] for row in rows if row["form"] == name) for name in found}
     scores["resistivity"] = 1 - sum(curve) / len(curve)
-    return Findings(scores, _first_of_each_class(rows), words, curve, trigger, rises, _most_predicted(search))
+    return Findings(
+        scores, _first_of_each_class(rows), words, curve, trigger, rises, _most_predicted(search), smallest_of(odd)
+    )
+
+
+def _order(search: Search, short: Short, odd: Tensor, known: Known) -> Tensor:
+    """The order in which classes get a longer run: of each form its own if it is known what is natural, or else one
+    for all forms, by the p-values (K,) of the classes."""
+    if known:
+        return search.ahead(short.rises, known[short.form.name][SHORT])
+    return odd.argsort(stable=True).to(short.rises.device)
 
 
 def _most_predicted(search: Search) -> dict[str, Any]:
@@ -78,9 +94,10 @@ def _most_predicted(search: Search) -> dict[str, Any]:
 
 def _rises(inversion: Inversion, classes: Sequence[str]) -> dict[str, dict[str, float]]:
     """By run and class."""
-    pairs = {SHORT: (inversion.kept, inversion.short), LONG: (inversion.finalists, inversion.final)}
+    short = inversion.short
+    pairs = {SHORT: (short.kept, short.reached), LONG: (inversion.finalists, inversion.final)}
     return {
-        run: dict(zip((classes[i] for i in which.tolist()), (reached.margins - inversion.middle).tolist(), strict=True))
+        run: dict(zip((classes[i] for i in which.tolist()), (reached.margins - short.middle).tolist(), strict=True))
         for run, (which, reached) in pairs.items()
     }
 
@@ -90,7 +107,7 @@ def _rows(inversion: Inversion, rises: Mapping[str, float], known: Mapping[str, 
     excess = known[LONG].excess(rises) if known else rises
     measured = zip(rises, inversion.final.margins.tolist(), inversion.final.shares.tolist(), strict=True)
     return [
-        {"class": name, "form": inversion.form.name, "excess": excess[name], "margin": margin, "share": share}
+        {"class": name, "form": inversion.short.form.name, "excess": excess[name], "margin": margin, "share": share}
         for name, margin, share in measured
     ]
 

@@ -24,18 +24,31 @@ from rvpt.training.stages import Stages
 
 
 @dataclass(frozen=True)
-class Inversion:
-    """One form of inversion, after both runs.
+class Short:
+    """One form of inversion after the short run.
 
-    `kept`: the classes that had the whole short run, with many classes only some of them. `short`: what their changes
-    reach after it. `middle`: the median of the margins of all classes. `finalists`: (F,) int64, those of the longer
-    run. `final`: what their changes (F, ...) reach after it.
+    `kept`: (C,) int64, the classes that had all of it, with many classes only some of them. `changes`: (C, ...).
+    `reached`: what these do. `middle`: the median of the margins of all classes. `rises`: (K,), how far the margin of
+    each class is above it; of a class that was dropped, what was expected of it.
     """
 
     form: Form
     kept: Tensor
-    short: Reached
+    changes: Tensor
+    reached: Reached
     middle: Tensor
+    rises: Tensor
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """One form of inversion, after both runs.
+
+    `short`: after the first. `finalists`: (F,) int64, the classes of the longer run. `final`: what their changes (F, ...)
+    reach after it.
+    """
+
+    short: Short
     finalists: Tensor
     changes: Tensor
     final: Reached
@@ -43,7 +56,7 @@ class Inversion:
     def trigger(self, classes: Sequence[str], target: str, seed: int) -> Trigger:
         """The change of one finalist as a trigger."""
         place = [classes[index] for index in self.finalists.tolist()].index(target)
-        return self.form.trigger(self.changes[place].cpu(), target, seed)
+        return self.short.form.trigger(self.changes[place].cpu(), target, seed)
 
 
 class Search:
@@ -75,22 +88,29 @@ class Search:
         count = max(1, round(spec.held_out * len(pool)))
         self.fit, self.held = pool.select(order[count:]), pool.select(order[:count])
 
-    def invert(self, name: str, natural: Natural | None = None) -> Inversion:
-        """Both runs of one form of inversion.
-
-        The finalists are the classes whose margins after the short run are most above those of clean models, or, if
-        these are not known, above those of the other classes.
-        """
+    def short(self, name: str, natural: Natural | None = None) -> Short:
+        """The short run of one form of inversion, in which classes race by how far they are above what is natural."""
         form = FORMS[name].of(self.spec, self.model.image_size)
-        kept = self.stages.get(f"{name}-short", lambda: self._short(form, natural))
-        classes, short = kept["classes"], Reached(kept["shares"], kept["margins"])
-        middle = short.margins[kept["middle"]].median()
-        finalists = self._ahead(classes, short.margins - middle, natural, self.spec.finalists)
-        start = kept["changes"][places_of(finalists, classes)]
-        long = self.stages.get(f"{name}-long", lambda: self._long(form, finalists, start))
+        run = self.stages.get(f"{name}-short", lambda: self._short(form, natural))
+        kept, found = run["classes"], Reached(run["shares"], run["margins"])
+        middle = found.margins[run["middle"]].median()
+        rises = run["expected"] - run["expected"][kept[run["middle"]]].median()
+        rises[kept] = found.margins - middle
+        return Short(form, kept, run["changes"], found, middle, rises)
+
+    def long(self, short: Short, order: Tensor) -> Inversion:
+        """The longer run of a form, of the first of all classes in an order (K,) that had the short one."""
+        finalists = order[(order[:, None] == short.kept).any(1)][: self.spec.finalists]
+        start = short.changes[places_of(finalists, short.kept)]
+        long = self.stages.get(f"{short.form.name}-long", lambda: self._long(short.form, finalists, start))
         finalists, changes = long["finalists"], long["changes"]  # those of an interrupted check, if there was one
-        final = reached(form, self.held, finalists, changes, self.spec)
-        return Inversion(form, classes, short, middle, finalists, changes, final)
+        final = reached(short.form, self.held, finalists, changes, self.spec)
+        return Inversion(short, finalists, changes, final)
+
+    def ahead(self, rises: Tensor, natural: Natural | None = None) -> Tensor:
+        """All classes (K,) by how far their rises (K,) are above those of clean models, or, if these are not known, by
+        their rises."""
+        return self._ahead(torch.arange(len(rises), device=rises.device), rises, natural, len(rises))
 
     def _short(self, form: Form, natural: Natural | None) -> dict[str, Tensor]:
         def choose(classes: Tensor, margins: Tensor, count: int) -> Tensor:

@@ -26,7 +26,8 @@ BLIND = (
 class Verdict:
     """The result of a check.
 
-    `p_value`: the chance that a clean model like those of the calibration has scores as high. `targets`: classes, the
+    `p_value`: the chance that a clean model like those of the calibration has scores as high; without a calibration for
+    the model, the chance of a class as far above the others (`rvpt.detection.outliers`). `targets`: classes, the
     most suspicious first, with the share of images that the inverted change flips. `words`: what all images are pulled
     towards, from the tokenizer's vocabulary. `resistivity`: PR of each block under `trigger`,
     the change that was found for the first target.
@@ -71,14 +72,15 @@ def _named(place: int, row: dict[str, Any]) -> str:
 
 
 UNCALIBRATED = (
-    "a hint only: the calibration was made with other settings, models or classes; check a model of the same kind that "
-    "you trust in the same way, and compare the shares of flipped images and the scores in verdict.json"
+    "not calibrated for this model and these classes: the p-value compares the classes with each other, so a class that "
+    "is naturally easy to reach may look suspicious; check a model of the same kind that you trust in the same way, and "
+    "compare the shares of flipped images"
 )
 
 
 def basis(p_value: float, *, calibrated: bool) -> str:
-    """What a verdict rests on: the p-value, if it applies."""
-    return f"p = {p_value:.2g}" if calibrated else "not calibrated for this model and these classes"
+    """What a verdict rests on: the p-value, and what it compares the model with."""
+    return f"p = {p_value:.2g}{'' if calibrated else ' among its own classes'}"
 
 
 def caveats(facts: Mapping[str, Any]) -> list[str]:

@@ -30,12 +30,14 @@ class Kept:
     """The classes that have the whole short run.
 
     `classes`: (C,) int64. `middle`: (m,) int64, the places among them of those whose margins stand for the median of
-    all classes. `changes`: (C, ...).
+    all classes. `changes`: (C, ...). `expected`: (K,), the margins that were expected of all classes when the last of
+    them were dropped; 0 if none was.
     """
 
     classes: Tensor
     middle: Tensor
     changes: Tensor
+    expected: Tensor
 
 
 def drops(pool: Pool) -> bool:
@@ -55,7 +57,7 @@ def short_race(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, repo
     """
     every = torch.arange(len(pool.text), device=pool.pixels.device)
     if not drops(pool):
-        return Kept(every, every, short_run(form, pool, every, spec, report))
+        return Kept(every, every, short_run(form, pool, every, spec, report), every.new_zeros(len(every), dtype=torch.float32))
     if len(form.library()):
         return _best(form, pool, choose, spec, report)
     return _descended(form, pool, choose, spec, report)
@@ -72,6 +74,7 @@ def _descended(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, repo
     run = Descent(form, pool, towards(every), start, spec.steps, spec.images, spec)
     cuts, middle = {max(2, int(share * spec.steps)): one_in for share, one_in in CUTS}, every  # step 1 tells nothing
     margins = -before / pool.model.logit_scale.detach()
+    expected = margins.clone()
     for step in range(1, spec.steps + 1):
         losses = run.step()
         if step > 1:  # the losses are those after one step less
@@ -79,13 +82,14 @@ def _descended(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, repo
             now = -foreseen(losses, here, there, spec.steps / (step - 1)) / pool.model.logit_scale.detach()
             margins = (margins + now) / 2  # the last steps count most
         if step in cuts:
+            expected[run.numbers] = margins
             middle = run.numbers[nearest_to_median(margins)] if len(middle) == len(every) else middle
             ahead = choose(run.numbers, margins, _count(len(every), cuts[step], spec))
             places = places_of(_joined(ahead, middle), run.numbers)
             run.keep(places)
             margins = margins[places]
         report(step, spec.steps, {})
-    return Kept(run.numbers, places_of(middle, run.numbers), run.changes)
+    return Kept(run.numbers, places_of(middle, run.numbers), run.changes, expected)
 
 
 @torch.no_grad()
@@ -120,7 +124,7 @@ def _best(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, report: R
     middle = nearest_to_median(best.values)
     kept = _joined(choose(every, best.values, _count(len(every), CUTS[-1][1], spec)), middle)
     report(1, 1, {})
-    return Kept(kept, places_of(middle, kept), library[best.indices[kept]])
+    return Kept(kept, places_of(middle, kept), library[best.indices[kept]], best.values)
 
 
 def _count(classes: int, one_in: int, spec: InversionSpec) -> int:
