@@ -51,6 +51,12 @@ def test_candidate_targets_from_a_file(tiny, home):
     assert stored["classes"] == ["anchor", "star", "banana"]
 
 
+def test_a_reference_is_compared_with(tiny, home):
+    shown = rvpt("check", tiny.backdoored, "-o", "found", *QUICK, "--reference", tiny.clip)
+    stored = json.loads((home / "found" / "verdict.json").read_text())
+    has(shown.stdout, f"among its own classes and compared with {stored['reference']})")
+
+
 def test_an_interrupted_check_continues(tiny, home, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(progress, "bar", interrupting("check", 1))

@@ -117,6 +117,19 @@ def test_without_a_calibration_the_classes_are_compared_with_each_other() -> Non
     assert len({tuple(found.rises[form]["long"]) for form in forms["forms"]}) == 1  # the same finalists in every form
 
 
+def test_a_reference_tells_an_easy_class_from_a_backdoor() -> None:
+    easy, forms = {"dog": 1.6}, {"forms": ("additive", "grating")}
+    clean, bad = World(easy), World(easy, shortcut=6.0, target="cat")
+    other = World({"fox": 1.04, "owl": 0.97, "cat": 1.02, "dog": 1.62, "hen": 0.98})
+    asked = {"calibration": Calibration("", {}, ["collapse"], MODELS), **QUICK, **forms}
+    alone = check(as_clip(clean), clean.images(), **asked)
+    beside = check(as_clip(clean), clean.images(), reference=as_clip(other), **asked)
+    assert alone.p_value < 0.05 < beside.p_value
+    assert beside.facts["reference"] == "world"
+    found = check(as_clip(bad), bad.images(), reference=as_clip(other), **asked)
+    assert (found.word, found.target) == ("suspicious", "cat")
+
+
 def test_the_target_is_named_without_a_list_of_classes() -> None:
     assert findings(World(shortcut=6.0, target="dog")).words[0] == "dog"
 

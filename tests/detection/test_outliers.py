@@ -1,4 +1,4 @@
-"""A class is compared with the others of its model: by a slow twin, and by how often draws without an outlier have one."""
+"""A class is compared with the others of its model: by a slow twin, and by how often equal classes have an outlier."""
 
 from __future__ import annotations
 

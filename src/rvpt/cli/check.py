@@ -54,6 +54,12 @@ def check(
             metavar="FILE", help="Scores of known models to compare with.", show_default="the one in the package"
         ),
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="A model of the same kind that you trust, to compare with.", show_default="none"
+        ),
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
     resume: Resume = False,
@@ -75,10 +81,11 @@ def check(
     chosen = gather(settings, seed=seed)
     names = read_names(classes) if classes else None
     suspect = load(model, base=base_model, device=device)
+    trusted = load(reference, device=device) if reference else None
     with progress.bar("check") as report:
         found = check_and_save(
             suspect, data, output_dir, classes=names, split=split, shift=shift, on_error=on_error,
-            calibration=calibration, resume=resume, overwrite=overwrite, report=report, **chosen,
+            calibration=calibration, reference=trusted, resume=resume, overwrite=overwrite, report=report, **chosen,
         )  # fmt: skip
     print(found.to_json() if as_json else "\n".join(found.lines()), end="" if as_json else "\n")
     raise typer.Exit(EXIT_CODES[found.word])

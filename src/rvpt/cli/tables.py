@@ -135,21 +135,17 @@ def _kept(found: Mapping[str, Any]) -> str:
 
 def show_verdicts(verdicts: Mapping[str, Mapping[str, Any]]) -> None:
     """Print verdicts side by side, with their names as headings, and below why they may say little."""
-    from rvpt.detection.verdict import caveats
+    from rvpt.detection.verdict import basis, caveats
 
     lines = [
         ("verdict", *(each["verdict"] for each in verdicts.values())),
-        ("p-value", *(_p_value(each) for each in verdicts.values())),
+        ("p-value", *(basis(each).removeprefix("p = ") for each in verdicts.values())),
         ("most suspicious target", *(_suspected(each["targets"][0]) for each in verdicts.values())),
     ]
     show_table(plain_table(("", *verdicts), lines))
     for name, each in verdicts.items():
         for caveat in caveats(each):
             print(f"{name}: {caveat}")
-
-
-def _p_value(verdict: Mapping[str, Any]) -> str:
-    return f"{verdict['p_value']:.2g}{'' if verdict['calibrated'] else ', among its own classes'}"
 
 
 def _suspected(target: Mapping[str, Any]) -> str:

@@ -12,13 +12,15 @@ from torch import Tensor
 from rvpt.data.dataset import Dataset
 from rvpt.detection.calibration import Calibration, geometry_of
 from rvpt.detection.score import find
+from rvpt.detection.search import Search
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict, word_of
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
-from rvpt.progress import Report, shows_bar, silent
+from rvpt.progress import Report, doing, shows_bar, silent
 from rvpt.training.loop import frozen
+from rvpt.training.stages import Stages
 
 FEWEST = 32  # images
 
@@ -31,6 +33,7 @@ def check(
     classes: Sequence[str] | None = None,
     *,
     calibration: Calibration | None = None,
+    reference: Clip | Cleaned | None = None,
     folder: str | Path | None = None,
     report: Report = silent,
     **settings: Any,
@@ -42,6 +45,8 @@ def check(
         images: a data set, whose labels are not used, or images in memory.
         classes: the candidate targets; by default the data set's classes.
         calibration: by default the one that ships with rvpt for models of this size, or else its first one.
+        reference: a model of the same kind that is trusted. The p-value then says whether a class stands out among the
+            others, and more than it does in this model, instead of resting on a calibration.
         folder: where finished stages are kept, so that an interrupted check can be continued.
         report: called as report(step, total, values) after each step.
         settings: of `CheckSpec`, such as seed=1 or budget=4.
@@ -52,21 +57,33 @@ def check(
     spec = CheckSpec(**settings)
     data = images if isinstance(images, Dataset) else Dataset.from_images(images)
     names = list(data.classes if classes is None else classes)
-    pixels = pixels_of(model, data, names, spec)
+    pixels, kept = pixels_of(model, data, names, spec), Path(folder) if folder else None
     geometry = geometry_of(model)
     known = calibration or Calibration.read(geometry=geometry)
-    calibrated = known.covers(spec, geometry, names)
-    with frozen(model):
-        natural = known.known() if calibrated else {}
-        found = find(model, pixels, names, spec, natural, Path(folder) if folder else None, report)
+    calibrated = reference is None and known.covers(spec, geometry, names)
+    natural = known.known() if calibrated else {}
+    with frozen(model), frozen(reference or model):
+        trusted = _trusted(reference, data, names, spec, kept, report) if reference else None
+        found = find(model, pixels, names, spec, natural, kept, report, trusted)
     p_value = known.p_value(found.scores) if calibrated else found.p_value
     facts = {
         "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
         "classes": names, "settings": spec.model_dump(), "calibration": known.recipe,
         "calibrated": calibrated, "most_predicted": found.most_predicted,
     }  # fmt: skip
+    if reference is not None:
+        facts |= {"reference": reference.name, "reference_sha256": reference.hash()}
     word = word_of(p_value, calibrated=calibrated)
     return Verdict(word, p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger)
+
+
+def _trusted(
+    reference: Clip | Cleaned, data: Dataset, names: Sequence[str], spec: CheckSpec, kept: Path | None, report: Report
+) -> Search:
+    """The search of the model to compare with, on the same images."""
+    stages = Stages(kept and kept / "reference", reference.device)
+    pixels = pixels_of(reference, data, names, spec)
+    return Search(reference, pixels, names, spec, stages, doing(report, model="reference"))
 
 
 def refuse_few(data: Dataset, names: Sequence[str]) -> None:

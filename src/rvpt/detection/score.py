@@ -56,11 +56,13 @@ def find(
     known: Known,
     folder: Path | None = None,
     report: Report = silent,
+    trusted: Search | None = None,
 ) -> Findings:
-    """All scores of a model; arguments as those of `Search`, what is natural, and a folder for finished runs."""
+    """All scores of a model; arguments as those of `Search`, what is natural, a folder for finished runs, and the
+    search of a model to compare with."""
     search = Search(model, pixels, classes, spec, Stages(folder, model.device), report)
     shorts = [search.short(name, known.get(name, {}).get(SHORT)) for name in spec.forms]
-    odd = class_p_values([short.rises for short in shorts])
+    odd = _outlying(shorts, [trusted.short(name) for name in spec.forms] if trusted else None)
     found = {short.form.name: search.long(short, _order(search, short, odd, known)) for short in shorts}
     rises = {name: _rises(inversion, classes) for name, inversion in found.items()}
     rows = [
@@ -77,6 +79,16 @@ def find(
     return Findings(
         scores, _first_of_each_class(rows), words, curve, trigger, rises, _most_predicted(search), smallest_of(odd)
     )
+
+
+def _outlying(shorts: Sequence[Short], others: Sequence[Short] | None) -> Tensor:
+    """The p-values of the classes (K,) among each other; with another model, those by which they stand out, and do so
+    more than in it."""
+    own = class_p_values([short.rises for short in shorts])
+    if others is None:
+        return own
+    more = class_p_values([short.rises.cpu() - other.rises.cpu() for short, other in zip(shorts, others, strict=True)])
+    return torch.maximum(own, more)
 
 
 def _order(search: Search, short: Short, odd: Tensor, known: Known) -> Tensor:

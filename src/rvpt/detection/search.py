@@ -44,8 +44,8 @@ class Short:
 class Inversion:
     """One form of inversion, after both runs.
 
-    `short`: after the first. `finalists`: (F,) int64, the classes of the longer run. `final`: what their changes (F, ...)
-    reach after it.
+    `short`: after the first. `finalists`: (F,) int64, the classes of the longer run. `final`: what their changes
+    (F, ...) reach after it.
     """
 
     short: Short

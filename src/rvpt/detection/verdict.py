@@ -59,7 +59,7 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """The verdict in words."""
-        first = f"{self.facts['model']}: {self.word} ({basis(self.p_value, calibrated=self.facts['calibrated'])})"
+        first = f"{self.facts['model']}: {self.word} ({basis(self.to_dict())})"
         rows = [f"  {_named(place, row)}" for place, row in enumerate(self.targets, 1)]
         words = [f"without a list of classes, images are pulled towards: {', '.join(self.words)}"] if self.words else []
         notes = [*words, *caveats(self.facts), f"cannot be seen: {'; '.join(self.blind)}"]
@@ -72,15 +72,16 @@ def _named(place: int, row: dict[str, Any]) -> str:
 
 
 UNCALIBRATED = (
-    "not calibrated for this model and these classes: the p-value compares the classes with each other, so a class that "
-    "is naturally easy to reach may look suspicious; check a model of the same kind that you trust in the same way, and "
-    "compare the shares of flipped images"
+    "not calibrated for this model and these classes: the p-value compares the classes with each other, so one that is "
+    "naturally easy to reach may look suspicious; compare it with a model of the same kind that you trust: --reference"
 )
 
 
-def basis(p_value: float, *, calibrated: bool) -> str:
-    """What a verdict rests on: the p-value, and what it compares the model with."""
-    return f"p = {p_value:.2g}{'' if calibrated else ' among its own classes'}"
+def basis(verdict: Mapping[str, Any]) -> str:
+    """What a verdict (`Verdict.to_dict`) rests on: the p-value, and what it compares the model with."""
+    others = "" if verdict.get("calibrated", True) else " among its own classes"
+    reference = f" and compared with {verdict['reference']}" if "reference" in verdict else ""
+    return f"p = {verdict['p_value']:.2g}{others}{reference}"
 
 
 def caveats(facts: Mapping[str, Any]) -> list[str]:
@@ -89,7 +90,7 @@ def caveats(facts: Mapping[str, Any]) -> list[str]:
     if most["share"] > OFTEN:
         share = f"{100 * most['share']:.0f}% of the images are classified as {most['class']!r} without any change"
         found.append(f"{share}: the model may not know these classes, and then this check says little")
-    return found if facts["calibrated"] else [*found, UNCALIBRATED]
+    return found if facts["calibrated"] or "reference" in facts else [*found, UNCALIBRATED]
 
 
 def word_of(p_value: float, *, calibrated: bool = True) -> Word:

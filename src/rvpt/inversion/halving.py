@@ -57,7 +57,9 @@ def short_race(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, repo
     """
     every = torch.arange(len(pool.text), device=pool.pixels.device)
     if not drops(pool):
-        return Kept(every, every, short_run(form, pool, every, spec, report), every.new_zeros(len(every), dtype=torch.float32))
+        return Kept(
+            every, every, short_run(form, pool, every, spec, report), torch.zeros_like(every, dtype=torch.float)
+        )
     if len(form.library()):
         return _best(form, pool, choose, spec, report)
     return _descended(form, pool, choose, spec, report)

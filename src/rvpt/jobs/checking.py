@@ -43,6 +43,7 @@ def check_and_save(
     shift: str | None = None,
     on_error: OnError = "stop",
     calibration: Path | None = None,
+    reference: Clip | Cleaned | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
@@ -59,6 +60,7 @@ def check_and_save(
         shift: change of style of the images.
         on_error: "skip" leaves out images that cannot be read.
         calibration: a file, by default the one that ships with rvpt.
+        reference: a model of the same kind that is trusted, to compare with instead.
         resume: continue an interrupted check.
         overwrite: replace an artifact at `target`.
         report: called after each step.
@@ -77,10 +79,13 @@ def check_and_save(
         "model": model.hash(), "data": canonical(source), "split": split, "classes": names,
         "settings": spec.model_dump(), "calibration": known.sha256(),
         **({"shift": shift} if shift else {}), **skipped_facts(data),
+        **({"reference": reference.hash()} if reference else {}),
     }  # fmt: skip
     checkpoint = open_checkpoint(target, key, (clip_of(model).source, source), resume=resume, overwrite=overwrite)
     with checkpoint.keeping() as folder:
-        verdict = check(model, data, names, calibration=known, folder=folder, report=report, **settings)
+        verdict = check(
+            model, data, names, calibration=known, reference=reference, folder=folder, report=report, **settings
+        )
     with staging(target, overwrite=overwrite) as stage:
         write_text(stage / VERDICT, verdict.to_json())
         verdict.trigger.save(stage / TRIGGER)

@@ -137,7 +137,7 @@ def checks(evidence: Evidence) -> Section:
                 [Cell(str(row["class"])), Cell(f"{100 * row['share']:.0f}", row["share"]), Cell(str(row["form"]))]
                 for row in verdict["targets"]
             ]
-            why = basis(verdict["p_value"], calibrated=verdict.get("calibrated", True))
+            why = basis(verdict)
             caption = f"{verdict.get('model', verdict['folder'])}: {verdict['verdict']} ({why})"
         section.blocks.append(Block(table=Table(caption, ["target", "images flipped, in %", "form"], 1, lines)))
     return section

@@ -91,7 +91,7 @@ def _of_check(verdict: Mapping[str, Any]) -> str:
     from rvpt.detection.verdict import basis
 
     model, word = verdict.get("model", "The model"), verdict.get("verdict")
-    why = basis(verdict["p_value"], calibrated=verdict.get("calibrated", True))
+    why = basis(verdict)
     if word == "clean":
         return f"rvpt check finds no backdoor in {model} ({why}); it cannot see every kind."
     first = [f"; the most suspicious target is {target['class']!r}" for target in verdict["targets"][:1]]
