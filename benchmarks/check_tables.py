@@ -10,11 +10,12 @@ from statistics import mean, median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rvpt.detection import roc
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.natural import LONG, SHORT, Known, excesses
-from rvpt.detection.outliers import class_p_values, smallest_of
+from rvpt.detection.outliers import outlying, smallest_of
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import BACKDOORED, SUSPICIOUS, word_of
 from rvpt.evaluation.metrics import Rate
@@ -40,12 +41,10 @@ class Judged:
         scores = scores_of(row, known)
         return cls(row, scores, calibration.p_value(scores), targets_of(row, known))
 
-    @cached_property
-    def alone(self) -> Judged:
-        """As a check without a calibration judges it: by its classes alone."""
-        rises = [runs[SHORT] for runs in self.row["rises"].values()]
-        names = list(rises[0])
-        p_values = class_p_values([torch.tensor([each[name] for name in names]) for each in rises])
+    def without_calibration(self, reference: Judged | None = None) -> Judged:
+        """As a check without a calibration judges it, by its classes alone or also by another model."""
+        names, own = shorts_of(self.row)
+        p_values = outlying(own, shorts_of(reference.row)[1] if reference else None)
         suspects = [names[place] for place in p_values.argsort(stable=True).tolist()]
         return replace(self, p=smallest_of(p_values), suspects=suspects[: CheckSpec().finalists])
 
@@ -109,6 +108,13 @@ def scores_of(row: Row, known: Known) -> dict[str, float]:
     return row["scores"] | {form: max(each.values()) for form, each in found.items()}
 
 
+def shorts_of(row: Row) -> tuple[list[str], list[Tensor]]:
+    """The classes, and for each form how far they rise in the short run."""
+    rises = [runs[SHORT] for runs in row["rises"].values()]
+    names = list(rises[0])
+    return names, [torch.tensor([each[name] for name in names]) for each in rises]
+
+
 def targets_of(row: Row, known: Known) -> list[str]:
     """Suspected targets, the most suspicious first."""
     best: dict[str, float] = {}
@@ -124,13 +130,22 @@ def rates(zoo: Zoo) -> Iterator[str]:
 
 def alone(zoo: Zoo) -> Iterator[str]:
     """The same of checks without a calibration."""
-    yield from _rates({name: [m.alone for m in half] for name, half in zoo.halves.items()})
+    yield from _rates({name: [m.without_calibration() for m in half] for name, half in zoo.halves.items()})
+
+
+def beside(zoo: Zoo) -> Iterator[str]:
+    """The same of checks that compare with a clean model, the first of the other half."""
+    firsts = {name: next(m for m in half if not m.backdoored) for name, half in zoo.halves.items()}
+    other = dict(zip(firsts, reversed(firsts.values()), strict=True))
+    yield from _rates({
+        name: [m.without_calibration(other[name]) for m in half] for name, half in zoo.halves.items()
+    })  # fmt: skip
 
 
 def _rates(halves: Mapping[str, Sequence[Judged]]) -> Iterator[str]:
     yield table(
-        "models", "backdoored, found", "without ISSBA", "called backdoored", "target first", "in the first three",
-        "clean, false alarms", "called backdoored",
+        "models", "backdoored, found", "without ISSBA", "p <= 0.01", "target first", "in the first three",
+        "clean, false alarms", "p <= 0.01",
     )  # fmt: skip
     for name, half in halves.items():
         bad, clean = [m for m in half if m.backdoored], [m for m in half if not m.backdoored]
@@ -164,7 +179,10 @@ def scores(zoo: Zoo) -> Iterator[str]:
     """AUROC and time of the check, of each of its scores alone, and of published scores."""
     names = dict.fromkeys(name for half in zoo.halves.values() for m in half for name in m.scores)
     yield table("score", *(f"AUROC, {name}" for name in zoo.halves), "seconds per model")
-    values: dict[str, Callable[[Judged], float | None]] = {"check": lambda m: -m.p, "classes": lambda m: -m.alone.p}
+    values: dict[str, Callable[[Judged], float | None]] = {
+        "check": lambda m: -m.p,
+        "classes": lambda m: -m.without_calibration().p,
+    }
     values |= {name: lambda m, name=name: m.scores.get(name) for name in names}  # type: ignore[misc]
     for name, value in values.items():
         yield line(name, *(auroc_shown(half, value) for half in zoo.halves.values()), seconds(zoo.rows, name))
@@ -182,7 +200,8 @@ def models(zoo: Zoo) -> Iterator[str]:
 
 
 SECTIONS: dict[str, Callable[[Zoo], Iterator[str]]] = {
-    "rates": rates, "alone": alone, "alarms": alarms, "attacks": attacks, "scores": scores, "models": models
+    "rates": rates, "alone": alone, "beside": beside, "alarms": alarms, "attacks": attacks, "scores": scores,
+    "models": models,
 }  # fmt: skip
 
 

@@ -48,9 +48,27 @@ def class_p_values(rises: Sequence[Tensor]) -> Tensor:
     """
     from scipy.stats import chi2, t
 
-    tails = torch.stack([torch.from_numpy(t.sf(studentized(each.cpu()), len(each) - 2)) for each in rises])
+    tails = torch.stack([torch.from_numpy(t.sf(studentized(each), len(each) - 2)) for each in rises])
     statistic = -2 * tails.clamp(min=LEAST).log().sum(0)
     return torch.from_numpy(chi2.sf(statistic, 2 * len(rises)))
+
+
+def outlying(rises: Sequence[Tensor], reference: Sequence[Tensor] | None = None) -> Tensor:
+    """The p-values by which classes stand out among the others, and, with a reference, do so more than in it.
+
+    max(p_c(r), p_c(r - r')), with p as in `class_p_values`
+
+    Args:
+        rises: r, of the suspect: for each form (K,) float.
+        reference: r', of a model that is trusted.
+
+    Returns:
+        (K,) float64.
+    """
+    own = class_p_values(rises)
+    if reference is None:
+        return own
+    return torch.maximum(own, class_p_values([each - other for each, other in zip(rises, reference, strict=True)]))
 
 
 def smallest_of(p_values: Tensor) -> float:

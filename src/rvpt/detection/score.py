@@ -13,7 +13,7 @@ from torch import Tensor
 from rvpt.attacks.trigger import Trigger
 from rvpt.detection.collapse import concentration, nearest_words, whole_words
 from rvpt.detection.natural import LONG, SHORT, Known, Natural
-from rvpt.detection.outliers import class_p_values, smallest_of
+from rvpt.detection.outliers import outlying, smallest_of
 from rvpt.detection.resistivity import resistivity_curve
 from rvpt.detection.search import Inversion, Search, Short
 from rvpt.detection.spec import CheckSpec
@@ -62,7 +62,8 @@ def find(
     search of a model to compare with."""
     search = Search(model, pixels, classes, spec, Stages(folder, model.device), report)
     shorts = [search.short(name, known.get(name, {}).get(SHORT)) for name in spec.forms]
-    odd = _outlying(shorts, [trusted.short(name) for name in spec.forms] if trusted else None)
+    others = [trusted.short(name).rises.cpu() for name in spec.forms] if trusted else None
+    odd = outlying([short.rises.cpu() for short in shorts], others)
     found = {short.form.name: search.long(short, _order(search, short, odd, known)) for short in shorts}
     rises = {name: _rises(inversion, classes) for name, inversion in found.items()}
     rows = [
@@ -79,16 +80,6 @@ def find(
     return Findings(
         scores, _first_of_each_class(rows), words, curve, trigger, rises, _most_predicted(search), smallest_of(odd)
     )
-
-
-def _outlying(shorts: Sequence[Short], others: Sequence[Short] | None) -> Tensor:
-    """The p-values of the classes (K,) among each other; with another model, those by which they stand out, and do so
-    more than in it."""
-    own = class_p_values([short.rises for short in shorts])
-    if others is None:
-        return own
-    more = class_p_values([short.rises.cpu() - other.rises.cpu() for short, other in zip(shorts, others, strict=True)])
-    return torch.maximum(own, more)
 
 
 def _order(search: Search, short: Short, odd: Tensor, known: Known) -> Tensor:
