@@ -48,12 +48,6 @@ def test_with_many_models_the_excess_of_a_clean_model_is_normal() -> None:
     assert values[round(0.9 * len(values))] == pytest.approx(norm.ppf(0.9), abs=0.2)
 
 
-def test_an_unknown_class_is_compared_with_all() -> None:
-    natural = Natural.of(models(10))
-    middle, spread = natural.any_class
-    assert natural.excess({"banana": middle + 2 * spread}) == pytest.approx({"banana": 2.0})
-
-
 def test_only_finalists_count() -> None:
     known = natural_of({"additive": [{"short": each, "long": each} for each in models(10)]})
     (other,) = models(1, seed=1)

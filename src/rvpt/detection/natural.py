@@ -18,13 +18,9 @@ LEAST = 1e-6
 
 @dataclass(frozen=True)
 class Natural:
-    """Rises of clean models in one run of one form of inversion: mean and spread by class.
-
-    `any_class`: mean and spread of all classes together, for a class that is not among them.
-    """
+    """Rises of clean models in one run of one form of inversion: mean and spread by class."""
 
     by_class: Mapping[str, tuple[float, float]]
-    any_class: tuple[float, float]
 
     @classmethod
     def of(cls, rises: Sequence[Mapping[str, float]]) -> Natural:
@@ -40,12 +36,11 @@ class Natural:
         variances = values.var(0)
         pulled = ((n - 1) * variances + PRIOR * variances.mean()) / (n - 1 + PRIOR)
         spreads = (pulled * (1 + 1 / n)).sqrt().tolist()
-        whole = (float(values.mean()), float(values.std()))
-        return cls(dict(zip(rises[0], zip(values.mean(0).tolist(), spreads, strict=True), strict=True)), whole)
+        return cls(dict(zip(rises[0], zip(values.mean(0).tolist(), spreads, strict=True), strict=True)))
 
     def excess(self, rises: Mapping[str, float]) -> dict[str, float]:
         """How far each class's rise is above its natural one, in spreads."""
-        pairs = {name: self.by_class.get(name, self.any_class) for name in rises}
+        pairs = {name: self.by_class[name] for name in rises}
         return {name: (rises[name] - middle) / max(spread, LEAST) for name, (middle, spread) in pairs.items()}
 
 

@@ -17,7 +17,7 @@ BLIND = (
     "triggers that are another change for every image",
     "triggers that are a natural object or a meaning",
     "targets that also need a key in the text",
-    "models much unlike those of the calibration",
+    "backdoors that were hidden from such a check on purpose",
 )
 """What a check cannot see."""
 
