@@ -119,7 +119,7 @@ def test_an_interrupted_run_continues_after_its_last_part(
         before = contents(tmp_path)
         with pytest.raises(RvptError, match=r"out\.run holds an interrupted run: pass resume=True"):
             run(suspect, tmp_path / "out", Bars())
-        with pytest.raises(RvptError, match=r"other settings \(defense\)"):
+        with pytest.raises(RvptError, match=r"other settings \(defense='vpt' now, rvpt before\)"):
             run(suspect, tmp_path / "out", Bars(), "vpt", resume=True)
         assert contents(tmp_path) == before
         found = run(suspect, tmp_path / "out", bars := Bars(), resume=True)
