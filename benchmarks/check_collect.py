@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from check_baselines import clip_inspector, decree, neural_cleanse, outlier_index
-from rvpt.bench import Task, plan, read_recipe
+from finished import finished
+from rvpt.bench import Task, read_recipe
 from rvpt.data.load import load_data
 from rvpt.detection.spec import CheckSpec
 from rvpt.files import read_json
@@ -75,9 +76,8 @@ def _jobs(recipe: Path, work: Path, path: Path, baselines: Sequence[str], device
     read = read_recipe(recipe)
     assert read.check is not None, "the recipe has no table `check`"
     known = {row["sha256"]: row for row in latest(path)} if path.is_file() else {}
-    for task in plan(read, load_clip(read.model)):
-        if task.kind != "check" or task.start is None or not task.done(work):
-            continue
+    for task in finished(read, work, "check"):
+        assert task.start is not None
         found = read_json(task.path(work))
         earlier = known.get(found["model_sha256"], {"scores": {}, "seconds": {}})
         missing = tuple(name for name in baselines if name not in earlier["scores"])

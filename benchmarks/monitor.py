@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from finished import finished
 from rvpt.attacks.backdoor import load_triggers
 from rvpt.attacks.trigger import Trigger
-from rvpt.bench import plan, read_recipe
-from rvpt.bench.plan import Task
-from rvpt.bench.recipe import Recipe
+from rvpt.bench import Task, read_recipe
 from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_data
 from rvpt.detection.monitor import Inspection, Monitor
@@ -43,13 +41,6 @@ VARIANTS: tuple[dict[str, str], ...] = (
     {"score": "strip"},
 )
 """What is measured: with known targets, the monitor is told the target of the trigger."""
-
-
-def tasks(recipe: Recipe, work: Path) -> Iterator[Task]:
-    """The cleaned models of a recipe that are there and had a backdoor."""
-    for task in plan(recipe, load_clip(recipe.model)):
-        if task.kind == "clean" and task.done(work) and task.start and task.start.settings["triggers"]:
-            yield task
 
 
 def measure(task: Task, work: Path, data: Dataset, path: Path) -> None:
@@ -109,10 +100,12 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, required=True)
     args = parser.parse_args()
     recipe = read_recipe(args.recipe)
+    cleanings = finished(recipe, args.work_dir, "clean")
     test = recipe.tests[0]
     data = load_data(test.data, test.split, shift=test.shift).sample(args.images)
-    for task in tasks(recipe, args.work_dir):
-        measure(task, args.work_dir, data, args.rows)
+    for task in cleanings:
+        if task.start and task.start.settings["triggers"]:
+            measure(task, args.work_dir, data, args.rows)
 
 
 if __name__ == "__main__":

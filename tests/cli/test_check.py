@@ -71,12 +71,15 @@ def test_an_interrupted_check_is_kept_until_it_is_resumed_or_overwritten(tiny, h
         assert rvpt("check", tiny.clip, "-o", "found", *QUICK).exit_code == 130
     before = contents(home)
     has(refused("check", tiny.clip, "-o", "found", *QUICK), "found.run holds an interrupted run", "--resume")
-    has(refused("check", tiny.clip, "-o", "found", *QUICK, "--seed", 1, "--resume"), "other settings (settings.seed)")
+    has(
+        refused("check", tiny.clip, "-o", "found", *QUICK, "--seed", 1, "--resume"),
+        "other settings (--seed 1 now, 0 before)",
+    )
     assert contents(home) == before
     other = replace(Calibration.read(), recipe="another")
     other.write(home / "other.json")
     words = ["--resume", "--calibration", "other.json"]
-    has(refused("check", tiny.clip, "-o", "found", *QUICK, *words), "other settings (calibration)")
+    has(refused("check", tiny.clip, "-o", "found", *QUICK, *words), "other settings (another calibration)")
     (home / "other.json").unlink()
     assert rvpt("check", tiny.clip, "-o", "found", *QUICK, "--overwrite").exit_code in CODES.values()
     assert [path.name for path in home.iterdir()] == ["found"]

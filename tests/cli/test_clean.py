@@ -43,6 +43,14 @@ def test_without_json_it_prints_a_fact_per_line(tiny):
     ]  # fmt: skip
 
 
+def test_it_says_how_to_measure_the_result(tiny):
+    *_, line = works("clean", tiny.backdoored, "-o", "out", *CLEAN, "--epochs", 1).splitlines()
+    assert line == f"to measure it: rvpt evaluate {tiny.backdoored} out --data scenes:500"
+    works(*line.removeprefix("to measure it: rvpt ").split())
+    words = ["--data", "scenes:500", "--num-pairs", 20, "--epochs", 1, "--defense", "contrastive"]
+    has(works("clean", tiny.backdoored, "-o", "other", *words), "other --data LABELED_IMAGES")
+
+
 def test_settings_come_from_the_preset_then_from_options_and_set(tiny):
     words = ["--data", "scenes:500", "--shots", 1, "--epochs", 1, "--prompt-length", 2, "--seed", 3]
     words += ["--set", "margin=0.5", "--set", "template=a {}", "--set", "depth=2"]

@@ -33,7 +33,9 @@ def test_what_differs_is_one_line_and_exit_code_2(home, tiny):
 
 
 def test_what_a_format_cannot_hold_is_refused_with_options(home, tiny):
-    has(refused("export", tiny.cleaned, "--to", "openclip", "-o", "out"), "has prompts", "use --to distilled")
+    has(
+        refused("export", tiny.cleaned, "--to", "openclip", "-o", "out"), "ends texts with another", "use --to hf, onnx"
+    )
     has(refused("export", tiny.clip, "--to", "kv", "-o", "out"), "use --to hf")
     has(refused("export", tiny.cleaned, "--to", "tflite", "-o", "out"), "is not one of hf, kv")
     has(refused("export", tiny.cleaned, "--to", "distilled", "-o", "out"), "pass --data DATA")

@@ -25,10 +25,11 @@ def terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
 
-def outside(*words, **env):
-    """What a new process prints, and which heavy modules it has imported in the end."""
+def outside(*words, code=0, **env):
+    """What a new process prints, and on standard error in the end which heavy modules it has imported."""
     command = [sys.executable, "-c", OUTSIDE, *words]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env})
+    assert done.returncode == code, done.stderr
     return done.stdout, done.stderr.strip()
 
 
@@ -42,6 +43,13 @@ def test_help_lists_the_commands_and_imports_nothing_heavy():
     has(shown, *COMMANDS)
     assert heavy == "[]"
     assert works() == works("--help")
+
+
+def test_images_that_are_not_there_are_refused_before_anything_heavy_is_imported():
+    _, said = outside("clean", "scenes-clip", "--data", "./nowhere", "-o", "out", code=2)
+    line, heavy = said.splitlines()
+    has(line, "error: ./nowhere is not a folder: give a data set's folder")
+    assert heavy == "[]"
 
 
 def test_version():

@@ -71,10 +71,13 @@ def test_a_run_is_resumed_with_its_own_settings_only(home, words_of, interrupt, 
         assert contents(home) == before
 
 
-def test_other_settings_are_named(home, words_of, interrupt):
+def test_other_settings_are_named_as_the_options_with_both_values(home, words_of, interrupt):
     words = words_of("clean")
     interrupt(words)
-    has(refused(*words, "--resume", "--lr", 0.1, "--shots", 2), "other settings (data.shots, spec.lr)")
+    line = refused(*words, "--resume", "--lr", 0.1, "--shots", 2, "--set", "margin=0")
+    has(line, "(--shots 2 now, 1 before; --lr 0.1 now, 0.03 before; --set margin=0.0 now, -1.0 before)")
+    line = refused(*words, "--resume", "--seed", 1, "--data", "scenes:600", "--exclude-class", "sun")
+    has(line, "(--seed 1 now, 0 before; --data scenes:600 now, scenes:500 before; --exclude-class sun")
 
 
 def test_a_run_is_resumed_however_the_path_of_its_data_is_written(tiny, home, interrupt):

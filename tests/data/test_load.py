@@ -97,6 +97,14 @@ def test_the_parts_of_a_name(tmp_path, monkeypatch):
     assert find_place("a:b@c@names.txt").resolve() == tmp_path / "a:b@c"
 
 
+def test_scenes_are_generated_whatever_lies_in_the_folder(tmp_path, monkeypatch):
+    (tmp_path / "scenes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_place("scenes") is find_place("scenes:30") is None
+    with pytest.raises(RvptError, match="scenes is empty"):
+        find_place("scenes", local=True)
+
+
 def test_a_shifted_set_keeps_its_captions_and_says_so():
     plain, gray = load_data("scenes:48", "test"), load_captioned("scenes:48", "test", shift="gray")
     assert (gray.name, gray.captions(3)) == ("scenes:48 (gray)", plain.captions(3))

@@ -153,6 +153,19 @@ def test_predictions_of_one_class_are_warned_of(clip: Clip, scenes: Dataset, cap
         clean(clip, scenes, "unlearn", classes="names.txt")
 
 
+@every
+def test_names_that_the_model_does_not_know_are_warned_of(
+    kind: str, clip: Clip, scenes: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    with frozen(clip):
+        task = task_of(clip, scenes, spec_of(kind, resist=0.0, head=True))
+        task_of(clip, replace(scenes, labels=task.predictions), spec_of(kind, resist=0.0, targets=()))
+        assert not caplog.text
+        task_of(clip, scenes, spec_of(kind, resist=0.0))
+    share = 100 * (task.predictions == task.labels).float().mean()
+    assert f"is right on only {share:.0f}% of the labeled images" in caplog.text
+
+
 def test_labels_are_not_used_where_the_classes_are_given_as_a_list(clip: Clip, scenes: Dataset) -> None:
     settings = {**SHORT, "epochs": 1, "forms": ("additive",), "targets": TARGETS}
     images = list(scenes.pixels(torch.arange(len(scenes)), clip.image_size))

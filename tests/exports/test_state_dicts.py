@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import rvpt
-from exported import openai_clip
+from exported import openai_clip, prompts_for, sorts_of_models
 from openai_layout import TEXTS, Geometry, Naive, random_weights
 from rvpt.errors import RvptError
 from rvpt.exports.open_clip import mlp_ratio
@@ -98,9 +98,17 @@ def test_openai_refuses_another_normalization(tmp_path):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_texts_read_at_a_low_token_are_refused(name, clip, tmp_path):
-    with pytest.raises(RvptError, match=r"reads text features at token .* and the code of OpenAI and open_clip at"):
-        export(clip, name, tmp_path / "out")
+@pytest.mark.parametrize("sort", ["plain", "prompted"])
+def test_texts_that_end_with_a_low_token_are_refused(name, sort, clip, tmp_path):
+    model = sorts_of_models(clip)[sort]  # distilling one with prompts would not help
+    with pytest.raises(RvptError, match=r"would give other text features: .*: use to=hf, onnx or torch"):
+        export(model, name, tmp_path / "out")
+
+
+def test_prompts_are_refused_with_what_to_do_first(tmp_path):
+    clip = openai_clip(tmp_path / "clip", Geometry(layers=4))
+    with pytest.raises(RvptError, match=r"has prompts, which openclip cannot hold: first train .* to=distilled"):
+        export(Cleaned(clip, prompts_for(clip)), "openclip", tmp_path / "out")
 
 
 @pytest.mark.slow

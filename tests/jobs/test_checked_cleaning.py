@@ -119,7 +119,7 @@ def test_an_interrupted_run_continues_after_its_last_part(
         before = contents(tmp_path)
         with pytest.raises(RvptError, match=r"out\.run holds an interrupted run: pass resume=True"):
             run(suspect, tmp_path / "out", Bars())
-        with pytest.raises(RvptError, match=r"other settings \(defense\)"):
+        with pytest.raises(RvptError, match=r"other settings \(defense='vpt' now, rvpt before\)"):
             run(suspect, tmp_path / "out", Bars(), "vpt", resume=True)
         assert contents(tmp_path) == before
         found = run(suspect, tmp_path / "out", bars := Bars(), resume=True)
@@ -129,6 +129,25 @@ def test_an_interrupted_run_continues_after_its_last_part(
         run(suspect, tmp_path / "out", Bars())
         with pytest.raises(RvptError, match="out already exists"):
             run(suspect, tmp_path / "out", Bars())
+
+
+def test_a_cleaning_that_failed_is_repeated_with_other_settings_after_the_same_check(
+    suspect: Clip, words: list[Word], tmp_path: Path
+) -> None:
+    with pytest.raises(RvptError, match="lower the learning rate"):
+        run(suspect, tmp_path / "out", Bars(), settings={**CLEANING, "lr": 1e30})
+    run(suspect, tmp_path / "out", bars := Bars(), resume=True)
+    assert bars.titles == ["2/3 clean", "3/3 check again"]
+
+
+def test_a_model_that_was_cleaned_with_other_settings_is_not_taken_for_the_result(
+    suspect: Clip, words: list[Word], tmp_path: Path
+) -> None:
+    words.pop()
+    with pytest.raises(IndexError):  # there is no verdict for the second check
+        run(suspect, tmp_path / "out", Bars())
+    with pytest.raises(RvptError, match=r"other settings \(lr=0.5 now, not given before\)"):
+        run(suspect, tmp_path / "out", Bars(), settings={**CLEANING, "lr": 0.5}, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,9 @@ def test_an_interrupted_run_is_kept_beside_its_target_and_resumed(tmp_path):
     assert contents(tmp_path).keys() == {"out.run", "out.run/state.safetensors", "out.run/run.json"}
     with pytest.raises(RvptError, match=r"out.run holds an interrupted run: pass resume=True"):
         open_checkpoint(tmp_path / "out", {"lr": 1}, resume=False, overwrite=False)
-    with pytest.raises(RvptError, match=r"out.run holds a run with other settings \(lr\): repeat those of run.json"):
+    with pytest.raises(
+        RvptError, match=r"out.run holds a run with other settings \(lr=2 now, 1 before\): repeat those of run.json"
+    ):
         open_checkpoint(tmp_path / "out", {"lr": 2}, resume=True, overwrite=False)
     checkpoint = open_checkpoint(tmp_path / "out", {"lr": 1}, resume=True, overwrite=False)
     assert Run(SPEC, checkpoint).steps[0] == 6

@@ -8,7 +8,7 @@ import pytest
 
 from results import joined, rows_of
 from rvpt.errors import RvptError
-from rvpt.jobs.reporting import gather_results, write_folder_report
+from rvpt.jobs.reporting import gather_results, write_folder_report, write_report
 from rvpt.rows import write_rows
 
 
@@ -20,6 +20,15 @@ def test_a_folder_gets_its_report_under_its_final_name(tmp_path: Path) -> None:
     assert "rvpt report rvpt-demo --output report.html" in text
     assert str(tmp_path) not in text
     assert write_folder_report(tmp_path).read_text(encoding="utf-8").count(tmp_path.name) >= 2
+
+
+def test_the_title_names_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows(tmp_path / "rows.jsonl", rows_of(0.1))
+    monkeypatch.chdir(tmp_path)
+    write_report(gather_results([Path()]), Path("report.html"))
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert f"<h1>Report of {tmp_path.name}</h1>" in text
+    assert "from <code>.</code>" in text
 
 
 def test_some_seeds_alone(tmp_path: Path) -> None:

@@ -34,6 +34,13 @@ def test_each_attack_has_a_small_mark_and_each_defense_a_large_one_at_its_mean()
     drawn = [[tuple(map(round, point)) for point in marks.get_offsets().tolist()] for marks in axes.collections]
     assert drawn == [[(90, 80), (90, 60), (90, 0)], [(90, 70)], [(90, 10), (90, 30)], [(90, 20)]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["no defense", "RVPT"]
+    assert axes.get_title() == "d: a small mark for each attack, large: means over 2 attacks"
+
+
+def test_the_tradeoff_of_one_attack_tells_of_no_means() -> None:
+    axes = Figure().subplots()
+    draw_panel(axes, "d", cells(rows_of(0.1)))
+    assert "means" not in axes.get_title()
 
 
 def size(path: Path) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from rvpt.errors import RvptError
 from rvpt.report.evidence import Evidence, gather
 from rvpt.report.html.page import page
 from rvpt.report.html.summary import effects, headline
+from rvpt.report.html.tables import cost_table
 from rvpt.report.stored import Stored, write_stored
 from rvpt.rows import Rows, read_rows, write_rows
 
@@ -227,6 +228,11 @@ def test_effects_compare_the_same_attacks_and_name_the_best_first() -> None:
     assert found[0].asr == pytest.approx((70, 20))
     assert "RVPT, of 2 defenses the best in accuracy minus attack success, lowers" in said(joined(*runs))
     assert effects(rows_of(0.1)) == []
+
+
+def test_costs_without_a_trigger_have_only_columns_that_were_measured() -> None:
+    assert cost_table("d", rows_of(0.1)[:1]).headings == ["defense", "seconds", "trained parameters"]
+    assert cost_table("d", rows_of(0.1)).headings == ["defense", "mean ASR", "mean CA", "seconds", "trained parameters"]
 
 
 def test_a_tooltip_tells_n_interval_and_seed() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rvpt.bench.plan import Task
 from rvpt.bench.recipe import Recipe
-from rvpt.data.identifiers import find_place, unnamed
+from rvpt.data.identifiers import find_place, is_scenes, unnamed
 from rvpt.data.load import load_data, load_labeled, load_mixed
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.unlabeled import LABELS, PREDICTED
@@ -63,4 +63,4 @@ def _drawn(tasks: Sequence[Task]) -> Iterator[tuple[str, str, int, tuple[str, ..
 
 def _is_here(source: str) -> bool:
     """Whether a data set can be read without a network."""
-    return unnamed(source).split(":")[0] == "scenes" or find_place(source) is not None
+    return is_scenes(unnamed(source)) or find_place(source) is not None

@@ -20,6 +20,7 @@ from rvpt.artifacts import alone
 from rvpt.cli.errors import BAD_INPUT, failure, interrupted_run
 from rvpt.cli.listing import Setting, show_settings_panel
 from rvpt.cli.logs import output
+from rvpt.data.identifiers import find_place
 from rvpt.errors import MachineError, RvptError
 
 logger = logging.getLogger("rvpt")
@@ -71,6 +72,7 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         with output(verbose=ctx.params["verbose"]):
             try:
+                _refuse_missing_data(self.params, ctx.params)
                 if ctx.params.get("resume") and not interrupted_run(ctx.params):
                     logger.warning("there is no interrupted run to continue: starting a new one")
                 with alone(folder) if (folder := ctx.params.get("output_dir")) else nullcontext():
@@ -92,6 +94,17 @@ class Command(TyperCommand):
         super().format_help(ctx, formatter)
         if settings := [each for each in more.settings if each["name"] not in params]:
             show_settings_panel(settings, "Settings that --set takes")
+
+
+def _refuse_missing_data(params: Sequence[Any], values: Mapping[str, Any]) -> None:
+    """Refuse folders and files of images that are not there, before the core is imported and a model is loaded.
+
+    Raises:
+        RvptError: one is not.
+    """
+    for given in (values[param.name] for param in params if param.metavar == "DATA"):
+        for source in [given] if isinstance(given, str) else given or ():
+            find_place(source)
 
 
 def _add_text(param: Any, text: str | None) -> None:

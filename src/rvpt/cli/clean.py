@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -130,6 +131,7 @@ def clean(
     """
     from rvpt.cli.models import load_suspect
     from rvpt.data.classnames import read_names
+    from rvpt.defenses import DEFENSES
     from rvpt.jobs.checked_cleaning import check_clean_check
     from rvpt.jobs.cleaning import clean_and_save
 
@@ -154,3 +156,6 @@ def clean(
             suspect, data, output_dir, defense, changes, check=check, report=report, **run, **drawing
         )  # fmt: skip
     show_facts({"cleaned": str(output_dir), **facts}, as_json=as_json)
+    if not as_json:
+        labeled = data if DEFENSES.find(defense).learns_from == "labels" and not classes else "LABELED_IMAGES"
+        print(f"to measure it: {shlex.join(['rvpt', 'evaluate', model, str(output_dir), '--data', labeled])}")

@@ -17,6 +17,7 @@ ALIASES = {
     "base": "base_model",
     "dtype": "precision",
     "only": "include_class",
+    "source": "data",
     "test": "test_data",
     "without": "exclude_class",
 }

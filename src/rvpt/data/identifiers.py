@@ -26,6 +26,11 @@ def configured(source: str) -> tuple[str, str | None]:
     return name, config
 
 
+def is_scenes(name: str) -> bool:
+    """Whether a name without a file of class names is that of the synthetic data set, as scenes or scenes:300."""
+    return name.split(":")[0] == "scenes"
+
+
 def find_place(source: str, *, local: bool = False) -> Path | None:
     """The folder or file that a data set's name refers to; None for hub ids and `scenes`.
 
@@ -37,6 +42,8 @@ def find_place(source: str, *, local: bool = False) -> Path | None:
         RvptError: it looks like a folder or file, but does not exist, is empty, or is a file of another kind.
     """
     source, _ = configured(unnamed(source))
+    if is_scenes(source) and not local:
+        return None
     path = Path(source).expanduser()
     file = path.name.lower().endswith(FILES)
     if not (local or path.exists() or file or source.startswith((".", "/", "~")) or source.count("/") > 1):

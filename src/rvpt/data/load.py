@@ -8,7 +8,7 @@ from typing import Any
 
 from rvpt.data.classnames import name_classes
 from rvpt.data.dataset import Dataset
-from rvpt.data.identifiers import configured, find_place, unnamed
+from rvpt.data.identifiers import configured, find_place, is_scenes, unnamed
 from rvpt.data.layouts import read_place
 from rvpt.data.layouts.huggingface import open_hub, wrap_huggingface, wrap_object
 from rvpt.data.layouts.synthetic import scenes_source
@@ -78,7 +78,7 @@ def _named(source: str | Path, asked: Asked, revision: str | None) -> Source:
 
 
 def _open(source: str, asked: Asked, revision: str | None, *, local: bool) -> Source:
-    if source.split(":")[0] == "scenes" and not local:
+    if is_scenes(source) and not local:
         return scenes_source(source, asked.split)
     place, (name, config) = find_place(source, local=local), configured(source)
     if place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any, Literal
 
 from pydantic import Field
@@ -11,13 +12,17 @@ from torch import Tensor
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.base import Defense, Run, refuse_missing_block, train_copy
 from rvpt.defenses.changes import ChangesSpec, make_terms
+from rvpt.defenses.few_shot import FewShot
 from rvpt.defenses.rvpt import RVPT, SMALL, PromptTuning, RVPTSpec
 from rvpt.defenses.suspects import named
-from rvpt.defenses.terms import Resist
+from rvpt.defenses.terms import Resist, Term
 from rvpt.defenses.tuning import Terms, Tuning, TuningSpec
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.training.loop import frozen
+
+KNOWN = 0.5  # share of the labeled images from which on a model knows the names of their classes
+logger = logging.getLogger("rvpt")
 
 
 class UnlearnSpec(ChangesSpec, TuningSpec):
@@ -116,7 +121,23 @@ def _refuse_targets(data: Dataset, spec: Any) -> None:
 def _images_and_terms(clip: Clip, data: Dataset, spec: Any, run: Run) -> tuple[Dataset, Any, Terms]:
     """The images, in memory if every step changes some of them anew; the spec; and what makes the terms."""
     read = data.cached(clip.image_size, run.report) if spec.resist else data
-    return read, spec, lambda few_shot: make_terms(few_shot, spec, spec.seed, run)
+
+    def terms(few_shot: FewShot) -> list[Term]:
+        _warn_of_unknown_names(few_shot, spec)
+        return make_terms(few_shot, spec, spec.seed, run)
+
+    return read, spec, terms
+
+
+def _warn_of_unknown_names(few_shot: FewShot, spec: Any) -> None:
+    """Warn if the suspect is right on few images, where a classifier of its own would help, and none is trained."""
+    right = (few_shot.predictions == few_shot.labels).double().mean().item()  # 1 without labels
+    if right < KNOWN and not spec.head:
+        logger.warning(
+            "the model is right on only %.0f%% of the labeled images: it may not know these class names; set head=true "
+            "to train a classifier too",
+            100 * right,
+        )
 
 
 def found_targets(task: Tuning) -> dict[str, Any]:

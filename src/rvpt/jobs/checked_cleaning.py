@@ -20,6 +20,7 @@ from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report
+from rvpt.training.checkpoint import Checkpoint
 
 KIND = "checked cleaning"
 BEFORE, CLEANED, AFTER, SUMMARY = "check-before", "cleaned", "check-after", "cleaning.json"
@@ -51,7 +52,8 @@ def check_clean_check(
         settings: changes of the preset.
         bar: makes the progress report of each of the three steps.
         checking: settings of `CheckSpec` for both checks.
-        resume: continue an interrupted run after its last finished part.
+        resume: continue an interrupted run after its last finished part; after a cleaning that failed, it may have
+            other settings.
         overwrite: replace an artifact at `target`.
         drawing: further arguments of `clean_and_save`.
 
@@ -64,14 +66,17 @@ def check_clean_check(
         name: drawing[name] for name in ("split", "shift", "classes", "on_error") if name in drawing
     }
     checks = {**shared, "resume": True, **(checking or {})}
-    key = {"model": model.hash(), "data": canonical(source), "defense": defense, "settings": dict(settings)}
-    key |= {"drawing": drawing, "checking": dict(checking or {})}
+    key = {"model": model.hash(), "data": canonical(source), "drawing": shared, "checking": dict(checking or {})}
+    own = {"defense": defense, "settings": dict(settings), "drawing": drawing}  # the first check needs none of these
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
     found: dict[str, Any] = {"before": None, CLEANED: None, ACCURACY: None, "after": None}
-    with checkpoint.keeping() as parts:
+    with checkpoint.keeping() as kept:
+        parts, cleaning = kept / "parts", Checkpoint(kept / "cleaning", own, resume=True)
         found["before"] = _checked(model, source, parts / BEFORE, bar, "1/3 check", checks)
         if found["before"]["verdict"] != "clean":
-            found[CLEANED] = _cleaned(model, source, parts, bar, defense, settings, drawing)
+            cleaning.check()
+            with cleaning.keeping():  # until it fails, it is continued with its own settings only
+                found[CLEANED] = _cleaned(model, source, parts, bar, defense, settings, drawing)
             cleaned = Cleaned.from_pretrained(parts / CLEANED, model)
             found[ACCURACY] = _kept(model, cleaned, todo, parts / f"{ACCURACY}.json")
             found["after"] = _checked(cleaned, source, parts / AFTER, bar, "3/3 check again", checks)

@@ -35,7 +35,8 @@ def write_report(evidence: Evidence, target: Path, *, overwrite: bool = False) -
         RvptError: the file exists and `overwrite` is false.
     """
     refuse_existing_file(target, overwrite=overwrite)
-    write_text(target, page(evidence, f"Report of {', '.join(evidence.sources)}"))
+    names = (Path(source).resolve().name for source in evidence.sources)  # "." has none of its own
+    write_text(target, page(evidence, f"Report of {', '.join(names)}"))
 
 
 def write_folder_report(folder: Path, name: str = "") -> Path:

@@ -55,8 +55,9 @@ def draw_panel(axes: Any, data: str, found: Cells) -> None:
         points = [line[title][:2] for line in found.lines.values() if title in line]
         axes.scatter(*zip(*points, strict=True), **look, s=12, alpha=0.5)
         drawn.append(axes.scatter(*(means[title][:2] if title in means else ([], [])), **look, s=70, edgecolor=INK))
-    attacks = f", large: means over {len(found.met_by_all)} attacks" if means else ""
-    axes.set_title(f"{data}: a small mark for each attack{attacks}", fontsize=9)
+    attacks = len(found.met_by_all)
+    means_too = f"a small mark for each attack, large: means over {attacks} attacks"
+    axes.set_title(f"{data}: {means_too if attacks > 1 else 'a mark for each attack'}", fontsize=9)
     axes.set_xlabel("CA (%)")
     axes.set_ylabel("ASR (%)")
     axes.set_ylim(-3, 103)

@@ -20,6 +20,7 @@ from rvpt.files import disk_errors, read_json, write_json
 from rvpt.progress import main_process
 from rvpt.tensors import read_metadata, read_tensors, write_tensors
 from rvpt.training.averaging import Average
+from rvpt.training.differences import differences
 from rvpt.training.opponent import Opponent
 from rvpt.training.stages import Stages
 
@@ -109,15 +110,6 @@ class State:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self.done, self.history, self.sums = int(facts["done"]), list(facts["history"]), dict(facts["sums"])
-
-
-def _changed(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """The settings, as spec.lr, whose values differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            yield from _changed(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif before != now:
-        yield name
 
 
 @dataclass
@@ -210,7 +202,7 @@ class Checkpoint:
 
     def _refuse_other(self, *, same: bool) -> None:
         if not same:
-            changed = ", ".join(_changed(read_json(self.folder / RUN), self._stored())) or "unknown"
+            changed = differences(read_json(self.folder / RUN), self._stored())
             raise RvptError(
                 f"{self.folder} holds a run with other settings ({changed}): repeat those of {RUN}, "
                 "or pass overwrite=True"

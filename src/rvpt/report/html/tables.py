@@ -21,6 +21,10 @@ class Cell(NamedTuple):
     tip: str = ""
 
 
+NOTHING = Cell("–")
+"""Where nothing was measured."""
+
+
 class Table(NamedTuple):
     """A caption, headings, and lines of cells; columns from `numbers` on hold numbers."""
 
@@ -56,14 +60,17 @@ def _runs(data: str, rows: Sequence[Row]) -> Table:
 def _rate(rows: Sequence[Row], metric: str, title: str, attack: str) -> Cell:
     mark = mark_of(rows, metric, title, attack)
     if mark is None:
-        return Cell("–")
+        return NOTHING
     seeds = sum(row["metric"] == metric and row["rate"] is not None for row in rows)
     spread = f" ± {mark.high - mark.rate:.1f}" if seeds > 1 else ""
     return Cell(f"{mark.rate:.1f}{spread}", mark.rate, mark.tip)
 
 
 def cost_table(data: str, rows: Sequence[Row]) -> Table | None:
-    """What each defense cost on one data set, None if nothing was cleaned; with means over the attacks of all."""
+    """What each defense cost on one data set, None if nothing was cleaned; with means over the attacks of all.
+
+    Columns in which nothing was measured are left out.
+    """
     if all(row["defense"] in UNCLEANED for row in rows):
         return None
     scores = {cost.title: cost for cost in defense_costs(rows)}
@@ -75,14 +82,16 @@ def cost_table(data: str, rows: Sequence[Row]) -> Table | None:
             Cell(f"{line.seconds:.0f}", line.seconds, tip), Cell(f"{line.trained:,}", line.trained), _memory(cost),
         ])  # fmt: skip
     headings = ["defense", "mean ASR", "mean CA", "seconds", "trained parameters", "peak memory of measuring"]
+    columns = [column for column in zip(headings, *lines, strict=True) if {*column[1:]} != {NOTHING}]
+    headings, *lines = map(list, zip(*columns, strict=True))
     return Table(f"Score and cost on {data}", headings, 1, lines)
 
 
 def _score(cost: Cost | None, name: str) -> Cell:
-    return Cell("–") if cost is None else Cell(f"{getattr(cost, name):.1f}", getattr(cost, name))
+    return NOTHING if cost is None else Cell(f"{getattr(cost, name):.1f}", getattr(cost, name))
 
 
 def _memory(cost: Cost | None) -> Cell:
     if cost is None or not cost.memory:
-        return Cell("–")
+        return NOTHING
     return Cell(f"{cost.memory / 2**20:,.0f} MiB", cost.memory)
