@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from check_collect import BASELINES, collect, latest
-from check_tables import Judged, auroc, line, shown, table, tables, without
+from check_tables import SECTIONS, Judged, auroc, line, shown, table, tables, without
 from rvpt.bench import read_recipe
 from rvpt.detection.calibration import Calibration, geometry_of
 from rvpt.detection.spec import CheckSpec
@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--device", help="where published scores are computed; by default the GPU if there is one")
     parser.add_argument("--num-workers", type=int, default=1, help="processes that compute them")
     parser.add_argument("--output", type=Path, help="page to write the tables into, between marks; by default printed")
+    parser.add_argument("--tables", nargs="*", choices=tuple(SECTIONS), help="those to report; by default all")
     parser.add_argument("--prefix", default="", help="of the names of the tables' marks")
     args = parser.parse_args()
     if args.what == "collect":
@@ -106,8 +107,8 @@ def main() -> None:
     elif args.what == "compare":
         show({"forms": "\n".join(compare(read_rows(args.rows))) + "\n"}, args.output, args.prefix)
     else:
-        known = Calibration.read(args.calibration, geometry(args.recipe))
-        show(tables(latest(args.rows), known), args.output, args.prefix)
+        made = tables(latest(args.rows), Calibration.read(args.calibration, geometry(args.recipe)))
+        show({name: made[name] for name in args.tables or made}, args.output, args.prefix)
 
 
 if __name__ == "__main__":
