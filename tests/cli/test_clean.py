@@ -177,6 +177,7 @@ def test_a_check_is_for_defenses_that_use_it(tiny):
     words = ["clean", tiny.backdoored, "-o", "out", *CLEAN, "--check", tiny.check]
     has(refused(*words), "rvpt does not use what a check found: remove --check", "choose from")
     has(refused(*words, "--auto"), "--auto makes a check of its own", "remove --check")
+    has(refused("clean", tiny.clip, "-o", "out", *CLEAN, "--reference", tiny.clip), "is for the checks of --auto")
 
 
 def test_a_cleaned_model_is_refused_with_the_model_that_it_was_made_from(tiny):

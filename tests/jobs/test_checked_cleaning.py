@@ -98,6 +98,25 @@ def test_a_backdoored_model_is_cleaned_and_checked_again(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_both_checks_compare_with_the_reference(
+    suspect: Clip, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[Any] = []
+    trusted = load_clip(tiny.clip)
+
+    def check(model: Any, *_: Any, **options: Any) -> Verdict:
+        given.append(options["reference"])
+        return verdict(model, "suspicious")
+
+    monkeypatch.setattr("rvpt.jobs.checking.check", check)
+    with pytest.raises(KeyboardInterrupt):
+        run(suspect, tmp_path / "out", Bars("2/3 clean"), reference=trusted)
+    with pytest.raises(RvptError, match="reference"):
+        run(suspect, tmp_path / "out", Bars(), resume=True)
+    run(suspect, tmp_path / "out", Bars(), reference=trusted, resume=True)
+    assert given == [trusted, trusted]
+
+
 def test_a_model_that_looks_clean_is_not_cleaned(suspect: Clip, words: list[Word], tmp_path: Path) -> None:
     words[:] = ["clean"]
     found = run(suspect, tmp_path / "out", bars := Bars())

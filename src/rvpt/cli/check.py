@@ -22,6 +22,7 @@ from rvpt.cli.options import (
     OnErrors,
     OutputDir,
     Overwrite,
+    Reference,
     Resume,
     Seed,
     ShiftName,
@@ -54,12 +55,7 @@ def check(
             metavar="FILE", help="Scores of known models to compare with.", show_default="the one in the package"
         ),
     ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL", help="A model of the same kind that you trust, to compare with.", show_default="none"
-        ),
-    ] = None,
+    reference: Reference = None,
     seed: Seed = 0,
     device: Device = None,
     resume: Resume = False,

@@ -27,6 +27,7 @@ from rvpt.cli.options import (
     OnErrors,
     OutputDir,
     Overwrite,
+    Reference,
     Resume,
     Sets,
     ShiftName,
@@ -120,6 +121,7 @@ def clean(
             rich_help_panel=CHECK,
         ),
     ] = False,
+    reference: Reference = None,
     as_json: Json = False,
 ) -> None:
     """Clean a suspect CLIP with a few clean images, and save the result: for RVPT, an adapter.
@@ -137,6 +139,8 @@ def clean(
 
     if auto and check:
         raise RvptError(f"auto=True makes a check of its own: remove check={check}")
+    if reference and not auto:
+        raise RvptError(f"reference={reference} is for the checks of auto=True: add that, or pass it to 'rvpt check'")
     changes = gather(
         settings, alpha=alpha, prompt_length=prompt_length, lr=lr, epochs=epochs, precision=precision, seed=seed
     )
@@ -148,7 +152,10 @@ def clean(
     run: Settings = {"resume": resume, "overwrite": overwrite}
     suspect = load_suspect(model, device)
     if auto:
-        found = check_clean_check(suspect, data, output_dir, defense, changes, progress.bar, **run, **drawing)
+        trusted = load_suspect(reference, device) if reference else None
+        found = check_clean_check(
+            suspect, data, output_dir, defense, changes, progress.bar, reference=trusted, **run, **drawing
+        )
         show_checked_cleaning(found, output_dir, as_json=as_json)
         raise typer.Exit(EXIT_CODES[(found["after"] or found["before"])["verdict"]])
     with progress.bar("clean") as report:

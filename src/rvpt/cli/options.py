@@ -73,6 +73,15 @@ ClassesFile = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Compare the suspect with a model of the same kind that you trust.",
+        show_default="none",
+        rich_help_panel=CHECK,
+    ),
+]
 FoundByCheck = Annotated[
     Path | None,
     typer.Option(

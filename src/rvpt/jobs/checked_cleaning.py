@@ -37,6 +37,7 @@ def check_clean_check(
     bar: Bar,
     *,
     checking: Mapping[str, Any] | None = None,
+    reference: Clip | None = None,
     resume: bool = False,
     overwrite: bool = False,
     **drawing: Any,
@@ -52,6 +53,7 @@ def check_clean_check(
         settings: changes of the preset.
         bar: makes the progress report of each of the three steps.
         checking: settings of `CheckSpec` for both checks.
+        reference: a model of the same kind that is trusted, for both checks.
         resume: continue an interrupted run after its last finished part; after a cleaning that failed, it may have
             other settings.
         overwrite: replace an artifact at `target`.
@@ -65,8 +67,9 @@ def check_clean_check(
     shared: dict[str, Any] = {
         name: drawing[name] for name in ("split", "shift", "classes", "on_error") if name in drawing
     }
-    checks = {**shared, "resume": True, **(checking or {})}
+    checks = {**shared, "reference": reference, "resume": True, **(checking or {})}
     key = {"model": model.hash(), "data": canonical(source), "drawing": shared, "checking": dict(checking or {})}
+    key |= {"reference": reference.hash()} if reference else {}
     own = {"defense": defense, "settings": dict(settings), "drawing": drawing}  # the first check needs none of these
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
     found: dict[str, Any] = {"before": None, CLEANED: None, ACCURACY: None, "after": None}
