@@ -3,6 +3,7 @@
 from rvpt.cli import (  # importing a command registers it
     attack,
     bench,
+    calibrate,
     check,
     clean,
     convert,
@@ -25,8 +26,8 @@ from rvpt.cli.app import app
 from rvpt.cli.signals import raise_on_sigterm
 
 __all__ = [
-    "app", "attack", "bench", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate", "export", "figures",
-    "info", "inspect", "main", "pretrain", "protocols", "report", "serve", "triggers", "verify",
+    "app", "attack", "bench", "calibrate", "check", "clean", "convert", "craft", "defenses", "demo", "evaluate",
+    "export", "figures", "info", "inspect", "main", "pretrain", "protocols", "report", "serve", "triggers", "verify",
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.choices import SHIFT
 from rvpt.cli.describe import describe
 from rvpt.cli.options import (
+    CHECK,
     DATA,
     BaseModel,
     ClassesFile,
@@ -52,7 +53,10 @@ def check(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Scores of known models to compare with.", show_default="the one in the package"
+            metavar="FOLDER",
+            help="What 'rvpt calibrate' wrote: clean models to compare with.",
+            show_default="the one in the package",
+            rich_help_panel=CHECK,
         ),
     ] = None,
     reference: Reference = None,

@@ -20,6 +20,7 @@ from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 
 SHIPPED = "check-calibration.json"
+FILE = "calibration.json"  # in a folder of `rvpt calibrate`
 LEAST = 1e-6
 FEWEST = 4  # clean models
 
@@ -74,12 +75,14 @@ class Calibration:
     def read(cls, path: str | Path | None = None, geometry: Mapping[str, int] | None = None) -> Calibration:
         """The calibration for models of a geometry in a file, by default the one that ships with rvpt.
 
-        If none is for this geometry, or none is asked for, it is the first of the file.
+        If none is for this geometry, or none is asked for, it is the first of the file, which may also be a folder that
+        `rvpt calibrate` wrote.
 
         Raises:
             RvptError: no such file, or not a calibration.
         """
-        kept = cls.read_all(Path(path) if path else Path(str(resources.files("rvpt") / "assets" / SHIPPED)))
+        place = Path(path) if path else Path(str(resources.files("rvpt") / "assets" / SHIPPED))
+        kept = cls.read_all(place / FILE if place.is_dir() else place)
         return next((each for each in kept if each.geometry == geometry), kept[0])
 
     @classmethod
@@ -95,7 +98,7 @@ class Calibration:
         except TypeError:
             kept = []
         if not kept:
-            raise RvptError(f"{path} is not a calibration: make it with benchmarks/check_zoo.py")
+            raise RvptError(f"{path} is not a calibration: make one with rvpt calibrate")
         return kept
 
     def write(self, path: str | Path) -> None:

@@ -71,10 +71,7 @@ def check_and_save(
     """
     spec, known = CheckSpec(**settings), Calibration.read(calibration, geometry_of(model))
     data = load_data(source, split, shift=shift, on_error=on_error)
-    names = list(data.classes if classes is None else classes)
-    if not names:
-        raise RvptError(f"{source} has no class names: give a file with the candidate targets as classes=FILE")
-    refuse_few(data, names)
+    names = candidates(data, source, classes)
     key = {
         "model": model.hash(), "data": canonical(source), "split": split, "classes": names,
         "settings": spec.model_dump(), "calibration": known.sha256(),
@@ -93,6 +90,19 @@ def check_and_save(
         write_manifest(stage, KIND, verdict=verdict.word, model_sha256=verdict.facts["model_sha256"])
     checkpoint.drop()
     return verdict
+
+
+def candidates(data: Dataset, source: str, classes: Sequence[str] | None) -> list[str]:
+    """The candidate targets: given classes, or the data set's.
+
+    Raises:
+        RvptError: there are none, or too few of them or of the images.
+    """
+    names = list(data.classes if classes is None else classes)
+    if not names:
+        raise RvptError(f"{source} has no class names: give a file with the candidate targets as classes=FILE")
+    refuse_few(data, names)
+    return names
 
 
 def _draw(data: Dataset, size: int, trigger: Trigger, target: str, path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rvpt.artifacts import MANIFEST, read_manifest, refuse_added
 from rvpt.attacks.trigger import load_trigger
+from rvpt.detection.calibration import Calibration
 from rvpt.errors import MachineError, RvptError, first_line
 from rvpt.exports import EXPORTS
 from rvpt.exports.base import TOLERANCE, largest_difference
@@ -66,6 +67,10 @@ def _trigger(folder: Path, manifest: Manifest, base: str | None) -> dict[str, An
     return {"sha256": load_trigger(folder).hash()}
 
 
+def _calibration(folder: Path, manifest: Manifest, base: str | None) -> dict[str, Any]:
+    return {"models": len(Calibration.read(folder).models)}
+
+
 def _verdict(folder: Path, manifest: Manifest, base: str | None) -> dict[str, Any]:
     read_json(folder / "verdict.json")
     return {"verdict": manifest.get("verdict")}
@@ -114,6 +119,7 @@ CHECKS: dict[str, Callable[[Path, Manifest, str | None], dict[str, Any]]] = {
     "fine-tuned": _model,
     "cleaned": _model,
     "trigger": _trigger,
+    "calibration": _calibration,
     "check": _verdict,
     "checked cleaning": _hashes_alone,
     "inspection": _hashes_alone,
