@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import mean, median
 from typing import Any
 
@@ -92,6 +92,18 @@ class Zoo:
         both = {"reported": self.reported, "calibration": self.calibrating}
         return {name: half for name, half in both.items() if half}
 
+    @property
+    def alone(self) -> dict[str, list[Judged]]:
+        """The halves, judged without a calibration."""
+        return {name: [m.without_calibration() for m in half] for name, half in self.halves.items()}
+
+    @property
+    def beside(self) -> dict[str, list[Judged]]:
+        """The halves, judged by comparing with a clean model, the first of the other half."""
+        firsts = {name: next(m for m in half if not m.backdoored) for name, half in self.halves.items()}
+        other = dict(zip(firsts, reversed(firsts.values()), strict=True))
+        return {name: [m.without_calibration(other[name]) for m in half] for name, half in self.halves.items()}
+
 
 def without(calibration: Calibration, row: Row) -> Calibration:
     """The calibration as it would be if it did not have this model."""
@@ -130,16 +142,12 @@ def rates(zoo: Zoo) -> Iterator[str]:
 
 def alone(zoo: Zoo) -> Iterator[str]:
     """The same of checks without a calibration."""
-    yield from _rates({name: [m.without_calibration() for m in half] for name, half in zoo.halves.items()})
+    yield from _rates(zoo.alone)
 
 
 def beside(zoo: Zoo) -> Iterator[str]:
-    """The same of checks that compare with a clean model, the first of the other half."""
-    firsts = {name: next(m for m in half if not m.backdoored) for name, half in zoo.halves.items()}
-    other = dict(zip(firsts, reversed(firsts.values()), strict=True))
-    yield from _rates({
-        name: [m.without_calibration(other[name]) for m in half] for name, half in zoo.halves.items()
-    })  # fmt: skip
+    """The same of checks that compare with a clean model."""
+    yield from _rates(zoo.beside)
 
 
 def _rates(halves: Mapping[str, Sequence[Judged]]) -> Iterator[str]:
@@ -179,13 +187,16 @@ def scores(zoo: Zoo) -> Iterator[str]:
     """AUROC and time of the check, of each of its scores alone, and of published scores."""
     names = dict.fromkeys(name for half in zoo.halves.values() for m in half for name in m.scores)
     yield table("score", *(f"AUROC, {name}" for name in zoo.halves), "seconds per model")
-    values: dict[str, Callable[[Judged], float | None]] = {
-        "check": lambda m: -m.p,
-        "classes": lambda m: -m.without_calibration().p,
-    }
-    values |= {name: lambda m, name=name: m.scores.get(name) for name in names}  # type: ignore[misc]
-    for name, value in values.items():
-        yield line(name, *(auroc_shown(half, value) for half in zoo.halves.values()), seconds(zoo.rows, name))
+    ways = {"check": zoo.halves, "classes": zoo.alone, "classes and reference": zoo.beside}
+    for name, halves in ways.items():
+        yield line(name, *(auroc_shown(half, lambda m: -m.p) for half in halves.values()), seconds(zoo.rows, name))
+    for name in names:
+        found = [auroc_shown(half, partial(score_of, name)) for half in zoo.halves.values()]
+        yield line(name, *found, seconds(zoo.rows, name))
+
+
+def score_of(name: str, judged: Judged) -> float | None:
+    return judged.scores.get(name)
 
 
 def models(zoo: Zoo) -> Iterator[str]:

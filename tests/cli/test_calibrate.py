@@ -69,6 +69,6 @@ def test_what_is_refused(tiny, clean, home):
     has(refused("calibrate", *clean[:3], "scenes-clip", "-o", "mine", *QUICK), "another size than")
     has(
         refused("check", tiny.clip, "-o", "found", *QUICK, "--calibration", tiny.clip),
-        "calibration.json cannot be read",
+        "calibration.json is missing",
     )
     assert not contents(home)
