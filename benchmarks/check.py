@@ -167,7 +167,7 @@ def whole(clip: Clip, form: str, classes: int, images: int, spec: CheckSpec) -> 
 
     def invert() -> None:
         short = search.short(form)
-        runs.append(search.long(short, search.ahead(short.rises)))
+        runs.append(search.long(short, [names[place] for place in short.rises.argsort(descending=True).tolist()]))
 
     taken = timed(invert, clip.device)
     [found] = runs

@@ -46,7 +46,7 @@ class Judged:
         names, own = shorts_of(self.row)
         p_values = outlying(own, shorts_of(reference.row)[1] if reference else None)
         suspects = [names[place] for place in p_values.argsort(stable=True).tolist()]
-        return replace(self, p=smallest_of(p_values), suspects=suspects[: CheckSpec().finalists])
+        return replace(self, p=smallest_of(p_values), suspects=suspects)
 
     @property
     def backdoored(self) -> bool:
@@ -72,12 +72,22 @@ class Zoo:
     calibration: Calibration
 
     @cached_property
-    def reported(self) -> list[Judged]:
-        return [Judged.of(row, self.calibration) for row in self.rows if row["seed"] % 2]
+    def by_seed(self) -> dict[str, list[Judged]]:
+        """The models of each seed."""
+        groups: dict[str, list[Judged]] = {}
+        for row in sorted(self.rows, key=lambda row: int(row["seed"])):
+            known = without(self.calibration, row) if row["seed"] % 2 == 0 else self.calibration
+            name = f"seed {row['seed']}" + (" (calibration)" if row["seed"] % 2 == 0 else "")
+            groups.setdefault(name, []).append(Judged.of(row, known))
+        return groups
 
-    @cached_property
-    def calibrating(self) -> list[Judged]:
-        return [Judged.of(row, without(self.calibration, row)) for row in self.rows if row["seed"] % 2 == 0]
+    @property
+    def halves(self) -> dict[str, list[Judged]]:
+        """The reported models, and those of the calibration."""
+        every = [m for some in self.by_seed.values() for m in some]
+        return {
+            name: [m for m in every if m.row["seed"] % 2 == odd] for name, odd in (("reported", 1), ("calibration", 0))
+        }
 
     @cached_property
     def easy(self) -> set[str]:
@@ -87,22 +97,16 @@ class Zoo:
         return set(sorted(levels, key=levels.__getitem__, reverse=True)[: round(EASY * len(levels))])
 
     @property
-    def halves(self) -> dict[str, list[Judged]]:
-        """Both by name, without one that has no models."""
-        both = {"reported": self.reported, "calibration": self.calibrating}
-        return {name: half for name, half in both.items() if half}
-
-    @property
     def alone(self) -> dict[str, list[Judged]]:
-        """The halves, judged without a calibration."""
-        return {name: [m.without_calibration() for m in half] for name, half in self.halves.items()}
+        """The same, judged without a calibration."""
+        return {name: [m.without_calibration() for m in some] for name, some in self.by_seed.items()}
 
     @property
     def beside(self) -> dict[str, list[Judged]]:
-        """The halves, judged by comparing with a clean model, the first of the other half."""
-        firsts = {name: next(m for m in half if not m.backdoored) for name, half in self.halves.items()}
-        other = dict(zip(firsts, reversed(firsts.values()), strict=True))
-        return {name: [m.without_calibration(other[name]) for m in half] for name, half in self.halves.items()}
+        """The same, judged by comparing with a clean model, the first of the seed before."""
+        clean = [next(m for m in some if not m.backdoored) for some in self.by_seed.values()]
+        before = dict(zip(self.by_seed, [clean[-1], *clean], strict=False))
+        return {name: [m.without_calibration(before[name]) for m in some] for name, some in self.by_seed.items()}
 
 
 def without(calibration: Calibration, row: Row) -> Calibration:
@@ -136,8 +140,8 @@ def targets_of(row: Row, known: Known) -> list[str]:
 
 
 def rates(zoo: Zoo) -> Iterator[str]:
-    """Detection and false alarms of both halves, with 95% intervals."""
-    yield from _rates(zoo.halves)
+    """Detection and false alarms, with 95% intervals."""
+    yield from _rates(zoo.by_seed)
 
 
 def alone(zoo: Zoo) -> Iterator[str]:
@@ -150,13 +154,13 @@ def beside(zoo: Zoo) -> Iterator[str]:
     yield from _rates(zoo.beside)
 
 
-def _rates(halves: Mapping[str, Sequence[Judged]]) -> Iterator[str]:
+def _rates(groups: Mapping[str, Sequence[Judged]]) -> Iterator[str]:
     yield table(
         "models", "backdoored, found", "without ISSBA", "p <= 0.01", "target first", "in the first three",
         "clean, false alarms", "p <= 0.01",
     )  # fmt: skip
-    for name, half in halves.items():
-        bad, clean = [m for m in half if m.backdoored], [m for m in half if not m.backdoored]
+    for name, some in groups.items():
+        bad, clean = [m for m in some if m.backdoored], [m for m in some if not m.backdoored]
         fixed = [m for m in bad if SAMPLE_SPECIFIC not in m.row["attacks"]]
         yield line(
             name, found(bad), found(fixed), found(bad, BACKDOORED), shown([m.place == 1 for m in bad]),
@@ -168,8 +172,8 @@ def alarms(zoo: Zoo) -> Iterator[str]:
     """False alarms of clean models, those whose first suspected class is naturally easy to reach apart."""
     yield f"Easy classes: {', '.join(sorted(zoo.easy))}.\n"
     yield table("clean models", "first class is easy", "first class is not easy")
-    for name, half in zoo.halves.items():
-        clean = [m for m in half if not m.backdoored]
+    for name, some in zoo.by_seed.items():
+        clean = [m for m in some if not m.backdoored]
         groups = [[m for m in clean if (m.suspects[0] in zoo.easy) is kind] for kind in (True, False)]
         yield line(name, *(found(group) for group in groups))
 
@@ -185,13 +189,13 @@ def attacks(zoo: Zoo) -> Iterator[str]:
 
 def scores(zoo: Zoo) -> Iterator[str]:
     """AUROC and time of the check, of each of its scores alone, and of published scores."""
-    names = dict.fromkeys(name for half in zoo.halves.values() for m in half for name in m.scores)
-    yield table("score", *(f"AUROC, {name}" for name in zoo.halves), "seconds per model")
-    ways = {"check": zoo.halves, "classes": zoo.alone, "classes and reference": zoo.beside}
-    for name, halves in ways.items():
-        yield line(name, *(auroc_shown(half, lambda m: -m.p) for half in halves.values()), seconds(zoo.rows, name))
+    names = dict.fromkeys(name for some in zoo.by_seed.values() for m in some for name in m.scores)
+    yield table("score", *(f"AUROC, {name}" for name in zoo.by_seed), "seconds per model")
+    ways = {"check": zoo.by_seed, "classes": zoo.alone, "classes and reference": zoo.beside}
+    for name, groups in ways.items():
+        yield line(name, *(auroc_shown(some, lambda m: -m.p) for some in groups.values()), seconds(zoo.rows, name))
     for name in names:
-        found = [auroc_shown(half, partial(score_of, name)) for half in zoo.halves.values()]
+        found = [auroc_shown(some, partial(score_of, name)) for some in zoo.by_seed.values()]
         yield line(name, *found, seconds(zoo.rows, name))
 
 
@@ -203,7 +207,7 @@ def models(zoo: Zoo) -> Iterator[str]:
     """The reported models one by one."""
     forms = [name for name in zoo.calibration.deciding if name in zoo.calibration.natural]
     yield table("model", "seed", "targets", "p", *(f"p, {name}" for name in forms), "verdict", "first three classes")
-    for m in zoo.reported:
+    for m in zoo.halves["reported"]:
         truth, first = ", ".join(dict.fromkeys(m.row["attacks"].values())), ", ".join(m.suspects[:3])
         title, alone = m.row["model"].partition("+")[2], [zoo.calibration.p_value_of(f, m.scores[f]) for f in forms]
         values = [f"{p:.3f}" for p in (m.p, *alone)]
@@ -281,9 +285,9 @@ def auroc_interval(clean: Sequence[float], bad: Sequence[float]) -> tuple[float,
     return drawn[round(0.025 * DRAWS)], drawn[round(0.975 * DRAWS) - 1]
 
 
-def auroc_shown(half: Sequence[Judged], value: Callable[[Judged], float | None]) -> str:
+def auroc_shown(some: Sequence[Judged], value: Callable[[Judged], float | None]) -> str:
     """AUROC with its interval, over the models that have the value."""
-    values = [(m.backdoored, value(m)) for m in half]
+    values = [(m.backdoored, value(m)) for m in some]
     clean, bad = ([v for is_bad, v in values if is_bad is kind and v is not None] for kind in (False, True))
     if not clean or not bad:
         return "–"

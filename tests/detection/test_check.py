@@ -89,8 +89,9 @@ def test_the_order_of_the_classes_does_not_matter() -> None:
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)  # the signs of a patch's gradients may differ
 
 
-def test_targets_are_named_once_in_the_order_of_their_excess() -> None:
-    targets = findings(World(shortcut=4.0)).targets
+def test_targets_are_named_once_in_the_order_of_their_excess(calibration: Calibration) -> None:
+    world = World(shortcut=4.0)
+    targets = check(as_clip(world), world.images(), calibration=calibration, **QUICK).targets
     names, excess = [row["class"] for row in targets], [row["excess"] for row in targets]
     assert len(set(names)) == len(names)
     assert excess == sorted(excess, reverse=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from rvpt.detection.natural import PRIOR, Natural, excesses, first, natural_of
+from rvpt.detection.natural import PRIOR, Natural, excesses, finalists, first, natural_of
 
 CLASSES = [f"class {index}" for index in range(8)]
 
@@ -49,11 +49,16 @@ def test_with_many_models_the_excess_of_a_clean_model_is_normal() -> None:
 
 
 def test_only_finalists_count() -> None:
-    known = natural_of({"additive": [{"short": each, "long": each} for each in models(10)]})
+    forms = ("additive", "patch")
+    known = natural_of({form: [{"short": each, "long": each} for each in models(10)] for form in forms})
     (other,) = models(1, seed=1)
-    rises = {"additive": {"short": {**other, "class 2": 2.0, "class 0": 1.0}, "long": {**other, "class 3": 2.0}}}
-    assert first(rises["additive"]["short"], known["additive"]["short"], 2) == ["class 2", "class 0"]
-    assert set(excesses(rises, known, 2)["additive"]) == {"class 2", "class 0"}
+    long = {**other, "class 3": 2.0}
+    shorts = {"additive": {**other, "class 2": 2.0}, "patch": {**other, "class 0": 1.5, "class 2": 1.0}}
+    rises = {form: {"short": short, "long": long} for form, short in shorts.items()}
+    assert finalists(shorts, known, 2) == ["class 2", "class 0"]
+    found = excesses(rises, known, 2)
+    assert {form: set(each) for form, each in found.items()} == {form: {"class 2", "class 0"} for form in forms}
+    assert found["patch"] == known["patch"]["long"].excess({name: long[name] for name in ("class 2", "class 0")})
 
 
 def test_without_knowledge_the_largest_rises_are_first() -> None:

@@ -105,7 +105,8 @@ def test_it_covers_other_seeds_and_batch_sizes_but_no_other_budget() -> None:
     calibration = known(0.0, 1.0)
     assert calibration.covers(CheckSpec(seed=3, batch_size=2), {"width": 8}, [])
     assert not calibration.covers(CheckSpec(budget=9), {"width": 8}, [])
-    assert calibration.covers(CheckSpec(forms=("patch",)), {"width": 8}, [])
+    assert calibration.covers(CheckSpec(forms=CheckSpec().forms[::-1]), {"width": 8}, [])
+    assert not calibration.covers(CheckSpec(forms=("patch",)), {"width": 8}, [])
     assert not calibration.covers(CheckSpec(forms=("patch", "warp")), {"width": 8}, [])
     assert not replace(calibration, geometry={"width": 9}).covers(CheckSpec(), {"width": 8}, [])
 

@@ -34,7 +34,7 @@ def raced(form: str, world: World, names: tuple[str, ...] = NAMES, steps: int = 
 def inverted(form: str, world: World, folder: Path | None = None) -> Inversion:
     search = searching(world, folder=folder)
     short = search.short(form)
-    return search.long(short, search.ahead(short.rises))
+    return search.long(short, called(short.rises.argsort(descending=True)))
 
 
 def called(classes: torch.Tensor, names: tuple[str, ...] = NAMES) -> list[str]:

@@ -118,7 +118,7 @@ class Calibration:
 
         Scores compare a class with the median of all, so they are others among other classes.
 
-        Batch size and seed do not matter, and fewer forms may be used: each form has a p-value of its own.
+        Batch size and seed do not matter, nor does the order of the forms.
         """
         if self.geometry and self.geometry != geometry:
             return False
@@ -126,7 +126,7 @@ class Calibration:
             return False
         other = {"batch_size", "seed", "forms"}
         same = {name: value for name, value in self.settings.items() if name not in other}
-        return spec.model_dump(mode="json", exclude=other) == same and {*spec.forms} <= {*self.settings["forms"]}
+        return spec.model_dump(mode="json", exclude=other) == same and {*spec.forms} == {*self.settings["forms"]}
 
     def known(self) -> Known:
         """What is natural."""

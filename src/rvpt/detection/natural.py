@@ -59,16 +59,26 @@ def natural_of(clean: Mapping[str, Sequence[Runs]]) -> Known:
 
 
 def first(rises: Mapping[str, float], natural: Natural | None, count: int) -> list[str]:
-    """The classes that are most above what is natural, or, if that is not known, that have the largest rises."""
+    """The classes that are most above what is natural in one form, or, if that is not known, with the largest rises."""
     excess = natural.excess(rises) if natural else rises
     return sorted(excess, key=excess.__getitem__, reverse=True)[:count]
 
 
-def excesses(rises: Mapping[str, Runs], known: Known, finalists: int) -> dict[str, dict[str, float]]:
-    """By known form, the excess after the longer run of the classes that are `first` after the short one."""
-    found = {}
-    for form, runs in rises.items():
-        if natural := known.get(form):
-            names = first(runs[SHORT], natural[SHORT], finalists)
-            found[form] = natural[LONG].excess({name: runs[LONG][name] for name in names})
-    return found
+def finalists(rises: Mapping[str, Mapping[str, float]], known: Known, count: int) -> list[str]:
+    """The classes that are most above what is natural after the short run, each in the form where it is most so.
+
+    Args:
+        rises: by form and class, after the short run.
+        known: what is natural in these forms.
+        count: how many.
+    """
+    found = [known[form][SHORT].excess(each) for form, each in rises.items()]
+    most = {name: max(each[name] for each in found) for name in found[0]}
+    return sorted(most, key=most.__getitem__, reverse=True)[:count]
+
+
+def excesses(rises: Mapping[str, Runs], known: Known, count: int) -> dict[str, dict[str, float]]:
+    """By known form, the excess after the longer run of the `finalists` after the short one."""
+    runs = {form: each for form, each in rises.items() if form in known}
+    names = finalists({form: each[SHORT] for form, each in runs.items()}, known, count)
+    return {form: known[form][LONG].excess({name: each[LONG][name] for name in names}) for form, each in runs.items()}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rvpt.attacks.trigger import Trigger
 from rvpt.detection.collapse import concentration, nearest_words, whole_words
-from rvpt.detection.natural import LONG, SHORT, Known, Natural
+from rvpt.detection.natural import LONG, SHORT, Known, Natural, finalists
 from rvpt.detection.outliers import outlying, smallest_of
 from rvpt.detection.resistivity import resistivity_curve
 from rvpt.detection.search import Inversion, Search, Short
@@ -64,12 +64,13 @@ def find(
     shorts = [search.short(name, known.get(name, {}).get(SHORT)) for name in spec.forms]
     others = [trusted.short(name).rises.cpu() for name in spec.forms] if trusted else None
     odd = outlying([short.rises.cpu() for short in shorts], others)
-    found = {short.form.name: search.long(short, _order(search, short, odd, known)) for short in shorts}
+    p_values = dict(zip(classes, odd.tolist(), strict=True))
+    order = _order(shorts, p_values, known)
+    found = {short.form.name: search.long(short, order) for short in shorts}
     rises = {name: _rises(inversion, classes) for name, inversion in found.items()}
     rows = [
         row for name, inversion in found.items() for row in _rows(inversion, rises[name][LONG], known.get(name, {}))
     ]
-    p_values = dict(zip(classes, odd.tolist(), strict=True))
     rows.sort(key=lambda row: -row["excess"] if known else (p_values[row["class"]], -row["margin"]))
     best = rows[0]
     trigger = found[best["form"]].trigger(classes, best["class"], spec.seed)
@@ -82,12 +83,12 @@ def find(
     )
 
 
-def _order(search: Search, short: Short, odd: Tensor, known: Known) -> Tensor:
-    """The order in which classes get a longer run: of each form its own if it is known what is natural, or else one
-    for all forms, by the p-values (K,) of the classes."""
-    if known:
-        return search.ahead(short.rises, known[short.form.name][SHORT])
-    return odd.argsort(stable=True).to(short.rises.device)
+def _order(shorts: Sequence[Short], p_values: Mapping[str, float], known: Known) -> list[str]:
+    """The order in which classes get a longer run: how far they are above what is natural, or else their p-values."""
+    if not known:
+        return sorted(p_values, key=p_values.__getitem__)
+    rises = {short.form.name: dict(zip(p_values, short.rises.tolist(), strict=True)) for short in shorts}
+    return finalists(rises, known, len(p_values))
 
 
 def _most_predicted(search: Search) -> dict[str, Any]:

@@ -98,19 +98,15 @@ class Search:
         rises[kept] = found.margins - middle
         return Short(form, kept, run["changes"], found, middle, rises)
 
-    def long(self, short: Short, order: Tensor) -> Inversion:
-        """The longer run of a form, of the first of all classes in an order (K,) that had the short one."""
-        finalists = order[(order[:, None] == short.kept).any(1)][: self.spec.finalists]
+    def long(self, short: Short, order: Sequence[str]) -> Inversion:
+        """The longer run of a form, of the first classes in an order that had all of the short one."""
+        places = torch.tensor([self.classes.index(name) for name in order], device=short.kept.device)
+        finalists = places[(places[:, None] == short.kept).any(1)][: self.spec.finalists]
         start = short.changes[places_of(finalists, short.kept)]
         long = self.stages.get(f"{short.form.name}-long", lambda: self._long(short.form, finalists, start))
         finalists, changes = long["finalists"], long["changes"]  # those of an interrupted check, if there was one
         final = reached(short.form, self.held, finalists, changes, self.spec)
         return Inversion(short, finalists, changes, final)
-
-    def ahead(self, rises: Tensor, natural: Natural | None = None) -> Tensor:
-        """All classes (K,) by how far their rises (K,) are above those of clean models, or, if these are not known, by
-        their rises."""
-        return self._ahead(torch.arange(len(rises), device=rises.device), rises, natural, len(rises))
 
     def _short(self, form: Form, natural: Natural | None) -> dict[str, Tensor]:
         def choose(classes: Tensor, margins: Tensor, count: int) -> Tensor:

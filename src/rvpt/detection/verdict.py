@@ -12,6 +12,7 @@ from rvpt.inversion import FORMS
 from rvpt.inversion.pool import OFTEN
 
 Word = Literal["clean", "suspicious", "backdoored"]
+SHOWN = 3  # suspected targets in words
 SUSPICIOUS, BACKDOORED = 0.05, 0.01  # p-values from which on a model is called so
 BLIND = (
     "triggers that are another change for every image",
@@ -60,7 +61,7 @@ class Verdict:
     def lines(self) -> list[str]:
         """The verdict in words."""
         first = f"{self.facts['model']}: {self.word} ({basis(self.to_dict())})"
-        rows = [f"  {_named(place, row)}" for place, row in enumerate(self.targets, 1)]
+        rows = [f"  {_named(place, row)}" for place, row in enumerate(self.targets[:SHOWN], 1)]
         words = [f"without a list of classes, images are pulled towards: {', '.join(self.words)}"] if self.words else []
         notes = [*words, *caveats(self.facts), f"cannot be seen: {'; '.join(self.blind)}"]
         return [first, "most suspicious targets:", *rows, *notes]
