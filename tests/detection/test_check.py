@@ -10,6 +10,7 @@ import torch
 
 from rvpt.attacks.inverted import Inverted
 from rvpt.attacks.trigger import load_trigger
+from rvpt.data.load import load_data
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.check import check
 from rvpt.detection.outliers import class_p_values, smallest_of
@@ -17,7 +18,9 @@ from rvpt.detection.score import Findings, find
 from rvpt.detection.search import Search
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
+from rvpt.models.formats.load import load_clip
 from rvpt.training.stages import Stages
+from tiny import CHECKING, Tiny
 from worlds import CLASSES, SIDE, SpottedWorld, WavyWorld, World, as_clip
 
 QUICK = {"budget": 15.0, "num_images": 48, "final_steps": 8, "steps": 6, "held_out": 0.25, "forms": ("additive",)}
@@ -143,6 +146,12 @@ def test_finished_stages_are_not_repeated(tmp_path: Path) -> None:
         for stages in (Stages(tmp_path), Stages(None))
     )
     assert [CLASSES[int(each.rises.argmax())] for each in (kept, new)] == ["cat", "hen"]
+
+
+@pytest.mark.parametrize("classes", [None, [f"thing {number}" for number in range(70)]], ids=["all", "some dropped"])
+def test_a_model_in_half_precision_is_checked(tiny: Tiny, classes: list[str] | None) -> None:
+    model = load_clip(tiny.clip, dtype="bf16")
+    assert 0 <= check(model, load_data("scenes:40", "train"), classes, **CHECKING).p_value <= 1
 
 
 def test_gradients_of_the_model_are_as_they_were() -> None:
