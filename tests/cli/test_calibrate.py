@@ -57,7 +57,7 @@ def test_an_interrupted_run_continues_after_its_last_model(clean, home, monkeypa
         patch.setattr(progress, "bar", at_the_second_model)
         assert rvpt("calibrate", *clean, "-o", "mine", *QUICK).exit_code == 130
     assert len(list((home / "mine.run").rglob("kept/*.json"))) == 1
-    has(refused("calibrate", *clean[::-1], "-o", "mine", *QUICK, "--resume"), "other settings")
+    has(refused("calibrate", *clean[::-1], "-o", "mine", *QUICK, "--resume"), "other settings (other models)")
     works("calibrate", *clean, "-o", "mine", *QUICK, "--resume")
     assert json.loads(whole)["models"] == 4
     assert (home / "mine" / "calibration.json").read_bytes() == (home / "whole" / "calibration.json").read_bytes()
