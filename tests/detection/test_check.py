@@ -133,6 +133,12 @@ def test_a_reference_tells_an_easy_class_from_a_backdoor() -> None:
     assert (found.word, found.target) == ("suspicious", "cat")
 
 
+def test_a_model_is_no_reference_for_itself() -> None:
+    world = World(shortcut=6.0, target="cat")
+    with pytest.raises(RvptError, match="world has the weights of the suspect"):
+        check(as_clip(world), world.images(), reference=as_clip(World(shortcut=6.0, target="cat")), **QUICK)
+
+
 def test_the_target_is_named_without_a_list_of_classes() -> None:
     assert findings(World(shortcut=6.0, target="dog")).words[0] == "dog"
 
