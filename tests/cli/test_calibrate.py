@@ -1,6 +1,7 @@
 """rvpt calibrate: clean models in, a calibration that checks of models like them use out."""
 
 import json
+import shlex
 from contextlib import contextmanager
 
 import pytest
@@ -40,11 +41,11 @@ def at_the_second_model(title):
 
 
 def test_a_check_uses_it(tiny, clean, home):
-    made = works("calibrate", *clean, "-o", "mine", *QUICK)
-    has(made, "mine", "to use it: rvpt check SUSPECT --data scenes:40 --calibration mine")
+    *_, hint = works("calibrate", *clean, "-o", "mine", *QUICK).splitlines()
     assert {path.name for path in (home / "mine").iterdir()} == {"calibration.json", "manifest.json"}
     works("verify", "mine")
-    result = rvpt("check", tiny.backdoored, "-o", "found", *QUICK, "--calibration", "mine")
+    words = hint.removeprefix("to use it: rvpt ").replace("SUSPECT", str(tiny.backdoored))
+    result = rvpt(*shlex.split(words), "-o", "found")
     assert result.exit_code in (0, 3, 4)
     stored = json.loads((home / "found" / "verdict.json").read_text())
     assert stored["calibrated"]
