@@ -1,6 +1,7 @@
 """rvpt calibrate: clean models in, a calibration that checks of models like them use out."""
 
 import json
+import shlex
 from contextlib import contextmanager
 
 import pytest
@@ -40,11 +41,11 @@ def at_the_second_model(title):
 
 
 def test_a_check_uses_it(tiny, clean, home):
-    made = works("calibrate", *clean, "-o", "mine", *QUICK)
-    has(made, "mine", "to use it: rvpt check SUSPECT --data scenes:40 --calibration mine")
+    *_, hint = works("calibrate", *clean, "-o", "mine", *QUICK).splitlines()
     assert {path.name for path in (home / "mine").iterdir()} == {"calibration.json", "manifest.json"}
     works("verify", "mine")
-    result = rvpt("check", tiny.backdoored, "-o", "found", *QUICK, "--calibration", "mine")
+    words = hint.removeprefix("to use it: rvpt ").replace("SUSPECT", str(tiny.backdoored))
+    result = rvpt(*shlex.split(words), "-o", "found")
     assert result.exit_code in (0, 3, 4)
     stored = json.loads((home / "found" / "verdict.json").read_text())
     assert stored["calibrated"]
@@ -57,7 +58,7 @@ def test_an_interrupted_run_continues_after_its_last_model(clean, home, monkeypa
         patch.setattr(progress, "bar", at_the_second_model)
         assert rvpt("calibrate", *clean, "-o", "mine", *QUICK).exit_code == 130
     assert len(list((home / "mine.run").rglob("kept/*.json"))) == 1
-    has(refused("calibrate", *clean[::-1], "-o", "mine", *QUICK, "--resume"), "other settings")
+    has(refused("calibrate", *clean[::-1], "-o", "mine", *QUICK, "--resume"), "other settings (other models)")
     works("calibrate", *clean, "-o", "mine", *QUICK, "--resume")
     assert json.loads(whole)["models"] == 4
     assert (home / "mine" / "calibration.json").read_bytes() == (home / "whole" / "calibration.json").read_bytes()

@@ -10,6 +10,7 @@ import torch
 
 from rvpt.attacks.inverted import Inverted
 from rvpt.attacks.trigger import load_trigger
+from rvpt.data.load import load_data
 from rvpt.detection.calibration import Calibration
 from rvpt.detection.check import check
 from rvpt.detection.outliers import class_p_values, smallest_of
@@ -17,7 +18,9 @@ from rvpt.detection.score import Findings, find
 from rvpt.detection.search import Search
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
+from rvpt.models.formats.load import load_clip
 from rvpt.training.stages import Stages
+from tiny import CHECKING, Tiny
 from worlds import CLASSES, SIDE, SpottedWorld, WavyWorld, World, as_clip
 
 QUICK = {"budget": 15.0, "num_images": 48, "final_steps": 8, "steps": 6, "held_out": 0.25, "forms": ("additive",)}
@@ -131,6 +134,12 @@ def test_a_reference_tells_an_easy_class_from_a_backdoor() -> None:
     assert (found.word, found.target) == ("suspicious", "cat")
 
 
+def test_a_model_is_no_reference_for_itself() -> None:
+    world = World(shortcut=6.0, target="cat")
+    with pytest.raises(RvptError, match="world has the weights of the suspect"):
+        check(as_clip(world), world.images(), reference=as_clip(World(shortcut=6.0, target="cat")), **QUICK)
+
+
 def test_the_target_is_named_without_a_list_of_classes() -> None:
     assert findings(World(shortcut=6.0, target="dog")).words[0] == "dog"
 
@@ -144,6 +153,12 @@ def test_finished_stages_are_not_repeated(tmp_path: Path) -> None:
         for stages in (Stages(tmp_path), Stages(None))
     )
     assert [CLASSES[int(each.rises.argmax())] for each in (kept, new)] == ["cat", "hen"]
+
+
+@pytest.mark.parametrize("classes", [None, [f"thing {number}" for number in range(70)]], ids=["all", "some dropped"])
+def test_a_model_in_half_precision_is_checked(tiny: Tiny, classes: list[str] | None) -> None:
+    model = load_clip(tiny.clip, dtype="bf16")
+    assert 0 <= check(model, load_data("scenes:40", "train"), classes, **CHECKING).p_value <= 1
 
 
 def test_gradients_of_the_model_are_as_they_were() -> None:

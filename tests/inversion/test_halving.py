@@ -68,6 +68,21 @@ def test_the_finalists_are_those_of_a_search_that_drops_none(form: str, monkeypa
 
 
 @pytest.mark.parametrize("form", CROWDED)
+def test_what_is_expected_of_dropped_classes_follows_what_they_would_reach(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = CROWDED[form](target="hen", shortcut=6.0)
+    quick = searching(world).short(form)
+    monkeypatch.setattr(halving, "MOST", 100)
+    whole = searching(world).short(form)
+    dropped = torch.ones(len(NAMES), dtype=torch.bool)
+    dropped[quick.kept] = False
+    pairs = torch.stack([quick.rises[dropped], whole.rises[dropped]])
+    assert torch.corrcoef(pairs)[0, 1] > 0.5
+    assert quick.rises[dropped].max() < quick.rises[NAMES.index("hen")]
+
+
+@pytest.mark.parametrize("form", CROWDED)
 def test_classes_that_are_kept_end_as_in_a_loop_over_them(form: str) -> None:
     world = CROWDED[form](target="hen", shortcut=6.0)
     found, pool, made = raced(form, world), searching(world).fit, FORMS[form].of(SPEC, SIDE)

@@ -70,4 +70,6 @@ def calibrate(
         )  # fmt: skip
     show_facts({"calibration": str(output_dir), "models": len(made.models), **made.geometry}, as_json=as_json)
     if not as_json:
-        print(f"to use it: rvpt check SUSPECT --data {shlex.quote(data)} --calibration {shlex.quote(str(output_dir))}")
+        words = ["--data", data, "--calibration", str(output_dir), *(["--classes", str(classes)] if classes else [])]
+        words += [word for setting in settings or () for word in ("--set", setting)]
+        print(f"to use it: {shlex.join(['rvpt', 'check', 'SUSPECT', *words])}")

@@ -32,6 +32,7 @@ from rvpt.cli.options import (
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
 from rvpt.cli.verdicts import EXIT_CODES
+from rvpt.errors import RvptError
 
 
 def _help() -> MoreHelp:
@@ -78,6 +79,8 @@ def check(
     from rvpt.jobs.checking import check_and_save
     from rvpt.models.load import load
 
+    if calibration and reference:
+        raise RvptError(f"calibration={calibration} and reference={reference}: a check compares with one of them only")
     chosen = gather(settings, seed=seed)
     names = read_names(classes) if classes else None
     suspect = load(model, base=base_model, device=device)

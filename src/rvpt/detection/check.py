@@ -52,8 +52,10 @@ def check(
         settings: of `CheckSpec`, such as seed=1 or budget=4.
 
     Raises:
-        RvptError: too few images or classes, or an unknown setting.
+        RvptError: too few images or classes, an unknown setting, or the suspect itself as the reference.
     """
+    if reference is not None and reference.hash() == model.hash():
+        raise RvptError(f"{reference.name} has the weights of the suspect: give another model as reference=MODEL")
     spec = CheckSpec(**settings)
     data = images if isinstance(images, Dataset) else Dataset.from_images(images)
     names = list(data.classes if classes is None else classes)

@@ -36,9 +36,12 @@ def studentized(rises: Tensor) -> Tensor:
 
 
 def class_p_values(rises: Sequence[Tensor]) -> Tensor:
-    """For each class the chance to be as far above the others in all forms together (Fisher, 1932).
+    """For each class the chance to be as far above the others in all forms, were these independent (Fisher, 1932).
 
     p_c = P(chi^2_{2 F} > -2 sum_f ln P(T_{K-2} > t_cf))
+
+    They are not: a class that is easy to reach in one form often is in others, in clean models too. So this tends to
+    be smaller than the true chance, and how often a limit raises false alarms must be measured.
 
     Args:
         rises: for each of F forms of change the rises of all classes, (K,) float, K >= 3.
@@ -72,5 +75,5 @@ def outlying(rises: Sequence[Tensor], reference: Sequence[Tensor] | None = None)
 
 
 def smallest_of(p_values: Tensor) -> float:
-    """The chance that the smallest of K p-values is as small: 1 - (1 - min p)^K (Sidak, 1967)."""
+    """The chance that the smallest of K independent p-values is as small: 1 - (1 - min p)^K (Sidak, 1967)."""
     return float(-torch.expm1(len(p_values) * torch.log1p(-p_values.min().clamp(max=1 - 1e-12))))

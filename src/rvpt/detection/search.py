@@ -95,7 +95,7 @@ class Search:
         kept, found = run["classes"], Reached(run["shares"], run["margins"])
         middle = found.margins[run["middle"]].median()
         rises = run["expected"] - run["expected"][kept[run["middle"]]].median()
-        rises[kept] = found.margins - middle
+        rises[kept] = (found.margins - middle).to(rises)  # they may be of lower precision
         return Short(form, kept, run["changes"], found, middle, rises)
 
     def long(self, short: Short, order: Sequence[str]) -> Inversion:

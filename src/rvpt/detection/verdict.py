@@ -28,10 +28,10 @@ class Verdict:
     """The result of a check.
 
     `p_value`: the chance that a clean model like those of the calibration has scores as high; without a calibration for
-    the model, the chance of a class as far above the others (`rvpt.detection.outliers`). `targets`: classes, the
-    most suspicious first, with the share of images that the inverted change flips. `words`: what all images are pulled
-    towards, from the tokenizer's vocabulary. `resistivity`: PR of each block under `trigger`,
-    the change that was found for the first target.
+    the model, that of a class as far above the others, which tends to be smaller than the true chance
+    (`rvpt.detection.outliers.class_p_values`). `targets`: classes, the most suspicious first, with the share of images
+    that the inverted change flips. `words`: what all images are pulled towards, from the tokenizer's vocabulary.
+    `resistivity`: PR of each block under `trigger`, the change that was found for the first target.
     """
 
     word: Word

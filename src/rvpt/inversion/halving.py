@@ -17,7 +17,7 @@ from rvpt.inversion.pool import Pool, class_losses
 from rvpt.inversion.spec import InversionSpec
 from rvpt.progress import Report, silent
 
-MOST = 64  # classes of which none is dropped; calibrations have no more, so they do not depend on this file
+MOST = 64  # classes of which none is dropped; shipped calibrations have no more, so they do not depend on this file
 LEAST = 20  # classes that are kept in any case
 CUTS = ((1 / 2, 2), (3 / 4, 8))  # after a share of the steps, one in so many classes is kept
 MIDDLE = 15  # classes whose margins stand for the median of all classes
@@ -30,8 +30,8 @@ class Kept:
     """The classes that have the whole short run.
 
     `classes`: (C,) int64. `middle`: (m,) int64, the places among them of those whose margins stand for the median of
-    all classes. `changes`: (C, ...). `expected`: (K,), the margins that were expected of all classes when the last of
-    them were dropped; 0 if none was.
+    all classes. `changes`: (C, ...). `expected`: (K,), the margin of each class that was expected at the last cut that
+    it was in; 0 if no class can be dropped.
     """
 
     classes: Tensor

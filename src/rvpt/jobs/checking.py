@@ -59,7 +59,7 @@ def check_and_save(
         split: the split of the images.
         shift: change of style of the images.
         on_error: "skip" leaves out images that cannot be read.
-        calibration: a file, by default the one that ships with rvpt.
+        calibration: a file or folder; by default the one that ships with rvpt, if it fits.
         reference: a model of the same kind that is trusted, to compare with instead.
         resume: continue an interrupted check.
         overwrite: replace an artifact at `target`.
@@ -67,11 +67,16 @@ def check_and_save(
         settings: of `CheckSpec`.
 
     Raises:
-        RvptError: no names of classes, or an error of `rvpt.check`.
+        RvptError: no names of classes, a calibration that does not fit, or an error of `rvpt.check`.
     """
     spec, known = CheckSpec(**settings), Calibration.read(calibration, geometry_of(model))
     data = load_data(source, split, shift=shift, on_error=on_error)
     names = candidates(data, source, classes)
+    if calibration and not known.covers(spec, geometry_of(model), names):
+        raise RvptError(
+            f"calibration={calibration} is of models of another size, or of other classes or settings: repeat those of "
+            "'rvpt calibrate', or leave it out"
+        )
     key = {
         "model": model.hash(), "data": canonical(source), "split": split, "classes": names,
         "settings": spec.model_dump(), "calibration": known.sha256(),

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 WORDS = {
-    "model": "another model", "start": "another model to start from", "classes": "other classes",
-    "calibration": "another calibration", "reference": "another reference", "triggers": "other triggers or targets",
-    "num_images": "another number of images", "skipped": "other unreadable images",
+    "model": "another model", "models": "other models", "start": "another model to start from",
+    "classes": "other classes", "calibration": "another calibration", "reference": "another reference",
+    "triggers": "other triggers or targets", "num_images": "another number of images",
+    "skipped": "other unreadable images",
 }  # fmt: skip
 """What a run depends on besides settings that users give, or with values that nobody could compare."""
 NOTHING: tuple[Any, ...] = (None, "", [], {})
