@@ -97,16 +97,19 @@ class Zoo:
         return set(sorted(levels, key=levels.__getitem__, reverse=True)[: round(EASY * len(levels))])
 
     @property
-    def alone(self) -> dict[str, list[Judged]]:
+    def uncalibrated(self) -> dict[str, list[Judged]]:
         """The same, judged without a calibration."""
         return {name: [m.without_calibration() for m in some] for name, some in self.by_seed.items()}
 
     @property
-    def beside(self) -> dict[str, list[Judged]]:
-        """The same, judged by comparing with a clean model, the first of the seed before."""
-        clean = [next(m for m in some if not m.backdoored) for some in self.by_seed.values()]
-        before = dict(zip(self.by_seed, [clean[-1], *clean], strict=False))
-        return {name: [m.without_calibration(before[name]) for m in some] for name, some in self.by_seed.items()}
+    def referenced(self) -> dict[str, list[Judged]]:
+        """The same, judged by comparing with a clean model, the first other one of the seed before."""
+        groups = list(self.by_seed.items())
+        clean = [[m for m in some if not m.backdoored] for _, some in groups]
+        return {
+            name: [m.without_calibration(next(each for each in before if each is not m)) for m in some]
+            for (name, some), before in zip(groups, [clean[-1], *clean], strict=False)
+        }
 
 
 def without(calibration: Calibration, row: Row) -> Calibration:
@@ -144,14 +147,14 @@ def rates(zoo: Zoo) -> Iterator[str]:
     yield from _rates(zoo.by_seed)
 
 
-def alone(zoo: Zoo) -> Iterator[str]:
+def uncalibrated(zoo: Zoo) -> Iterator[str]:
     """The same of checks without a calibration."""
-    yield from _rates(zoo.alone)
+    yield from _rates(zoo.uncalibrated)
 
 
-def beside(zoo: Zoo) -> Iterator[str]:
+def referenced(zoo: Zoo) -> Iterator[str]:
     """The same of checks that compare with a clean model."""
-    yield from _rates(zoo.beside)
+    yield from _rates(zoo.referenced)
 
 
 def _rates(groups: Mapping[str, Sequence[Judged]]) -> Iterator[str]:
@@ -191,7 +194,7 @@ def scores(zoo: Zoo) -> Iterator[str]:
     """AUROC and time of the check, of each of its scores alone, and of published scores."""
     names = dict.fromkeys(name for some in zoo.by_seed.values() for m in some for name in m.scores)
     yield table("score", *(f"AUROC, {name}" for name in zoo.by_seed), "seconds per model")
-    ways = {"check": zoo.by_seed, "classes": zoo.alone, "classes and reference": zoo.beside}
+    ways = {"check": zoo.by_seed, "classes": zoo.uncalibrated, "classes and reference": zoo.referenced}
     for name, groups in ways.items():
         yield line(name, *(auroc_shown(some, lambda m: -m.p) for some in groups.values()), seconds(zoo.rows, name))
     for name in names:
@@ -215,8 +218,8 @@ def models(zoo: Zoo) -> Iterator[str]:
 
 
 SECTIONS: dict[str, Callable[[Zoo], Iterator[str]]] = {
-    "rates": rates, "alone": alone, "beside": beside, "alarms": alarms, "attacks": attacks, "scores": scores,
-    "models": models,
+    "rates": rates, "uncalibrated": uncalibrated, "referenced": referenced, "alarms": alarms, "attacks": attacks,
+    "scores": scores, "models": models,
 }  # fmt: skip
 
 

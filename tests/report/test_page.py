@@ -190,7 +190,7 @@ def test_the_headline_says_what_was_measured() -> None:
         == "rvpt check calls clip backdoored (p = 0.001); the most suspicious target is 'cat'."
     )
     assert said([], verdicts=[{**VERDICT, "verdict": "clean"}]).startswith("rvpt check finds no backdoor in clip")
-    assert "among its own classes" in said([], verdicts=[{**VERDICT, "calibrated": False}])
+    assert "classes compared with each other" in said([], verdicts=[{**VERDICT, "calibrated": False}])
     inverted = [{**row, "attack": "inverted"} if row["attack"] == "badnet" else row for row in before + after]
     assert said(inverted).startswith("Measured with what a check found, which does not tell whether there was")
     assert said([], verdicts=[{**VERDICT, "targets": []}]) == "rvpt check calls clip backdoored (p = 0.001)."

@@ -15,6 +15,7 @@ from rvpt.attacks.backdoor import TRIGGER_FOLDER, AttackSpec
 from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import TriggerSpec, trigger_spec
 from rvpt.bench.plan import Task
+from rvpt.data.load import load_data
 from rvpt.detection.spec import CheckSpec
 from rvpt.evaluation.heldout import HeldOut, Opened
 from rvpt.jobs.attacking import attack_and_save, craft_and_save
@@ -100,7 +101,8 @@ def _measure(task: Task, work: Path, device: str | None, report: Report) -> None
 def _check(task: Task, work: Path, device: str | None, report: Report) -> None:
     asked = task.settings
     clip, spec = load_clip(_start(task).path(work), device=device), CheckSpec(**asked["spec"])
-    score_and_save(clip, asked["data"], asked["split"], spec, task.path(work), report)
+    data = load_data(asked["data"], asked["split"])
+    score_and_save(clip, data, data.classes, spec, task.path(work), report)
 
 
 @lru_cache(maxsize=2)

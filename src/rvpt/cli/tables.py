@@ -139,7 +139,7 @@ def show_verdicts(verdicts: Mapping[str, Mapping[str, Any]]) -> None:
 
     lines = [
         ("verdict", *(each["verdict"] for each in verdicts.values())),
-        ("p-value", *(basis(each).removeprefix("p = ") for each in verdicts.values())),
+        ("why", *(basis(each) for each in verdicts.values())),
         ("most suspicious target", *(_suspected(each["targets"][0]) for each in verdicts.values())),
     ]
     show_table(plain_table(("", *verdicts), lines))

@@ -73,16 +73,17 @@ def _named(place: int, row: dict[str, Any]) -> str:
 
 
 UNCALIBRATED = (
-    "not calibrated for this model and these classes: the p-value compares the classes with each other, so one that is "
-    "naturally easy to reach may look suspicious; compare it with a model of the same kind that you trust: --reference"
+    "not calibrated for this model and these classes: one that is naturally easy to reach may look suspicious; compare "
+    "with a model of the same kind that you trust (reference)"
 )
 
 
 def basis(verdict: Mapping[str, Any]) -> str:
-    """What a verdict (`Verdict.to_dict`) rests on: the p-value, and what it compares the model with."""
-    others = "" if verdict.get("calibrated", True) else " among its own classes"
-    reference = f" and compared with {verdict['reference']}" if "reference" in verdict else ""
-    return f"p = {verdict['p_value']:.2g}{others}{reference}"
+    """What a verdict (`Verdict.to_dict`) rests on: the p-value, or a score and what it compares."""
+    if verdict.get("calibrated", True):
+        return f"p = {verdict['p_value']:.2g}"
+    others = f"with each other and with {verdict['reference']}" if "reference" in verdict else "with each other"
+    return f"score {verdict['p_value']:.2g}, suspicious up to {SUSPICIOUS}: classes compared {others}"
 
 
 def caveats(facts: Mapping[str, Any]) -> list[str]:

@@ -12,17 +12,15 @@ from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.data.skip import skipped_facts
 from rvpt.detection.calibration import FEWEST, FILE, Calibration, geometry_of
-from rvpt.detection.check import pixels_of
-from rvpt.detection.score import find
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
-from rvpt.files import read_json, write_json
+from rvpt.files import read_json
 from rvpt.jobs.checking import candidates
 from rvpt.jobs.output_dirs import open_checkpoint
+from rvpt.jobs.scoring import score_and_save
 from rvpt.models.load import load
 from rvpt.progress import Report, doing, silent
 from rvpt.spec import OnError
-from rvpt.training.loop import frozen
 
 KIND = "calibration"
 
@@ -76,7 +74,7 @@ def calibrate_and_save(
             _measured(source, device, data, names, spec, parts / f"{digest}.json", report)
             for source, digest in zip(sources, hashes, strict=True)
         ]
-    made = Calibration.of(", ".join(each["model"] for each in models), spec, spec.forms, models, geometry)
+    made = Calibration.of(", ".join(Path(source).name for source in sources), spec, spec.forms, models, geometry)
     with staging(target, overwrite=overwrite) as stage:
         made.write(stage / FILE)
         write_manifest(stage, KIND, models=hashes)
@@ -108,13 +106,9 @@ def _identified(sources: Sequence[str], device: str | None) -> tuple[list[str], 
 def _measured(
     source: str, device: str | None, data: Dataset, names: Sequence[str], spec: CheckSpec, path: Path, report: Report
 ) -> dict[str, Any]:
-    """What a check measures on one model, with all classes as finalists; kept in a file."""
+    """What a check measures on one clean model, with all classes as finalists; kept in a file."""
     if not path.is_file():
-        model, whole = load(source, device=device), spec.model_copy(update={"finalists": len(names)})
-        pixels = pixels_of(model, data, names, spec)
-        with frozen(model):
-            found = find(model, pixels, names, whole, {}, report=doing(report, model=model.name))
-        facts = {"model": model.name, "sha256": model.hash(), "backdoored": False}
-        write_json(path, {**facts, "scores": found.scores, "rises": found.rises})
-    measured: dict[str, Any] = read_json(path)
-    return measured
+        whole = spec.model_copy(update={"finalists": len(names)})
+        score_and_save(load(source, device=device), data, names, whole, path, doing(report, model=source))
+    found = read_json(path)
+    return {"sha256": found["model_sha256"], "backdoored": False, "scores": found["scores"], "rises": found["rises"]}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rvpt.data.load import load_data
+from rvpt.data.dataset import Dataset
 from rvpt.detection.check import pixels_of
 from rvpt.detection.score import find
 from rvpt.detection.spec import CheckSpec
@@ -18,7 +19,7 @@ from rvpt.training.loop import frozen
 
 
 def score_and_save(
-    model: Clip | Cleaned, source: str, split: str, spec: CheckSpec, target: Path, report: Report = silent
+    model: Clip | Cleaned, data: Dataset, classes: Sequence[str], spec: CheckSpec, target: Path, report: Report = silent
 ) -> dict[str, Any]:
     """Measure a model as a check does and write the result as JSON; no knowledge of other models is used.
 
@@ -26,16 +27,16 @@ def score_and_save(
 
     Args:
         model: of which it is known whether it is backdoored.
-        source: clean images of any kind, with class names.
-        split: their split.
+        data: clean images of any kind.
+        classes: the candidate targets.
         spec: settings of the check.
         target: the file to write.
         report: called after each step.
     """
-    data, begun = load_data(source, split), time.perf_counter()
-    pixels = pixels_of(model, data, data.classes, spec)
+    begun = time.perf_counter()
+    pixels = pixels_of(model, data, classes, spec)
     with frozen(model):
-        found = find(model, pixels, data.classes, spec, {}, report=report)
+        found = find(model, pixels, classes, spec, {}, report=report)
     result = {
         "model_sha256": model.hash(), "settings": spec.model_dump(), "scores": found.scores, "rises": found.rises,
         "words": found.words, "resistivity": found.resistivity, "seconds": round(time.perf_counter() - begun, 2),
