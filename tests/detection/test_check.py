@@ -130,6 +130,18 @@ def test_a_reference_tells_an_easy_class_from_a_backdoor() -> None:
     assert (found.word, found.target) == ("suspicious", "cat")
 
 
+def test_predictions_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    world = World()
+    world.logit_scale = torch.tensor(0.0)
+    with pytest.raises(RvptError, match="world: its predictions are not finite"):
+        findings(world, folder=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_one_image_is_left_to_search_on() -> None:
+    assert 0 <= findings(World(), held_out=0.99, forms=("grating",)).p_value <= 1
+
+
 def test_the_target_is_named_without_a_list_of_classes() -> None:
     assert findings(World(shortcut=6.0, target="dog")).words[0] == "dog"
 
