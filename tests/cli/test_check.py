@@ -57,6 +57,14 @@ def test_a_reference_is_compared_with(tiny, home):
     has(shown.stdout, f"among its own classes and compared with {stored['reference']})")
 
 
+def test_a_reference_that_says_nothing_is_refused(tiny, home):
+    words = ["check", tiny.clip, "-o", "found", *QUICK, "--reference"]
+    has(refused(*words, tiny.clip), "--reference clip is the suspect itself")
+    has(refused(*words, "scenes-clip"), "the reference scenes-clip has another size than clip (image_size")
+    refused(*words, "")
+    assert not contents(home)
+
+
 def test_an_interrupted_check_continues(tiny, home, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(progress, "bar", interrupting("check", 1))

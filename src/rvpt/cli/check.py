@@ -81,7 +81,7 @@ def check(
     chosen = gather(settings, seed=seed)
     names = read_names(classes) if classes else None
     suspect = load(model, base=base_model, device=device)
-    trusted = load(reference, device=device) if reference else None
+    trusted = load(reference, device=device) if reference is not None else None
     with progress.bar("check") as report:
         found = check_and_save(
             suspect, data, output_dir, classes=names, split=split, shift=shift, on_error=on_error,

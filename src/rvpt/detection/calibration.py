@@ -181,3 +181,14 @@ def geometry_of(model: Clip | Cleaned) -> dict[str, int]:
     """What scores depend on besides the weights: image size, width and number of blocks of the visual tower."""
     clip = clip_of(model)
     return {"image_size": clip.image_size, "width": clip.width, "blocks": clip.depth}
+
+
+def refuse_other_size(one: tuple[str, Mapping[str, int]], other: tuple[str, Mapping[str, int]]) -> None:
+    """Refuse two models, each a name and its geometry, whose scores cannot be compared.
+
+    Raises:
+        RvptError: their geometries differ.
+    """
+    if one[1] != other[1]:
+        sizes = " and ".join(", ".join(f"{part} {value}" for part, value in each[1].items()) for each in (one, other))
+        raise RvptError(f"{one[0]} has another size than {other[0]} ({sizes}): give models of one size")
