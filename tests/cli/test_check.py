@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from shutil import copytree
 
 import torch
 
@@ -63,6 +64,16 @@ def test_a_reference_that_says_nothing_is_refused(tiny, home):
     has(refused(*words, "scenes-clip"), "the reference scenes-clip has another size than clip (image_size")
     refused(*words, "")
     assert not contents(home)
+
+
+def test_what_is_read_is_not_replaced(tiny, home):
+    for name, words in {"cleaned": [], "clip": ["--reference", "clip"], "check": ["--calibration", "check"]}.items():
+        copytree(getattr(tiny, name), home / name)
+        suspect = name if name == "cleaned" else tiny.backdoored
+        before = contents(home)
+        line = refused("check", suspect, "-o", name, "--overwrite", *QUICK, *words)
+        has(line, f"{name} holds {name}, which this command reads")
+        assert contents(home) == before
 
 
 def test_an_interrupted_check_continues(tiny, home, monkeypatch):

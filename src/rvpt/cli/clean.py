@@ -136,6 +136,7 @@ def clean(
     from rvpt.defenses import DEFENSES
     from rvpt.jobs.checked_cleaning import check_clean_check
     from rvpt.jobs.cleaning import clean_and_save
+    from rvpt.jobs.output_dirs import refuse_source
     from rvpt.models.load import load
 
     if auto and check:
@@ -151,6 +152,7 @@ def clean(
         **({"classes": read_names(classes)} if classes else {}),
     }  # fmt: skip
     run: Settings = {"resume": resume, "overwrite": overwrite}
+    refuse_source(output_dir, [str(place) for place in (reference, check) if place])
     suspect = load_suspect(model, device)
     if auto:
         trusted = load(reference, device=device) if reference is not None else None
