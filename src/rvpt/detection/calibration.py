@@ -18,6 +18,7 @@ from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
 from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
+from rvpt.training.differences import differences
 
 SHIPPED = "check-calibration.json"
 FILE = "calibration.json"  # in a folder of `rvpt calibrate`
@@ -114,19 +115,25 @@ class Calibration:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def covers(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str]) -> bool:
-        """Whether it was made with these settings, with models of this geometry, and with exactly these classes.
+        """Whether it was made with these settings, with models of this geometry, and with exactly these classes."""
+        return not self.misfit(spec, geometry, classes)
+
+    def misfit(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str]) -> str:
+        """What it was made with that is not so in a check; empty if it covers the check.
 
         Scores compare a class with the median of all, so they are others among other classes.
 
         Batch size and seed do not matter, and fewer forms may be used: each form has a p-value of its own.
         """
         if self.geometry and self.geometry != geometry:
-            return False
+            return f"models of another size ({_sized(self.geometry)})"
         if any({*classes} != {*natural[0][SHORT]} for natural in self.natural.values()):
-            return False
-        other = {"batch_size", "seed", "forms"}
-        same = {name: value for name, value in self.settings.items() if name not in other}
-        return spec.model_dump(mode="json", exclude=other) == same and {*spec.forms} <= {*self.settings["forms"]}
+            return "other classes"
+        fewer = {*spec.forms} <= {*self.settings.get("forms", ())}
+        free = {"batch_size", "seed", *(["forms"] if fewer else [])}
+        made = {name: value for name, value in self.settings.items() if name not in free}
+        asked = spec.model_dump(mode="json", exclude=free)
+        return "" if asked == made else f"other settings ({differences(made, asked)})"
 
     def known(self) -> Known:
         """What is natural."""
@@ -190,5 +197,9 @@ def refuse_other_size(one: tuple[str, Mapping[str, int]], other: tuple[str, Mapp
         RvptError: their geometries differ.
     """
     if one[1] != other[1]:
-        sizes = " and ".join(", ".join(f"{part} {value}" for part, value in each[1].items()) for each in (one, other))
+        sizes = f"{_sized(one[1])}; and {_sized(other[1])}"
         raise RvptError(f"{one[0]} has another size than {other[0]} ({sizes}): give models of one size")
+
+
+def _sized(geometry: Mapping[str, int]) -> str:
+    return ", ".join(f"{part.replace('_', ' ')} {value}" for part, value in geometry.items())
