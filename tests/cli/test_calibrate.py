@@ -1,6 +1,7 @@
 """rvpt calibrate: clean models in, a calibration that checks of models like them use out."""
 
 import json
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -44,6 +45,9 @@ def test_a_check_uses_it(tiny, clean, home):
     has(made, "mine", "to use it: rvpt check SUSPECT --data scenes:40 --calibration mine")
     assert {path.name for path in (home / "mine").iterdir()} == {"calibration.json", "manifest.json"}
     works("verify", "mine")
+    shutil.copytree("mine", "changed")
+    (home / "changed" / "calibration.json").write_text("[]")
+    has(refused("check", tiny.clip, "-o", "found", *QUICK, "--calibration", "changed"), "was changed after it was")
     result = rvpt("check", tiny.backdoored, "-o", "found", *QUICK, "--calibration", "mine")
     assert result.exit_code in (0, 3, 4)
     stored = json.loads((home / "found" / "verdict.json").read_text())
@@ -69,6 +73,6 @@ def test_what_is_refused(tiny, clean, home):
     has(refused("calibrate", *clean[:3], "scenes-clip", "-o", "mine", *QUICK), "another size than")
     has(
         refused("check", tiny.clip, "-o", "found", *QUICK, "--calibration", tiny.clip),
-        "calibration.json is missing",
+        "clip holds a model, not a calibration",
     )
     assert not contents(home)

@@ -12,6 +12,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from rvpt.artifacts import read_manifest
 from rvpt.detection.natural import SHORT, Known, Runs, excesses, natural_of
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
@@ -21,7 +24,7 @@ from rvpt.models.clip import Clip
 from rvpt.training.differences import differences
 
 SHIPPED = "check-calibration.json"
-FILE = "calibration.json"  # in a folder of `rvpt calibrate`
+KIND, FILE = "calibration", "calibration.json"  # of a folder of `rvpt calibrate`, and in it
 LEAST = 1e-6
 FEWEST = 4  # clean models
 
@@ -80,9 +83,11 @@ class Calibration:
         `rvpt calibrate` wrote.
 
         Raises:
-            RvptError: no such file, or not a calibration.
+            RvptError: no such file, not a calibration, or a folder that was changed.
         """
         place = Path(path) if path else Path(str(resources.files("rvpt") / "assets" / SHIPPED))
+        if place.is_dir():
+            read_manifest(place, KIND)
         kept = cls.read_all(place / FILE if place.is_dir() else place)
         return next((each for each in kept if each.geometry == geometry), kept[0])
 
@@ -95,8 +100,8 @@ class Calibration:
         """
         values = read_json(path)
         try:
-            kept = [cls(**each) for each in (values if isinstance(values, list) else [values])]
-        except TypeError:
+            kept = TypeAdapter(list[cls]).validate_python(values if isinstance(values, list) else [values])  # type: ignore[valid-type]
+        except ValidationError:
             kept = []
         if not kept:
             raise RvptError(f"{path} is not a calibration: make one with rvpt calibrate")

@@ -11,7 +11,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.data.skip import skipped_facts
-from rvpt.detection.calibration import FEWEST, FILE, Calibration, geometry_of, refuse_other_size
+from rvpt.detection.calibration import FEWEST, FILE, KIND, Calibration, geometry_of, refuse_other_size
 from rvpt.detection.check import pixels_of
 from rvpt.detection.score import find
 from rvpt.detection.spec import CheckSpec
@@ -23,8 +23,6 @@ from rvpt.models.load import load
 from rvpt.progress import Report, doing, silent
 from rvpt.spec import OnError
 from rvpt.training.loop import frozen
-
-KIND = "calibration"
 
 
 def calibrate_and_save(
