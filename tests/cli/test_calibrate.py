@@ -42,13 +42,13 @@ def at_the_second_model(title):
 
 def test_a_check_uses_it(tiny, clean, home):
     made = works("calibrate", *clean, "-o", "mine", *QUICK)
-    has(made, "mine", "to use it: rvpt check SUSPECT --data scenes:40 --calibration mine")
+    hint = next(line for line in made.splitlines() if line.startswith("to use it: rvpt check SUSPECT "))
     assert {path.name for path in (home / "mine").iterdir()} == {"calibration.json", "manifest.json"}
     works("verify", "mine")
     shutil.copytree("mine", "changed")
     (home / "changed" / "calibration.json").write_text("[]")
     has(refused("check", tiny.clip, "-o", "found", *QUICK, "--calibration", "changed"), "was changed after it was")
-    result = rvpt("check", tiny.backdoored, "-o", "found", *QUICK, "--calibration", "mine")
+    result = rvpt("check", tiny.backdoored, *hint.split()[6:])
     assert result.exit_code in (0, 3, 4)
     stored = json.loads((home / "found" / "verdict.json").read_text())
     assert stored["calibrated"]

@@ -70,4 +70,6 @@ def calibrate(
         )  # fmt: skip
     show_facts({"calibration": str(output_dir), "models": len(made.models), **made.geometry}, as_json=as_json)
     if not as_json:
-        print(f"to use it: rvpt check SUSPECT --data {shlex.quote(data)} --calibration {shlex.quote(str(output_dir))}")
+        words = ["rvpt", "check", "SUSPECT", "--data", data, "--calibration", str(output_dir), "-o", "found"]
+        words += ["--classes", str(classes)] if classes else []
+        print(f"to use it: {shlex.join([*words, *(word for each in settings or () for word in ('--set', each))])}")
