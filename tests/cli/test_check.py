@@ -61,7 +61,7 @@ def test_a_reference_is_compared_with(tiny, home):
 
 def test_a_reference_that_says_nothing_is_refused(tiny, home):
     words = ["check", tiny.clip, "-o", "found", *QUICK, "--reference"]
-    has(refused(*words, tiny.clip), "--reference clip is the suspect itself")
+    has(refused(*words, tiny.clip), "the reference clip is the suspect itself")
     has(refused(*words, "scenes-clip"), "the reference scenes-clip has another size than clip (image size")
     refused(*words, "")
     assert not contents(home)
@@ -73,7 +73,7 @@ def test_a_calibration_that_would_not_be_used_is_refused(tiny, home):
     has(refused(*words, "size.json"), "size.json was made with models of another size (image size 48): check with")
     replace(Calibration.read(), geometry={}).write(home / "any.json")
     has(refused(*words, "any.json"), "made with other settings (--set collapse_steps=1 now, 24 before")
-    has(refused(*words, "any.json", "--reference", tiny.backdoored), "--calibration any.json would not be used beside")
+    has(refused(*words, "any.json", "--reference", tiny.backdoored), "any.json would not be used beside the reference")
     (home / "three.txt").write_text("anchor\nstar\nsun\n")
     has(refused(*words, "any.json", "--classes", "three.txt"), "made with other classes")
     assert {path.name for path in home.iterdir()} == {"size.json", "any.json", "three.txt"}

@@ -96,7 +96,7 @@ def refuse_reference(reference: Clip | Cleaned, model: Clip | Cleaned) -> None:
         RvptError: it is.
     """
     if reference.hash() == model.hash():
-        raise RvptError(f"reference={reference.name} is the suspect itself: give another model, which you trust")
+        raise RvptError(f"the reference {reference.name} is the suspect itself: give another model, which you trust")
     refuse_other_size((f"the reference {reference.name}", geometry_of(reference)), (model.name, geometry_of(model)))
 
 

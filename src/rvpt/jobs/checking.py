@@ -71,7 +71,7 @@ def check_and_save(
             `rvpt.check`.
     """
     if calibration and reference:
-        raise RvptError(f"{calibration=!s} would not be used beside reference={reference.name}: remove one of them")
+        raise RvptError(f"{calibration} would not be used beside the reference {reference.name}: remove one of them")
     spec, data = CheckSpec(**settings), load_data(source, split, shift=shift, on_error=on_error)
     names = candidates(data, source, classes)
     known = _calibration(calibration, model, spec, names)
