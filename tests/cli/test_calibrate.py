@@ -1,7 +1,7 @@
 """rvpt calibrate: clean models in, a calibration that checks of models like them use out."""
 
 import json
-import shlex
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -41,11 +41,14 @@ def at_the_second_model(title):
 
 
 def test_a_check_uses_it(tiny, clean, home):
-    *_, hint = works("calibrate", *clean, "-o", "mine", *QUICK).splitlines()
+    made = works("calibrate", *clean, "-o", "mine", *QUICK)
+    hint = next(line for line in made.splitlines() if line.startswith("to use it: rvpt check SUSPECT "))
     assert {path.name for path in (home / "mine").iterdir()} == {"calibration.json", "manifest.json"}
     works("verify", "mine")
-    words = hint.removeprefix("to use it: rvpt ").replace("SUSPECT", str(tiny.backdoored))
-    result = rvpt(*shlex.split(words), "-o", "found")
+    shutil.copytree("mine", "changed")
+    (home / "changed" / "calibration.json").write_text("[]")
+    has(refused("check", tiny.clip, "-o", "found", *QUICK, "--calibration", "changed"), "was changed after it was")
+    result = rvpt("check", tiny.backdoored, *hint.split()[6:])
     assert result.exit_code in (0, 3, 4)
     stored = json.loads((home / "found" / "verdict.json").read_text())
     assert stored["calibrated"]
@@ -70,6 +73,6 @@ def test_what_is_refused(tiny, clean, home):
     has(refused("calibrate", *clean[:3], "scenes-clip", "-o", "mine", *QUICK), "another size than")
     has(
         refused("check", tiny.clip, "-o", "found", *QUICK, "--calibration", tiny.clip),
-        "calibration.json is missing",
+        "clip holds a model, not a calibration",
     )
     assert not contents(home)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from shutil import copytree
 
 import torch
 
@@ -13,6 +14,7 @@ from rvpt.attacks.trigger import load_trigger
 from rvpt.data.load import load_data
 from rvpt.data.preprocess import to_image
 from rvpt.detection.calibration import Calibration
+from rvpt.detection.spec import CheckSpec
 from tiny import CHECKING
 
 QUICK = ["--data", "scenes:40", *(word for name, value in CHECKING.items() for word in ("--set", f"{name}={value}"))]
@@ -57,6 +59,36 @@ def test_a_reference_is_compared_with(tiny, home):
     has(shown.stdout, f"classes compared with each other and with {stored['reference']})")
 
 
+def test_a_reference_that_says_nothing_is_refused(tiny, home):
+    words = ["check", tiny.clip, "-o", "found", *QUICK, "--reference"]
+    has(refused(*words, tiny.clip), "the reference clip is the suspect itself")
+    has(refused(*words, "scenes-clip"), "the reference scenes-clip has another size than clip (image size")
+    refused(*words, "")
+    assert not contents(home)
+
+
+def test_a_calibration_that_would_not_be_used_is_refused(tiny, home):
+    replace(Calibration.read(), geometry={"image_size": 48}).write(home / "size.json")
+    words = ["check", tiny.clip, "-o", "found", *QUICK, "--calibration"]
+    has(refused(*words, "size.json"), "size.json was made with models of another size (image size 48): check with")
+    replace(Calibration.read(), geometry={}).write(home / "any.json")
+    has(refused(*words, "any.json"), "made with other settings (--set collapse_steps=1 now, 24 before")
+    has(refused(*words, "any.json", "--reference", tiny.backdoored), "any.json would not be used beside the reference")
+    (home / "three.txt").write_text("anchor\nstar\nsun\n")
+    has(refused(*words, "any.json", "--classes", "three.txt"), "made with other classes")
+    assert {path.name for path in home.iterdir()} == {"size.json", "any.json", "three.txt"}
+
+
+def test_what_is_read_is_not_replaced(tiny, home):
+    for name, words in {"cleaned": [], "clip": ["--reference", "clip"], "check": ["--calibration", "check"]}.items():
+        copytree(getattr(tiny, name), home / name)
+        suspect = name if name == "cleaned" else tiny.backdoored
+        before = contents(home)
+        line = refused("check", suspect, "-o", name, "--overwrite", *QUICK, *words)
+        has(line, f"{name} holds {name}, which this command reads")
+        assert contents(home) == before
+
+
 def test_an_interrupted_check_continues(tiny, home, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(progress, "bar", interrupting("check", 1))
@@ -76,8 +108,7 @@ def test_an_interrupted_check_is_kept_until_it_is_resumed_or_overwritten(tiny, h
         "other settings (--seed 1 now, 0 before)",
     )
     assert contents(home) == before
-    shipped = Calibration.read()
-    other = replace(shipped, recipe="another", settings=shipped.settings | CHECKING, geometry={})
+    other = replace(Calibration.read(), geometry={}, settings=CheckSpec(**CHECKING).model_dump(mode="json"))
     other.write(home / "other.json")
     words = ["--resume", "--calibration", "other.json"]
     has(refused("check", tiny.clip, "-o", "found", *QUICK, *words), "other settings (another calibration)")

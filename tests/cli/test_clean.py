@@ -2,6 +2,7 @@
 
 import errno
 import json
+from shutil import copytree
 
 import pytest
 import torch
@@ -178,6 +179,13 @@ def test_a_check_is_for_defenses_that_use_it(tiny):
     has(refused(*words), "rvpt does not use what a check found: remove --check", "choose from")
     has(refused(*words, "--auto"), "--auto makes a check of its own", "remove --check")
     has(refused("clean", tiny.clip, "-o", "out", *CLEAN, "--reference", tiny.clip), "is for the checks of --auto")
+
+
+def test_what_its_checks_read_is_not_replaced(tiny, home):
+    copytree(tiny.check, home / "found")
+    words = ["clean", tiny.backdoored, "-o", "found", "--overwrite", *CLEAN]
+    has(refused(*words, "--check", "found"), "found holds found, which this command reads")
+    has(refused(*words, "--auto", "--reference", "found"), "found holds found, which this command reads")
 
 
 def test_a_cleaned_model_is_refused_with_the_model_that_it_was_made_from(tiny):

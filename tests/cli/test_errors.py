@@ -44,6 +44,10 @@ def test_settings_are_written_as_options(message, shown):
     assert as_options(message, OPTIONS, {}) == shown
 
 
+def test_a_name_in_brackets_is_not_read_as_a_list():
+    assert as_options("lr=[red] is high", {"lr": "--lr"}, {}) == "--lr '[red]' is high"
+
+
 def test_what_the_user_wrote_stays_as_it_is():
     assert as_options("split=train is not a folder", OPTIONS, {"data": "split=train"}) == "split=train is not a folder"
     assert as_options("lr=3 is high", OPTIONS, {"settings": ["lr=3"]}) == "--set lr=3 is high"

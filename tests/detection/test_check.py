@@ -134,10 +134,16 @@ def test_a_reference_tells_an_easy_class_from_a_backdoor() -> None:
     assert (found.word, found.target) == ("suspicious", "cat")
 
 
-def test_a_model_is_no_reference_for_itself() -> None:
-    world = World(shortcut=6.0, target="cat")
-    with pytest.raises(RvptError, match="world has the weights of the suspect"):
-        check(as_clip(world), world.images(), reference=as_clip(World(shortcut=6.0, target="cat")), **QUICK)
+def test_predictions_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    world = World()
+    world.logit_scale = torch.tensor(0.0)
+    with pytest.raises(RvptError, match="world: its predictions are not finite"):
+        findings(world, folder=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_one_image_is_left_to_search_on() -> None:
+    assert 0 <= findings(World(), held_out=0.99, forms=("grating",)).p_value <= 1
 
 
 def test_the_target_is_named_without_a_list_of_classes() -> None:

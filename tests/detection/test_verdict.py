@@ -82,9 +82,10 @@ def test_backdoored_models_do_not_move_the_p_value() -> None:
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     known(0.0, 1.0).write(tmp_path / "c.json")
     assert Calibration.read(tmp_path / "c.json") == known(0.0, 1.0)
-    (tmp_path / "c.json").write_text('{"other": 1}')
-    with pytest.raises(RvptError, match="is not a calibration"):
-        Calibration.read(tmp_path / "c.json")
+    for wrong in ('{"other": 1}', '{"recipe": "r", "settings": {}, "deciding": ["a"], "models": 3}'):
+        (tmp_path / "c.json").write_text(wrong)
+        with pytest.raises(RvptError, match="is not a calibration"):
+            Calibration.read(tmp_path / "c.json")
 
 
 def test_a_file_has_one_calibration_for_each_size_of_models(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ logger = logging.getLogger("rvpt")
 F = TypeVar("F", bound=Callable[..., None])
 UsageError: Any = typer.BadParameter.__base__  # of the click inside typer, which typer does not export
 ORDER = (
-    "demo", "check", "clean", "inspect", "evaluate", "figures", "report", "serve", "info", "convert", "export",
-    "verify", "attack", "craft", "defenses", "protocols", "triggers", "bench", "pretrain",
+    "demo", "check", "calibrate", "clean", "inspect", "evaluate", "figures", "report", "serve", "info", "convert",
+    "export", "verify", "attack", "craft", "defenses", "protocols", "triggers", "bench", "pretrain",
 )  # fmt: skip
 """Of the commands in `rvpt --help`."""
 

@@ -70,6 +70,6 @@ def calibrate(
         )  # fmt: skip
     show_facts({"calibration": str(output_dir), "models": len(made.models), **made.geometry}, as_json=as_json)
     if not as_json:
-        words = ["--data", data, "--calibration", str(output_dir), *(["--classes", str(classes)] if classes else [])]
-        words += [word for setting in settings or () for word in ("--set", setting)]
-        print(f"to use it: {shlex.join(['rvpt', 'check', 'SUSPECT', *words])}")
+        words = ["rvpt", "check", "SUSPECT", "--data", data, "--calibration", str(output_dir), "-o", "found"]
+        words += ["--classes", str(classes)] if classes else []
+        print(f"to use it: {shlex.join([*words, *(word for each in settings or () for word in ('--set', each))])}")

@@ -77,14 +77,16 @@ def check(
     """
     from rvpt.data.classnames import read_names
     from rvpt.jobs.checking import check_and_save
+    from rvpt.jobs.output_dirs import refuse_source
     from rvpt.models.load import load
 
     if calibration and reference:
         raise RvptError(f"calibration={calibration} and reference={reference}: a check compares with one of them only")
     chosen = gather(settings, seed=seed)
     names = read_names(classes) if classes else None
+    refuse_source(output_dir, [str(place) for place in (model, reference, calibration) if place])
     suspect = load(model, base=base_model, device=device)
-    trusted = load(reference, device=device) if reference else None
+    trusted = load(reference, device=device) if reference is not None else None
     with progress.bar("check") as report:
         found = check_and_save(
             suspect, data, output_dir, classes=names, split=split, shift=shift, on_error=on_error,

@@ -136,10 +136,12 @@ def clean(
     from rvpt.defenses import DEFENSES
     from rvpt.jobs.checked_cleaning import check_clean_check
     from rvpt.jobs.cleaning import clean_and_save
+    from rvpt.jobs.output_dirs import refuse_source
+    from rvpt.models.load import load
 
     if auto and check:
         raise RvptError(f"auto=True makes a check of its own: remove check={check}")
-    if reference and not auto:
+    if reference is not None and not auto:
         raise RvptError(f"reference={reference} is for the checks of auto=True: add that, or pass it to 'rvpt check'")
     changes = gather(
         settings, alpha=alpha, prompt_length=prompt_length, lr=lr, epochs=epochs, precision=precision, seed=seed
@@ -150,9 +152,10 @@ def clean(
         **({"classes": read_names(classes)} if classes else {}),
     }  # fmt: skip
     run: Settings = {"resume": resume, "overwrite": overwrite}
+    refuse_source(output_dir, [str(place) for place in (reference, check) if place])
     suspect = load_suspect(model, device)
     if auto:
-        trusted = load_suspect(reference, device) if reference else None
+        trusted = load(reference, device=device) if reference is not None else None
         found = check_clean_check(
             suspect, data, output_dir, defense, changes, progress.bar, reference=trusted, **run, **drawing
         )

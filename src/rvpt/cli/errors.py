@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,10 +85,12 @@ def as_options(message: str, options: Mapping[str, str], values: Mapping[str, An
 
 
 def _option(flag: str, value: str) -> str:
-    """An option with the value that Python wrote."""
+    """An option with the value that Python wrote, or with a name in brackets, which only looks like one."""
     if value == "True":
         return flag
-    written = ast.literal_eval(value) if value[0] in "['\"" else value
+    written: Any = value
+    with suppress(ValueError, SyntaxError):
+        written = ast.literal_eval(value) if value[0] in "['\"" else value
     return " ".join(
         f"{flag} {shlex.quote(str(each))}" for each in (written if isinstance(written, list) else [written])
     )

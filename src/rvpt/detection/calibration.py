@@ -12,15 +12,19 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from rvpt.artifacts import read_manifest
 from rvpt.detection.natural import SHORT, Known, Runs, excesses, natural_of
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
 from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
+from rvpt.training.differences import differences
 
 SHIPPED = "check-calibration.json"
-FILE = "calibration.json"  # in a folder of `rvpt calibrate`
+KIND, FILE = "calibration", "calibration.json"  # of a folder of `rvpt calibrate`, and in it
 LEAST = 1e-6
 FEWEST = 4  # clean models
 
@@ -79,9 +83,11 @@ class Calibration:
         `rvpt calibrate` wrote.
 
         Raises:
-            RvptError: no such file, or not a calibration.
+            RvptError: no such file, not a calibration, or a folder that was changed.
         """
         place = Path(path) if path else Path(str(resources.files("rvpt") / "assets" / SHIPPED))
+        if place.is_dir():
+            read_manifest(place, KIND)
         kept = cls.read_all(place / FILE if place.is_dir() else place)
         return next((each for each in kept if each.geometry == geometry), kept[0])
 
@@ -94,8 +100,8 @@ class Calibration:
         """
         values = read_json(path)
         try:
-            kept = [cls(**each) for each in (values if isinstance(values, list) else [values])]
-        except TypeError:
+            kept = TypeAdapter(list[cls]).validate_python(values if isinstance(values, list) else [values])  # type: ignore[valid-type]
+        except ValidationError:
             kept = []
         if not kept:
             raise RvptError(f"{path} is not a calibration: make one with rvpt calibrate")
@@ -114,19 +120,26 @@ class Calibration:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def covers(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str]) -> bool:
-        """Whether it was made with these settings, with models of this geometry, and with exactly these classes.
+        """Whether it was made with these settings, with models of this geometry, and with exactly these classes."""
+        return not self.misfit(spec, geometry, classes)
+
+    def misfit(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str]) -> str:
+        """What it was made with that is not so in a check; empty if it covers the check.
 
         Scores compare a class with the median of all, so they are others among other classes.
 
         Batch size and seed do not matter, nor does the order of the forms.
         """
         if self.geometry and self.geometry != geometry:
-            return False
+            return f"models of another size ({_sized(self.geometry)})"
         if any({*classes} != {*natural[0][SHORT]} for natural in self.natural.values()):
-            return False
-        other = {"batch_size", "seed", "forms"}
-        same = {name: value for name, value in self.settings.items() if name not in other}
-        return spec.model_dump(mode="json", exclude=other) == same and {*spec.forms} == {*self.settings["forms"]}
+            return "other classes"
+        free = {"batch_size", "seed"}
+        made = {name: value for name, value in self.settings.items() if name not in free}
+        asked = spec.model_dump(mode="json", exclude=free)
+        for each in (made, asked):
+            each["forms"] = sorted(each.get("forms", ()))
+        return "" if asked == made else f"other settings ({differences(made, asked)})"
 
     def known(self) -> Known:
         """What is natural."""
@@ -181,3 +194,18 @@ def geometry_of(model: Clip | Cleaned) -> dict[str, int]:
     """What scores depend on besides the weights: image size, width and number of blocks of the visual tower."""
     clip = clip_of(model)
     return {"image_size": clip.image_size, "width": clip.width, "blocks": clip.depth}
+
+
+def refuse_other_size(one: tuple[str, Mapping[str, int]], other: tuple[str, Mapping[str, int]]) -> None:
+    """Refuse two models, each a name and its geometry, whose scores cannot be compared.
+
+    Raises:
+        RvptError: their geometries differ.
+    """
+    if one[1] != other[1]:
+        sizes = f"{_sized(one[1])}; and {_sized(other[1])}"
+        raise RvptError(f"{one[0]} has another size than {other[0]} ({sizes}): give models of one size")
+
+
+def _sized(geometry: Mapping[str, int]) -> str:
+    return ", ".join(f"{part.replace('_', ' ')} {value}" for part, value in geometry.items())

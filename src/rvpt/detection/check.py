@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
-from rvpt.detection.calibration import Calibration, geometry_of
+from rvpt.detection.calibration import Calibration, geometry_of, refuse_other_size
 from rvpt.detection.score import find
 from rvpt.detection.search import Search
 from rvpt.detection.spec import CheckSpec
@@ -52,11 +52,11 @@ def check(
         settings: of `CheckSpec`, such as seed=1 or budget=4.
 
     Raises:
-        RvptError: too few images or classes, an unknown setting, or the suspect itself as the reference.
+        RvptError: too few images or classes, an unknown setting, or a reference that is the suspect or of another size.
     """
-    if reference is not None and reference.hash() == model.hash():
-        raise RvptError(f"{reference.name} has the weights of the suspect: give another model as reference=MODEL")
     spec = CheckSpec(**settings)
+    if reference is not None:
+        refuse_reference(reference, model)
     data = images if isinstance(images, Dataset) else Dataset.from_images(images)
     names = list(data.classes if classes is None else classes)
     pixels, kept = pixels_of(model, data, names, spec), Path(folder) if folder else None
@@ -86,6 +86,18 @@ def _trusted(
     stages = Stages(kept and kept / "reference", reference.device)
     pixels = pixels_of(reference, data, names, spec)
     return Search(reference, pixels, names, spec, stages, doing(report, model="reference"))
+
+
+def refuse_reference(reference: Clip | Cleaned, model: Clip | Cleaned) -> None:
+    """Refuse a model to compare a suspect with that is the suspect, beside which no class would stand out, or of
+    another size, in which other classes are easy to reach.
+
+    Raises:
+        RvptError: it is.
+    """
+    if reference.hash() == model.hash():
+        raise RvptError(f"the reference {reference.name} is the suspect itself: give another model, which you trust")
+    refuse_other_size((f"the reference {reference.name}", geometry_of(reference)), (model.name, geometry_of(model)))
 
 
 def refuse_few(data: Dataset, names: Sequence[str]) -> None:

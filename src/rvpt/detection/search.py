@@ -12,6 +12,7 @@ from rvpt.attacks.trigger import Trigger
 from rvpt.detection.collapse import collapse
 from rvpt.detection.natural import Natural, first
 from rvpt.detection.spec import CheckSpec
+from rvpt.errors import RvptError
 from rvpt.inversion import FORMS
 from rvpt.inversion.descent import Reached, descend, reached, towards
 from rvpt.inversion.form import Form
@@ -69,6 +70,9 @@ class Search:
         spec: budgets and steps.
         stages: where finished runs are kept.
         report: called after each step.
+
+    Raises:
+        RvptError: a run found predictions that are not finite.
     """
 
     def __init__(
@@ -85,7 +89,7 @@ class Search:
             text = model.class_features(classes, spec.template)
         pool = Pool.of(model, pixels, text)
         order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(spec.seed)).to(pixels.device)
-        count = max(1, round(spec.held_out * len(pool)))
+        count = min(max(1, round(spec.held_out * len(pool))), len(pool) - 1)
         self.fit, self.held = pool.select(order[count:]), pool.select(order[:count])
 
     def short(self, name: str, natural: Natural | None = None) -> Short:
@@ -117,6 +121,8 @@ class Search:
             report(0, 1, {})
         kept = short_race(form, self.fit, choose, self.spec, report)
         found = reached(form, self.held, kept.classes, kept.changes, self.spec)
+        if not found.margins.isfinite().all():
+            raise RvptError(f"{self.model.name}: its predictions are not finite: download or create the model again")
         return {**vars(kept), "margins": found.margins, "shares": found.shares}
 
     def _ahead(self, classes: Tensor, rises: Tensor, natural: Natural | None, count: int) -> Tensor:

@@ -11,7 +11,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.data.skip import skipped_facts
-from rvpt.detection.calibration import FEWEST, FILE, Calibration, geometry_of
+from rvpt.detection.calibration import FEWEST, FILE, KIND, Calibration, geometry_of, refuse_other_size
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.files import read_json
@@ -21,8 +21,6 @@ from rvpt.jobs.scoring import score_and_save
 from rvpt.models.load import load
 from rvpt.progress import Report, doing, silent
 from rvpt.spec import OnError
-
-KIND = "calibration"
 
 
 def calibrate_and_save(
@@ -93,10 +91,7 @@ def _identified(sources: Sequence[str], device: str | None) -> tuple[list[str], 
         model = load(source, device=device)
         own = geometry_of(model)
         geometry = geometry or own
-        if own != geometry:
-            raise RvptError(
-                f"{source} has another size than {sources[0]} ({own} and {geometry}): give models of one size"
-            )
+        refuse_other_size((source, own), (sources[0], geometry))
         if (digest := model.hash()) in found:
             raise RvptError(f"{source} and {found[digest]} are the same model: give clean models that differ")
         found[digest] = source

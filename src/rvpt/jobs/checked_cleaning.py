@@ -37,7 +37,7 @@ def check_clean_check(
     bar: Bar,
     *,
     checking: Mapping[str, Any] | None = None,
-    reference: Clip | None = None,
+    reference: Clip | Cleaned | None = None,
     resume: bool = False,
     overwrite: bool = False,
     **drawing: Any,

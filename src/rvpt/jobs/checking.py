@@ -59,7 +59,7 @@ def check_and_save(
         split: the split of the images.
         shift: change of style of the images.
         on_error: "skip" leaves out images that cannot be read.
-        calibration: a file or folder; by default the one that ships with rvpt, if it fits.
+        calibration: a file or folder, by default the one that ships with rvpt.
         reference: a model of the same kind that is trusted, to compare with instead.
         resume: continue an interrupted check.
         overwrite: replace an artifact at `target`.
@@ -67,16 +67,14 @@ def check_and_save(
         settings: of `CheckSpec`.
 
     Raises:
-        RvptError: no names of classes, a calibration that does not fit, or an error of `rvpt.check`.
+        RvptError: no names of classes, a calibration that does not fit or beside a reference, or an error of
+            `rvpt.check`.
     """
-    spec, known = CheckSpec(**settings), Calibration.read(calibration, geometry_of(model))
-    data = load_data(source, split, shift=shift, on_error=on_error)
+    if calibration and reference:
+        raise RvptError(f"{calibration} would not be used beside the reference {reference.name}: remove one of them")
+    spec, data = CheckSpec(**settings), load_data(source, split, shift=shift, on_error=on_error)
     names = candidates(data, source, classes)
-    if calibration and not known.covers(spec, geometry_of(model), names):
-        raise RvptError(
-            f"calibration={calibration} is of models of another size, or of other classes or settings: repeat those of "
-            "'rvpt calibrate', or leave it out"
-        )
+    known = _calibration(calibration, model, spec, names)
     key = {
         "model": model.hash(), "data": canonical(source), "split": split, "classes": names,
         "settings": spec.model_dump(), "calibration": known.sha256(),
@@ -95,6 +93,18 @@ def check_and_save(
         write_manifest(stage, KIND, verdict=verdict.word, model_sha256=verdict.facts["model_sha256"])
     checkpoint.drop()
     return verdict
+
+
+def _calibration(place: Path | None, model: Clip | Cleaned, spec: CheckSpec, names: Sequence[str]) -> Calibration:
+    """A calibration that was given, or else the one that ships with rvpt.
+
+    Raises:
+        RvptError: it was given and does not cover the check, whose verdict would not rest on it.
+    """
+    known = Calibration.read(place, geometry := geometry_of(model))
+    if place and (misfit := known.misfit(spec, geometry, names)):
+        raise RvptError(f"{place} was made with {misfit}: check with the same, or make another with rvpt calibrate")
+    return known
 
 
 def candidates(data: Dataset, source: str, classes: Sequence[str] | None) -> list[str]:
