@@ -123,12 +123,6 @@ def test_what_is_refused(tiny, home):
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--classes", "none.txt"), "none.txt cannot be read")
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--set", "budget=-1"), "budget")
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--shift", "fog"), "'fog'", "noise, blur")
-    Calibration.read().write(home / "other.json")
-    words = ["check", tiny.clip, "-o", "other", *QUICK, "--calibration", "other.json"]
-    has(refused(*words), "--calibration other.json is of models of another size, or of other classes or settings")
-    has(refused(*words, "--reference", tiny.backdoored), "compares with one of them only")
-    (home / "other.json").unlink()
-    has(refused("check", tiny.clip, "-o", "other", *QUICK, "--reference", tiny.clip), "--reference MODEL")
     (home / "two.txt").write_text("anchor\nstar\n")
     has(refused("check", tiny.clip, "-o", "other", *QUICK, "--classes", "two.txt"), "2 classes", "--classes FILE")
     (home / "one.txt").write_text("anchor\n")

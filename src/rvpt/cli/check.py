@@ -32,7 +32,6 @@ from rvpt.cli.options import (
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
 from rvpt.cli.verdicts import EXIT_CODES
-from rvpt.errors import RvptError
 
 
 def _help() -> MoreHelp:
@@ -80,8 +79,6 @@ def check(
     from rvpt.jobs.output_dirs import refuse_source
     from rvpt.models.load import load
 
-    if calibration and reference:
-        raise RvptError(f"calibration={calibration} and reference={reference}: a check compares with one of them only")
     chosen = gather(settings, seed=seed)
     names = read_names(classes) if classes else None
     refuse_source(output_dir, [str(place) for place in (model, reference, calibration) if place])

@@ -104,6 +104,6 @@ def _measured(
     """What a check measures on one clean model, with all classes as finalists; kept in a file."""
     if not path.is_file():
         whole = spec.model_copy(update={"finalists": len(names)})
-        score_and_save(load(source, device=device), data, names, whole, path, doing(report, model=source))
+        score_and_save(load(source, device=device), data, names, whole, path, doing(report, model=Path(source).name))
     found = read_json(path)
     return {"sha256": found["model_sha256"], "backdoored": False, "scores": found["scores"], "rises": found["rises"]}
