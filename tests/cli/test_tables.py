@@ -100,4 +100,4 @@ def test_a_p_value_says_what_it_compares(capsys):
     show_verdicts({"known": known, "other": {**known, "calibrated": False}})
     shown = capsys.readouterr().out
     assert shown.count("0.023") == 2
-    assert shown.count("classes compared with each other") == 1
+    assert shown.count("score 0.023") == 1
