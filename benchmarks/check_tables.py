@@ -230,18 +230,11 @@ def tables(rows: Sequence[Row], calibration: Calibration) -> dict[str, str]:
         groups.setdefault(tuple(row["rises"]), []).append(row)
     made: dict[str, list[str]] = {name: [] for name in SECTIONS}
     for forms, some in groups.items():
-        zoo = Zoo(some, with_forms(calibration, forms))
+        zoo = Zoo(some, calibration.limited(forms))
         for name, section in SECTIONS.items():
             title = [f"Forms: {', '.join(forms)}\n"] if len(groups) > 1 else []
             made[name].append("\n".join([*title, *section(zoo)]) + "\n")
     return {name: "\n".join(parts) for name, parts in made.items()}
-
-
-def with_forms(calibration: Calibration, forms: Sequence[str]) -> Calibration:
-    """The calibration by those of its models that were checked with some forms."""
-    models = [model for model in calibration.models if set(forms) <= set(model["scores"])]
-    natural = {name: known for name, known in calibration.natural.items() if name in forms}
-    return replace(calibration, models=models, natural=natural)
 
 
 def table(*heads: str) -> str:

@@ -121,6 +121,13 @@ def test_without_a_calibration_the_classes_are_compared_with_each_other() -> Non
     assert len({tuple(found.rises[form]["long"]) for form in forms["forms"]}) == 1  # the same finalists in every form
 
 
+def test_a_form_without_a_calibration_is_no_obstacle(calibration: Calibration) -> None:
+    world = World(shortcut=6.0, target="cat")
+    assert not check(as_clip(world), world.images(), calibration=calibration, **QUICK | {"forms": ("grating",)}).facts[
+        "calibrated"
+    ]
+
+
 def test_a_reference_tells_an_easy_class_from_a_backdoor() -> None:
     easy, forms = {"dog": 1.6}, {"forms": ("additive", "grating")}
     clean, bad = World(easy), World(easy, shortcut=6.0, target="cat")

@@ -73,6 +73,30 @@ def test_a_clean_model_is_scored_without_its_own_part_in_what_is_natural() -> No
     assert made.models[0]["scores"] == without.models[-1]["scores"]
 
 
+def test_with_fewer_forms_it_is_as_if_its_models_had_been_checked_with_them() -> None:
+    names = ["owl", "hen", "cat"]
+    values = torch.randn(10, 2, 3, generator=torch.Generator().manual_seed(0)).tolist()
+    rises = [
+        {
+            form: {run: dict(zip(names, each[place], strict=True)) for run in ("short", "long")}
+            for place, form in enumerate(("additive", "patch"))
+        }
+        for each in values
+    ]
+    models = [
+        {"backdoored": index == 9, "scores": {"collapse": 0.1}, "rises": each} for index, each in enumerate(rises)
+    ]
+    both = CheckSpec(forms=("additive", "patch"), finalists=1)
+    made = Calibration.of("some", both, both.forms, models, {}).limited(("patch",))
+    alone = [{**model, "rises": {"patch": model["rises"]["patch"]}} for model in models]
+    other = Calibration.of("some", both.model_copy(update={"forms": ("patch",)}), ("patch",), alone, {})
+    assert made.natural == other.natural
+    assert [model["scores"]["patch"] for model in made.models[:9]] == [
+        model["scores"]["patch"] for model in other.models[:9]
+    ]
+    assert made.p_value({"patch": 2.0}) == other.p_value({"patch": 2.0})
+
+
 def test_backdoored_models_do_not_move_the_p_value() -> None:
     calibration = known(0.0, 1.0, 2.0)
     without = Calibration("", {}, ["a"], [model for model in calibration.models if not model["backdoored"]])
@@ -107,7 +131,7 @@ def test_it_covers_other_seeds_and_batch_sizes_but_no_other_budget() -> None:
     assert calibration.covers(CheckSpec(seed=3, batch_size=2), {"width": 8}, [])
     assert not calibration.covers(CheckSpec(budget=9), {"width": 8}, [])
     assert calibration.covers(CheckSpec(forms=CheckSpec().forms[::-1]), {"width": 8}, [])
-    assert not calibration.covers(CheckSpec(forms=("patch",)), {"width": 8}, [])
+    assert calibration.covers(CheckSpec(forms=("patch",)), {"width": 8}, [])
     assert not calibration.covers(CheckSpec(forms=("patch", "warp")), {"width": 8}, [])
     assert not replace(calibration, geometry={"width": 9}).covers(CheckSpec(), {"width": 8}, [])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from statistics import mean, stdev
@@ -128,18 +128,31 @@ class Calibration:
 
         Scores compare a class with the median of all, so they are others among other classes.
 
-        Batch size and seed do not matter, nor does the order of the forms.
+        Batch size and seed do not matter, and fewer forms may be used (`limited`).
         """
         if self.geometry and self.geometry != geometry:
             return f"models of another size ({_sized(self.geometry)})"
         if any({*classes} != {*natural[0][SHORT]} for natural in self.natural.values()):
             return "other classes"
-        free = {"batch_size", "seed"}
+        fewer = {*spec.forms} <= {*self.settings.get("forms", ())}
+        free = {"batch_size", "seed", *(["forms"] if fewer else [])}
         made = {name: value for name, value in self.settings.items() if name not in free}
         asked = spec.model_dump(mode="json", exclude=free)
-        for each in (made, asked):
-            each["forms"] = sorted(each.get("forms", ()))
         return "" if asked == made else f"other settings ({differences(made, asked)})"
+
+    def limited(self, forms: Collection[str]) -> Calibration:
+        """The calibration as it would be if its models had been checked with some of its forms only."""
+        natural = {form: runs for form, runs in self.natural.items() if form in forms}
+        if natural == self.natural:
+            return self
+        left, models = {form: iter(runs) for form, runs in natural.items()}, []
+        for model in self.models:
+            scores = model["scores"]
+            if not model["backdoored"]:
+                own = {form: next(runs) for form, runs in left.items() if form in scores}
+                scores = {**scores, **_highest({"rises": own}, natural, CheckSpec(**self.settings))}
+            models.append({**model, "scores": scores})
+        return replace(self, models=models, natural=natural)
 
     def known(self) -> Known:
         """What is natural."""

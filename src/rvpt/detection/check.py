@@ -63,6 +63,7 @@ def check(
     geometry = geometry_of(model)
     known = calibration or Calibration.read(geometry=geometry)
     calibrated = reference is None and known.covers(spec, geometry, names)
+    known = known.limited(spec.forms) if calibrated else known
     natural = known.known() if calibrated else {}
     with frozen(model), frozen(reference or model):
         trusted = _trusted(reference, data, names, spec, kept, report) if reference else None
