@@ -71,7 +71,7 @@ def check(
     p_value = known.p_value(found.scores) if calibrated else found.p_value
     facts = {
         "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
-        "classes": names, "settings": spec.model_dump(), "calibration": known.recipe,
+        "classes": names, "settings": spec.model_dump(), "calibration": known.recipe if calibrated else None,
         "calibrated": calibrated, "most_predicted": found.most_predicted,
     }  # fmt: skip
     if reference is not None:
