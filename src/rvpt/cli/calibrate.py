@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from rvpt import progress
-from rvpt.cli.app import MoreHelp, command
-from rvpt.cli.choices import SHIFT
-from rvpt.cli.describe import describe
+from rvpt.cli.app import command
+from rvpt.cli.check import check_help
 from rvpt.cli.options import (
-    DATA,
+    CheckSets,
     ClassesFile,
     Data,
     Device,
+    ImagesSplit,
     Json,
     OnErrors,
     OutputDir,
@@ -23,35 +23,26 @@ from rvpt.cli.options import (
     Resume,
     Seed,
     ShiftName,
-    set_option,
 )
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
 from rvpt.cli.tables import show_facts
 
 
-def _help() -> MoreHelp:
-    from rvpt.detection.spec import CheckSpec
-
-    return MoreHelp({"shift": SHIFT.text()}, describe(CheckSpec))
-
-
-@command(CLEANING, _help)
+@command(CLEANING, check_help)
 def calibrate(
     models: Annotated[list[str], typer.Argument(metavar="MODELS", help="Clean models of one kind, at least four.")],
     data: Data,
     output_dir: OutputDir,
     classes: ClassesFile = None,
-    split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "train",
+    split: ImagesSplit = "train",
     shift: ShiftName = None,
     on_error: OnErrors = "stop",
     seed: Seed = 0,
     device: Device = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    settings: Annotated[
-        list[str] | None, set_option("Any other setting (listed below), as in --set budget=4; repeatable.")
-    ] = None,
+    settings: CheckSets = None,
     as_json: Json = False,
 ) -> None:
     """Measure clean models, so that 'rvpt check --calibration' can tell what is unusual in models like them.

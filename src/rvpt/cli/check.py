@@ -13,11 +13,12 @@ from rvpt.cli.choices import SHIFT
 from rvpt.cli.describe import describe
 from rvpt.cli.options import (
     CHECK,
-    DATA,
     BaseModel,
+    CheckSets,
     ClassesFile,
     Data,
     Device,
+    ImagesSplit,
     Json,
     ModelArgument,
     OnErrors,
@@ -27,26 +28,25 @@ from rvpt.cli.options import (
     Resume,
     Seed,
     ShiftName,
-    set_option,
 )
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
 from rvpt.cli.verdicts import EXIT_CODES
 
 
-def _help() -> MoreHelp:
+def check_help() -> MoreHelp:
     from rvpt.detection.spec import CheckSpec
 
     return MoreHelp({"shift": SHIFT.text()}, describe(CheckSpec))
 
 
-@command(CLEANING, _help)
+@command(CLEANING, check_help)
 def check(
     model: ModelArgument,
     data: Data,
     output_dir: OutputDir,
     classes: ClassesFile = None,
-    split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "train",
+    split: ImagesSplit = "train",
     shift: ShiftName = None,
     on_error: OnErrors = "stop",
     base_model: BaseModel = None,
@@ -64,9 +64,7 @@ def check(
     device: Device = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    settings: Annotated[
-        list[str] | None, set_option("Any other setting (listed below), as in --set budget=4; repeatable.")
-    ] = None,
+    settings: CheckSets = None,
     as_json: Json = False,
 ) -> None:
     """Look for a backdoor: search for small image changes that make the model predict a class.

@@ -10,7 +10,19 @@ import typer
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.choices import FIGURE, SHIFT
-from rvpt.cli.options import DATA, BaseModel, Data, Device, Json, OnErrors, OutputDir, Overwrite, Seed, ShiftName
+from rvpt.cli.options import (
+    DATA,
+    BaseModel,
+    Data,
+    Device,
+    ImagesSplit,
+    Json,
+    OnErrors,
+    OutputDir,
+    Overwrite,
+    Seed,
+    ShiftName,
+)
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.tables import show_json
 
@@ -36,7 +48,7 @@ def figures(
             metavar="FOLDER", help="Folder of a trigger; repeatable.", show_default="those saved with the models"
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "test",
+    split: ImagesSplit = "test",
     limit: Annotated[
         int, typer.Option(min=10, help="Use at most this many images, drawn at random.", rich_help_panel=DATA)
     ] = 500,

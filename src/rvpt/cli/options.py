@@ -130,6 +130,7 @@ CaptionColumn = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+ImagesSplit = Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)]
 ShiftName = Annotated[str | None, SHIFT.option(help="Change the style of all images first.", panel=DATA)]
 OnErrors = Annotated[
     OnError,
@@ -162,4 +163,7 @@ def set_option(help: str, panel: str | None = None) -> Any:
 Sets = Annotated[
     list[str] | None,
     set_option("Any other setting (listed below), as in --set weight_decay=0.1; repeatable.", TRAINING),
+]
+CheckSets = Annotated[
+    list[str] | None, set_option("Any other setting (listed below), as in --set budget=4; repeatable.")
 ]

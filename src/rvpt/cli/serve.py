@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rvpt.cli.app import command
-from rvpt.cli.options import DATA, ClassesFile, Device, ModelArgument, OnErrors
+from rvpt.cli.options import ClassesFile, Device, ImagesSplit, ModelArgument, OnErrors
 from rvpt.cli.panels import CLEANING
 from rvpt.errors import RvptError
 
@@ -44,7 +44,7 @@ def serve(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     device: Device = None,
-    split: Annotated[str, typer.Option(help="Split of the images.", rich_help_panel=DATA)] = "test",
+    split: ImagesSplit = "test",
     classes: ClassesFile = None,
     on_error: OnErrors = "stop",
 ) -> None:
