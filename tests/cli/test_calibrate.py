@@ -61,10 +61,24 @@ def test_an_interrupted_run_continues_after_its_last_model(clean, home, monkeypa
         patch.setattr(progress, "bar", at_the_second_model)
         assert rvpt("calibrate", *clean, "-o", "mine", *QUICK).exit_code == 130
     assert len(list((home / "mine.run").rglob("kept/*.json"))) == 1
-    has(refused("calibrate", *clean[::-1], "-o", "mine", *QUICK, "--resume"), "other settings (other models)")
+    has(refused("calibrate", *clean, "-o", "mine", *QUICK[2:], "--data", "scenes:50", "--resume"), "other settings")
     works("calibrate", *clean, "-o", "mine", *QUICK, "--resume")
     assert json.loads(whole)["models"] == 4
     assert (home / "mine" / "calibration.json").read_bytes() == (home / "whole" / "calibration.json").read_bytes()
+
+
+def test_after_a_model_that_cannot_be_measured_another_takes_its_place(clean, home):
+    broken, other = load_clip(clean[3]), load_clip(clean[3])
+    with torch.no_grad():
+        broken.model.logit_scale.fill_(200.0)
+        other.model.logit_scale.mul_(1.01)
+    broken.save_pretrained("broken")
+    other.save_pretrained("other")
+    has(refused("calibrate", *clean[:3], "broken", "-o", "mine", *QUICK), "broken: its predictions are not finite")
+    kept = {path.name: path.stat().st_mtime_ns for path in (home / "mine.run").rglob("kept/*.json")}
+    works("calibrate", *clean[:3], "other", "-o", "mine", *QUICK, "--resume")
+    assert len(kept) == 3
+    assert {path.name for path in home.iterdir()} == {"broken", "other", "mine"}
 
 
 def test_what_is_refused(tiny, clean, home):

@@ -109,11 +109,13 @@ def test_every_form_finds_its_planted_shortcut(form: str, world: type[World]) ->
 
 
 def test_without_a_calibration_the_classes_are_compared_with_each_other() -> None:
-    world, other = World(shortcut=6.0, target="cat"), Calibration("", {}, ["collapse"], MODELS)
+    world = World(shortcut=6.0, target="cat")
     forms = {"forms": ("additive", "grating")}
-    verdict = check(as_clip(world), world.images(), calibration=other, **QUICK | forms)
+    verdict = check(as_clip(world), world.images(), **QUICK | forms)
     assert (verdict.word, verdict.target) == ("suspicious", "cat")
     assert not verdict.facts["calibrated"]
+    assert {row["excess"] for row in verdict.targets} == {None}
+    assert verdict.targets[0]["rise"] == max(row["rise"] for row in verdict.targets)
     found = findings(world, **forms)
     assert verdict.p_value == found.p_value < 0.05
     shorts = [torch.tensor(list(found.rises[form]["short"].values())) for form in forms["forms"]]
@@ -121,18 +123,19 @@ def test_without_a_calibration_the_classes_are_compared_with_each_other() -> Non
     assert len({tuple(found.rises[form]["long"]) for form in forms["forms"]}) == 1  # the same finalists in every form
 
 
-def test_a_form_without_a_calibration_is_no_obstacle(calibration: Calibration) -> None:
-    world = World(shortcut=6.0, target="cat")
-    assert not check(as_clip(world), world.images(), calibration=calibration, **QUICK | {"forms": ("grating",)}).facts[
-        "calibrated"
-    ]
+def test_a_calibration_that_does_not_cover_the_check_is_refused(calibration: Calibration) -> None:
+    world = World()
+    with pytest.raises(RvptError, match=r"the calibration was made with other settings .*forms=.*grating"):
+        check(as_clip(world), world.images(), calibration=calibration, **QUICK | {"forms": ("grating",)})
+    with pytest.raises(RvptError, match="the calibration would not be used beside the reference world"):
+        check(as_clip(world), world.images(), calibration=calibration, reference=as_clip(World(EASY[1])), **QUICK)
 
 
 def test_a_reference_tells_an_easy_class_from_a_backdoor() -> None:
     easy, forms = {"dog": 1.6}, {"forms": ("additive", "grating")}
     clean, bad = World(easy), World(easy, shortcut=6.0, target="cat")
     other = World({"fox": 1.04, "owl": 0.97, "cat": 1.02, "dog": 1.62, "hen": 0.98})
-    asked = {"calibration": Calibration("", {}, ["collapse"], MODELS), **QUICK, **forms}
+    asked = {**QUICK, **forms}
     alone = check(as_clip(clean), clean.images(), **asked)
     beside = check(as_clip(clean), clean.images(), reference=as_clip(other), **asked)
     assert alone.p_value < 0.05 < beside.p_value
@@ -176,12 +179,9 @@ def test_a_model_in_half_precision_is_checked(tiny: Tiny, classes: list[str] | N
 
 def test_gradients_of_the_model_are_as_they_were() -> None:
     world = World()
-    check(as_clip(world), world.images(), calibration=Calibration("", {}, ["collapse"], MODELS), **QUICK)
+    check(as_clip(world), world.images(), **QUICK)
     assert world.weight.requires_grad
     assert world.weight.grad is None
-
-
-MODELS = [{"backdoored": False, "scores": {"collapse": value}} for value in (0.1, 0.2)]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ MODELS = [{"backdoored": False, "scores": {"collapse": value}} for value in (0.1
 def test_what_a_check_needs(count: int, classes: tuple[str, ...], words: str) -> None:
     world = World()
     with pytest.raises(RvptError, match=words):
-        check(as_clip(world), world.images(count), classes, calibration=Calibration("", {}, ["collapse"], MODELS))
+        check(as_clip(world), world.images(count), classes)
 
 
 def test_an_inverted_change_is_a_trigger_that_is_saved_and_loaded(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from helpers import assert_near, contents, memory_data, random_pixels
 from openai_layout import TEXTS, Naive, random_weights, small_tokenizer, write_tokenizer
 from resnet_layout import NaiveResnet, Resnet, resnet_config, resnet_weights
 from rvpt.defenses import DEFENSES
-from rvpt.detection.calibration import Calibration, geometry_of
+from rvpt.detection.calibration import geometry_of
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
 from rvpt.jobs.converting import convert, inspect
@@ -434,9 +434,7 @@ def test_it_is_measured(model):
 
 def test_it_is_checked(model):
     short = {"steps": 1, "final_steps": 1, "collapse_steps": 1, "num_images": 32, "finalists": 1, "images": 4}
-    scores = [{"backdoored": False, "scores": {"collapse": value}} for value in (0.0, 0.1, 0.3)]
-    known = Calibration("", {}, ["collapse"], scores, {"image_size": 48, "width": 32, "blocks": 4})
-    verdict = rvpt.check(model, memory_data(32, None, CLASSES), CLASSES, calibration=known, **short)
+    verdict = rvpt.check(model, memory_data(32, None, CLASSES), CLASSES, **short)
     assert not verdict.facts["calibrated"]
     assert len(verdict.resistivity) == model.depth == geometry_of(model)["blocks"]
 

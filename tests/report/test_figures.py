@@ -37,6 +37,14 @@ def test_each_attack_has_a_small_mark_and_each_defense_a_large_one_at_its_mean()
     assert axes.get_title() == "d: a small mark for each attack, large: means over 2 attacks"
 
 
+def test_names_in_other_scripts_are_drawn_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    with styled():
+        figure = Figure()
+        figure.suptitle("\u732b \u0915")
+        figure.savefig(tmp_path / "plot.svg")
+    assert not [str(each.message) for each in recwarn]
+
+
 def test_the_tradeoff_of_one_attack_tells_of_no_means() -> None:
     axes = Figure().subplots()
     draw_panel(axes, "d", cells(rows_of(0.1)))

@@ -140,6 +140,17 @@ class Calibration:
         asked = spec.model_dump(mode="json", exclude=free)
         return "" if asked == made else f"other settings ({differences(made, asked)})"
 
+    def refuse_misfit(
+        self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str], name: str = "the calibration"
+    ) -> None:
+        """Refuse a check that it does not cover, whose verdict would not rest on it.
+
+        Raises:
+            RvptError: it was made with something else.
+        """
+        if misfit := self.misfit(spec, geometry, classes):
+            raise RvptError(f"{name} was made with {misfit}: check with the same, or make another with rvpt calibrate")
+
     def limited(self, forms: Collection[str]) -> Calibration:
         """The calibration as it would be if its models had been checked with some of its forms only."""
         natural = {form: runs for form, runs in self.natural.items() if form in forms}

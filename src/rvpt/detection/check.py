@@ -44,23 +44,27 @@ def check(
         model: the suspect. It is not changed.
         images: a data set, whose labels are not used, or images in memory.
         classes: the candidate targets; by default the data set's classes.
-        calibration: by default the one that ships with rvpt for models of this size, or else its first one.
-        reference: a model of the same kind that is trusted. The p-value then says whether a class stands out among the
-            others, and more than it does in this model, instead of resting on a calibration.
+        calibration: by default the one that ships with rvpt, if it covers the check; else the p-value says whether a
+            class stands out among the others.
+        reference: a model of the same kind that is trusted, instead of a calibration. The p-value then says whether a
+            class stands out among the others, and more than it does in this model.
         folder: where finished stages are kept, so that an interrupted check can be continued.
         report: called as report(step, total, values) after each step.
         settings: of `CheckSpec`, such as seed=1 or budget=4.
 
     Raises:
-        RvptError: too few images or classes, an unknown setting, or a reference that is the suspect or of another size.
+        RvptError: too few images or classes, an unknown setting, a calibration that does not cover the check or is
+            given beside a reference, or a reference that is the suspect or of another size.
     """
-    spec = CheckSpec(**settings)
+    spec, geometry = CheckSpec(**settings), geometry_of(model)
     if reference is not None:
         refuse_reference(reference, model)
+        refuse_both("the calibration" if calibration else None, reference)
     data = images if isinstance(images, Dataset) else Dataset.from_images(images)
     names = list(data.classes if classes is None else classes)
     pixels, kept = pixels_of(model, data, names, spec), Path(folder) if folder else None
-    geometry = geometry_of(model)
+    if calibration is not None:
+        calibration.refuse_misfit(spec, geometry, names)
     known = calibration or Calibration.read(geometry=geometry)
     calibrated = reference is None and known.covers(spec, geometry, names)
     known = known.limited(spec.forms) if calibrated else known
@@ -99,6 +103,16 @@ def refuse_reference(reference: Clip | Cleaned, model: Clip | Cleaned) -> None:
     if reference.hash() == model.hash():
         raise RvptError(f"the reference {reference.name} is the suspect itself: give another model, which you trust")
     refuse_other_size((f"the reference {reference.name}", geometry_of(reference)), (model.name, geometry_of(model)))
+
+
+def refuse_both(calibration: str | Path | None, reference: Clip | Cleaned) -> None:
+    """Refuse a calibration, given by its name, that would not be used beside a reference.
+
+    Raises:
+        RvptError: there is one.
+    """
+    if calibration is not None:
+        raise RvptError(f"{calibration} would not be used beside the reference {reference.name}: remove one of them")
 
 
 def refuse_few(data: Dataset, names: Sequence[str]) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from rvpt.attacks.trigger import Trigger
 from rvpt.detection.collapse import concentration, nearest_words, whole_words
-from rvpt.detection.natural import LONG, SHORT, Known, Natural, finalists
+from rvpt.detection.natural import LONG, SHORT, Known
 from rvpt.detection.outliers import outlying, smallest_of
+from rvpt.detection.ranking import AboveNatural, AboveOthers, Ranking, Row
 from rvpt.detection.resistivity import resistivity_curve
-from rvpt.detection.search import Inversion, Search, Short
+from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
 from rvpt.inversion.additive import Additive
 from rvpt.inversion.pool import most_predicted
@@ -31,15 +32,17 @@ WORDS = 5  # that are named
 class Findings:
     """What was measured on a model.
 
-    `targets`: classes, the most suspicious first. `trigger`: the change that was found for the first of them. `rises`:
-    by form and run, how far each class's margin is above the median of all classes after the short run; with many
-    classes only of those that had this run. `most_predicted`: the class that most of the images are classified as
+    `targets`: classes, the most suspicious first, each in the form where it is most so: how far its margin is above the
+    median (`rise`), how far the rise is above what is natural, in spreads (`excess`; None if that is not known), its
+    margin, and the share of the images that are flipped. `trigger`: the change that was found for the first of them.
+    `rises`: by form and run, how far each class's margin is above the median of all classes after the short run; with
+    many classes only of those that had this run. `most_predicted`: the class that most of the images are classified as
     without any change, and its share of them. `p_value`: the chance of a class as far above the others
     (`rvpt.detection.outliers`).
     """
 
     scores: dict[str, float]
-    targets: list[dict[str, Any]]
+    targets: list[Row]
     words: list[str]
     resistivity: list[float]
     trigger: Trigger
@@ -64,31 +67,20 @@ def find(
     shorts = [search.short(name, known.get(name, {}).get(SHORT)) for name in spec.forms]
     others = [trusted.short(name).rises.cpu() for name in spec.forms] if trusted else None
     odd = outlying([short.rises.cpu() for short in shorts], others)
-    p_values = dict(zip(classes, odd.tolist(), strict=True))
-    order = _order(shorts, p_values, known)
+    ranking = AboveNatural(known) if known else AboveOthers(dict(zip(classes, odd.tolist(), strict=True)))
+    order = ranking.order({s.form.name: dict(zip(classes, s.rises.tolist(), strict=True)) for s in shorts})
     found = {short.form.name: search.long(short, order) for short in shorts}
     rises = {name: _rises(inversion, classes) for name, inversion in found.items()}
-    rows = [
-        row for name, inversion in found.items() for row in _rows(inversion, rises[name][LONG], known.get(name, {}))
-    ]
-    rows.sort(key=lambda row: -row["excess"] if known else (p_values[row["class"]], -row["margin"]))
+    rows = ranking.sorted([row for name, each in found.items() for row in _rows(each, rises[name][LONG], ranking)])
     best = rows[0]
     trigger = found[best["form"]].trigger(classes, best["class"], spec.seed)
     curve = resistivity_curve(model, search.held.pixels, trigger)
     scores, words = _together(search)
-    scores |= {name: max(row["excess"] for row in rows if row["form"] == name) for name in found}
+    scores |= {name: max(_score(row) for row in rows if row["form"] == name) for name in found}
     scores["resistivity"] = 1 - sum(curve) / len(curve)
     return Findings(
         scores, _first_of_each_class(rows), words, curve, trigger, rises, _most_predicted(search), smallest_of(odd)
     )
-
-
-def _order(shorts: Sequence[Short], p_values: Mapping[str, float], known: Known) -> list[str]:
-    """The order in which classes get a longer run: how far they are above what is natural, or else their p-values."""
-    if not known:
-        return sorted(p_values, key=p_values.__getitem__)
-    rises = {short.form.name: dict(zip(p_values, short.rises.tolist(), strict=True)) for short in shorts}
-    return finalists(rises, known, len(p_values))
 
 
 def _most_predicted(search: Search) -> dict[str, Any]:
@@ -106,18 +98,24 @@ def _rises(inversion: Inversion, classes: Sequence[str]) -> dict[str, dict[str, 
     }
 
 
-def _rows(inversion: Inversion, rises: Mapping[str, float], known: Mapping[str, Natural]) -> list[dict[str, Any]]:
-    """What was measured for each finalist; without knowledge of what is natural the excess is the rise."""
-    excess = known[LONG].excess(rises) if known else rises
-    measured = zip(rises, inversion.final.margins.tolist(), inversion.final.shares.tolist(), strict=True)
+def _rows(inversion: Inversion, rises: Mapping[str, float], ranking: Ranking) -> list[Row]:
+    """What was measured for each finalist of a form."""
+    form, final = inversion.short.form.name, inversion.final
+    excess = ranking.excess(form, rises)
+    measured = zip(rises, final.margins.tolist(), final.shares.tolist(), strict=True)
     return [
-        {"class": name, "form": inversion.short.form.name, "excess": excess[name], "margin": margin, "share": share}
+        {"class": name, "form": form, "rise": rises[name], "excess": excess[name], "margin": margin, "share": share}
         for name, margin, share in measured
     ]
 
 
-def _first_of_each_class(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    firsts: dict[str, dict[str, Any]] = {}
+def _score(row: Row) -> float:
+    """The excess of a class; where what is natural is not known, its rise."""
+    return float(row["rise"] if row["excess"] is None else row["excess"])
+
+
+def _first_of_each_class(rows: Sequence[Row]) -> list[Row]:
+    firsts: dict[str, Row] = {}
     for row in rows:
         firsts.setdefault(row["class"], row)
     return list(firsts.values())

@@ -49,7 +49,7 @@ def calibrate_and_save(
         shift: change of style of the images.
         on_error: "skip" leaves out images that cannot be read.
         device: where the models are loaded.
-        resume: continue an interrupted run after its last finished model.
+        resume: continue an interrupted run after its last finished model; the models may be others.
         overwrite: replace an artifact at `target`.
         report: called after each step.
         settings: of `CheckSpec`.
@@ -62,8 +62,8 @@ def calibrate_and_save(
     spec, data = CheckSpec(**settings), load_data(data_source, split, shift=shift, on_error=on_error)
     names = candidates(data, data_source, classes)
     hashes, geometry = _identified(sources, device)
-    key = {
-        "models": hashes, "data": canonical(data_source), "split": split, "classes": names,
+    key = {  # without the models: what was measured on one does not depend on the others
+        "data": canonical(data_source), "split": split, "classes": names,
         "settings": spec.model_dump(), **({"shift": shift} if shift else {}), **skipped_facts(data),
     }  # fmt: skip
     checkpoint = open_checkpoint(target, key, (*sources, data_source), resume=resume, overwrite=overwrite)

@@ -15,7 +15,7 @@ from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.data.skip import skipped_facts
 from rvpt.detection.calibration import Calibration, geometry_of
-from rvpt.detection.check import check, refuse_few
+from rvpt.detection.check import check, refuse_both, refuse_few
 from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict
 from rvpt.errors import RvptError
@@ -70,11 +70,13 @@ def check_and_save(
         RvptError: no names of classes, a calibration that does not fit or beside a reference, or an error of
             `rvpt.check`.
     """
-    if calibration and reference:
-        raise RvptError(f"{calibration} would not be used beside the reference {reference.name}: remove one of them")
+    if reference is not None:
+        refuse_both(calibration, reference)
     spec, data = CheckSpec(**settings), load_data(source, split, shift=shift, on_error=on_error)
     names = candidates(data, source, classes)
-    known = _calibration(calibration, model, spec, names)
+    known = Calibration.read(calibration, geometry := geometry_of(model))
+    if calibration is not None:
+        known.refuse_misfit(spec, geometry, names, str(calibration))
     key = {
         "model": model.hash(), "data": canonical(source), "split": split, "classes": names,
         "settings": spec.model_dump(), "calibration": known.sha256(),
@@ -84,8 +86,9 @@ def check_and_save(
     checkpoint = open_checkpoint(target, key, (clip_of(model).source, source), resume=resume, overwrite=overwrite)
     with checkpoint.keeping() as folder:
         verdict = check(
-            model, data, names, calibration=known, reference=reference, folder=folder, report=report, **settings
-        )
+            model, data, names, calibration=known if calibration else None, reference=reference, folder=folder,
+            report=report, **settings,
+        )  # fmt: skip
     with staging(target, overwrite=overwrite) as stage:
         write_text(stage / VERDICT, verdict.to_json())
         verdict.trigger.save(stage / TRIGGER)
@@ -93,18 +96,6 @@ def check_and_save(
         write_manifest(stage, KIND, verdict=verdict.word, model_sha256=verdict.facts["model_sha256"])
     checkpoint.drop()
     return verdict
-
-
-def _calibration(place: Path | None, model: Clip | Cleaned, spec: CheckSpec, names: Sequence[str]) -> Calibration:
-    """A calibration that was given, or else the one that ships with rvpt.
-
-    Raises:
-        RvptError: it was given and does not cover the check, whose verdict would not rest on it.
-    """
-    known = Calibration.read(place, geometry := geometry_of(model))
-    if place and (misfit := known.misfit(spec, geometry, names)):
-        raise RvptError(f"{place} was made with {misfit}: check with the same, or make another with rvpt calibrate")
-    return known
 
 
 def candidates(data: Dataset, source: str, classes: Sequence[str] | None) -> list[str]:

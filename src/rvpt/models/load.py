@@ -38,6 +38,6 @@ def load(
             wrong base model.
     """
     folder = Path(path).expanduser()
-    if folder.is_dir() and find_config(folder):
+    if str(path) and folder.is_dir() and find_config(folder):  # "" is no name of the current folder
         return Cleaned.from_pretrained(folder, base, device=device, dtype=dtype)
     return load_clip(path, device=device, dtype=dtype, revision=revision, activation=activation)

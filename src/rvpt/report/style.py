@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from textwrap import wrap
@@ -31,13 +32,23 @@ RC = {
     "svg.fonttype": "none", "svg.hashsalt": "rvpt",
 }  # fmt: skip
 
+OTHER_SCRIPTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Malgun Gothic",
+    "WenQuanYi Zen Hei", "Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Thai",
+)  # fmt: skip
+"""Fonts for names of classes that the first one has no letters for, where they are installed."""
+
 
 @contextmanager
 def styled() -> Iterator[None]:
     """Figures that are made and saved inside have this look."""
     from matplotlib import rc_context
+    from matplotlib.font_manager import get_font_names
 
-    with rc_context(RC):  # type: ignore[arg-type, unused-ignore]
+    there = {*get_font_names()}
+    family = ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in there)]
+    with rc_context({**RC, "font.family": family}), warnings.catch_warnings():  # type: ignore[arg-type, unused-ignore]
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn in its place
         yield
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 WORDS = {
-    "model": "another model", "models": "other models", "start": "another model to start from",
+    "model": "another model", "start": "another model to start from",
     "classes": "other classes", "calibration": "another calibration", "reference": "another reference",
     "triggers": "other triggers or targets", "num_images": "another number of images",
     "skipped": "other unreadable images",

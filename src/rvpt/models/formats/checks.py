@@ -20,11 +20,13 @@ BLOBS = "blobs"  # where the hub's cache keeps the files to which those of a sna
 
 
 def refuse_missing(path: Path, name: str) -> None:
-    """Refuse a path that does not exist and cannot be a hub id either.
+    """Refuse a path that does not exist and cannot be a hub id either, and an empty name.
 
     Raises:
         RvptError: it is one.
     """
+    if not name:
+        raise RvptError("the name of the model is empty: give a folder, a file of weights, or a hub id")
     if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise RvptError(f"{name}: no such model folder (and not a hub id, which is owner/name)")
 
