@@ -12,6 +12,7 @@ from commands import CLEAN, failed, has, refused, rvpt, works
 from helpers import contents, image_folder
 from rvpt.artifacts import alone, read_manifest
 from rvpt.attacks.inverted import Inverted
+from rvpt.detection.calibration import Calibration
 from rvpt.detection.verdict import Verdict
 from rvpt.files import sha256_file
 
@@ -178,7 +179,19 @@ def test_a_check_is_for_defenses_that_use_it(tiny):
     words = ["clean", tiny.backdoored, "-o", "out", *CLEAN, "--check", tiny.check]
     has(refused(*words), "rvpt does not use what a check found: remove --check", "choose from")
     has(refused(*words, "--auto"), "--auto makes a check of its own", "remove --check")
-    has(refused("clean", tiny.clip, "-o", "out", *CLEAN, "--reference", tiny.clip), "is for the checks of --auto")
+    for option in ("--reference", "--calibration"):
+        has(
+            refused("clean", tiny.clip, "-o", "out", *CLEAN, option, tiny.clip),
+            f"{option}",
+            "is for the checks of --auto",
+        )
+
+
+def test_the_checks_of_auto_use_a_calibration_that_fits(tiny, home):
+    Calibration.read().write(home / "mine.json")
+    words = ["clean", tiny.backdoored, "-o", "out", *CLEAN, "--auto", "--calibration", "mine.json"]
+    has(refused(*words), "mine.json was made with", "rvpt calibrate")
+    assert [path.name for path in home.iterdir()] == ["mine.json"]
 
 
 def test_what_its_checks_read_is_not_replaced(tiny, home):

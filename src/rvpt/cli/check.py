@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from rvpt import progress
@@ -12,8 +9,8 @@ from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.choices import SHIFT
 from rvpt.cli.describe import describe
 from rvpt.cli.options import (
-    CHECK,
     BaseModel,
+    CalibrationFolder,
     CheckSets,
     ClassesFile,
     Data,
@@ -50,15 +47,7 @@ def check(
     shift: ShiftName = None,
     on_error: OnErrors = "stop",
     base_model: BaseModel = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="What 'rvpt calibrate' wrote: clean models to compare with.",
-            show_default="the one in the package",
-            rich_help_panel=CHECK,
-        ),
-    ] = None,
+    calibration: CalibrationFolder = None,
     reference: Reference = None,
     seed: Seed = 0,
     device: Device = None,

@@ -16,6 +16,7 @@ from rvpt.cli.options import (
     CHECK,
     DATA,
     TRAINING,
+    CalibrationFolder,
     CaptionColumn,
     Data,
     Device,
@@ -121,6 +122,7 @@ def clean(
             rich_help_panel=CHECK,
         ),
     ] = False,
+    calibration: CalibrationFolder = None,
     reference: Reference = None,
     as_json: Json = False,
 ) -> None:
@@ -141,8 +143,9 @@ def clean(
 
     if auto and check:
         raise RvptError(f"auto=True makes a check of its own: remove check={check}")
-    if reference is not None and not auto:
-        raise RvptError(f"reference={reference} is for the checks of auto=True: add that, or pass it to 'rvpt check'")
+    for name, given in {"calibration": calibration, "reference": reference}.items():
+        if given is not None and not auto:
+            raise RvptError(f"{name}={given} is for the checks of auto=True: add that, or pass it to 'rvpt check'")
     changes = gather(
         settings, alpha=alpha, prompt_length=prompt_length, lr=lr, epochs=epochs, precision=precision, seed=seed
     )
@@ -152,13 +155,14 @@ def clean(
         **({"classes": read_names(classes)} if classes else {}),
     }  # fmt: skip
     run: Settings = {"resume": resume, "overwrite": overwrite}
-    refuse_source(output_dir, [str(place) for place in (reference, check) if place])
+    refuse_source(output_dir, [str(place) for place in (calibration, reference, check) if place])
     suspect = load_suspect(model, device)
     if auto:
         trusted = load(reference, device=device) if reference is not None else None
         found = check_clean_check(
-            suspect, data, output_dir, defense, changes, progress.bar, reference=trusted, **run, **drawing
-        )
+            suspect, data, output_dir, defense, changes, progress.bar, calibration=calibration, reference=trusted,
+            **run, **drawing,
+        )  # fmt: skip
         show_checked_cleaning(found, output_dir, as_json=as_json)
         raise typer.Exit(EXIT_CODES[(found["after"] or found["before"])["verdict"]])
     with progress.bar("clean") as report:

@@ -50,10 +50,12 @@ def by_preset(default: Any) -> str:
 
 def number(value: Any) -> str:
     """A value as one would type it."""
-    if value is None:
+    if value is None or value == ():
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(number, value))
     return f"{value:g}" if isinstance(value, float) else str(value).replace("\n", "\\n")
 
 
@@ -92,6 +94,8 @@ def _description(spec: type[Spec], name: str) -> str:
 
 
 def _type(annotation: Any) -> str:
+    if get_origin(annotation) is tuple:
+        return "names, joined by commas"
     kinds = [kind for kind in get_args(annotation) if kind is not NoneType] or [annotation]
     return {int: "integer", float: "number", bool: "true, false", str: "text"}.get(kinds[0], "")
 

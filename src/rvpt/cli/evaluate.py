@@ -40,7 +40,9 @@ def _help() -> MoreHelp:
 def evaluate(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL", help="Folders of models or of cleaned models, hub ids, or scenes-clip."),
+        typer.Argument(
+            metavar="MODEL", help="Folders of models or of cleaned models, hub ids, or those that ship with rvpt."
+        ),
     ],
     data: Data,
     trigger: Annotated[

@@ -33,7 +33,8 @@ def figures(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="Folders of models or of cleaned models, hub ids, or scenes-clip, in the order in which to show them.",
+            help="Folders of models or of cleaned models, hub ids, or those that ship with rvpt, in the order in which "
+            "to show them.",
         ),
     ],
     data: Data,

@@ -31,7 +31,7 @@ Source = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="Model folder (transformers or open_clip), weights file (.safetensors, .pt, ...), hub id, "
-        "open_clip:NAME:TAG, or scenes-clip.",
+        "open_clip:NAME:TAG, or one that ships with rvpt: scenes-clip, scenes-clip-backdoored.",
     ),
 ]
 Activation = Annotated[
@@ -79,6 +79,16 @@ Reference = Annotated[
         metavar="MODEL",
         help="Compare the suspect with a model of the same kind that you trust.",
         show_default="none",
+        rich_help_panel=CHECK,
+    ),
+]
+CalibrationFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        metavar="FOLDER",
+        help="What 'rvpt calibrate' wrote: clean models to compare with.",
+        show_default="the one in the package",
         rich_help_panel=CHECK,
     ),
 ]

@@ -11,6 +11,7 @@ from typing import Any
 from rvpt.artifacts import staging, write_manifest
 from rvpt.data.identifiers import canonical
 from rvpt.defenses import DEFENSES
+from rvpt.detection.calibration import Calibration, geometry_of
 from rvpt.files import read_json, write_json
 from rvpt.jobs.checking import check_and_save
 from rvpt.jobs.cleaning import TARGETS, Plan, clean_and_save, plan, uses_targets
@@ -37,6 +38,7 @@ def check_clean_check(
     bar: Bar,
     *,
     checking: Mapping[str, Any] | None = None,
+    calibration: Path | None = None,
     reference: Clip | Cleaned | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -53,6 +55,7 @@ def check_clean_check(
         settings: changes of the preset.
         bar: makes the progress report of each of the three steps.
         checking: settings of `CheckSpec` for both checks.
+        calibration: a file or folder, for both checks; by default the one that ships with rvpt.
         reference: a model of the same kind that is trusted, for both checks.
         resume: continue an interrupted run after its last finished part; after a cleaning that failed, it may have
             other settings.
@@ -67,8 +70,9 @@ def check_clean_check(
     shared: dict[str, Any] = {
         name: drawing[name] for name in ("split", "shift", "classes", "on_error") if name in drawing
     }
-    checks = {**shared, "reference": reference, "resume": True, **(checking or {})}
+    checks = {**shared, "calibration": calibration, "reference": reference, "resume": True, **(checking or {})}
     key = {"model": model.hash(), "data": canonical(source), "drawing": shared, "checking": dict(checking or {})}
+    key |= {"calibration": Calibration.read(calibration, geometry_of(model)).sha256()} if calibration else {}
     key |= {"reference": reference.hash()} if reference else {}
     own = {"defense": defense, "settings": dict(settings), "drawing": drawing}  # the first check needs none of these
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)
