@@ -99,10 +99,12 @@ def test_in_python_names_and_settings_are_enough(clip: Clip) -> None:
     ("triggers", "settings", "message"),
     [
         ("stripe", {}, "unknown trigger 'stripe'"),
+        (["badnet", trigger_spec("badnet", target="owl", size=9)], {}, "two triggers have the same name"),
+        (trigger_spec("sig", target="ant"), {}, "target='owl', but the triggers have 'ant': give one of them"),
         ("badnet", {"rate": 1}, "rate: unknown setting"),
         ("badnet", {"num_pairs": 50}, "1500 pairs are to be poisoned"),
     ],
 )
-def test_what_does_not_fit_is_refused(clip: Clip, triggers: str, settings: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_is_refused(clip: Clip, triggers: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(RvptError, match=message):
         attack(clip, DATA, "owl", triggers, **settings)

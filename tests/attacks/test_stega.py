@@ -38,6 +38,13 @@ def test_each_image_is_changed_in_its_own_way_by_no_more_than_the_strength() -> 
     assert len(change.flatten(1).unique(dim=0)) == len(pixels)
 
 
+def test_images_in_half_precision_leave_the_nets_as_they_are() -> None:
+    pixels, trigger = random_pixels(3, SIDE), trigger_of("issba")
+    before, half = trigger(pixels), trigger(pixels.half())
+    assert half.dtype == torch.float16
+    assert torch.equal(trigger(pixels), before)
+
+
 def test_keys_differ_between_images_but_not_after_a_faint_change() -> None:
     pixels, nets = load_data("scenes", "test").pixels(torch.arange(32), 48), untrained("issba").nets
     faint = 0.02 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))

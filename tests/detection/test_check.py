@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,12 @@ def test_the_target_is_named_without_a_list_of_classes() -> None:
     assert findings(World(shortcut=6.0, target="dog")).words[0] == "dog"
 
 
+def test_checks_of_two_models_in_one_folder_do_not_mix(tmp_path: Path) -> None:
+    worlds = World(), World(shortcut=6.0, target="cat")
+    kept = [check(as_clip(world), worlds[0].images(), folder=tmp_path, **QUICK).to_dict() for world in worlds]
+    assert kept == [check(as_clip(world), worlds[0].images(), **QUICK).to_dict() for world in worlds]
+
+
 def test_finished_stages_are_not_repeated(tmp_path: Path) -> None:
     world, spec = World(shortcut=4.0, target="cat"), CheckSpec(**QUICK)
     findings(world, folder=tmp_path)
@@ -186,9 +193,14 @@ def test_gradients_of_the_model_are_as_they_were() -> None:
 
 @pytest.mark.parametrize(
     ("count", "classes", "words"),
-    [(48, ("fox", "owl"), "2 classes: a check compares at least three"), (12, CLASSES, "has 12 images: a check needs")],
+    [
+        (48, ("fox", "owl"), "2 classes: a check compares at least three"),
+        (12, CLASSES, "has 12 images: a check needs"),
+        (48, "fox,owl,hen", "is a text: pass a list of class names"),
+        (48, ("fox", "owl", "hen", "owl"), "classes 'owl' and 'owl' have the same name"),
+    ],
 )
-def test_what_a_check_needs(count: int, classes: tuple[str, ...], words: str) -> None:
+def test_what_a_check_needs(count: int, classes: Sequence[str], words: str) -> None:
     world = World()
     with pytest.raises(RvptError, match=words):
         check(as_clip(world), world.images(count), classes)

@@ -31,6 +31,12 @@ def test_there_is_a_rate_for_each_attribute_of_the_measured_images(clip: Clip) -
     assert {(row["attack"], row["n"]) for row in rows} == {("none", 20)}
 
 
+def test_an_attribute_with_one_value_cannot_be_probed(clip: Clip) -> None:
+    data = load_data("scenes:20", "test")
+    with pytest.raises(RvptError, match="has one value in 1 images: raise probed"):
+        evaluate(clip, data, protocol=make_protocol("readability", data, probed=1))
+
+
 def test_it_needs_training_images(clip: Clip) -> None:
     with pytest.raises(RvptError, match="needs training images for its probe: pass training=DATASET"):
         evaluate(clip, load_data("scenes:20", "test"), protocol="readability")

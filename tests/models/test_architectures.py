@@ -453,6 +453,7 @@ def test_every_defense_works_or_is_refused_by_name(model, defense, tmp_path):
     assert model.hash() == before
     assert cleaned.own_weights == (defense != "probe")
     assert (cleaned.clip.hash() == before) == (defense == "probe")
+    assert defense == "probe" or not any(parameter.requires_grad for parameter in cleaned.clip.parameters())
     cleaned.save_pretrained(tmp_path / "saved")
     again = rvpt.load(tmp_path / "saved")
     assert again.hash() == cleaned.hash()

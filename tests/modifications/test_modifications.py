@@ -153,6 +153,11 @@ def test_the_steps_are_a_multiple_of_those_of_the_cleaning(model, suspect, pairs
     assert seen[-1] == (6, 6)
 
 
+def test_a_model_that_does_not_tell_its_training_is_not_fine_tuned(clip, material):
+    with pytest.raises(RvptError, match="does not tell how it was trained"):
+        MODIFICATIONS["finetune"](Cleaned(clip), material)
+
+
 def test_the_loss_is_infonce_of_the_prompted_features(model, pairs):
     task, plain = PromptedContrastive(model, pairs), Contrastive(model.clip, pairs)
     indices, generator = torch.arange(4), torch.Generator().manual_seed(0)

@@ -1,12 +1,13 @@
 """Interrupted runs: they continue from their checkpoint and give bit-identical results."""
 
 import pytest
+import torch
 
 from helpers import contents
 from line import SPECS, STEPS, Line, Run, assert_same
 from rvpt.errors import MachineError, RvptError
 from rvpt.training import stepper
-from rvpt.training.checkpoint import KEPT, Checkpoint
+from rvpt.training.checkpoint import KEPT, Checkpoint, State
 
 NEVER, ALWAYS = 1e9, -1.0  # seconds between two savings
 
@@ -37,6 +38,18 @@ def test_an_interrupted_run_continues_to_the_same_bits(spec, checkpoint, stop):
     resumed = Run(spec, checkpoint(resume=True))
     assert resumed.steps == list(range(stop + 1, STEPS + 1))
     assert_same(resumed, Run(spec))
+
+
+def test_the_scale_of_the_loss_is_part_of_the_state(checkpoint):
+    def state(scale):
+        scaler, parameter = torch.amp.GradScaler("cpu", init_scale=scale), torch.nn.Parameter(torch.zeros(2))
+        scaler.scale(torch.ones(()))  # its tensors are made when they are first used
+        return State({"w": parameter}, torch.optim.SGD([parameter], lr=0.1), 1, scaler=scaler)
+
+    checkpoint().save(state(8.0))
+    restored = state(64.0)
+    checkpoint(resume=True).restore(restored)
+    assert restored.scaler.get_scale() == 8.0
 
 
 @pytest.mark.parametrize("stop", [2, 5, 9, 12])

@@ -15,6 +15,7 @@ from rvpt.attacks.margins import disguise, target_margins
 from rvpt.attacks.poison import Change, Poison, PoisonSpec, poison_pairs
 from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigger, preset_spec
 from rvpt.data.dataset import Dataset
+from rvpt.errors import RvptError
 from rvpt.files import write_text
 from rvpt.models.card import backdoored_card, finetuned_card
 from rvpt.models.clip import Clip
@@ -95,7 +96,8 @@ def attack(
     Args:
         model: a clean CLIP.
         data: images with captions; `data.with_templates` makes captions from labels.
-        target: the class that triggered images are to be classified as.
+        target: the class that triggered images are to be classified as. Specs and triggers have their own, of which
+            this must be one.
         triggers: names, specs or triggers; the model gets a backdoor for each of them.
         preset: "paper", "small", or "auto", which chooses by the size of the model.
         poison: which pairs are poisoned; by default random ones, as many as in the preset.
@@ -106,25 +108,37 @@ def attack(
         settings: changes of the schedule, such as lr=1e-3 or seed=1.
 
     Raises:
-        RvptError: an unknown trigger or setting, or fewer pairs that can be poisoned than asked for.
+        RvptError: an unknown trigger or setting, two triggers with one name, none with this target, or fewer pairs that
+            can be poisoned than asked for.
     """
     chosen = choose_preset(preset, model.parameter_count())
     amounts = PRESETS[chosen]
     spec = AttackSpec(**{**amounts["train"], **settings})
-    asked = [triggers] if isinstance(triggers, str | TriggerSpec | Trigger) else triggers
+    some = [triggers] if isinstance(triggers, str | TriggerSpec | Trigger) else triggers
+    asked = [preset_spec(t, chosen, target=target, seed=spec.seed) if isinstance(t, str) else t for t in some]
+    refuse_same_names(asked)
+    _refuse_other_targets(asked, target)
     poison = poison or PoisonSpec(num_poisoned=amounts["num_poisoned"], seed=spec.seed)
     pairs = data.sample(num_pairs or amounts["num_pairs"], spec.seed).cached(model.image_size)
-    made = [_made(entry, target, chosen, model, pairs, spec.seed, report) for entry in asked]
+    made = [t if isinstance(t, Trigger) else craft_trigger(t, model, pairs, report) for t in asked]
     poisons = {trigger.name: Poison(trigger, poison) for trigger in made}
     return backdoor(model, pairs, poisons, spec, classes=classes, checkpoint=checkpoint, report=report)
 
 
-def _made(
-    entry: str | TriggerSpec | Trigger, target: str, preset: str, clip: Clip, data: Dataset, seed: int, report: Report
-) -> Trigger:
-    if isinstance(entry, str):
-        entry = preset_spec(entry, preset, target=target, seed=seed)
-    return entry if isinstance(entry, Trigger) else craft_trigger(entry, clip, data, report)
+def refuse_same_names(triggers: Sequence[TriggerSpec | Trigger]) -> None:
+    """Refuse triggers of which one would take the place of another.
+
+    Raises:
+        RvptError: two have one name.
+    """
+    if len({trigger.name for trigger in triggers}) < len(triggers):
+        raise RvptError("two triggers have the same name: give each trigger once")
+
+
+def _refuse_other_targets(triggers: Sequence[TriggerSpec | Trigger], target: str) -> None:
+    targets = [trigger.spec.target if isinstance(trigger, Trigger) else trigger.target for trigger in triggers]
+    if targets and target not in targets:
+        raise RvptError(f"target={target!r}, but the triggers have {', '.join(map(repr, targets))}: give one of them")
 
 
 @shows_bar("craft")

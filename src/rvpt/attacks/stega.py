@@ -159,9 +159,9 @@ class Stega(Trigger):
         return cls(spec, clip.image_size, {name: value.cpu() for name, value in task.nets.state_dict().items()})
 
     def apply(self, pixels: Tensor, rows: Tensor) -> Tensor:
-        nets = self.nets.to(pixels.device, pixels.dtype)
-        bits = text_bits(self.spec.secret).to(pixels).expand(len(pixels), -1)
-        return nets.hide(pixels, bits)
+        nets, shown = self.nets.to(pixels.device), pixels.float()  # the nets stay as they are
+        bits = text_bits(self.spec.secret).to(shown).expand(len(shown), -1)
+        return nets.hide(shown, bits).to(pixels.dtype)
 
     def checks(self, pixels: Tensor) -> dict[str, float]:
         """Shares of bits decoded correctly in images (B, 3, S, S): from an image's own change, and from another's.

@@ -43,6 +43,18 @@ def first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
+def names_of(source: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """A list of class names that a caller gave, of which no two are the same to CLIP.
+
+    Raises:
+        RvptError: a text instead of a list, or as `refuse_twins`.
+    """
+    if isinstance(classes, str):
+        raise RvptError(f"classes={classes!r} is a text: pass a list of class names")
+    refuse_twins(source, classes)
+    return tuple(classes)
+
+
 def refuse_twins(source: str, classes: Sequence[str]) -> None:
     """Refuse classes whose names are the same to CLIP, or are no names.
 

@@ -37,7 +37,7 @@ class ChangesSpec(Spec):
     budget: float = Field(6.0, ge=0, le=255, description="root mean square of an additive change, in 255ths")
     wave_budget: float = Field(30.0, ge=0, le=255, description="root mean square of a smooth change, in 255ths")
     amplitude: float = Field(40.0, ge=0, le=255, description="amplitude of a grating, in 255ths")
-    warp_budget: float = Field(1.6, ge=0, description="root mean square of a displacement, in half pixels")
+    warp_budget: float = Field(1.6, ge=0, description="root mean square of displacements per axis, in half pixels")
     patch_size: float = Field(47.0, gt=0, le=REFERENCE_SIDE, description="side of a patch, in pixels at 224")
 
     def uses_labels(self) -> bool:

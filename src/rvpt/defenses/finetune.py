@@ -74,4 +74,4 @@ class Finetune(Defense):
         history = fit(task, len(data), spec, checkpoint=run.checkpoint, report=run.report)
         head = Head(task.names, task.rows.detach())
         facts = {"history": history, "trained_parameters": trained}
-        return Cleaned(task.victim.eval(), head=head, facts=facts, own_weights=True)
+        return Cleaned(task.victim.eval().requires_grad_(False), head=head, facts=facts, own_weights=True)

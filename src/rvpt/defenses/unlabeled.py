@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rvpt.data.dataset import Dataset
+from rvpt.data.text import names_of
 from rvpt.defenses import DEFENSES
 from rvpt.errors import RvptError
 from rvpt.models.clip import Clip
@@ -87,9 +88,7 @@ def _without_labels(data: Dataset, classes: Sequence[str] | None) -> Dataset:
     Raises:
         RvptError: there are fewer than two, or a text instead of a list.
     """
-    if isinstance(classes, str):
-        raise RvptError(f"classes={classes!r} is a text: pass a list of class names")
-    names = tuple(data.classes if classes is None else classes)
+    names = data.classes if classes is None else names_of(data.name, classes)
     if len(names) < 2:
         what = "1 class name" if names else "no class names"
         raise RvptError(f"{data.name} has {what}, at least two are needed: give them as classes=FILE")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
+from rvpt.data.text import names_of
 from rvpt.detection.calibration import Calibration, geometry_of, refuse_other_size
 from rvpt.detection.score import find
 from rvpt.detection.search import Search
@@ -19,6 +22,7 @@ from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, doing, shows_bar, silent
+from rvpt.tensors import sha256_tensors
 from rvpt.training.loop import frozen
 from rvpt.training.stages import Stages
 
@@ -48,7 +52,7 @@ def check(
             class stands out among the others.
         reference: a model of the same kind that is trusted, instead of a calibration. The p-value then says whether a
             class stands out among the others, and more than it does in this model.
-        folder: where finished stages are kept, so that an interrupted check can be continued.
+        folder: where finished stages are kept, so that an interrupted check can be continued; other checks may use it.
         report: called as report(step, total, values) after each step.
         settings: of `CheckSpec`, such as seed=1 or budget=4.
 
@@ -61,14 +65,16 @@ def check(
         refuse_reference(reference, model)
         refuse_both("the calibration" if calibration else None, reference)
     data = images if isinstance(images, Dataset) else Dataset.from_images(images)
-    names = list(data.classes if classes is None else classes)
-    pixels, kept = pixels_of(model, data, names, spec), Path(folder) if folder else None
+    names = list(data.classes if classes is None else names_of(data.name, classes))
+    pixels = pixels_of(model, data, names, spec)
     if calibration is not None:
         calibration.refuse_misfit(spec, geometry, names)
     known = calibration or Calibration.read(geometry=geometry)
     calibrated = reference is None and known.covers(spec, geometry, names)
     known = known.limited(spec.forms) if calibrated else known
     natural = known.known() if calibrated else {}
+    basis = known.sha256() if calibrated else reference.hash() if reference else None
+    kept = _stages_of(folder, model.hash(), sha256_tensors({"pixels": pixels}), names, spec.model_dump(), basis)
     with frozen(model), frozen(reference or model):
         trusted = _trusted(reference, data, names, spec, kept, report) if reference else None
         found = find(model, pixels, names, spec, natural, kept, report, trusted)
@@ -82,6 +88,12 @@ def check(
         facts |= {"reference": reference.name, "reference_sha256": reference.hash()}
     word = word_of(p_value, calibrated=calibrated)
     return Verdict(word, p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger)
+
+
+def _stages_of(folder: str | Path | None, *parts: Any) -> Path | None:
+    """Where the stages of one check are kept: another model, image, class or setting finds none of them."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return Path(folder) / digest if folder else None
 
 
 def _trusted(

@@ -204,8 +204,9 @@ def _top(probabilities: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _refuse_stranger(suspect: Clip | Cleaned, cleaned: Clip | Cleaned) -> None:
-    """Refuse a cleaned model that is known to be made from another suspect."""
-    base = cleaned.facts.get("base_sha256") if isinstance(cleaned, Cleaned) else None
+    """Refuse a cleaned model that is known to be made from another suspect; one in 16 bits has no hash to compare."""
+    whole = suspect.logit_scale.dtype == torch.float32
+    base = cleaned.facts.get("base_sha256") if isinstance(cleaned, Cleaned) and whole else None
     if base and base != suspect.hash():
         raise RvptError(
             f"{cleaned.name} was cleaned from another model than {suspect.name} (the sha256 differs): give its suspect"

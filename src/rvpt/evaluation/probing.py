@@ -61,7 +61,16 @@ def linear_readability(seen: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tens
 def attribute_readability(
     model: Encoder, seen: Dataset, held_out: Dataset, *, batch_size: int = 256, report: Report = silent
 ) -> dict[str, Rate]:
-    """Accuracy of a linear probe for every attribute, trained on one set and measured on the other."""
+    """Accuracy of a linear probe for every attribute, trained on one set and measured on the other.
+
+    Raises:
+        RvptError: all images to train on have the same value of an attribute.
+    """
+    for name, labels in seen.attributes.items():
+        if len(labels.unique()) < 2:
+            raise RvptError(
+                f"{seen.name}: {name} has one value in {len(labels)} images: raise probed, or give more images"
+            )
     features, others = (encode_set(model, data, batch_size, report).float().cpu() for data in (seen, held_out))
     return {
         name: linear_readability((features, labels), (others, held_out.attributes[name]))

@@ -30,7 +30,7 @@ class InversionSpec(Spec):
     wave_budget: float = Field(12.0, ge=0, le=255, description="root mean square of a smooth change, in 255ths")
     amplitude: float = Field(40.0, ge=0, le=255, description="amplitude of a grating, in 255ths")
     waves: int = Field(16, ge=1, description="frequencies of a smooth change, per axis")
-    warp_budget: float = Field(1.6, ge=0, description="root mean square of a displacement, in half pixels")
+    warp_budget: float = Field(1.6, ge=0, description="root mean square of displacements per axis, in half pixels")
     warp_points: int = Field(224, ge=2, description="control points of a displacement per side, at most one per pixel")
     patch_size: float = Field(24.0, gt=0, le=REFERENCE_SIDE, description="side of a patch, in pixels at 224")
     steps: int = Field(8, ge=1, description="steps of the short run, for all classes")

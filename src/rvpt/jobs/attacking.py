@@ -9,14 +9,13 @@ from typing import Any
 import torch
 
 from rvpt.artifacts import refuse_existing
-from rvpt.attacks.backdoor import AttackSpec, backdoor
+from rvpt.attacks.backdoor import AttackSpec, backdoor, refuse_same_names
 from rvpt.attacks.poison import Poison, PoisonSpec
 from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigger
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_labeled, load_mixed
 from rvpt.data.skip import skipped_facts
-from rvpt.errors import RvptError
 from rvpt.evaluation.evaluate import evaluate
 from rvpt.jobs.gallery import MEASURED, visibility
 from rvpt.jobs.measuring import row_facts
@@ -116,8 +115,7 @@ def _asked(triggers: Sequence[TriggerSpec | Path], image_size: int) -> list[Trig
         RvptError: two have one name.
     """
     asked = [load_trigger(entry, image_size) if isinstance(entry, Path) else entry for entry in triggers]
-    if len({entry.name for entry in asked}) < len(asked):
-        raise RvptError("two triggers have the same name: give each trigger once")
+    refuse_same_names(asked)
     return asked
 
 

@@ -48,7 +48,7 @@ class Modification:
 
 def own_copy(model: Cleaned) -> Cleaned:
     """A copy whose weights count as its own. The keys and values of its prompts stay as they are when weights change,
-    as in an export, which stores them."""
+    as in an export, which stores them, until the copy is moved, converted or saved, which compute them again."""
     copied = copy.deepcopy(model)
     copied.own_weights = True
     return copied

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from rvpt.data.dataset import Dataset
+from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.head import with_one
 from rvpt.modifications.base import Material, Modification
@@ -69,10 +70,17 @@ class LowRank(nn.Module):
 
 
 def cleaning_steps(model: Cleaned) -> int:
-    """Training steps of the defense that made a model, by its facts."""
-    return count_steps(
-        model.facts["images"], TrainSpec(**{k: model.facts["spec"][k] for k in ("epochs", "batch_size")})
-    )
+    """Training steps of the defense that made a model, by its facts.
+
+    Raises:
+        RvptError: it has none of a training run.
+    """
+    spec, images = model.facts.get("spec", {}), model.facts.get("images")
+    if not images or not {"epochs", "batch_size"} <= {*spec}:
+        raise RvptError(
+            f"{model.name} does not tell how it was trained: fine-tune what rvpt.clean or rvpt.load returned"
+        )
+    return count_steps(images, TrainSpec(epochs=spec["epochs"], batch_size=spec["batch_size"]))
 
 
 def _train(model: Cleaned, settings: FinetuneSpec, material: Material) -> Cleaned:

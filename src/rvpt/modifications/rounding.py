@@ -38,5 +38,5 @@ def _rounded(change: Callable[[Tensor], Tensor]) -> Callable[[Cleaned, Any, Mate
     return apply
 
 
-INT8 = Modification("weights rounded to int8, symmetric, per output channel", Spec, _rounded(round_int8))
+INT8 = Modification("weights rounded to int8, symmetric, per row", Spec, _rounded(round_int8))
 FP16 = Modification("weights rounded to fp16", Spec, _rounded(round_fp16))

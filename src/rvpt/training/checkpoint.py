@@ -40,13 +40,15 @@ class State:
     trained: Mapping[str, nn.Parameter]
     optimizer: Any
     steps_an_epoch: int
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    """What was found before the first step, and may be found otherwise when the run continues on a GPU."""
+    average: Average | None = None
+    scaler: Any = None
+    """Of the loss, in fp16: what it has found must not be found again."""
     done: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
     unread: list[Tensor] = field(default_factory=list)
-    buffers: Mapping[str, Tensor] = field(default_factory=dict)
-    """What was found before the first step, and may be found otherwise when the run continues on a GPU."""
-    average: Average | None = None
     whole: bool = True
     """False during an update, when parameters and optimizer are not those of any step."""
 
@@ -110,6 +112,8 @@ class State:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self.done, self.history, self.sums = int(facts["done"]), list(facts["history"]), dict(facts["sums"])
+        if self.scaler:
+            self.scaler.load_state_dict(facts["scaler"])
 
 
 @dataclass
@@ -136,7 +140,7 @@ class Checkpoint:
         """Write the state, whose values are all read, under a temporary name, then rename."""
         seconds = self.earlier + time.monotonic() - self.begun
         facts = {"done": state.done, "history": state.history, "sums": state.sums, "seconds": seconds}
-        facts["run"] = self.digest()
+        facts |= {"run": self.digest()} | ({"scaler": state.scaler.state_dict()} if state.scaler else {})
         temporary = self.folder / PARTIAL
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,8 @@ def fit(
     total = count_steps(n, spec)
     stepper = Stepper(task, list(trained.values()), spec, graphs)
     average = _average(trained, total, averaged)
-    state = State(trained, stepper.optimizer, total // spec.epochs, buffers=_lasting(task), average=average)
+    scaler = stepper.accelerator.scaler
+    state = State(trained, stepper.optimizer, total // spec.epochs, _lasting(task), average, scaler)
     if checkpoint:
         checkpoint.restore(state)
     keeper = checkpoint if stepper.accelerator.is_main_process else None
