@@ -25,6 +25,7 @@ from typing import Any
 from check_collect import BASELINES, collect, latest
 from check_tables import SECTIONS, Judged, auroc, line, shown, table, tables, without
 from rvpt.bench import read_recipe
+from rvpt.data.load import load_data
 from rvpt.detection.calibration import Calibration, geometry_of
 from rvpt.detection.spec import CheckSpec
 from rvpt.files import write_text
@@ -48,7 +49,9 @@ def calibrate(rows: Rows, path: Path, recipe: Path) -> Calibration:
     usual = CheckSpec()
     forms = tuple(form for form in usual.forms if any(form in row["rises"] for row in even))
     spec = CheckSpec(**{**even[0]["settings"], "finalists": usual.finalists, "forms": forms})
-    made = Calibration.of(f"recipes/{recipe.name}", spec, forms, models, geometry(recipe))
+    check = read_recipe(recipe).check
+    name = load_data(check.data, check.split).name if check else ""
+    made = Calibration.of(f"recipes/{recipe.name}", spec, forms, models, geometry(recipe), name)
     made.write(path)
     return made
 

@@ -55,6 +55,8 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
     """
     if target.resolve() == Path.cwd():
         raise RvptError(f"{target} is the current folder: choose a folder in it")
+    if within := next((folder for folder in target.resolve().parents if _is_artifact(folder)), None):
+        raise RvptError(f"{target} is in {within}, which rvpt wrote and lists file by file: choose another folder")
     if target.exists() and not target.is_dir():
         raise RvptError(f"{target} is a file: choose a folder")
     if target.exists() and any(target.iterdir()):
@@ -176,6 +178,12 @@ def _stated(folder: Path) -> dict[str, Any]:
     """The unchecked contents of a folder's manifest.json, empty if there is none."""
     facts = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
     return facts if isinstance(facts, dict) else {}
+
+
+def _is_artifact(folder: Path) -> bool:
+    with suppress(RvptError, OSError):
+        return _stated(folder).keys() >= set(STAMP)
+    return False
 
 
 def refuse_added(artifact: Path, parts: Iterable[str]) -> None:

@@ -81,6 +81,7 @@ def test_recipes_that_run_together_share_models_and_have_files_of_rows_each(reci
     assert [row["data"] for row in found["other"]] == ["scenes:72"] * len(found["other"])
     assert shown == [*found["recipe"], *found["other"]]
     has(refused(*words, "--rows", "rows.jsonl"), "--rows rows.jsonl: with several recipes, give a folder")
+    has(refused("bench", recipe, home / "more" / recipe, "--rows", "rows"), "two recipes have the same name")
 
 
 @pytest.mark.parametrize(

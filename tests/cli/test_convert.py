@@ -47,6 +47,7 @@ def test_a_checkpoint_becomes_a_folder_of_transformers(home, checkpoint):
 def test_half_precision_is_written_when_asked(home, checkpoint):
     works("convert", checkpoint, "-o", "out", "--precision", "fp16", "--activation", "gelu")
     assert CLIPModel.from_pretrained("out").dtype == torch.float16
+    works("verify", "out")
 
 
 def test_an_existing_folder_is_kept_unless_told(home, checkpoint):
@@ -56,6 +57,7 @@ def test_an_existing_folder_is_kept_unless_told(home, checkpoint):
     has(refused(*words), "out already exists", "--overwrite")
     assert contents(home / "out") == before
     works(*words, "--overwrite")
+    has(refused("convert", "out", "-o", "out", "--overwrite"), "out holds out, which this command reads")
 
 
 def test_a_guess_is_a_warning_that_names_the_option(checkpoint):
@@ -88,6 +90,11 @@ def test_what_the_embedded_model_is_is_shown():
 def test_what_a_cleaned_model_is_is_shown(tiny):
     facts = json.loads(works("info", tiny.cleaned, "--json"))
     assert (facts["layout"], facts["defense"]) == ("a model cleaned by rvpt", "rvpt")
+
+
+def test_options_that_do_not_apply_are_refused(tiny):
+    has(refused("info", tiny.cleaned, "--activation", "gelu"), "is a cleaned model", "remove --activation gelu")
+    has(refused("verify", tiny.backdoored, "--base-model", "x"), "has no base model: remove --base-model x")
 
 
 def test_what_cannot_be_read_is_said_in_one_line(home):

@@ -56,6 +56,7 @@ def test_what_is_refused(tiny, home):
     image_folder(home / "images", "train"), image_folder(home / "images", "val")
     has(refused(*words[:4], "images"), "images has no split 'test': choose from train, val")
     has(refused(*words, "--clean", "scenes:40"), "several splits", "pass one, as in --clean-split pretrain")
+    has(refused(*words, "--clean-split", "train"), "--clean-split train is of images that --clean DATA names: add that")
     has(refused(*words, "--split", "test", "--score", "luck"), "'luck'", "disagreement, strip")
     has(refused(*words, "--split", "test", "--false-alarms", 0), "--false-alarms 0.0 is not a share")
     has(refused(*words, "--split", "test", "--check", "nothing"), "nothing does not exist: give the folder")

@@ -64,6 +64,12 @@ def test_json_files(named, names):
     assert named(["0", "1"], json.dumps(names), "names.json")[1] == {"0": "tench", "1": "crane"}
 
 
+@pytest.mark.parametrize("value", ["cat", None, 3])
+def test_json_of_no_list_is_refused(named, value):
+    with pytest.raises(RvptError, match=r"names\.json has no list of names"):
+        named(["0", "1"], json.dumps(value), "names.json")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

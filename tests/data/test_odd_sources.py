@@ -221,6 +221,11 @@ def test_labels_that_are_numbers_in_any_form(values, expected):
     assert (labels.tolist(), classes) == (expected, ())
 
 
+def test_a_number_that_no_class_has_is_refused():
+    with pytest.raises(RvptError, match=r"x: the label 10+ is too large for the number of a class"):
+        to_labels(["1" + "0" * 20, "2"], "x")
+
+
 # Tars
 
 

@@ -151,6 +151,17 @@ def test_a_saved_set_that_names_files_elsewhere_is_refused(here):
         load_data(here)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("dataset_dict.json", "{}"), ("dataset_dict.json", "[]"), ("state.json", "[]"),
+                       ("state.json", '{"_data_files": [{}]}')],
+)  # fmt: skip
+def test_a_damaged_saved_set_is_named(here, name, text):
+    two().save_to_disk(here)
+    (here / name).write_text(text)
+    with pytest.raises(RvptError, match=f"{name} is damaged"):
+        load_data(here)
+
+
 # In memory
 
 

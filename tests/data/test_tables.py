@@ -90,9 +90,10 @@ def test_the_table_of_datasets_for_images_in_folders_wins_over_their_names(tmp_p
     "text",
     [
         "file_name,label\ntrain/0.png,cat\ntest/0.png,dog\n",
+        "file_name,label\n./train/0.png,cat\n./test/0.png,dog\n",
         "file_name,label,split\ntrain/0.png,cat,train\ntest/0.png,dog,test\n",
     ],
-    ids=["folders", "column"],
+    ids=["folders", "folders of the current one", "column"],
 )
 def test_one_table_may_hold_several_splits(tmp_path, text):
     here = table(place_images(tmp_path / "set", "train/0.png", "test/0.png"), text, "metadata.csv")

@@ -84,7 +84,11 @@ def test_the_threshold_comes_from_images_that_the_model_was_not_cleaned_with(cle
     found = clean_images(cleaned)
     assert not torch.isin(found.rows, used).any()
     assert len(found) == len(whole) - len(used)
-    assert torch.equal(clean_images(cleaned, drawn["source"], drawn["split"]).rows, found.rows)
+    for split in (drawn["split"], "training"):
+        assert torch.equal(clean_images(cleaned, drawn["source"], split).rows, found.rows)
+    blurred = clean_images(cleaned, shift="blur")
+    assert torch.equal(blurred.rows, found.rows)
+    assert blurred.name.endswith("(blur)")
     assert len(clean_images(cleaned, drawn["source"], "test")) == len(load_data(drawn["source"], "test"))
 
 

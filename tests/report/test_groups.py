@@ -36,6 +36,11 @@ def test_a_setting_may_be_a_list() -> None:
     assert found == ["rvpt, forms=additive", "rvpt, forms=additive, patch"]
 
 
+def test_values_of_other_tools_may_be_of_any_kind() -> None:
+    odd = rows_of(0.1, test={"only": ["a", "b"], "how": {"x": 1}}, targets={"badnet": None})
+    assert sorted(defenses(odd, rows_of(0.2))) == ["rvpt", "rvpt, only=a, b how={'x': 1}"]
+
+
 def test_runs_that_did_not_see_the_same_classes_are_apart() -> None:
     assert defenses(rows_of(0.1), rows_of(0.2, without=["cup", "sun"]), rows_of(0.3, without=["cup"])) == [
         "rvpt, without=None", "rvpt, without=cup, sun", "rvpt, without=cup",

@@ -88,6 +88,8 @@ def bench(
 
     if address and engine != "ray":
         raise RvptError(f"address={address} is that of a Ray cluster: pass engine=ray too")
+    if rows and len({path.stem for path in recipes}) < len(recipes):
+        raise RvptError(f"rows={rows}: two recipes have the same name, and so would their files: run them one by one")
     work = work_dir.resolve()  # workers may run elsewhere
     plans = [_planned(path, attack, defense, seed, rows if len(recipes) == 1 else rows and _file(rows, path))
              for path in recipes]  # fmt: skip

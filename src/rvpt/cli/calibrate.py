@@ -62,5 +62,7 @@ def calibrate(
     show_facts({"calibration": str(output_dir), "models": len(made.models), **made.geometry}, as_json=as_json)
     if not as_json:
         words = ["rvpt", "check", "SUSPECT", "--data", data, "--calibration", str(output_dir), "-o", "found"]
-        words += ["--classes", str(classes)] if classes else []
+        same = {"--classes": classes, "--shift": shift, "--split": split, "--on-error": on_error}
+        usual = {"--split": "train", "--on-error": "stop"}
+        words += [word for name, value in same.items() if value != usual.get(name) for word in (name, str(value))]
         print(f"to use it: {shlex.join([*words, *(word for each in settings or () for word in ('--set', each))])}")

@@ -172,4 +172,5 @@ def clean(
     show_facts({"cleaned": str(output_dir), **facts}, as_json=as_json)
     if not as_json:
         labeled = data if DEFENSES.find(defense).learns_from == "labels" and not classes else "LABELED_IMAGES"
-        print(f"to measure it: {shlex.join(['rvpt', 'evaluate', model, str(output_dir), '--data', labeled])}")
+        words = ["rvpt", "evaluate", model, str(output_dir), "--data", labeled, *(["--shift", shift] if shift else [])]
+        print(f"to measure it: {shlex.join(words)}")

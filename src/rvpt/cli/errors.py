@@ -60,6 +60,8 @@ def _described(error: BaseException) -> tuple[int, str]:
         return BAD_INPUT, str(error)
     if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
         return FAILED, "out of memory: use a smaller batch_size=N, fewer images, or a larger machine"
+    if isinstance(error, PermissionError) and error.filename:
+        return BAD_INPUT, f"{error.filename} cannot be read or written by you: change its permissions"
     if isinstance(error, MachineError | OSError):
         return FAILED, str(error)
     what = f"{type(error).__name__}: {first_line(error)}"

@@ -122,6 +122,8 @@ def _read(file: Path) -> list[str] | dict[str, str]:
         found: Any = json.loads(text) if file.suffix.lower() == ".json" else text.rstrip().splitlines()
     except (OSError, ValueError) as error:
         raise RvptError(f"{file} cannot be read ({first_line(error)}): {HOW}") from None
+    if not isinstance(found, list | dict):
+        raise RvptError(f"{file} has no list of names: {HOW}")
     named: dict[str, Any] | None = None
     if isinstance(found, dict):  # {"0": "tench"}, or {"0": ["n01440764", "tench"]}
         named = {_id(key): value[-1] if isinstance(value, list) and value else value for key, value in found.items()}

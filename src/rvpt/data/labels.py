@@ -21,6 +21,7 @@ IMAGE_COLUMNS = (
     "filename", "path", "file", "image_file", "image_bytes", "bytes",
 )  # fmt: skip
 LABEL_COLUMNS = ("label", "labels", "class", "cls", "class_name", "category", "target")
+LARGEST = 2**63 - 1
 NUMBER = re.compile(r"[0-9]+(\.0+)?")
 """A label that is a number, also as tables of floats have it."""
 CAPTION_COLUMNS = ("captions", "caption", "text", "title", "sentences", "txt")
@@ -46,7 +47,10 @@ def to_labels(values: Sequence[Any], source: str, everywhere: Sequence[Any] = ()
     found = [_label(value, row, source) for row, value in enumerate(values)]
     others = {label for row, value in enumerate(everywhere) if (label := _label(value, row, source, hidden=True)) != ""}
     if all(isinstance(label, int) or NUMBER.fullmatch(label) for label in {*found, *others}):
-        return torch.tensor([int(str(label).partition(".")[0]) for label in found], dtype=torch.int64), ()
+        numbers = [int(str(label).partition(".")[0]) for label in found]
+        if numbers and max(numbers) > LARGEST:
+            raise RvptError(f"{source}: the label {max(numbers)} is too large for the number of a class: fix it")
+        return torch.tensor(numbers, dtype=torch.int64), ()
     classes = sort_names({str(label) for label in (*found, *others)})
     index = {name: place for place, name in enumerate(classes)}
     return torch.tensor([index[str(label)] for label in found], dtype=torch.int64), classes

@@ -36,7 +36,7 @@ class Calibration:
     `models`: for each its sha256, whether it is backdoored, and its scores. `deciding`: the scores that the p-value is
     made of. `settings`: of the check that found them; other settings need another calibration. `recipe`: how the
     models were made. `geometry`: of the models (`geometry_of`); empty if it does not matter. `natural`: by form of
-    inversion, the rises of clean models (`rvpt.detection.natural`).
+    inversion, the rises of clean models (`rvpt.detection.natural`). `images`: the name of the images, if it is known.
     """
 
     recipe: str
@@ -45,11 +45,12 @@ class Calibration:
     models: list[dict[str, Any]]
     geometry: dict[str, int] = field(default_factory=dict)
     natural: dict[str, list[Runs]] = field(default_factory=dict)
+    images: str = ""
 
     @classmethod
     def of(
         cls, recipe: str, spec: CheckSpec, deciding: Sequence[str], models: Sequence[Mapping[str, Any]],
-        geometry: Mapping[str, int],
+        geometry: Mapping[str, int], images: str = "",
     ) -> Calibration:  # fmt: skip
         """From known models.
 
@@ -62,6 +63,7 @@ class Calibration:
             deciding: names of scores.
             models: for each `backdoored`, `scores` without those of the forms, `rises` for all classes, and any facts.
             geometry: of the models.
+            images: the name of the images.
 
         Raises:
             RvptError: too few clean models.
@@ -73,7 +75,7 @@ class Calibration:
         for model in models:
             facts = {name: value for name, value in model.items() if name != "rises"}
             scored.append({**facts, "scores": {**model["scores"], **_highest(model, natural, spec)}})
-        return cls(recipe, spec.model_dump(mode="json"), list(deciding), scored, dict(geometry), natural)
+        return cls(recipe, spec.model_dump(mode="json"), list(deciding), scored, dict(geometry), natural, images)
 
     @classmethod
     def read(cls, path: str | Path | None = None, geometry: Mapping[str, int] | None = None) -> Calibration:

@@ -84,6 +84,8 @@ def check(
         "classes": names, "settings": spec.model_dump(), "calibration": known.recipe if calibrated else None,
         "calibrated": calibrated, "most_predicted": found.most_predicted,
     }  # fmt: skip
+    if calibrated and known.images not in ("", data.name):
+        facts["calibrated_on"] = known.images
     if reference is not None:
         facts |= {"reference": reference.name, "reference_sha256": reference.hash()}
     word = word_of(p_value, calibrated=calibrated)

@@ -92,6 +92,10 @@ def caveats(facts: Mapping[str, Any]) -> list[str]:
     if most["share"] > OFTEN:
         share = f"{100 * most['share']:.0f}% of the images are classified as {most['class']!r} without any change"
         found.append(f"{share}: the model may not know these classes, and then this check says little")
+    if other := facts.get("calibrated_on"):
+        found.append(
+            f"the calibration was made with other images ({other}): with images of another kind p may be wrong"
+        )
     return found if facts["calibrated"] or "reference" in facts else [*found, UNCALIBRATED]
 
 

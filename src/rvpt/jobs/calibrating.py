@@ -72,7 +72,8 @@ def calibrate_and_save(
             _measured(source, device, data, names, spec, parts / f"{digest}.json", report)
             for source, digest in zip(sources, hashes, strict=True)
         ]
-    made = Calibration.of(", ".join(Path(source).name for source in sources), spec, spec.forms, models, geometry)
+    recipe = ", ".join(Path(source).name for source in sources)
+    made = Calibration.of(recipe, spec, spec.forms, models, geometry, data.name)
     with staging(target, overwrite=overwrite) as stage:
         made.write(stage / FILE)
         write_manifest(stage, KIND, models=hashes)

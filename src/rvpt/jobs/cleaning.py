@@ -103,8 +103,10 @@ class Plan:
 
     def facts(self) -> dict[str, Any]:
         """How the images were drawn, for the manifest."""
-        name, shift = Path(unnamed(self.draw["source"])).name, self.draw.get("shift")
-        return {**self.draw, "name": f"{name} ({shift})" if shift else name, **skipped_facts(self.drawn)}
+        source, shift = self.draw["source"], self.draw.get("shift")
+        name = Path(unnamed(source)).name
+        told = {"source": canonical(source), "name": f"{name} ({shift})" if shift else name}
+        return {**self.draw, **told, **skipped_facts(self.drawn)}
 
     def read(self, model: Clip) -> Dataset:
         """The images; in memory if they are pairs, which have many epochs."""

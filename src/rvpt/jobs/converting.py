@@ -7,6 +7,7 @@ from typing import Any
 
 from rvpt.artifacts import refuse_existing, staging
 from rvpt.files import sha256_file
+from rvpt.jobs.output_dirs import refuse_source
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.cleaned_config import find_config
 from rvpt.models.formats.build import build
@@ -42,11 +43,13 @@ def convert(
     Raises:
         RvptError: the source cannot be read, or the folder must not be replaced.
     """
+    refuse_source(output_dir, [source])
     refuse_existing(output_dir, overwrite=overwrite)
     dtype = find_dtype(precision)
     opened = open_model(source, revision)
     clip = build(opened.parts, source, activation=activation)
-    digest = clip.hash()
+    clip.model.to(dtype).float()
+    digest = clip.hash()  # that of the weights as they are read again
     clip.model.to(dtype)
     facts = {"sha256": digest, "source": opened.source, "revision": opened.revision}
     converted = {
@@ -65,19 +68,19 @@ def inspect(source: str, *, activation: str | None = None, revision: str | None 
     Raises:
         RvptError: the source cannot be read; the message says why.
     """
-    if (cleaned := _cleaned(source)) is not None:
+    if (cleaned := _cleaned(source, activation, revision)) is not None:
         return cleaned
     opened = open_model(source, revision)
     clip = build(opened.parts, source, activation=activation)
     return {"source": opened.source, "revision": opened.revision, **describe_clip(clip, opened.parts, source)}
 
 
-def _cleaned(source: str) -> dict[str, Any] | None:
+def _cleaned(source: str, activation: str | None, revision: str | None) -> dict[str, Any] | None:
     """What a cleaned model is; None if the source is not one."""
     folder = Path(source).expanduser()
     if not folder.is_dir() or not find_config(folder):
         return None
-    model = load(folder, device="cpu")
+    model = load(folder, device="cpu", activation=activation, revision=revision)
     assert isinstance(model, Cleaned)
     return {
         "source": str(folder.resolve()),

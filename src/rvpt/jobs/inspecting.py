@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
 from rvpt.data.preprocess import to_image
 from rvpt.data.skip import skipped_facts
-from rvpt.data.splits import TEST, SeveralSplits
+from rvpt.data.splits import TEST, SeveralSplits, family
 from rvpt.detection.monitor import Inspection, Monitor
 from rvpt.errors import RvptError
 from rvpt.jobs.drawing import draw_images
@@ -132,7 +132,9 @@ def clean_images(
     """
     drawn = cleaned.facts.get("data", {})
     if source is None:
-        source, split, shift = (drawn.get(name) for name in ("source", "split", "shift"))
+        if split is not None:
+            raise RvptError(f"clean_split={split} is of images that clean=DATA names: add that")
+        source, split, shift = drawn.get("source"), drawn.get("split"), shift or drawn.get("shift")
     if source is None:
         raise RvptError(f"{cleaned.name} does not say what it was cleaned with: give clean images as clean=DATA")
     then: OnError = "skip" if drawn.get("skipped") else "stop"
@@ -140,12 +142,18 @@ def clean_images(
         data = load_data(source, split, on_error="skip" if then == "skip" else on_error, shift=shift)
     except SeveralSplits as error:
         raise RvptError(str(error).replace("split=", "clean_split=")) from None
-    if drawn and (canonical(source), split) == (canonical(drawn["source"]), drawn["split"]):
+    if drawn and _same_images(source, split, drawn):
         used = draw_images(drawn, then).rows
         data = data.select(torch.isin(data.rows, used, invert=True).nonzero()[:, 0])
     if not len(data):
         raise RvptError(f"all images of {source} were used to clean {cleaned.name}: give other ones as clean=DATA")
     return data
+
+
+def _same_images(source: str, split: str | None, drawn: Mapping[str, Any]) -> bool:
+    """Whether images are of the split that a model was cleaned with; a split that is not named is the only one."""
+    same = None in (split, drawn["split"]) or family(str(split)) == family(str(drawn["split"]))
+    return same and canonical(source) == canonical(drawn["source"])
 
 
 def _lines(seen: Inspection, data: Dataset, names: Sequence[str]) -> list[dict[str, Any]]:

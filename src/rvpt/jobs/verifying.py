@@ -48,11 +48,20 @@ def verify(folder: str | Path, *, base: str | None = None) -> dict[str, Any]:
     check = CHECKS.get(str(manifest.get("kind")))
     if check is None:
         raise RvptError(f"{folder} holds a {manifest.get('kind')}, which this version of rvpt does not know")
-    told: dict[str, Any] = {"kind": manifest["kind"], "files": len(manifest["parts"]), **check(folder, manifest, base)}
     inner = sorted(path.parent for path in folder.rglob(MANIFEST) if path.parent != folder)
+    if base and not inner and not _on_a_base(manifest):
+        raise RvptError(f"{folder} has no base model: remove base={base}")
+    told: dict[str, Any] = {"kind": manifest["kind"], "files": len(manifest["parts"]), **check(folder, manifest, base)}
     for place in inner:
         verify(place, base=base)
     return {**told, **({"artifacts in it": len(inner)} if inner else {})}
+
+
+def _on_a_base(manifest: Manifest) -> bool:
+    """Whether an artifact holds less than a model, and needs its base."""
+    if manifest["kind"] == "export":
+        return EXPORTS.find(str(manifest.get("format"))).needs_base
+    return bool(manifest["kind"] == "cleaned")
 
 
 def _model(folder: Path, manifest: Manifest, base: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.cleaned_config import find_config
 from rvpt.models.clip import Clip
@@ -34,10 +35,13 @@ def load(
         activation: of a CLIP whose files do not state it: "quick_gelu" or "gelu".
 
     Raises:
-        RvptError: not found, not a ViT CLIP, damaged or hostile files, weights that are not finite, or a
-            wrong base model.
+        RvptError: not found, not a ViT CLIP, damaged or hostile files, weights that are not finite, a wrong base model,
+            or a revision or activation of a cleaned model, which states its own.
     """
     folder = Path(path).expanduser()
     if str(path) and folder.is_dir() and find_config(folder):  # "" is no name of the current folder
+        for name, given in {"revision": revision, "activation": activation}.items():
+            if given is not None:
+                raise RvptError(f"{path} is a cleaned model, which states it itself: remove {name}={given}")
         return Cleaned.from_pretrained(folder, base, device=device, dtype=dtype)
     return load_clip(path, device=device, dtype=dtype, revision=revision, activation=activation)

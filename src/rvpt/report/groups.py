@@ -104,7 +104,7 @@ def _alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
         members.setdefault(str(row["defense"]), []).append(row)
         targets.setdefault(str(row["model"]), set()).update(filter(None, [_target(row)]))
     usual = {defense: _usual(group) for defense, group in members.items()}
-    shared = set.intersection(*(set(row.get("test", {}).items()) for row in rows)) if rows else set()
+    shared = set.intersection(*(set(_test(row).items()) for row in rows)) if rows else set()
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         model, defense = str(row["model"]), str(row["defense"])
@@ -112,7 +112,7 @@ def _alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
         own += (
             [("target", _target(row))] if len(targets[model]) > 1 else []
         )  # if the attack's name does not determine it
-        own += [entry for entry in row.get("test", {}).items() if entry not in shared]
+        own += [entry for entry in _test(row).items() if entry not in shared]
         groups.setdefault((model, defense, " ".join(f"{name}={value}" for name, value in own)), []).append(row)
     return groups
 
@@ -163,13 +163,20 @@ def _settings(row: Row) -> dict[str, Any]:
     return {name: _hashable(value) for name, value in {**spec, **draw}.items() if name not in without}
 
 
+def _test(row: Row) -> dict[str, Any]:
+    """How the images of a measurement differ from those of the others."""
+    return {name: _hashable(value) for name, value in row.get("test", {}).items()}
+
+
 def _hashable(value: Any) -> Any:
-    """A setting that is a list as text."""
+    """A setting that is a list or a table as text."""
+    if isinstance(value, dict):
+        return str(value)
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _target(row: Row) -> str:
-    return ", ".join(sorted(set(row.get("targets", {}).values())))
+    return ", ".join(sorted({str(target) for target in row.get("targets", {}).values()}))
 
 
 def _usual(rows: Sequence[Row]) -> set[tuple[str, Any]]:

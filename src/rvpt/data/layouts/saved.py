@@ -26,9 +26,9 @@ def read(place: Path, asked: Asked) -> Source:
         RvptError: no such split, or files that are missing or outside the folder.
     """
     if (place / SEVERAL).is_file():
-        splits = {name: place / name for name in read_json(place / SEVERAL)["splits"]}
+        splits = {str(name): place / str(name) for name in _listed(place / SEVERAL, "splits")}
     else:
-        splits = {str(read_json(place / ONE).get("_split") or TRAIN): place}
+        splits = {str(_facts(place / ONE).get("_split") or TRAIN): place}
     for folder in splits.values():
         _check_files(folder)
     loaded = {name: _load(folder) for name, folder in splits.items()}
@@ -41,9 +41,31 @@ LAYOUT = Layout("what `datasets` wrote with save_to_disk", recognizes, read)
 
 def _check_files(folder: Path) -> None:
     """Refuse names of files that leave the folder."""
-    for file in read_json(folder / ONE).get("_data_files", []):
-        if Path(file["filename"]).name != file["filename"]:
-            raise RvptError(f"{folder / ONE} names a file outside the folder: {file['filename']}")
+    for file in _listed(folder / ONE, "_data_files"):
+        name = file.get("filename") if isinstance(file, dict) else None
+        if not isinstance(name, str):
+            raise _damaged(folder / ONE)
+        if Path(name).name != name:
+            raise RvptError(f"{folder / ONE} names a file outside the folder: {name}")
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    facts = read_json(file)
+    if not isinstance(facts, dict):
+        raise _damaged(file)
+    return facts
+
+
+def _listed(file: Path, name: str) -> list[Any]:
+    """A list in a file of `datasets`."""
+    found = _facts(file).get(name)
+    if not isinstance(found, list) or not found:
+        raise _damaged(file)
+    return found
+
+
+def _damaged(file: Path) -> RvptError:
+    return RvptError(f"{file} is damaged, or of no images: save the data set again")
 
 
 def _load(folder: Path) -> Any:

@@ -6,6 +6,7 @@ Paths are absolute or relative to the file. Several rows of one image are one im
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ def _load(tables: Sequence[Path], caption: str | None) -> Part:
         images, labels, captions, splits = (next(found) if name else [] for name in used)
         folder = str(path.parent)
         part.paths += [_resolve(path, folder, name, row) for row, name in enumerate(images)]
-        part.firsts += [name.replace("\\", "/").partition("/")[0] for name in images]
+        part.firsts += [posixpath.normpath(name.replace("\\", "/")).partition("/")[0] for name in images]
         for values, more in ((part.labels, labels), (part.captions, captions), (part.splits, splits)):
             values += more
             if values and len(values) != len(part.paths):
