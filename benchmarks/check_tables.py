@@ -23,6 +23,7 @@ from rvpt.evaluation.metrics import Rate
 DRAWS = 2_000  # of the bootstrap
 EASY = 0.25  # share of the classes that count as naturally easy to reach
 SAMPLE_SPECIFIC = "issba"
+LIMITS = {"neural_cleanse": 2.0, "decree": -0.1, "clip_inspector": 2.0}  # published: from there on a model is flagged
 Row = Mapping[str, Any]
 
 
@@ -202,6 +203,18 @@ def scores(zoo: Zoo) -> Iterator[str]:
         yield line(name, *found, seconds(zoo.rows, name))
 
 
+def published(zoo: Zoo) -> Iterator[str]:
+    """How often published scores flag models, at their published limits."""
+    yield table("score", "flagged from", *(f"{what}, {name}" for name in zoo.by_seed for what in ("found", "alarms")))
+    for score, limit in LIMITS.items():
+        cells = []
+        for some in zoo.by_seed.values():
+            known = [m for m in some if score in m.scores]
+            groups = ([m for m in known if m.backdoored is kind] for kind in (True, False))
+            cells += [shown([m.scores[score] >= limit for m in group]) for group in groups]
+        yield line(score, f"{limit:g}", *cells)
+
+
 def score_of(name: str, judged: Judged) -> float | None:
     return judged.scores.get(name)
 
@@ -219,7 +232,7 @@ def models(zoo: Zoo) -> Iterator[str]:
 
 SECTIONS: dict[str, Callable[[Zoo], Iterator[str]]] = {
     "rates": rates, "uncalibrated": uncalibrated, "referenced": referenced, "alarms": alarms, "attacks": attacks,
-    "scores": scores, "models": models,
+    "scores": scores, "published": published, "models": models,
 }  # fmt: skip
 
 
@@ -260,8 +273,9 @@ def shown(hits: Sequence[bool]) -> str:
 
 
 def seconds(rows: Sequence[Row], name: str) -> str:
-    """The median over the models that tell it."""
-    known = [row["seconds"][name] for row in rows if name in row.get("seconds", {})]
+    """The median over the models with the most scores, so that all are of the same models and the same machine."""
+    most = max(len(row["seconds"]) for row in rows)
+    known = [row["seconds"][name] for row in rows if len(row["seconds"]) == most and name in row["seconds"]]
     return f"{median(known):.1f}" if known else "–"
 
 

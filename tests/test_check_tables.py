@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from check_collect import latest
-from check_tables import Zoo, alarms, attacks, models, rates, referenced, uncalibrated, without
+from check_tables import Zoo, alarms, attacks, models, published, rates, referenced, uncalibrated, without
 from rvpt.detection.calibration import Calibration
 from rvpt.report.markdown import marks
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 def test_tables_of_the_page_follow_from_the_rows() -> None:
     page = (ROOT / "docs" / "results" / "check.md").read_text(encoding="utf-8")
     zoo = Zoo(latest(ROOT / "rows" / "check.jsonl"), Calibration.read())
-    for section in (rates, uncalibrated, referenced, alarms, attacks, models):
+    for section in (rates, uncalibrated, referenced, alarms, attacks, published, models):
         start, end = marks(section.__name__)
         assert page.split(start)[1].split(end)[0].strip() == "\n".join(section(zoo)).strip()
 
