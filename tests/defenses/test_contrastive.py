@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers import assert_near
+from rvpt.data.augment import crop_flip, jitter, shuffle_words
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.base import clean
 from rvpt.defenses.cleanclip import CleanClipSpec, CleanClipTask
@@ -12,6 +14,7 @@ from rvpt.defenses.contrastive import ContrastiveSpec, ContrastiveTuning
 from rvpt.defenses.par import ParSpec, PerturbRecover
 from rvpt.models.clip import Clip
 from rvpt.training.contrastive import Contrastive
+from rvpt.training.losses import info_nce, perturbation, self_supervision
 
 
 def tasks(clip: Clip, data: Dataset) -> dict[str, tuple[Contrastive, str, float]]:
@@ -29,6 +32,35 @@ def test_the_loss_is_the_sum_of_its_terms(name: str, clip: Clip, scenes: Dataset
     values = task(torch.arange(8), torch.Generator().manual_seed(0), 0.0)
     assert values["InfoNCE"] > 0
     torch.testing.assert_close(values["loss"], values["InfoNCE"] + weight * values[second])
+
+
+def slow(task: Contrastive, suspect: Clip, indices: torch.Tensor) -> torch.Tensor:
+    """The loss with every text encoded for each of its uses, and again for InfoNCE."""
+    clip, generator = task.clip, torch.Generator().manual_seed(0)
+    pixels, texts = task.draw(indices, generator)
+    pairs = torch.tensor([[text == other for other in dict.fromkeys(texts)] for text in texts])
+    image, text = clip.encode_image(pixels), torch.cat([clip.encode_text([each]) for each in texts])
+    nce = info_nce(image, clip.encode_text(list(dict.fromkeys(texts))), clip.logit_scale, pairs)
+    if isinstance(task, PerturbRecover):
+        moved = (image, suspect.encode_image(pixels)), (text, suspect.encode_text(texts))
+        return nce - sum((perturbation(*pair, task.threshold) for pair in moved), torch.zeros(())) / 2
+    assert isinstance(task, CleanClipTask)
+    changed = clip.encode_image(jitter(crop_flip(pixels, generator), generator))
+    other = torch.cat([clip.encode_text([shuffle_words(each, generator)]) for each in texts])
+    within = sum(self_supervision(*pair, clip.logit_scale) for pair in ((image, changed), (text, other)))
+    return nce + task.weight * within / 2
+
+
+@pytest.mark.parametrize("name", ["cleanclip", "par"])
+def test_texts_that_are_encoded_once_give_the_same_step(name: str, clip: Clip, scenes: Dataset) -> None:
+    task, indices = tasks(clip, scenes)[name][0], torch.tensor([0, 3, 1, 3, 7, 0])
+    for number, weight in enumerate(task.parameters()):  # PAR starts where its gradient is zero
+        weight.data += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
+    trained = [weight for weight in task.parameters() if weight.requires_grad]
+    losses = task(indices, torch.Generator().manual_seed(0), 0.0)["loss"], slow(task, clip, indices)
+    assert_near(*(loss.detach() for loss in losses))
+    gradients = [torch.cat([part.flatten() for part in torch.autograd.grad(loss, trained)]) for loss in losses]
+    assert_near(*gradients)
 
 
 def test_par_moves_away_from_the_features_of_the_suspect(clip: Clip, scenes: Dataset) -> None:

@@ -55,6 +55,25 @@ def test_a_step_of_prompt_tuning(
     assert_near(fast_gradient, slow_gradient)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 2.0])
+def test_the_suspect_runs_only_where_its_rows_are_used(alpha: float, make_clip: MakeClip, scenes: Dataset) -> None:
+    clip, picked = make_clip(width=30, heads=3, text_width=30), torch.tensor([40, 3, 17, 4, 11])
+    spec, calls = RVPTSpec(prompt_length=5, first_block=1, alpha=alpha, augment="crop-flip", init_std=0.5), [0] * 4
+    with frozen(clip):
+        task = PromptTuning(clip, scenes, spec)
+        for number, layer in enumerate(task.suspect.module.blocks):
+            layer.mlp.register_forward_hook(lambda *_, number=number: calls.__setitem__(number, calls[number] + 1))
+        fast = task(picked, torch.Generator().manual_seed(2), 0.0)
+        assert calls == ([1, 2, 2, 2] if alpha else [1, 1, 1, 1])
+        pixels = crop_flip(scenes.pixels(picked, clip.image_size), torch.Generator().manual_seed(2))
+        table, labels = task.prompts.table, scenes.labeled()[picked].tolist()
+        slow = reference.losses(clip, task.prompts.blocks, table, pixels, task.text, labels, alpha, spec.margin)
+        gradients = [torch.autograd.grad(losses["loss"], table)[0] for losses in (fast, slow)]
+    assert_near(fast["CE"], slow["CE"])
+    assert_near(*gradients)
+    assert fast["FR"].item() == (pytest.approx(slow["FR"].item(), abs=1e-5) if alpha else 0.0)
+
+
 def test_a_rate_of_no_head_is_refused() -> None:
     with pytest.raises(RvptError, match="head_lr is given, but no classifier is trained: add head=True"):
         RVPTSpec(head_lr=0.001)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from rvpt.attacks.inverted import Inverted
 from rvpt.attacks.trigger import load_trigger
@@ -22,7 +23,7 @@ from rvpt.errors import RvptError
 from rvpt.models.formats.load import load_clip
 from rvpt.training.stages import Stages
 from tiny import CHECKING, Tiny
-from worlds import CLASSES, SIDE, SpottedWorld, WavyWorld, World, as_clip
+from worlds import CLASSES, SIDE, CrowdedWorld, SpottedWorld, WavyWorld, World, as_clip, crowd
 
 QUICK = {"budget": 15.0, "num_images": 48, "final_steps": 8, "steps": 6, "held_out": 0.25, "forms": ("additive",)}
 EASY = [{}, {"fox": 1.2}, {"owl": 1.3}, {"bee": 1.4}, {"hen": 1.3, "dog": 1.2}, {"cat": 1.2}]
@@ -91,6 +92,33 @@ def test_the_order_of_the_classes_does_not_matter() -> None:
     assert [row["class"] for row in one.targets] == [row["class"] for row in other.targets]
     scores = [{name: value for name, value in each.scores.items() if name != "patch"} for each in (one, other)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)  # the signs of a patch's gradients may differ
+
+
+class CountingWorld(CrowdedWorld):
+    """A world that notes how many images it is shown at once."""
+
+    most = 0
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        self.most = max(self.most, len(pixels))
+        return super().encode_image(pixels)
+
+    def cls_rows(self, pixels: Tensor) -> Tensor:
+        self.most = max(self.most, len(pixels))
+        return super().cls_rows(pixels)
+
+
+@pytest.mark.parametrize("classes", [CLASSES, crowd(70)], ids=["all", "some dropped"])
+def test_no_forward_pass_has_more_images_than_the_batch_size(classes: tuple[str, ...]) -> None:
+    world, found = CountingWorld(shortcut=6.0), list[Findings]()
+    for most in (1000, 16):  # all images are 48, those to search on and those held out 24 each
+        world.most = 0
+        changes: dict[str, Any] = {"forms": ("additive", "grating"), "held_out": 0.5, "batch_size": most}
+        found.append(findings(world, classes, **changes))
+        assert (world.most <= 16) == (most == 16)
+    assert found[0].scores == pytest.approx(found[1].scores, abs=1e-3)
+    assert found[0].resistivity == pytest.approx(found[1].resistivity, abs=1e-5)
+    assert [row["class"] for row in found[0].targets] == [row["class"] for row in found[1].targets]
 
 
 def test_targets_are_named_once_in_the_order_of_their_excess(calibration: Calibration) -> None:

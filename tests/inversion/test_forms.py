@@ -107,6 +107,22 @@ def test_reached_counts_the_images_of_other_classes(form: Form, pool: Pool) -> N
     assert reached(form, pool, torch.tensor([1]), changes, SPEC).shares.item() == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize("batch_size", [5, 24, 1000])
+def test_margins_are_those_of_a_loop_over_changes_and_images(form: Form, pool: Pool, batch_size: int) -> None:
+    changes, drawn = found(form, pool, [0, 1, 2]), form.draw(len(pool), torch.Generator().manual_seed(SPEC.seed))
+    expected = torch.zeros(3)
+    for target in range(3):
+        margins = []
+        for place in (pool.predictions != target).nonzero().flatten().tolist():
+            alone = slice(place, place + 1)
+            shown = form.apply(pool.pixels[alone], changes[target : target + 1], drawn[:, alone])[0]
+            cosines = (pool.model.encode_image(shown)[0] @ pool.text.T).tolist()
+            margins.append(cosines.pop(target) - max(cosines))
+        expected[target] = sum(margins) / len(margins)
+    spec = SPEC.model_copy(update={"batch_size": batch_size})
+    torch.testing.assert_close(reached(form, pool, torch.arange(3), changes, spec).margins, expected, atol=1e-5, rtol=0)
+
+
 def test_a_change_is_a_trigger_that_is_saved_and_loaded(
     form: Form, pool: Pool, tmp_path: pytest.TempPathFactory
 ) -> None:

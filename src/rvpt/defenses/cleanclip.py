@@ -15,7 +15,7 @@ from rvpt.defenses.base import Defense, Run, train_copy
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.spec import TrainSpec
-from rvpt.training.contrastive import Contrastive
+from rvpt.training.contrastive import Contrastive, different
 from rvpt.training.losses import self_supervision
 
 
@@ -46,9 +46,12 @@ class CleanClipTask(Contrastive):
         pixels, texts = self.draw(indices, generator)
         changed = jitter(crop_flip(pixels, generator), generator)
         image, image_changed = clip.encode_image(torch.cat([pixels, changed])).split(size)
-        text, text_changed = clip.encode_text([*texts, *(shuffle_words(t, generator) for t in texts)]).split(size)
-        nce, scale = self.paired(image, texts), clip.logit_scale
-        within = (self_supervision(image, image_changed, scale) + self_supervision(text, text_changed, scale)) / 2
+        unique, places = different(texts)
+        encoded = clip.encode_text([*unique, *(shuffle_words(t, generator) for t in texts)])
+        text, text_changed = encoded.split([len(unique), size])
+        nce, scale = self.paired(image, text, places.to(text.device)), clip.logit_scale
+        of_images = self_supervision(image, image_changed, scale)
+        within = (of_images + self_supervision(text[places], text_changed, scale)) / 2
         return {"loss": nce + self.weight * within, "InfoNCE": nce, "within": within}
 
 

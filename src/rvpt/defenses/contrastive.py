@@ -31,7 +31,7 @@ class ContrastiveTuning(Contrastive):
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
         pixels, texts = self.draw(indices, generator)
         features, rows = self.clip.features_and_rows(pixels)
-        nce = self.paired(features, texts)
+        nce = self.paired(features, *self.encode_different(texts))
         fr = repelling(self.suspect.module, rows, pixels, self.spec)
         return {"loss": nce + self.spec.alpha * fr, "InfoNCE": nce, "FR": fr}
 

@@ -14,7 +14,7 @@ from rvpt.defenses.base import Defense, Run, train_copy
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.spec import Augment, TrainSpec
-from rvpt.training.contrastive import Contrastive
+from rvpt.training.contrastive import Contrastive, different
 from rvpt.training.loop import Untrained
 from rvpt.training.losses import perturbation
 
@@ -44,11 +44,12 @@ class PerturbRecover(Contrastive):
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
         suspect = self.suspect.module
         pixels, texts = self.draw(indices, generator)
+        image, (text, places) = self.clip.encode_image(pixels), self.encode_different(texts)
         with torch.no_grad():
-            frozen_image, frozen_text = suspect.encode_image(pixels), suspect.encode_text(texts)
-        image, text = self.clip.encode_image(pixels), self.clip.encode_text(texts)
-        nce = self.paired(image, texts)
-        far = perturbation(image, frozen_image, self.threshold) + perturbation(text, frozen_text, self.threshold)
+            frozen_image, frozen_text = suspect.encode_image(pixels), suspect.encode_text(different(texts)[0])[places]
+        nce = self.paired(image, text, places)
+        far = perturbation(image, frozen_image, self.threshold)
+        far = far + perturbation(text[places], frozen_text, self.threshold)
         return {"loss": nce - far / 2, "InfoNCE": nce, "perturbation": far / 2}
 
 

@@ -25,7 +25,7 @@ from rvpt.models.encode import encode_set
 from rvpt.models.head import Head, with_one
 from rvpt.models.packed import packed
 from rvpt.models.placement import DTYPES, mixed_precision
-from rvpt.models.prompts import ENCODE_BATCH, Constants, frozen_pass
+from rvpt.models.prompts import ENCODE_BATCH, Constants, first_tokens, frozen_pass
 from rvpt.spec import TEMPLATE, Augment, Template, TrainSpec
 from rvpt.training.graphs import StaticTask
 from rvpt.training.loop import Untrained
@@ -74,8 +74,9 @@ class Tuning(StaticTask):
     which starts at the class's text features and is trained too.
 
     A subclass defines `encode`, and so what is trained. Without augmentation the tokens before block D and the frozen
-    [CLS] rows never change: they are computed once, in the precision of the training. One pass carries the batch and
-    the images of all terms.
+    [CLS] rows never change: they are computed once, in the precision of the training. With augmentation they are
+    computed in every step; with alpha = 0 and labels nothing needs the rows then, and FR is reported as 0. One pass
+    carries the batch and the images of all terms.
     """
 
     def __init__(
@@ -163,14 +164,16 @@ class Tuning(StaticTask):
         labels = next(rest)
         given = [tuple(itertools.islice(rest, count)) for count in self.counts]
         images = tuple(rest)
-        tokens, frozen_rows = images if self.constants is not None else frozen_pass(clip, images[0], self.first_block)
+        tokens, frozen_rows = images if self.constants is not None else self._frozen(*images)
         batch = Batch(clip, self.text, self.first_block, tokens, labels)
         views = [term(batch, *each) for term, each in zip(self.terms, given, strict=True)]
         image, rows = self.encode(torch.cat([tokens, *(view.tokens for view in views)]))
         sizes = [len(tokens), *(len(view.tokens) for view in views)]
         logits = self.logits(image).split(sizes)
         own = self._own_loss(logits[0], labels, frozen_rows)
-        fr = feature_repelling(rows[: len(tokens)], frozen_rows, self.spec.margin)
+        fr = own.new_zeros(())
+        if frozen_rows is not None:
+            fr = feature_repelling(rows[: len(tokens)], frozen_rows, self.spec.margin)
         parts = zip(self.terms, views, logits[1:], strict=True)
         more: dict[str, Tensor] = {term.name: view.loss(part) for term, view, part in parts}
         loss = own + self.spec.alpha * fr
@@ -178,15 +181,23 @@ class Tuning(StaticTask):
             loss = loss + term.weight * more[term.name]
         return {"loss": loss, "CE" if self.spec.uses_labels() else "KL": own, "FR": fr, **more}
 
-    def _own_loss(self, logits: Tensor, labels: Tensor, frozen_rows: Tensor) -> Tensor:
+    def _frozen(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`frozen_pass` of images (B, 3, S, S), without the rows where neither FR nor predictions use them."""
+        clip = self.suspect.module
+        if self.spec.alpha or not self.spec.uses_labels():
+            return frozen_pass(clip, pixels, self.first_block)
+        return first_tokens(clip, pixels, self.first_block), None
+
+    def _own_loss(self, logits: Tensor, labels: Tensor, frozen_rows: Tensor | None) -> Tensor:
         """The loss on the images themselves: cross-entropy, or divergence from the suspect where there are no labels.
 
         Args:
             logits: (B, K).
             labels: (B,) int64.
-            frozen_rows: (B, L - D, W), the suspect's [CLS] rows.
+            frozen_rows: (B, L - D, W), the suspect's [CLS] rows; None if labels are used and nothing needs them.
         """
         if self.spec.uses_labels():
             return F.cross_entropy(logits, labels)
+        assert frozen_rows is not None
         clip = self.suspect.module
         return keep(logits, zero_shot_logits(clip.project(frozen_rows[:, -1]), self.text, clip.logit_scale))

@@ -22,6 +22,7 @@ from rvpt.inversion.additive import Additive
 from rvpt.inversion.pool import most_predicted
 from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
+from rvpt.models.encode import in_parts
 from rvpt.progress import Report, silent
 from rvpt.training.stages import Stages
 
@@ -74,7 +75,7 @@ def find(
     rows = ranking.sorted([row for name, each in found.items() for row in _rows(each, rises[name][LONG], ranking)])
     best = rows[0]
     trigger = found[best["form"]].trigger(classes, best["class"], spec.seed)
-    curve = resistivity_curve(model, search.held.pixels, trigger)
+    curve = resistivity_curve(model, search.held.pixels, trigger, spec.batch_size)
     scores, words = _together(search)
     scores |= {name: max(_score(row) for row in rows if row["form"] == name) for name in found}
     scores["resistivity"] = 1 - sum(curve) / len(curve)
@@ -131,7 +132,7 @@ def _together(search: Search) -> tuple[dict[str, float], list[str]]:
     form = Additive.of(search.spec, model.image_size)
     drawn = form.draw(len(held), torch.Generator().manual_seed(search.spec.seed))
     changed = form.apply(held.pixels, search.together(form)[None], drawn)[0]
-    before, after = model.encode_image(held.pixels), model.encode_image(changed)
+    before, after = (in_parts(model.encode_image, shown, search.spec.batch_size) for shown in (held.pixels, changed))
     score = {"collapse": float(concentration(after) - concentration(before))}
     clip = clip_of(model)
     words = [] if isinstance(model, Cleaned) and model.head else whole_words(clip)

@@ -87,7 +87,7 @@ class Search:
         self.model, self.classes, self.spec, self.stages, self.report = model, classes, spec, stages, report
         with torch.no_grad():
             text = model.class_features(classes, spec.template)
-        pool = Pool.of(model, pixels, text)
+        pool = Pool.of(model, pixels, text, spec.batch_size)
         order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(spec.seed)).to(pixels.device)
         count = min(max(1, round(spec.held_out * len(pool))), len(pool) - 1)
         self.fit, self.held = pool.select(order[count:]), pool.select(order[:count])

@@ -6,7 +6,7 @@ One forward pass carries the images with every change. What happens to a change 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,17 @@ def shown_logits(pool: Pool, shown: Tensor) -> Tensor:
     """tau cos(f(x), t_k) of images (C, n, 3, S, S): (C, n, K)."""
     features = pool.model.encode_image(shown.flatten(0, 1))
     return zero_shot_logits(features, pool.text, pool.model.logit_scale.detach()).unflatten(0, shown.shape[:2])
+
+
+def changed_logits(form: Form, pool: Pool, changes: Tensor, drawn: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """tau cos(f(x), t_k) of a pool's images with each change (C, ...), given what was drawn for the images.
+
+    (c, n, K) for the next c of the changes: as many as fit into one forward pass of at most `batch_size` images; one in
+    several passes if the pool has more.
+    """
+    shares = list(zip(pool.pixels.split(batch_size), drawn.split(batch_size, -1), strict=True))
+    for part in changes.split(max(1, batch_size // len(pool))):
+        yield torch.cat([shown_logits(pool, form.apply(pixels, part, own)) for pixels, own in shares], 1)
 
 
 def towards(classes: Tensor) -> Loss:
@@ -137,8 +148,8 @@ def tried(form: Form, pool: Pool, library: Tensor, count: int, spec: InversionSp
     some = pool.draw(count, generator)
     drawn = form.draw(len(some), generator)
     margins = []
-    for part in library.split(max(1, spec.batch_size // len(some))):
-        cosines = shown_logits(some, form.apply(some.pixels, part, drawn)) / some.model.logit_scale.detach()
+    for logits in changed_logits(form, some, library, drawn, spec.batch_size):
+        cosines = logits / some.model.logit_scale.detach()
         margins += [mean_margins(each, some.predictions) for each in cosines]
     return torch.stack(margins)
 
@@ -173,11 +184,10 @@ def reached(form: Form, pool: Pool, classes: Tensor, changes: Tensor, spec: Inve
     What a form draws for an image follows from the seed.
     """
     drawn = form.draw(len(pool), torch.Generator().manual_seed(spec.seed))
-    group = max(1, spec.batch_size // len(pool))
-    parts = []
-    for target, change in zip(classes.split(group), changes.split(group), strict=True):
-        cosines = shown_logits(pool, form.apply(pool.pixels, change, drawn)) / pool.model.logit_scale.detach()
-        parts.append(flipped(cosines, target, pool.predictions))
+    parts, rest = [], classes
+    for logits in changed_logits(form, pool, changes, drawn, spec.batch_size):
+        targets, rest = rest.tensor_split([len(logits)])
+        parts.append(flipped(logits / pool.model.logit_scale.detach(), targets, pool.predictions))
     return Reached(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 

@@ -15,6 +15,7 @@ from rvpt.inversion.descent import Descent, short_run, shown_logits, towards, tr
 from rvpt.inversion.form import Form
 from rvpt.inversion.pool import Pool, class_losses
 from rvpt.inversion.spec import InversionSpec
+from rvpt.models.encode import in_parts
 from rvpt.progress import Report, silent
 
 MOST = 64  # classes of which none is dropped; shipped calibrations have no more, so they do not depend on this file
@@ -71,7 +72,7 @@ def largest(classes: Tensor, margins: Tensor, count: int) -> Tensor:
 
 
 def _descended(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, report: Report) -> Kept:
-    every, before = torch.arange(len(pool.text), device=pool.pixels.device), unchanged(pool)
+    every, before = torch.arange(len(pool.text), device=pool.pixels.device), unchanged(pool, spec.batch_size)
     start = form.start(len(every)).to(every.device)
     run = Descent(form, pool, towards(every), start, spec.steps, spec.images, spec)
     cuts, middle = {max(2, int(share * spec.steps)): one_in for share, one_in in CUTS}, every  # step 1 tells nothing
@@ -80,7 +81,7 @@ def _descended(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, repo
     for step in range(1, spec.steps + 1):
         losses = run.step()
         if step > 1:  # the losses are those after one step less
-            here, there = unchanged(run.some)[run.numbers], before[run.numbers]
+            here, there = unchanged(run.some, spec.batch_size)[run.numbers], before[run.numbers]
             now = -foreseen(losses, here, there, spec.steps / (step - 1)) / pool.model.logit_scale.detach()
             margins = (margins + now) / 2  # the last steps count most
         if step in cuts:
@@ -95,9 +96,10 @@ def _descended(form: Form, pool: Pool, choose: Choice, spec: InversionSpec, repo
 
 
 @torch.no_grad()
-def unchanged(pool: Pool) -> Tensor:
-    """The loss of every class on images without a change, (K,)."""
-    return class_losses(shown_logits(pool, pool.pixels[None])[0], pool.predictions)
+def unchanged(pool: Pool, batch_size: int) -> Tensor:
+    """The loss of every class on images without a change, (K,), with so many images in one forward pass."""
+    logits = in_parts(lambda part: shown_logits(pool, part[None])[0], pool.pixels, batch_size)
+    return class_losses(logits, pool.predictions)
 
 
 def foreseen(losses: Tensor, here: Tensor, there: Tensor, rest: float) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rvpt.models.encode import Encoder
+from rvpt.models.encode import Encoder, in_parts
 
 OFTEN = 0.8  # share of images of one class from which on predictions are doubtful
 
@@ -34,7 +34,7 @@ class Pool:
     @torch.no_grad()
     def of(cls, model: Encoder, pixels: Tensor, text: Tensor, batch_size: int = 256) -> Pool:
         """The pool with the suspect's own predictions."""
-        features = torch.cat([model.encode_image(part.to(model.device)) for part in pixels.split(batch_size)])
+        features = in_parts(lambda part: model.encode_image(part.to(model.device)), pixels, batch_size)
         return cls(model, pixels.to(model.device), text, (features @ text.T).argmax(1))
 
     def select(self, indices: Tensor) -> Pool:

@@ -1,8 +1,8 @@
-"""The interface of models that encode images and texts, and encoding a whole data set."""
+"""The interface of models that encode images and texts, and encoding many images or a whole data set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -29,6 +29,11 @@ class Encoder(Protocol):
     def hidden_states(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]: ...
     def encode_text(self, texts: Sequence[str]) -> Tensor: ...
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor: ...
+
+
+def in_parts(encode: Callable[[Tensor], Tensor], pixels: Tensor, size: int) -> Tensor:
+    """What `encode` gives for images (n, ...), (n, ...), with at most `size` of them in one forward pass."""
+    return torch.cat([encode(part) for part in pixels.split(size)])
 
 
 @torch.no_grad()

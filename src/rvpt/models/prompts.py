@@ -57,10 +57,16 @@ def prompted_pass(clip: Clip, prompts: RepulsivePrompts, tokens: Tensor) -> tupl
 
 
 @torch.no_grad()
+def first_tokens(clip: Clip, pixels: Tensor, first_block: int) -> Tensor:
+    """Tokens (B, 1 + N, W) before block D, which do not depend on the prompts."""
+    return clip.run_blocks(clip.embed(pixels), stop=first_block)[0]
+
+
+@torch.no_grad()
 def frozen_pass(clip: Clip, pixels: Tensor, first_block: int) -> tuple[Tensor, Tensor]:
-    """What does not depend on the prompts: tokens (B, 1 + N, W) before block D, and the frozen model's [CLS] rows
-    (B, L - D, W) after each block from D on."""
-    tokens, _ = clip.run_blocks(clip.embed(pixels), stop=first_block)
+    """What does not depend on the prompts: `first_tokens`, and the frozen model's [CLS] rows (B, L - D, W) after each
+    block from D on."""
+    tokens = first_tokens(clip, pixels, first_block)
     return tokens, clip.run_blocks(tokens, start=first_block)[1]
 
 

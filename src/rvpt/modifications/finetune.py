@@ -50,7 +50,7 @@ class PromptedContrastive(Contrastive):
         tokens, _ = self.clip.run_blocks(self.clip.embed(pixels), prefixes=self.prefixes)
         image = self.clip.project(tokens[:, 0])
         if self.head is None:
-            return {"loss": self.paired(image, texts)}
+            return {"loss": self.paired(image, *self.encode_different(texts))}
         rows = self.head.of(self.data.classes).to(image)
         logits = zero_shot_logits(with_one(image), rows, self.clip.logit_scale)
         return {"loss": F.cross_entropy(logits, self.data.labeled()[indices].to(image.device))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class Contrastive(nn.Module):
 
     def forward(self, indices: Tensor, generator: torch.Generator, done: float) -> dict[str, Tensor]:
         pixels, texts = self.draw(indices, generator)
-        return {"loss": self.paired(self._encode(pixels, generator, done), texts)}
+        return {"loss": self.paired(self._encode(pixels, generator, done), *self.encode_different(texts))}
 
     def _encode(self, pixels: Tensor, generator: torch.Generator, done: float) -> Tensor:
         """Image features (B, P), of all patches or of those that are not dropped."""
@@ -50,14 +51,24 @@ class Contrastive(nn.Module):
         picked = torch.randint(2**31, (len(indices),), generator=generator).tolist()
         return pixels, [(c := self.data.captions(i))[p % len(c)] for i, p in zip(indices.tolist(), picked, strict=True)]
 
-    def paired(self, image: Tensor, texts: list[str]) -> Tensor:
-        """InfoNCE of image features (B, P) and one text each; tau is clamped."""
+    def encode_different(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Features (M, P) of the M different texts, and the place (B,) of each text among them."""
+        unique, places = different(texts)
+        return self.clip.encode_text(unique), places.to(self.clip.device)
+
+    def paired(self, image: Tensor, text: Tensor, places: Tensor) -> Tensor:
+        """InfoNCE of image features (B, P) and the features (M, P) of different texts, one of which, at `places` (B,),
+        belongs to each image; tau is clamped."""
         with torch.no_grad():
             self.clip.model.logit_scale.clamp_(max=self.largest)
-        unique = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        column = torch.tensor([unique[text] for text in texts], device=image.device)
-        pairs = column[:, None] == torch.arange(len(unique), device=image.device)
-        return info_nce(image, self.clip.encode_text(list(unique)), self.clip.logit_scale, pairs)
+        pairs = places[:, None] == torch.arange(len(text), device=places.device)
+        return info_nce(image, text, self.clip.logit_scale, pairs)
+
+
+def different(texts: Sequence[str]) -> tuple[list[str], Tensor]:
+    """The different texts in the order of their first place, and the place (B,) int64 of each text among them."""
+    place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return list(place), torch.tensor([place[text] for text in texts])
 
 
 def drop_patches(tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:
