@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers import assert_near
+from helpers import assert_near, memory_data
 from rvpt.data.augment import crop_flip, jitter, shuffle_words
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.base import clean
@@ -52,8 +52,9 @@ def slow(task: Contrastive, suspect: Clip, indices: torch.Tensor) -> torch.Tenso
 
 
 @pytest.mark.parametrize("name", ["cleanclip", "par"])
-def test_texts_that_are_encoded_once_give_the_same_step(name: str, clip: Clip, scenes: Dataset) -> None:
-    task, indices = tasks(clip, scenes)[name][0], torch.tensor([0, 3, 1, 3, 7, 0])
+def test_texts_that_are_encoded_once_give_the_same_step(name: str, clip: Clip) -> None:
+    captions = [["a red star."], ["a large heart."], ["a red star."], ["a umbrella."], ["a large heart."]]
+    task, indices = tasks(clip, memory_data(5, captions=captions))[name][0], torch.tensor([3, 0, 4, 2, 1, 0])
     for number, weight in enumerate(task.parameters()):  # PAR starts where its gradient is zero
         weight.data += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
     trained = [weight for weight in task.parameters() if weight.requires_grad]
