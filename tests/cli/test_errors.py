@@ -62,7 +62,11 @@ def test_without_set_a_setting_that_has_no_option_stays():
     [
         (RvptError("out:\nis a file"), 2, "error: out: is a file"),
         (MachineError("no space left"), 1, "error: no space left"),
-        (PermissionError(13, "Permission denied", "x"), 1, "error: [Errno 13] Permission denied: 'x'"),
+        (
+            PermissionError(13, "Permission denied", "x"),
+            2,
+            "error: x cannot be read or written by you: change its permissions",
+        ),
         (MemoryError(), 1, "error: out of memory: use a smaller --set batch_size=N, fewer images, or a larger machine"),
         (KeyError("x"), 1, "error: unexpected KeyError: 'x'; rerun with --verbose for the traceback, and report it"),
         (KeyboardInterrupt(), 130, "interrupted"),
