@@ -115,3 +115,4 @@ def test_the_learning_rate_of_a_head_tells_runs_apart_only_with_a_head() -> None
     assert defenses(*(rows_of(0.1, spec=spec, seed=seed) for seed, spec in enumerate(settings))) == [
         "rvpt, head=False", "rvpt, head_lr=0.1", "rvpt, head_lr=0.2",
     ]  # fmt: skip
+    assert defenses(rows_of(0.1, spec={"head": False}), rows_of(0.1, spec={}, seed=1)) == ["rvpt"]

@@ -155,6 +155,7 @@ def _measurements(rows: Sequence[Row]) -> list[Row]:
 def _settings(row: Row) -> dict[str, Any]:
     """The settings of a row's run that had an effect, except its seed."""
     spec = {} if row["defense"] in UNCLEANED else row.get("spec", {})  # that of an attack is part of the model's name
+    spec = {"head": False, **spec}  # as in rows from before there was the choice
     without = ("seed",) if spec.get("head") else ("seed", "head_lr")
     draw = {"num_images": row["num_images"]} if row.get("num_images") else {"shots": row.get("shots")}
     draw["without"] = ", ".join(row.get("without", ())) or None
