@@ -45,12 +45,15 @@ def test_without_json_it_prints_a_fact_per_line(tiny):
     ]  # fmt: skip
 
 
-def test_it_says_how_to_measure_the_result(tiny):
+def test_it_says_how_to_measure_the_result(tiny, home):
     *_, line = works("clean", tiny.backdoored, "-o", "out", *CLEAN, "--epochs", 1).splitlines()
     assert line == f"to measure it: rvpt evaluate {tiny.backdoored} out --data scenes:500"
     works(*line.removeprefix("to measure it: rvpt ").split())
     words = ["--data", "scenes:500", "--num-pairs", 20, "--epochs", 1, "--defense", "contrastive"]
     has(works("clean", tiny.backdoored, "-o", "other", *words), "other --data LABELED_IMAGES")
+    image_folder(home / "images", "train", n=16)
+    words = ["--data", "images", "--epochs", 1, "--shift", "blur"]  # which has no images to measure it on
+    has(works("clean", tiny.backdoored, "-o", "third", *words), "third --data LABELED_IMAGES --shift blur")
 
 
 def test_settings_come_from_the_preset_then_from_options_and_set(tiny):

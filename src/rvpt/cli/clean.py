@@ -135,6 +135,7 @@ def clean(
     """
     from rvpt.cli.models import load_suspect
     from rvpt.data.classnames import read_names
+    from rvpt.data.load import may_have_test_images
     from rvpt.defenses import DEFENSES
     from rvpt.jobs.checked_cleaning import check_clean_check
     from rvpt.jobs.cleaning import clean_and_save
@@ -171,6 +172,7 @@ def clean(
         )  # fmt: skip
     show_facts({"cleaned": str(output_dir), **facts}, as_json=as_json)
     if not as_json:
-        labeled = data if DEFENSES.find(defense).learns_from == "labels" and not classes else "LABELED_IMAGES"
+        known = DEFENSES.find(defense).learns_from == "labels" and not classes and may_have_test_images(data)
+        labeled = data if known else "LABELED_IMAGES"
         words = ["rvpt", "evaluate", model, str(output_dir), "--data", labeled, *(["--shift", shift] if shift else [])]
         print(f"to measure it: {shlex.join(words)}")

@@ -16,6 +16,7 @@ from rvpt.data.mix import mix
 from rvpt.data.shifts import shifted
 from rvpt.data.skip import skip_unreadable
 from rvpt.data.source import Asked, Source
+from rvpt.data.splits import TEST
 from rvpt.data.text import PROXIES
 from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
@@ -65,6 +66,17 @@ def load_data(
         data = Dataset(*wrap_object(source, split, "dataset", caption_column))
     data = skip_unreadable(data, report) if on_error == "skip" else data
     return data if shift is None else shifted(data, shift)
+
+
+def may_have_test_images(source: str) -> bool:
+    """Whether a data set has a split test; one that is not on this machine is not asked, and may have one."""
+    if find_place(source) is None:
+        return True
+    try:
+        load_data(source, TEST)
+    except RvptError:
+        return False
+    return True
 
 
 def _named(source: str | Path, asked: Asked, revision: str | None) -> Source:
