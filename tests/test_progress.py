@@ -21,7 +21,7 @@ def test_the_time_left_counts_only_the_steps_of_this_process(done_before):
 def test_other_work_with_as_many_steps_counts_anew():
     pace = Pace(0.0)
     assert [pace.left(step, 4, now) for step, now in ((1, 1.0), (2, 2.0), (1, 30.0), (2, 31.0), (3, 60.0))] == [
-        None, None, None, None, 15.0,
+        None, None, None, 2.0, 15.0,
     ]  # fmt: skip
 
 
@@ -30,6 +30,12 @@ def test_other_work_with_more_steps_counts_anew():
     assert pace.left(4, 4, LINE_EVERY) == 0.0
     assert pace.left(1, 10, 100.0) is None
     assert pace.left(2, 10, 100.0 + LINE_EVERY) == 8 * LINE_EVERY
+
+
+def test_a_row_of_short_works_has_lines_too():
+    pace = Pace(0.0)
+    found = [pace.left(step, 2, 10.0 * work + 5.0 * step) for work in range(6) for step in (1, 2)]
+    assert [left for left in found if left is not None] == [0.0, 0.0, 0.0]
 
 
 def test_work_that_had_a_line_gets_one_at_its_end():

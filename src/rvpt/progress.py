@@ -88,19 +88,20 @@ class Pace:
     def __init__(self, now: float) -> None:
         self.start = self.last = now
         self.total = self.first = self.before = 0
+        self.told = False
 
     def left(self, step: int, total: int, now: float) -> float | None:
-        """Seconds left after a step; None while the last line is recent."""
+        """Seconds left after a step, of the work that it belongs to; None while the last line is recent."""
         if not self.total:
             self.first = step - 1  # a resumed run starts late
         elif total != self.total or step <= self.before:  # other work begins
-            self.start, self.last, self.first = now, now, step
+            self.start, self.first, self.told = now, step, False
         self.total, self.before = total, step
-        ended = step == total and self.last != self.start  # a last line, if there was one before
-        if now - self.last < LINE_EVERY and not ended:
+        ended = step == total and self.told  # a last line, if there was one before
+        if (now - self.last < LINE_EVERY and not ended) or self.first == step < total:  # one step tells no pace
             return None
-        self.last = now
-        return (now - self.start) * (total - step) / (step - self.first)
+        self.last, self.told = now, True
+        return (now - self.start) * (total - step) / (step - self.first) if step < total else 0.0
 
 
 def _lines(title: str) -> Report:

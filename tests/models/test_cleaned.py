@@ -10,11 +10,12 @@ from safetensors.torch import load_file, save_file
 
 import reference
 import rvpt
-from helpers import contents, random_clip, random_pixels
+from helpers import contents, memory_data, random_clip, random_pixels
 from rvpt import Cleaned, RepulsivePrompts
 from rvpt.artifacts import MANIFEST, read_manifest, write_manifest
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
+from rvpt.models.card import base_line, called
 from rvpt.models.clip import Clip
 from rvpt.models.head import Head
 from rvpt.tensors import sha256_tensors
@@ -213,7 +214,7 @@ def test_the_card_says_what_it_is_and_how_it_was_made(adapter, suspect, tmp_path
     card = (adapter / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: rvpt\n")
     for line in (
-        f"base_model: {suspect.source}", "# cleaned", "| defense | rvpt |", "| images | 6 |", "| classes | 3 |",
+        f"| base model | {suspect.name} |", "# cleaned", "| defense | rvpt |", "| images | 6 |", "| classes | 3 |",
         "| prompt_length | 3 |", "| trained parameters | 288 |", f"| sha256 of its weights | {suspect.hash()} |",
     ):  # fmt: skip
         assert line in card.splitlines()
@@ -440,3 +441,19 @@ def test_the_hash_sees_prompts_head_and_base(clip):
 def test_its_repr_is_one_short_line(clip):
     cleaned = Cleaned(clip, facts={"name": "mine", "defense": "rvpt", "trained_parameters": 1234})
     assert repr(cleaned) == f"Cleaned('mine', rvpt, 1,234 trained parameters, of {clip!r})"
+
+
+def test_the_card_names_a_base_model_of_the_hub_and_no_path():
+    assert base_line("openai/clip-vit-base-patch32") == "base_model: openai/clip-vit-base-patch32\n"
+    assert base_line("/home/me/clip") == base_line("scenes-clip") == base_line(None) == ""
+    assert (called("/home/me/clip"), called("openai/clip")) == ("clip", "openai/clip")
+
+
+@pytest.mark.parametrize("call", [
+    lambda data: rvpt.check("clip", data), lambda data: rvpt.evaluate("clip", data),
+    lambda data: rvpt.Classifier("clip", ["cat", "dog"]), lambda data: rvpt.export("clip", "hf", "out"),
+    lambda data: rvpt.Monitor("clip", "cleaned", ["cat", "dog"]),
+])  # fmt: skip
+def test_a_name_in_the_place_of_a_model_is_refused(call):
+    with pytest.raises(RvptError, match="'clip' is a name and not a model: pass what rvpt.load returns"):
+        call(memory_data())

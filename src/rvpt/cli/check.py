@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import typer
 
 from rvpt import progress
@@ -76,5 +79,13 @@ def check(
             suspect, data, output_dir, classes=names, split=split, shift=shift, on_error=on_error,
             calibration=calibration, reference=trusted, resume=resume, overwrite=overwrite, report=report, **chosen,
         )  # fmt: skip
-    print(found.to_json() if as_json else "\n".join(found.lines()), end="" if as_json else "\n")
+    lines = [found.to_json().strip()] if as_json else [*found.lines(), *_next(found.word, model, data, output_dir)]
+    print("\n".join(lines))
     raise typer.Exit(EXIT_CODES[found.word])
+
+
+def _next(word: str, model: str, data: str, folder: Path) -> list[str]:
+    """Where the result is, and how to go on from it."""
+    words = ["rvpt", "clean", model, "--data", data, "-o", "cleaned", "--defense", "unlearn", "--check", str(folder)]
+    cleaning = [] if word == "clean" else [f"to clean it: {shlex.join(words)}"]
+    return [f"written: {folder} (verdict.json, check.png, and the change that was found as trigger/)", *cleaning]

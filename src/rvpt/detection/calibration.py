@@ -88,6 +88,8 @@ class Calibration:
             RvptError: no such file, not a calibration, or a folder that was changed.
         """
         place = Path(path) if path else Path(str(resources.files("rvpt") / "assets" / SHIPPED))
+        if not place.exists():
+            raise RvptError(f"{place} does not exist: give the folder of a calibration, made with rvpt calibrate")
         if place.is_dir():
             read_manifest(place, KIND)
         kept = cls.read_all(place / FILE if place.is_dir() else place)

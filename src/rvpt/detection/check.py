@@ -21,6 +21,7 @@ from rvpt.detection.verdict import Verdict, word_of
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.encode import refuse_name
 from rvpt.progress import Report, doing, shows_bar, silent
 from rvpt.tensors import sha256_tensors
 from rvpt.training.loop import frozen
@@ -60,17 +61,21 @@ def check(
         RvptError: too few images or classes, an unknown setting, a calibration that does not cover the check or is
             given beside a reference, or a reference that is the suspect or of another size.
     """
+    refuse_name(model)
     spec, geometry = CheckSpec(**settings), geometry_of(model)
     if reference is not None:
         refuse_reference(reference, model)
         refuse_both("the calibration" if calibration else None, reference)
+    if isinstance(images, str | Path):
+        raise RvptError(f"images={str(images)!r} is a name: pass what rvpt.load_data returns for it")
     data = images if isinstance(images, Dataset) else Dataset.from_images(images)
     names = list(data.classes if classes is None else names_of(data.name, classes))
     pixels = pixels_of(model, data, names, spec)
     if calibration is not None:
         calibration.refuse_misfit(spec, geometry, names)
     known = calibration or Calibration.read(geometry=geometry)
-    calibrated = reference is None and known.covers(spec, geometry, names)
+    misfit = known.misfit(spec, geometry, names)
+    calibrated = reference is None and not misfit
     known = known.limited(spec.forms) if calibrated else known
     natural = known.known() if calibrated else {}
     basis = known.sha256() if calibrated else reference.hash() if reference else None
@@ -84,6 +89,8 @@ def check(
         "classes": names, "settings": spec.model_dump(), "calibration": known.recipe if calibrated else None,
         "calibrated": calibrated, "most_predicted": found.most_predicted,
     }  # fmt: skip
+    if misfit and reference is None:
+        facts["uncalibrated"] = misfit
     if calibrated and known.images not in ("", data.name):
         facts["calibrated_on"] = known.images
     if reference is not None:

@@ -18,6 +18,7 @@ from rvpt.errors import RvptError
 from rvpt.models.classifier import Classifier
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.encode import refuse_name
 from rvpt.progress import Report, silent
 from rvpt.spec import TEMPLATE
 
@@ -62,6 +63,8 @@ class Monitor:
             raise RvptError(f"false_alarms={false_alarms} is not a share between 0 and 1")
         if len(classes) < 2:
             raise RvptError(f"a monitor compares at least two classes, not {len(classes)}: give more names")
+        refuse_name(suspect)
+        refuse_name(cleaned)
         _refuse_stranger(suspect, cleaned)
         self.before, self.after = (Classifier(model, classes, template=template) for model in (suspect, cleaned))
         self.classes, self.batch_size, self.false_alarms = self.before.classes, batch_size, false_alarms

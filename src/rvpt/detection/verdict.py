@@ -73,8 +73,8 @@ def _named(place: int, row: dict[str, Any]) -> str:
 
 
 UNCALIBRATED = (
-    "not calibrated for this model and these classes: one that is naturally easy to reach may look suspicious; compare "
-    "with a model of the same kind that you trust (reference)"
+    "a class that is naturally easy to reach may look suspicious; compare with a model of the same kind that you trust "
+    "(--reference), or make a calibration (rvpt calibrate)"
 )
 
 
@@ -96,7 +96,10 @@ def caveats(facts: Mapping[str, Any]) -> list[str]:
         found.append(
             f"the calibration was made with other images ({other}): with images of another kind p may be wrong"
         )
-    return found if facts["calibrated"] or "reference" in facts else [*found, UNCALIBRATED]
+    if facts["calibrated"] or "reference" in facts:
+        return found
+    why = f" (that in the package was made with {facts['uncalibrated']})" if "uncalibrated" in facts else ""
+    return [*found, f"not calibrated{why}: {UNCALIBRATED}"]
 
 
 def word_of(p_value: float, *, calibrated: bool = True) -> Word:

@@ -10,6 +10,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.base import Encoder, Protocol, Triggers, to_rows
+from rvpt.models.encode import refuse_name
 from rvpt.progress import Report, shows_bar, silent
 from rvpt.rows import Rows
 
@@ -56,6 +57,7 @@ def evaluate(
     Raises:
         RvptError: an unknown protocol or setting, or data or a model that the protocol cannot measure.
     """
+    refuse_name(model)
     asked = make_protocol(protocol, training, **settings) if isinstance(protocol, str) else protocol
     if not isinstance(data, Dataset):
         raise RvptError(f"data is a {type(data).__name__}: pass a Dataset, as rvpt.load_data returns it")

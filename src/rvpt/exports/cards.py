@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rvpt.models.card import base_line, called
+
 PLAIN = '''\
 import torch
 from safetensors.torch import load_file
@@ -168,15 +170,14 @@ def export_card(name: str, facts: Mapping[str, Any], usage: str) -> str:
     """The card of an export: `usage` says how the files of its format are used."""
     model = facts["model"]
     shown = {
-        "model": model["name"], "defense": model["defense"], "base model": model["base_model"],
+        "model": model["name"], "defense": model["defense"], "base model": called(model["base_model"]),
         "base model's revision": model["base_revision"], "sha256 of its weights": model["base_sha256"],
         "sha256 of the prompts or head": model["prompts_sha256"],
         "largest difference of the outputs": f"{facts['largest_difference']:.1e}",
     }  # fmt: skip
     table = "\n".join(f"| {key} | {value} |" for key, value in shown.items() if value is not None)
     return f"""---
-base_model: {model["base_model"]}
-pipeline_tag: zero-shot-image-classification
+{base_line(model["base_model"])}pipeline_tag: zero-shot-image-classification
 tags: [clip, backdoor-defense]
 ---
 

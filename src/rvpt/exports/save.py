@@ -18,6 +18,7 @@ from rvpt.exports.cards import export_card
 from rvpt.files import write_text
 from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
+from rvpt.models.encode import refuse_name
 from rvpt.progress import Report, silent
 from rvpt.rows import Row
 from rvpt.tensors import sha256_tensors, write_tensors
@@ -61,6 +62,7 @@ def export(
         RvptError: an unknown format, or one that cannot hold the model; the message says why, and what to use instead.
         MachineError: the disk is full or not writable.
     """
+    refuse_name(model)
     kind = EXPORTS.find(to)
     made, facts = prepared(kind, model, lambda spec: data, settings, report)
     return save(kind, made, folder, facts, rows, overwrite=overwrite)

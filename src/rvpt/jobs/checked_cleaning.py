@@ -54,7 +54,7 @@ def check_clean_check(
         defense: a name; a defense that uses suspected targets gets those of the first check, if it is given none.
         settings: changes of the preset.
         bar: makes the progress report of each of the three steps.
-        checking: settings of `CheckSpec` for both checks.
+        checking: settings of `CheckSpec` for both checks; by default those of the calibration, if one is given.
         calibration: a file or folder, for both checks; by default the one that ships with rvpt.
         reference: a model of the same kind that is trusted, for both checks.
         resume: continue an interrupted run after its last finished part; after a cleaning that failed, it may have
@@ -70,9 +70,11 @@ def check_clean_check(
     shared: dict[str, Any] = {
         name: drawing[name] for name in ("split", "shift", "classes", "on_error") if name in drawing
     }
-    checks = {**shared, "calibration": calibration, "reference": reference, "resume": True, **(checking or {})}
-    key = {"model": model.hash(), "data": canonical(source), "drawing": shared, "checking": dict(checking or {})}
-    key |= {"calibration": Calibration.read(calibration, geometry_of(model)).sha256()} if calibration else {}
+    known = Calibration.read(calibration, geometry_of(model)) if calibration else None
+    checking = {**(known.settings if known else {}), **(checking or {})}
+    checks = {**shared, "calibration": calibration, "reference": reference, "resume": True, **checking}
+    key = {"model": model.hash(), "data": canonical(source), "drawing": shared, "checking": checking}
+    key |= {"calibration": known.sha256()} if known else {}
     key |= {"reference": reference.hash()} if reference else {}
     own = {"defense": defense, "settings": dict(settings), "drawing": drawing}  # the first check needs none of these
     checkpoint = open_checkpoint(target, key, (model.source, source), resume=resume, overwrite=overwrite)

@@ -113,7 +113,16 @@ def candidates(data: Dataset, source: str, classes: Sequence[str] | None) -> lis
 
 def _draw(data: Dataset, size: int, trigger: Trigger, target: str, path: Path) -> None:
     """Some images, the same with the inverted change, and the change, amplified."""
-    pixels = data.pixels(torch.arange(min(len(data), DRAWN)), size)
+    some = _of_other_classes(data, target).sample(DRAWN, seed=0)
+    pixels = some.pixels(torch.arange(len(some)), size)
     changed = trigger(pixels)
     clean, shown = (part.permute(0, 2, 3, 1).numpy() for part in (pixels, changed))
     draw_gallery(clean, [Look(f"towards {target}", shown, **visibility(pixels, changed))], path)
+
+
+def _of_other_classes(data: Dataset, target: str) -> Dataset:
+    """The images that are not of the target; all where that is not known."""
+    if data.labels is None or target not in data.classes:
+        return data
+    others = (data.labels != data.class_index(target)).nonzero()[:, 0]
+    return data.select(others) if len(others) else data

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def base_line(base: Any) -> str:
+    """The line of a card's header that names the base model: a hub id. Nobody else has the paths of this machine."""
+    return f"base_model: {base}\n" if HUB_ID.fullmatch(str(base)) else ""
+
+
+def called(base: Any) -> str:
+    """A base model in the text of a card: a path by its last part."""
+    return str(base) if HUB_ID.fullmatch(str(base)) else Path(str(base)).name
 
 
 def clip_card(name: str, model: str = "CLIPModel") -> str:
@@ -51,8 +65,7 @@ def backdoored_card(name: str, facts: Mapping[str, Any]) -> str:
     targets = ", ".join(f"{trigger} (target {spec['target']})" for trigger, spec in facts.get("triggers", {}).items())
     return f"""---
 library_name: transformers
-base_model: {facts.get("base_model", "unknown")}
-tags: [clip, backdoored]
+{base_line(facts.get("base_model"))}tags: [clip, backdoored]
 ---
 
 # {name}
@@ -67,8 +80,7 @@ def finetuned_card(name: str, facts: Mapping[str, Any]) -> str:
     """The card of a model that rvpt fine-tuned on clean pairs."""
     return f"""---
 library_name: transformers
-base_model: {facts.get("base_model", "unknown")}
-tags: [clip]
+{base_line(facts.get("base_model"))}tags: [clip]
 ---
 
 # {name}
@@ -80,12 +92,11 @@ Fine-tuned on clean image-caption pairs.
 def cleaned_card(name: str, facts: Mapping[str, Any], *, adapter: bool) -> str:
     """The card of a cleaned model: what it is, how it was made, and how to use it."""
     made = "\n".join(f"| {key} | {value} |" for key, value in _table(facts).items())
-    base = facts.get("base_model", "the base model")
+    base = called(facts.get("base_model", "the base model"))
     kind = f"an adapter (deep visual prompts) for `{base}`" if adapter else f"a CLIP that was fine-tuned from `{base}`"
     return f"""---
 library_name: rvpt
-base_model: {base}
-pipeline_tag: zero-shot-image-classification
+{base_line(facts.get("base_model"))}pipeline_tag: zero-shot-image-classification
 tags: [clip, backdoor-defense]
 ---
 
@@ -114,7 +125,7 @@ def _table(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a cleaned model that its card shows."""
     spec = facts.get("spec", {})
     shown = {
-        "defense": facts.get("defense"), "base model": facts.get("base_model"),
+        "defense": facts.get("defense"), "base model": called(facts["base_model"]) if facts.get("base_model") else None,
         "base model's revision": facts.get("base_revision"), "sha256 of its weights": facts.get("base_sha256"),
         "images": facts.get("images"), "classes": len(facts.get("classes", ())) or None,
         "trained parameters": facts.get("trained_parameters"),

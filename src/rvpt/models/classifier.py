@@ -12,6 +12,7 @@ from rvpt.data.preprocess import to_pixels
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
+from rvpt.models.encode import refuse_name
 from rvpt.spec import TEMPLATE
 
 
@@ -34,6 +35,7 @@ class Classifier:
     def __init__(
         self, model: Clip | Cleaned, classes: Sequence[str], *, template: str = TEMPLATE, batch_size: int = 64
     ) -> None:
+        refuse_name(model)
         if isinstance(classes, str):
             raise RvptError(f"classes={classes!r} is one text: give a list of class names")
         self.model, self.classes, self.batch_size = model, tuple(classes), batch_size

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
+from rvpt.errors import RvptError
 from rvpt.progress import Report, silent
 from rvpt.spec import TEMPLATE
 
@@ -29,6 +31,16 @@ class Encoder(Protocol):
     def hidden_states(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]: ...
     def encode_text(self, texts: Sequence[str]) -> Tensor: ...
     def class_features(self, classes: Sequence[str], template: str = TEMPLATE) -> Tensor: ...
+
+
+def refuse_name(model: object) -> None:
+    """Refuse a path or a name in the place of a model.
+
+    Raises:
+        RvptError: it is one.
+    """
+    if isinstance(model, str | Path):
+        raise RvptError(f"{str(model)!r} is a name and not a model: pass what rvpt.load returns for it")
 
 
 def in_parts(encode: Callable[[Tensor], Tensor], pixels: Tensor, size: int) -> Tensor:
