@@ -455,5 +455,5 @@ def test_the_card_names_a_base_model_of_the_hub_and_no_path():
     lambda data: rvpt.Monitor("clip", "cleaned", ["cat", "dog"]),
 ])  # fmt: skip
 def test_a_name_in_the_place_of_a_model_is_refused(call):
-    with pytest.raises(RvptError, match="'clip' is a name and not a model: pass what rvpt.load returns"):
-        call(memory_data())
+    with pytest.raises(RvptError, match="'clip' is a name and not a model: pass what"):
+        call(memory_data(4))
