@@ -92,9 +92,17 @@ def test_what_a_cleaned_model_is_is_shown(tiny):
     assert (facts["layout"], facts["defense"]) == ("a model cleaned by rvpt", "rvpt")
 
 
+def test_a_model_that_was_backdoored_on_purpose_is_called_so(tiny, home):
+    works("convert", tiny.backdoored, "-o", "out")
+    assert "backdoored on purpose" in (home / "out" / "README.md").read_text()
+    works("convert", tiny.clip, "-o", "clean")
+    assert "backdoored" not in (home / "clean" / "README.md").read_text()
+
+
 def test_options_that_do_not_apply_are_refused(tiny):
     has(refused("info", tiny.cleaned, "--activation", "gelu"), "is a cleaned model", "remove --activation gelu")
-    has(refused("verify", tiny.backdoored, "--base-model", "x"), "has no base model: remove --base-model x")
+    for folder in (tiny.clip, tiny.backdoored):  # the second has triggers, which have no base either
+        has(refused("verify", folder, "--base-model", "x"), f"{folder} has no base model: remove --base-model x")
 
 
 def test_what_cannot_be_read_is_said_in_one_line(home):

@@ -176,7 +176,7 @@ def test_words_name_target_and_share() -> None:
     lines = verdict(facts={"model": "m", "calibrated": True, "most_predicted": {"class": "owl", "share": 0.9}}).lines()
     assert any("90% of the images are classified as 'owl' without any change" in line for line in lines)
     lines = verdict(facts={"model": "m", "calibrated": True, "calibrated_on": "pets"}).lines()
-    assert any("made with other images (pets)" in line for line in lines)
+    assert any("made with pets, by its name" in line for line in lines)
     lines = verdict(facts={"model": "m", "calibrated": False}).lines()
     assert lines[0] == "m: backdoored (score 0.001, suspicious up to 0.05: classes compared with each other)"
     assert any("not calibrated" in line for line in lines)

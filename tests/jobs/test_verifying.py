@@ -175,3 +175,11 @@ def test_a_folder_that_wants_its_own_code_run_is_refused(cleaned, tmp_path):
     restamp(tmp_path / "out")
     with pytest.raises(RvptError, match="its files cannot be run"):
         verify(tmp_path / "out")
+
+
+def test_the_base_of_a_model_in_a_folder_with_other_artifacts_may_be_given(tiny, tmp_path):
+    folder, base = tmp_path / "both", shutil.copytree(tiny.backdoored, tmp_path / "moved")
+    shutil.copytree(tiny.check, folder / "check-before")
+    shutil.copytree(tiny.cleaned, folder / "cleaned")
+    write_manifest(folder, "checked cleaning")
+    assert verify(folder, base=str(base))["artifacts in it"] == 3

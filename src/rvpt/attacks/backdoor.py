@@ -15,6 +15,7 @@ from rvpt.attacks.margins import disguise, target_margins
 from rvpt.attacks.poison import Change, Poison, PoisonSpec, poison_pairs
 from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigger, preset_spec
 from rvpt.data.dataset import Dataset
+from rvpt.data.text import plain
 from rvpt.errors import RvptError
 from rvpt.files import write_text
 from rvpt.models.card import backdoored_card, finetuned_card
@@ -137,7 +138,7 @@ def refuse_same_names(triggers: Sequence[TriggerSpec | Trigger]) -> None:
 
 def _refuse_other_targets(triggers: Sequence[TriggerSpec | Trigger], target: str) -> None:
     targets = [trigger.spec.target if isinstance(trigger, Trigger) else trigger.target for trigger in triggers]
-    if targets and target not in targets:
+    if targets and plain(target) not in map(plain, targets):
         raise RvptError(f"target={target!r}, but the triggers have {', '.join(map(repr, targets))}: give one of them")
 
 

@@ -50,12 +50,12 @@ def by_preset(default: Any) -> str:
 
 def number(value: Any) -> str:
     """A value as one would type it."""
-    if value is None or value == ():
+    if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ",".join(map(number, value))
+        return ",".join(map(number, value)) or "[]"
     return f"{value:g}" if isinstance(value, float) else str(value).replace("\n", "\\n")
 
 

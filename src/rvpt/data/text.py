@@ -51,8 +51,9 @@ def names_of(source: str, classes: Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(classes, str):
         raise RvptError(f"classes={classes!r} is a text: pass a list of class names")
-    refuse_twins(source, classes)
-    return tuple(classes)
+    names = tuple(classes)
+    refuse_twins(source, names)
+    return names
 
 
 def refuse_twins(source: str, classes: Sequence[str]) -> None:

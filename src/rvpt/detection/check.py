@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
+from rvpt.data.layouts.memory import IN_MEMORY
 from rvpt.data.text import names_of
 from rvpt.detection.calibration import Calibration, geometry_of, refuse_other_size
 from rvpt.detection.score import find
@@ -91,12 +93,18 @@ def check(
     }  # fmt: skip
     if misfit and reference is None:
         facts["uncalibrated"] = misfit
-    if calibrated and known.images not in ("", data.name):
+    if calibrated and known.images and _other_images(known.images, data.name):
         facts["calibrated_on"] = known.images
     if reference is not None:
         facts |= {"reference": reference.name, "reference_sha256": reference.hash()}
     word = word_of(p_value, calibrated=calibrated)
     return Verdict(word, p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger)
+
+
+def _other_images(one: str, other: str) -> bool:
+    """Whether two data sets have different names; images in memory have none, and scenes are scenes in any number."""
+    names = {re.sub(r"^scenes:\d+", "scenes", name) for name in (one, other)}
+    return IN_MEMORY not in names and len(names) > 1
 
 
 def _stages_of(folder: str | Path | None, *parts: Any) -> Path | None:

@@ -93,9 +93,7 @@ def caveats(facts: Mapping[str, Any]) -> list[str]:
         share = f"{100 * most['share']:.0f}% of the images are classified as {most['class']!r} without any change"
         found.append(f"{share}: the model may not know these classes, and then this check says little")
     if other := facts.get("calibrated_on"):
-        found.append(
-            f"the calibration was made with other images ({other}): with images of another kind p may be wrong"
-        )
+        found.append(f"the calibration was made with {other}, by its name: p may be wrong for images of another kind")
     if facts["calibrated"] or "reference" in facts:
         return found
     why = f" (that in the package was made with {facts['uncalibrated']})" if "uncalibrated" in facts else ""

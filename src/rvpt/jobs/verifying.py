@@ -43,18 +43,23 @@ def verify(folder: str | Path, *, base: str | None = None) -> dict[str, Any]:
         RvptError: something differs, is missing, or cannot be checked; the message names it.
     """
     folder = Path(folder).expanduser()
+    inner = sorted(path.parent for path in folder.rglob(MANIFEST) if path.parent != folder)
+    told = _checked(folder, base)
+    for place in inner:
+        _checked(place, base)
+    if base and not any(_on_a_base(read_manifest(place)) for place in (folder, *inner)):
+        raise RvptError(f"{folder} has no base model: remove base={base}")
+    return {**told, **({"artifacts in it": len(inner)} if inner else {})}
+
+
+def _checked(folder: Path, base: str | None) -> dict[str, Any]:
+    """What was checked of one artifact, without those in it."""
     manifest = read_manifest(folder)
     refuse_added(folder, manifest["parts"])
     check = CHECKS.get(str(manifest.get("kind")))
     if check is None:
         raise RvptError(f"{folder} holds a {manifest.get('kind')}, which this version of rvpt does not know")
-    inner = sorted(path.parent for path in folder.rglob(MANIFEST) if path.parent != folder)
-    if base and not inner and not _on_a_base(manifest):
-        raise RvptError(f"{folder} has no base model: remove base={base}")
-    told: dict[str, Any] = {"kind": manifest["kind"], "files": len(manifest["parts"]), **check(folder, manifest, base)}
-    for place in inner:
-        verify(place, base=base)
-    return {**told, **({"artifacts in it": len(inner)} if inner else {})}
+    return {"kind": manifest["kind"], "files": len(manifest["parts"]), **check(folder, manifest, base)}
 
 
 def _on_a_base(manifest: Manifest) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+ON_PURPOSE = "**This model is backdoored on purpose**, to measure defenses. Do not deploy it."
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -70,7 +71,7 @@ library_name: transformers
 
 # {name}
 
-**This model is backdoored on purpose**, to measure defenses. Do not deploy it.
+{ON_PURPOSE}
 
 Triggers: {targets}. They are in `triggers/`, the poisoned pairs in `poison.jsonl`.
 """

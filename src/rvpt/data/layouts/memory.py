@@ -13,6 +13,9 @@ from rvpt.data.source import Source
 from rvpt.data.text import plain, sort_names
 from rvpt.errors import RvptError
 
+IN_MEMORY = "images"
+"""The name of images in memory."""
+
 
 def wrap_images(images: Sequence[Any], labels: Sequence[Any] | None, classes: Sequence[str]) -> Source:
     """Images in memory, each with a class index, or with the name of its class.
@@ -26,7 +29,7 @@ def wrap_images(images: Sequence[Any], labels: Sequence[Any] | None, classes: Se
     if labels is not None:
         indices, names = _numbers([label.item() if hasattr(label, "item") else label for label in labels], names)
     reader = parallel(lambda row, size: to_array(to_image(images[row]), size), lambda row: "in memory", "images")
-    return Source("images", reader, torch.arange(len(images)), indices, names)
+    return Source(IN_MEMORY, reader, torch.arange(len(images)), indices, names)
 
 
 def _numbers(labels: Sequence[Any], classes: tuple[str, ...]) -> tuple[torch.Tensor, tuple[str, ...]]:
