@@ -17,6 +17,8 @@ from rvpt.attacks.inverted import Inverted
 from rvpt.data.load import load_data
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.rvpt import RVPT, RVPTSpec
+from rvpt.detection.calibration import Calibration, geometry_of
+from rvpt.detection.spec import CheckSpec
 from rvpt.detection.verdict import Verdict, Word
 from rvpt.errors import RvptError
 from rvpt.evaluation.evaluate import evaluate
@@ -115,6 +117,25 @@ def test_both_checks_compare_with_the_reference(
         run(suspect, tmp_path / "out", Bars(), resume=True)
     run(suspect, tmp_path / "out", Bars(), reference=trusted, resume=True)
     assert given == [trusted, trusted]
+
+
+def test_both_checks_have_the_settings_of_the_calibration(
+    suspect: Clip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[Any] = []
+
+    def check(model: Any, data: Any, names: Any, *, calibration: Any, **options: Any) -> Verdict:
+        given.append((options["budget"], calibration.settings["budget"]))
+        return verdict(model, "suspicious")
+
+    monkeypatch.setattr("rvpt.jobs.checking.check", check)
+    names = load_data("scenes:500", "train").classes
+    rises = {run: dict.fromkeys(names, 0.1) for run in ("short", "long")}
+    spec = CheckSpec(budget=2.0, forms=("patch",))
+    known = Calibration("", spec.model_dump(mode="json"), ["patch"], [], geometry_of(suspect), {"patch": [rises] * 4})
+    known.write(tmp_path / "mine.json")
+    run(suspect, tmp_path / "out", Bars(), calibration=tmp_path / "mine.json")
+    assert given == [(2.0, 2.0)] * 2
 
 
 def test_a_model_that_looks_clean_is_not_cleaned(suspect: Clip, words: list[Word], tmp_path: Path) -> None:
