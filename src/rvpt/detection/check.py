@@ -68,9 +68,7 @@ def check(
     if reference is not None:
         refuse_reference(reference, model)
         refuse_both("the calibration" if calibration else None, reference)
-    if isinstance(images, str | Path):
-        raise RvptError(f"images={str(images)!r} is a name: pass what rvpt.load_data returns for it")
-    data = images if isinstance(images, Dataset) else Dataset.from_images(images)
+    data = _as_data(images)
     names = list(data.classes if classes is None else names_of(data.name, classes))
     pixels = pixels_of(model, data, names, spec)
     if calibration is not None:
@@ -80,25 +78,35 @@ def check(
     calibrated = reference is None and not misfit
     known = known.limited(spec.forms) if calibrated else known
     natural = known.known() if calibrated else {}
-    basis = known.sha256() if calibrated else reference.hash() if reference else None
-    kept = _stages_of(folder, model.hash(), sha256_tensors({"pixels": pixels}), names, spec.model_dump(), basis)
+    other = known.sha256() if calibrated else reference.hash() if reference else None
+    kept = _stages_of(folder, model.hash(), sha256_tensors({"pixels": pixels}), names, spec.model_dump(), other)
     with frozen(model), frozen(reference or model):
         trusted = _trusted(reference, data, names, spec, kept, report) if reference else None
         found = find(model, pixels, names, spec, natural, kept, report, trusted)
     p_value = known.p_value(found.scores) if calibrated else found.p_value
     facts = {
         "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
-        "classes": names, "settings": spec.model_dump(), "calibration": known.recipe if calibrated else None,
-        "calibrated": calibrated, "most_predicted": found.most_predicted,
+        "classes": names, "settings": spec.model_dump(), "most_predicted": found.most_predicted,
+        **_basis(known if calibrated else None, misfit, reference, data.name),
     }  # fmt: skip
-    if misfit and reference is None:
-        facts["uncalibrated"] = misfit
-    if calibrated and known.images and _other_images(known.images, data.name):
-        facts["calibrated_on"] = known.images
-    if reference is not None:
-        facts |= {"reference": reference.name, "reference_sha256": reference.hash()}
     word = word_of(p_value, calibrated=calibrated)
     return Verdict(word, p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger)
+
+
+def _as_data(images: Dataset | Sequence[Any]) -> Dataset:
+    if isinstance(images, str | Path):
+        raise RvptError(f"images={str(images)!r} is a name: pass what rvpt.load_data returns for it")
+    return images if isinstance(images, Dataset) else Dataset.from_images(images)
+
+
+def _basis(used: Calibration | None, misfit: str, reference: Clip | Cleaned | None, name: str) -> dict[str, Any]:
+    """What a verdict rests on: a calibration, a reference, or the classes alone, and then why."""
+    facts: dict[str, Any] = {"calibrated": used is not None, "calibration": used.recipe if used else None}
+    if reference is not None:
+        return {**facts, "reference": reference.name, "reference_sha256": reference.hash()}
+    if used is None:
+        return {**facts, "uncalibrated": misfit}
+    return {**facts, **({"calibrated_on": used.images} if used.images and _other_images(used.images, name) else {})}
 
 
 def _other_images(one: str, other: str) -> bool:
