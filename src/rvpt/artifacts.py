@@ -56,7 +56,7 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
     if target.resolve() == Path.cwd():
         raise RvptError(f"{target} is the current folder: choose a folder in it")
     above = (*target.resolve().parents, *target.absolute().parents)  # a link may lead into an artifact, or out of it
-    if within := next((folder for folder in above if _is_artifact(folder)), None):
+    if within := next((folder for folder in dict.fromkeys(above) if _is_artifact(folder)), None):
         raise RvptError(f"{target} is in {within}, which rvpt wrote and lists file by file: choose another folder")
     if target.exists() and not target.is_dir():
         raise RvptError(f"{target} is a file: choose a folder")

@@ -78,8 +78,8 @@ def check(
     calibrated = reference is None and not misfit
     known = known.limited(spec.forms) if calibrated else known
     natural = known.known() if calibrated else {}
-    other = known.sha256() if calibrated else reference.hash() if reference else None
-    kept = _stages_of(folder, model.hash(), sha256_tensors({"pixels": pixels}), names, spec.model_dump(), other)
+    other = known if calibrated else reference
+    kept = Path(folder) / _digest(model, pixels, names, spec, other) if folder else None
     with frozen(model), frozen(reference or model):
         trusted = _trusted(reference, data, names, spec, kept, report) if reference else None
         found = find(model, pixels, names, spec, natural, kept, report, trusted)
@@ -115,10 +115,17 @@ def _other_images(one: str, other: str) -> bool:
     return IN_MEMORY not in names and len(names) > 1
 
 
-def _stages_of(folder: str | Path | None, *parts: Any) -> Path | None:
-    """Where the stages of one check are kept: another model, image, class or setting finds none of them."""
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-    return Path(folder) / digest if folder else None
+def _digest(
+    model: Clip | Cleaned,
+    pixels: Tensor,
+    names: Sequence[str],
+    spec: CheckSpec,
+    other: Calibration | Clip | Cleaned | None,
+) -> str:
+    """What tells the stages of a check from those of others: with another model, image, class or setting."""
+    basis = other.sha256() if isinstance(other, Calibration) else other and other.hash()
+    parts = model.hash(), sha256_tensors({"pixels": pixels}), names, spec.model_dump(), basis
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def _trusted(

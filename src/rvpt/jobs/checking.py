@@ -124,5 +124,5 @@ def _of_other_classes(data: Dataset, target: str) -> Dataset:
     """The images that are not of the target; all where that is not known."""
     if data.labels is None or target not in data.classes:
         return data
-    others = (data.labels != data.class_index(target)).nonzero()[:, 0]
-    return data.select(others) if len(others) else data
+    others = data.without([target])
+    return others if len(others) else data

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from rvpt.artifacts import CARD, find_manifest, refuse_existing, staging
+from rvpt.artifacts import CARD, refuse_existing, staging
 from rvpt.attacks.backdoor import KIND as BACKDOORED
 from rvpt.attacks.backdoor import TRIGGER_FOLDER
 from rvpt.files import sha256_file
@@ -16,7 +16,7 @@ from rvpt.models.cleaned import Cleaned
 from rvpt.models.cleaned_config import find_config
 from rvpt.models.formats.build import build
 from rvpt.models.formats.info import describe_clip
-from rvpt.models.formats.load import SHIPPED, embedded_model, open_model
+from rvpt.models.formats.load import open_model
 from rvpt.models.load import load
 from rvpt.models.placement import find_dtype
 from rvpt.models.save import write_artifact
@@ -65,17 +65,11 @@ def convert(
     }
     with staging(output_dir, overwrite=overwrite) as stage:
         write_artifact(clip, stage, output_dir.resolve().name, **facts, converted=converted)
-        if _was_backdoored(source):
+        if opened.kind == BACKDOORED:
             logger.warning(f"{source} is backdoored on purpose: its triggers stay there, in {TRIGGER_FOLDER}/")
             with (stage / CARD).open("a", encoding="utf-8") as card:
                 card.write(f"\n{ON_PURPOSE}\n")
     return {"layout": opened.parts.layout, "parameters": clip.parameter_count(tokens=True), "sha256": digest}
-
-
-def _was_backdoored(source: str) -> bool:
-    """Whether rvpt wrote a model with a backdoor."""
-    folder = embedded_model(source) if source in SHIPPED else Path(source).expanduser()
-    return folder.is_dir() and (find_manifest(folder) or {}).get("kind") == BACKDOORED
 
 
 def inspect(source: str, *, activation: str | None = None, revision: str | None = None) -> dict[str, Any]:

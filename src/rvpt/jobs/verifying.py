@@ -44,22 +44,20 @@ def verify(folder: str | Path, *, base: str | None = None) -> dict[str, Any]:
     """
     folder = Path(folder).expanduser()
     inner = sorted(path.parent for path in folder.rglob(MANIFEST) if path.parent != folder)
-    told = _checked(folder, base)
-    for place in inner:
-        _checked(place, base)
-    if base and not any(_on_a_base(read_manifest(place)) for place in (folder, *inner)):
+    manifests, told = zip(*(_checked(place, base) for place in (folder, *inner)), strict=True)
+    if base and not any(map(_on_a_base, manifests)):
         raise RvptError(f"{folder} has no base model: remove base={base}")
-    return {**told, **({"artifacts in it": len(inner)} if inner else {})}
+    return {**told[0], **({"artifacts in it": len(inner)} if inner else {})}
 
 
-def _checked(folder: Path, base: str | None) -> dict[str, Any]:
-    """What was checked of one artifact, without those in it."""
+def _checked(folder: Path, base: str | None) -> tuple[Manifest, dict[str, Any]]:
+    """The manifest of one artifact, and what was checked of it, without those in it."""
     manifest = read_manifest(folder)
     refuse_added(folder, manifest["parts"])
     check = CHECKS.get(str(manifest.get("kind")))
     if check is None:
         raise RvptError(f"{folder} holds a {manifest.get('kind')}, which this version of rvpt does not know")
-    return {"kind": manifest["kind"], "files": len(manifest["parts"]), **check(folder, manifest, base)}
+    return manifest, {"kind": manifest["kind"], "files": len(manifest["parts"]), **check(folder, manifest, base)}
 
 
 def _on_a_base(manifest: Manifest) -> bool:

@@ -29,11 +29,13 @@ SHIPPED = (EMBEDDED, SUSPECT)
 
 
 class Opened(NamedTuple):
-    """The parts of a model, and where they came from: a name or an absolute path, and a commit of the hub."""
+    """The parts of a model, where they came from (a name or an absolute path, and a commit of the hub), and the kind of
+    artifact that it is, if rvpt wrote it."""
 
     parts: Parts
     source: str
     revision: str | None
+    kind: str | None
 
 
 def embedded_model(name: str = EMBEDDED) -> Path:
@@ -81,7 +83,7 @@ def open_model(source: str | Path, revision: str | None = None) -> Opened:
     stated = (find_manifest(path) or {}) if path.is_dir() else {}  # refuses what rvpt saved and was changed
     for layout in FORMATS.values():
         if layout.recognizes(name, path) and stated.get("model_type") != PROMPTED:
-            return Opened(layout.open(name, path), known, commit)
+            return Opened(layout.open(name, path), known, commit, stated.get("kind"))
     raise _unread(path, name, stated)
 
 
