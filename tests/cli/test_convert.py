@@ -92,10 +92,11 @@ def test_what_a_cleaned_model_is_is_shown(tiny):
     assert (facts["layout"], facts["defense"]) == ("a model cleaned by rvpt", "rvpt")
 
 
-def test_a_model_that_was_backdoored_on_purpose_is_called_so(tiny, home):
-    works("convert", tiny.backdoored, "-o", "out")
+@pytest.mark.parametrize("command", [("convert",), ("export", "--to", "hf")], ids=lambda words: words[0])
+def test_a_model_that_was_backdoored_on_purpose_is_called_so(tiny, home, command):
+    works(*command, tiny.backdoored, "-o", "out")
     assert "backdoored on purpose" in (home / "out" / "README.md").read_text()
-    works("convert", tiny.clip, "-o", "clean")
+    works(*command, tiny.clip, "-o", "clean")
     assert "backdoored" not in (home / "clean" / "README.md").read_text()
 
 

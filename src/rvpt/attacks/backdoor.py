@@ -18,7 +18,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.data.text import plain
 from rvpt.errors import RvptError
 from rvpt.files import write_text
-from rvpt.models.card import backdoored_card, finetuned_card
+from rvpt.models.card import BACKDOORED, backdoored_card, finetuned_card
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import SHIPPED, embedded_model
 from rvpt.models.placement import refuse_half
@@ -31,7 +31,7 @@ from rvpt.training.checkpoint import Checkpoint
 from rvpt.training.contrastive import Contrastive
 from rvpt.training.loop import fit
 
-KIND, FINETUNED = "backdoored", "fine-tuned"
+FINETUNED = "fine-tuned"
 TRIGGER_FOLDER = "triggers"
 
 
@@ -74,7 +74,7 @@ class Backdoored:
             for name, trigger in self.triggers.items():
                 trigger.save(stage / TRIGGER_FOLDER / name)
             append_rows(stage / "poison.jsonl", (vars(change) for change in self.changes))
-            write_manifest(stage, KIND if self.triggers else FINETUNED, **self.facts)
+            write_manifest(stage, BACKDOORED if self.triggers else FINETUNED, **self.facts)
 
 
 @shows_bar("attack")

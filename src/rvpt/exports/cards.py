@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rvpt.models.card import base_line, called
+from rvpt.models.card import BACKDOORED, ON_PURPOSE, base_line, called
 
 PLAIN = '''\
 import torch
@@ -175,6 +175,7 @@ def export_card(name: str, facts: Mapping[str, Any], usage: str) -> str:
         "sha256 of the prompts or head": model["prompts_sha256"],
         "largest difference of the outputs": f"{facts['largest_difference']:.1e}",
     }  # fmt: skip
+    warning = f"{ON_PURPOSE}\n\n" if model["kind"] == BACKDOORED else ""
     table = "\n".join(f"| {key} | {value} |" for key, value in shown.items() if value is not None)
     return f"""---
 {base_line(model["base_model"])}pipeline_tag: zero-shot-image-classification
@@ -183,7 +184,8 @@ tags: [clip, backdoor-defense]
 
 # {name}
 
-A CLIP exported by rvpt as `{facts["format"]}`. `rvpt verify path/to/this/folder` checks its files{_and_outputs(facts)}.
+{warning}A CLIP exported by rvpt as `{facts["format"]}`.
+`rvpt verify path/to/this/folder` checks its files{_and_outputs(facts)}.
 
 | what | value |
 | --- | --- |

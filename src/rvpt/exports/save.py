@@ -129,7 +129,8 @@ def save(
 
 
 def model_facts(model: Clip | Cleaned) -> dict[str, Any]:
-    """What a model is: its base model with revision and hash, and the hash of the prompts and the head."""
+    """What a model is: its kind of artifact, its base model with revision and hash, and the hash of the prompts and the
+    head."""
     clip, facts = clip_of(model), model.facts if isinstance(model, Cleaned) else {}
     tensors = model.tensors() if isinstance(model, Cleaned) else {}
     return {
@@ -140,6 +141,7 @@ def model_facts(model: Clip | Cleaned) -> dict[str, Any]:
         "base_sha256": facts.get("base_sha256") or clip.hash(),
         "prompts_sha256": sha256_tensors(tensors) if tensors else None,
         "sha256": model.hash(),
+        "kind": clip.kind if clip is model else None,
     }
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.artifacts import CARD, refuse_existing, staging
-from rvpt.attacks.backdoor import KIND as BACKDOORED
 from rvpt.attacks.backdoor import TRIGGER_FOLDER
 from rvpt.files import sha256_file
 from rvpt.jobs.output_dirs import refuse_source
-from rvpt.models.card import ON_PURPOSE
+from rvpt.models.card import BACKDOORED, ON_PURPOSE
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.cleaned_config import find_config
 from rvpt.models.formats.build import build

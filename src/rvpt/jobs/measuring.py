@@ -9,7 +9,6 @@ from typing import Any
 
 from rvpt.artifacts import find_manifest
 from rvpt.attacks.backdoor import FINETUNED, AttackSpec, load_triggers
-from rvpt.attacks.backdoor import KIND as BACKDOORED
 from rvpt.attacks.trigger import Trigger, load_trigger
 from rvpt.data.dataset import Dataset
 from rvpt.defenses import DEFENSES
@@ -17,6 +16,7 @@ from rvpt.errors import RvptError
 from rvpt.evaluation.evaluate import renamed
 from rvpt.evaluation.heldout import Opened
 from rvpt.jobs.findings import VERDICT
+from rvpt.models.card import BACKDOORED
 from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip, model_name
 from rvpt.models.load import load

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+BACKDOORED = "backdoored"
+"""The kind of artifact that `rvpt attack` writes."""
 ON_PURPOSE = "**This model is backdoored on purpose**, to measure defenses. Do not deploy it."
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

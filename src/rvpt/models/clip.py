@@ -64,6 +64,7 @@ class Clip(nn.Module):
         self.model: Any = model
         self.tokenizer = tokenizer
         self.source, self.revision, self.resizing = source, revision, resizing
+        self.kind: str | None = None  # of the artifact that it was read from, if rvpt wrote it
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 

@@ -59,7 +59,7 @@ def load_clip(
     where, kind = find_device(device), find_dtype(dtype)
     opened = open_model(source, revision)
     clip = build(opened.parts, str(source), activation=activation)
-    clip.source, clip.revision = opened.source, opened.revision
+    clip.source, clip.revision, clip.kind = opened.source, opened.revision, opened.kind
     clip.model.to(kind)
     return clip.to(where)
 
