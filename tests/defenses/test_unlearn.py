@@ -15,8 +15,10 @@ from torch.nn import functional as F
 import reference
 from helpers import MakeClip, assert_near, random_pixels
 from rvpt import Dataset
+from rvpt.data.dataset import sample_indices
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.base import Run, clean, defense_of
+from rvpt.defenses.few_shot import FewShot
 from rvpt.defenses.rvpt import PromptTuning, RVPTSpec
 from rvpt.defenses.terms import Keep, Resist
 from rvpt.defenses.tuning import Tuning
@@ -164,6 +166,21 @@ def test_names_that_the_model_does_not_know_are_warned_of(
         task_of(clip, scenes, spec_of(kind, resist=0.0))
     share = 100 * (task.predictions == task.labels).float().mean()
     assert f"is right on only {share:.0f}% of the labeled images" in caplog.text
+
+
+@pytest.mark.parametrize("share", [0.75, 0.9])
+def test_labels_decide_where_nearly_all_images_are_taken_for_one_class(
+    share: float, clip: Clip, scenes: Dataset, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = len(scenes)
+    taken = (torch.arange(count) >= share * count).long()
+    monkeypatch.setattr(Tuning, "predictions", taken)
+    with frozen(clip):
+        task = task_of(clip, scenes, spec_of(forms=("additive",)))
+        pool = FewShot(clip, scenes, task.names, task.text, task.labels, taken).pool(count, seed=3)
+    own = task.labels if share > 0.8 else taken
+    assert torch.equal(pool.predictions, own[sample_indices(count, count, 3)])
+    assert ("these images may act as a trigger" in caplog.text) == (share > 0.8)
 
 
 def test_labels_are_not_used_where_the_classes_are_given_as_a_list(clip: Clip, scenes: Dataset) -> None:

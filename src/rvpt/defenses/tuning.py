@@ -19,7 +19,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.defenses.few_shot import FewShot
 from rvpt.defenses.terms import Batch, Term
 from rvpt.errors import RvptError
-from rvpt.inversion.pool import OFTEN, most_predicted
+from rvpt.inversion.pool import predicted_for_nearly_all
 from rvpt.models.clip import Clip
 from rvpt.models.encode import encode_set
 from rvpt.models.head import Head, with_one
@@ -99,12 +99,11 @@ class Tuning(StaticTask):
 
     def _predicted(self) -> Tensor:
         """The suspect's classes in place of labels; a warning if nearly all images have the same one."""
-        name, share = most_predicted(self.predictions, self.names)
-        if share > OFTEN:
+        if most := predicted_for_nearly_all(self.predictions, self.names):
             logger.warning(
                 "the suspect classifies %.0f%% of the images as %r: without labels, cleaning keeps that",
-                100 * share,
-                name,
+                100 * most[1],
+                most[0],
             )
         return self.predictions
 

@@ -17,6 +17,7 @@ from rvpt.defenses.rvpt import RVPT, SMALL, PromptTuning, RVPTSpec
 from rvpt.defenses.suspects import named
 from rvpt.defenses.terms import Resist, Term
 from rvpt.defenses.tuning import Terms, Tuning, TuningSpec
+from rvpt.inversion.pool import predicted_for_nearly_all
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.training.loop import frozen
@@ -123,16 +124,24 @@ def _images_and_terms(clip: Clip, data: Dataset, spec: Any, run: Run) -> tuple[D
     read = data.cached(clip.image_size, run.report) if spec.resist else data
 
     def terms(few_shot: FewShot) -> list[Term]:
-        _warn_of_unknown_names(few_shot, spec)
+        _warn_of_wrong_predictions(few_shot, spec)
         return make_terms(few_shot, spec, spec.seed, run)
 
     return read, spec, terms
 
 
-def _warn_of_unknown_names(few_shot: FewShot, spec: Any) -> None:
-    """Warn if the suspect is right on few images, where a classifier of its own would help, and none is trained."""
+def _warn_of_wrong_predictions(few_shot: FewShot, spec: Any) -> None:
+    """Warn if the suspect is right on few of the labeled images, and say what may be the cause."""
     right = (few_shot.predictions == few_shot.labels).double().mean().item()  # 1 without labels
-    if right < KNOWN and not spec.head:
+    if right >= KNOWN:
+        return
+    if most := predicted_for_nearly_all(few_shot.predictions, few_shot.names):
+        logger.warning(
+            "the suspect classifies %.0f%% of the labeled images as %r: these images may act as a trigger",
+            100 * most[1],
+            most[0],
+        )
+    elif not spec.head:
         logger.warning(
             "the model is right on only %.0f%% of the labeled images: it may not know these class names; set head=true "
             "to train a classifier too",

@@ -22,7 +22,8 @@ class Pool:
         model: the suspect.
         pixels: (n, 3, S, S) in [0, 1].
         text: (K, P), unit text features.
-        predictions: (n,) int64, the class that the suspect gives to each image: its own class is left out.
+        predictions: (n,) int64, the class that the suspect gives to each image: its own class is left out. Labels
+            stand for them where the suspect predicts one class for nearly all images.
     """
 
     model: Encoder
@@ -53,6 +54,12 @@ def most_predicted(predictions: Tensor, classes: Sequence[str]) -> tuple[str, fl
     """The class that most images are classified as, and its share of them, from predictions (n,) int64."""
     counts = predictions.bincount()
     return classes[int(counts.argmax())], float(counts.max() / len(predictions))
+
+
+def predicted_for_nearly_all(predictions: Tensor, classes: Sequence[str]) -> tuple[str, float] | None:
+    """The class that nearly all images are classified as, and its share of them; None if there is none."""
+    name, share = most_predicted(predictions, classes)
+    return (name, share) if share > OFTEN else None
 
 
 def target_loss(logits: Tensor, classes: Tensor, predictions: Tensor) -> Tensor:
