@@ -20,6 +20,10 @@ from tiny import Tiny
         ('[defenses.v]\nname = "vpt"\ndata = { data = "scenes", shift = "fog" }\n', "unknown shift 'fog'"),
         ('[defenses.v]\nname = "vpt"\nshot = 3\n', "defenses.v.*shot"),
         ('[defenses.v]\nname = "vpt"\nattacks = ["two"]\n', "defenses.v.attacks: no attack 'two': choose from both"),
+        (
+            '[modifications.m]\nname = "fp16"\ndefenses = ["vtp"]\n',
+            "modifications.m.defenses: no defense 'vtp': choose from vpt, again",
+        ),
         ("[attacks.x]\n", "attacks.x.*triggers"),
         ("[attacks", "is not a recipe in TOML"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -142,12 +142,11 @@ class Recipe(Spec):
     )
 
     @model_validator(mode="after")
-    def _attacks_are_there(self) -> Recipe:
+    def _names_are_there(self) -> Recipe:
         for label, entry in self.defenses.items():
-            if unknown := [name for name in entry.attacks if name not in self.attacks]:
-                raise ValueError(
-                    f"defenses.{label}.attacks: no attack {unknown[0]!r}: choose from {', '.join(self.attacks)}"
-                )
+            _refuse_unknown(f"defenses.{label}.attacks", "attack", entry.attacks, self.attacks)
+        for label, change in self.modifications.items():
+            _refuse_unknown(f"modifications.{label}.defenses", "defense", change.defenses, self.defenses)
         return self
 
     @property
@@ -179,14 +178,18 @@ class Recipe(Spec):
         known = ["none", *self.defenses]
         parts = (("attack", attacks, self.attacks), ("defense", defenses, known), ("seed", seeds, self.seeds))
         for kind, asked, there in parts:
-            if unknown := [each for each in asked or () if each not in there]:
-                raise RvptError(f"{self.title}: no {kind} {unknown[0]!r}: choose from {', '.join(map(str, there))}")
+            _refuse_unknown(self.title, kind, asked, there)
         some = {
             "attacks": {name: entry for name, entry in self.attacks.items() if not attacks or name in attacks},
             "defenses": {name: entry for name, entry in self.defenses.items() if not defenses or name in defenses},
             "seeds": list(seeds or self.seeds),
         }
         return self.model_copy(update=some)
+
+
+def _refuse_unknown(where: str, kind: str, asked: Collection[Any] | None, there: Collection[Any]) -> None:
+    if unknown := [each for each in asked or () if each not in there]:
+        raise RvptError(f"{where}: no {kind} {unknown[0]!r}: choose from {', '.join(map(str, there))}")
 
 
 def read_recipe(path: Path) -> Recipe:
