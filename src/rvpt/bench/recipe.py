@@ -215,7 +215,7 @@ def _whole(path: Path, before: tuple[Path, ...]) -> dict[str, Any]:
         return values
     other = path.parent / str(values.pop("like"))
     if other in (path, *before):
-        raise RvptError(f"{path}: like = {other.name!r} leads back to a recipe that is like this one: remove it")
+        raise RvptError(f"like = {other.name!r} leads back to a recipe that is like this one: remove it")
     return _whole(other, (path, *before)) | values
 
 
@@ -228,7 +228,5 @@ def _values(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RvptError(f"{path.name} is not a recipe in TOML: {error}") from None
     if unset := re.search(r"^[^#\n]*\$\{?([A-Za-z_]\w*)", text, re.MULTILINE):
-        raise RvptError(
-            f"{path} needs the environment variable {unset[1]}: set it, as in {unset[1]}=... rvpt bench ..."
-        )
+        raise RvptError(f"needs the environment variable {unset[1]}: set it, as in {unset[1]}=... rvpt bench ...")
     return values
