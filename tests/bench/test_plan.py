@@ -183,7 +183,8 @@ def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny: Tiny,
 def test_what_does_not_fit_is_refused_before_anything_runs(
     tiny: Tiny, clean: Clip, tmp_path: Path, extra: str, message: str
 ) -> None:
-    with pytest.raises(RvptError, match=message):
+    named = "" if "/nowhere" in message else r"^small: (attacks|defenses)\.\w+: "
+    with pytest.raises(RvptError, match=named + message):
         plan(read_recipe(write_recipe(tiny, tmp_path, extra=extra)), clean)
 
 
@@ -250,7 +251,7 @@ def test_cleaned_models_are_measured_after_each_modification(tiny: Tiny, clean: 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ('x = { name = "burn" }', "unknown modification 'burn': choose from finetune"),
+        ('x = { name = "burn" }', "small: modifications.x: unknown modification 'burn': choose from finetune"),
         ('x = { name = "prune", options = { temperature = 1 } }', "temperature: unknown setting"),
         ('x = { name = "finetune", options = { seed = 1 } }', "remove seed"),
     ],
