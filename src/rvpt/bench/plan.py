@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.attacks import TRIGGERS
-from rvpt.attacks.backdoor import PRESETS, AttackSpec
+from rvpt.attacks.backdoor import PRESETS, AttackSpec, refuse_same_names
 from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import preset_spec
 from rvpt.bench.recipe import AttackEntry, CheckEntry, DefenseEntry, Recipe
@@ -122,14 +122,15 @@ def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: i
     for asked in entry.triggers:
         options = {"target": recipe.target, "seed": seed, **asked}
         name = str(options.pop("name", ""))
-        specs.append(preset_spec(name, preset, **options).model_dump())
+        specs.append(preset_spec(name, preset, **options))
+    refuse_same_names(specs)
     without = {"without": entry.without} if entry.without else {}  # keys of other attacks stay as they are
     poison = entry.poison or {"num_poisoned": chosen["num_poisoned"]}
     return {
         "model": recipe.model,
         "sha256": sha256,
         "data": recipe.attack_data.stable(),
-        "triggers": specs,
+        "triggers": [spec.model_dump() for spec in specs],
         "poison": PoisonSpec(**{**poison, "seed": seed}).model_dump(),
         "spec": AttackSpec(**{**chosen["train"], **recipe.train, **entry.train, "seed": seed}).model_dump(),
         "num_pairs": entry.num_pairs or recipe.num_pairs or chosen["num_pairs"],
