@@ -257,6 +257,7 @@ def test_cleaned_models_are_measured_after_each_modification(tiny: Tiny, clean: 
     [
         ('x = { name = "burn" }', "small: modifications.x: unknown modification 'burn': choose from finetune"),
         ('x = { name = "prune", options = { temperature = 1 } }', "temperature: unknown setting"),
+        ('x = { name = "fp16", options = { bits = 8 } }', "bits: unknown setting: there are none: remove it"),
         ('x = { name = "finetune", options = { seed = 1 } }', "remove seed"),
     ],
 )
