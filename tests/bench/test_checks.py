@@ -38,6 +38,12 @@ def test_a_recipe_that_fits_its_data_passes(tiny: Tiny, tmp_path: Path) -> None:
         ('[defenses.x]\nname = "vpt"\nwithout = ["dog"]\n', "", "no class 'dog'"),
         ('[defenses.x]\nname = "vpt"\ndata = { data = "scenes", split = "all" }\n', "", "no split 'all'"),
         ("", '{ data = "scenes:48", only = ["dog"] }', "no class 'dog'"),
+        (
+            '[modifications.x]\nname = "lora"\ndata = { data = "scenes", split = "all" }\n',
+            "",
+            "no split 'all'",
+        ),
+        ('[defenses.x]\nname = "par"\ndata = { data = "scenes", split = "all" }\n', "", "no split 'all'"),
         ("", '{ data = "DATA" }', "small: fruits has no class 'anchor': it has apple, pear"),
         ("", '{ data = "DATA", target = "plum" }', "small: fruits has no class 'plum'"),
     ],
