@@ -59,6 +59,8 @@ def run(blocks, name, **namespace):
 @pytest.mark.parametrize("page", [page for page in PAGES if python(page)], ids=lambda page: page.stem)
 def test_the_python_of_a_page_runs(page, world):
     run(python(page), page.name)
+    for kind in (*TRIGGERS.values(), *DEFENSES.values(), *PROTOCOLS.values()):
+        assert kind.summary  # the line in lists of the command line, also of what a guide adds
 
 
 def test_the_readme_has_python():
