@@ -41,7 +41,8 @@ def costs(rows: Sequence[Row]) -> str:
 def cost_lines(rows: Sequence[Row]) -> list[CostLine]:
     """The costs of each defense, in report order.
 
-    Each cleaned model counts once, however often it was measured, and not again after a modification. Defenses with different settings have separate lines.
+    Each cleaned model counts once, however often it was measured, and not again after a modification. Defenses with
+    different settings have separate lines.
 
     Raises:
         RvptError: no row is of a cleaned model.
