@@ -132,7 +132,7 @@ class Recipe(Spec):
     train: Settings = Field({}, description="changes to the schedule, for each attack")
     attacks: dict[str, AttackEntry] = Field(min_length=1, description="attacks by name")
     defenses: Annotated[dict[str, DefenseEntry], AfterValidator(_called_otherwise)] = Field(
-        {}, description="defenses by the name that rows show"
+        {}, description="defenses by any name; rows show their own names and settings"
     )
     check: CheckEntry | None = Field(
         None, description="how models without a defense are checked; by default not at all"
