@@ -13,11 +13,12 @@ from rvpt.data.shifts import SHIFTS
 from rvpt.defenses import DEFENSES
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.metrics import CLASSIFICATION
+from rvpt.modifications import MODIFICATIONS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)  # not those marked "python no-run"
-REGISTRIES = (TRIGGERS, DEFENSES, PROTOCOLS, CLASSIFICATION, SHIFTS)
+REGISTRIES = (TRIGGERS, DEFENSES, PROTOCOLS, CLASSIFICATION, SHIFTS, MODIFICATIONS)
 IMAGES = {"train": 20, "test": 6}  # per class
 
 
