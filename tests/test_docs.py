@@ -13,11 +13,12 @@ from rvpt.data.shifts import SHIFTS
 from rvpt.defenses import DEFENSES
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.metrics import CLASSIFICATION
+from rvpt.modifications import MODIFICATIONS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)  # not those marked "python no-run"
-REGISTRIES = (TRIGGERS, DEFENSES, PROTOCOLS, CLASSIFICATION, SHIFTS)
+REGISTRIES = (TRIGGERS, DEFENSES, PROTOCOLS, CLASSIFICATION, SHIFTS, MODIFICATIONS)
 IMAGES = {"train": 20, "test": 6}  # per class
 
 
@@ -59,6 +60,8 @@ def run(blocks, name, **namespace):
 @pytest.mark.parametrize("page", [page for page in PAGES if python(page)], ids=lambda page: page.stem)
 def test_the_python_of_a_page_runs(page, world):
     run(python(page), page.name)
+    for kind in (*TRIGGERS.values(), *DEFENSES.values(), *PROTOCOLS.values()):
+        assert kind.summary  # the line in lists of the command line, also of what a guide adds
 
 
 def test_the_readme_has_python():

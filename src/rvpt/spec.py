@@ -80,7 +80,8 @@ def _message(error: ValidationError, spec: type[Spec]) -> str:
     if cause is not None:  # raised by one of rvpt's own checks
         return f"{name}: {cause}" if name else str(cause)
     if first["type"] == "extra_forbidden":
-        return f"{name}: unknown setting: choose from {', '.join(spec.model_fields)}"
+        known = ", ".join(spec.model_fields)
+        return f"{name}: unknown setting: {f'choose from {known}' if known else 'there are none: remove it'}"
     if first["type"] == "missing":
         what = getattr(spec.model_fields.get(name), "description", None)
         return f"{name} is required{f' ({what})' if what else ''}: pass it as {name}=..."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from recipes import write_recipe
 from rvpt.bench import check_data, plan, read_recipe
@@ -37,9 +38,21 @@ def test_a_recipe_that_fits_its_data_passes(tiny: Tiny, tmp_path: Path) -> None:
         ('[defenses.x]\nname = "vpt"\nwithout = ["dog"]\n', "", "no class 'dog'"),
         ('[defenses.x]\nname = "vpt"\ndata = { data = "scenes", split = "all" }\n', "", "no split 'all'"),
         ("", '{ data = "scenes:48", only = ["dog"] }', "no class 'dog'"),
+        (
+            '[modifications.x]\nname = "lora"\ndata = { data = "scenes", split = "all" }\n',
+            "",
+            "no split 'all'",
+        ),
+        ('[defenses.x]\nname = "par"\ndata = { data = "scenes", split = "all" }\n', "", "no split 'all'"),
+        ("", '{ data = "DATA" }', "small: fruits has no class 'anchor': it has apple, pear"),
+        ("", '{ data = "DATA", target = "plum" }', "small: fruits has no class 'plum'"),
     ],
 )
 def test_what_the_data_do_not_have_is_refused(tiny: Tiny, tmp_path: Path, extra: str, tests: str, message: str) -> None:
+    for name in ("apple", "pear"):
+        (tmp_path / "fruits" / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (48, 48)).save(tmp_path / "fruits" / "test" / name / "0.png")
+    tests = tests.replace("DATA", str(tmp_path / "fruits"))
     path = write_recipe(tiny, tmp_path, extra=extra, **({"tests": tests} if tests else {}))
     with pytest.raises(RvptError, match=message):
         checked(path, tiny)

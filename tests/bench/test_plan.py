@@ -160,6 +160,10 @@ def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny: Tiny,
         ('[defenses.v]\nname = "vpt"\noptions = { size = 3 }\n', "size: unknown setting"),
         ('[defenses.v]\nname = "par"\npreset = "coop"\n', "unknown preset 'coop': choose from auto, paper, small"),
         ('[attacks.x]\ntriggers = [{ name = "blur" }]\n', "unknown trigger 'blur'"),
+        (
+            '[attacks.x]\ntriggers = [{ name = "sig" }, { name = "sig", target = "sun" }]\n',
+            "two triggers have the same name",
+        ),
         ("[attacks.x]\ntriggers = [{ size = 3 }]\n", "unknown trigger ''"),
         ('[attacks.x]\ntriggers = [{ name = "sig", size = 3 }]\n', "size: unknown setting"),
         ('[attacks.x]\ntriggers = [{ name = "sig" }]\npoison = { n = 3 }\n', "n: unknown setting"),
@@ -183,7 +187,8 @@ def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny: Tiny,
 def test_what_does_not_fit_is_refused_before_anything_runs(
     tiny: Tiny, clean: Clip, tmp_path: Path, extra: str, message: str
 ) -> None:
-    with pytest.raises(RvptError, match=message):
+    named = "" if "/nowhere" in message else r"^small: (attacks|defenses)\.\w+: "
+    with pytest.raises(RvptError, match=named + message):
         plan(read_recipe(write_recipe(tiny, tmp_path, extra=extra)), clean)
 
 
@@ -250,8 +255,9 @@ def test_cleaned_models_are_measured_after_each_modification(tiny: Tiny, clean: 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ('x = { name = "burn" }', "unknown modification 'burn': choose from finetune"),
+        ('x = { name = "burn" }', "small: modifications.x: unknown modification 'burn': choose from finetune"),
         ('x = { name = "prune", options = { temperature = 1 } }', "temperature: unknown setting"),
+        ('x = { name = "fp16", options = { bits = 8 } }', "bits: unknown setting: there are none: remove it"),
         ('x = { name = "finetune", options = { seed = 1 } }', "remove seed"),
     ],
 )

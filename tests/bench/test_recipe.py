@@ -20,6 +20,10 @@ from tiny import Tiny
         ('[defenses.v]\nname = "vpt"\ndata = { data = "scenes", shift = "fog" }\n', "unknown shift 'fog'"),
         ('[defenses.v]\nname = "vpt"\nshot = 3\n', "defenses.v.*shot"),
         ('[defenses.v]\nname = "vpt"\nattacks = ["two"]\n', "defenses.v.attacks: no attack 'two': choose from both"),
+        (
+            '[modifications.m]\nname = "fp16"\ndefenses = ["vtp"]\n',
+            "modifications.m.defenses: no defense 'vtp': choose from vpt, again",
+        ),
         ("[attacks.x]\n", "attacks.x.*triggers"),
         ("[attacks", "is not a recipe in TOML"),
     ],
@@ -77,7 +81,7 @@ def test_the_other_recipe_may_be_like_a_third(tiny: Tiny, tmp_path: Path) -> Non
 def test_it_is_not_like_one_that_is_missing_or_like_itself(tmp_path: Path, other: str) -> None:
     (tmp_path / "like.toml").write_text(f'like = "{other}"\n')
     (tmp_path / "back.toml").write_text('like = "like.toml"\n')
-    with pytest.raises(RvptError, match=r"gone\.toml is not a recipe|leads back to"):
+    with pytest.raises(RvptError, match=r"^\S+like\.toml: (gone\.toml is not a recipe|like = .* leads back to)"):
         read_recipe(tmp_path / "like.toml")
 
 
@@ -88,7 +92,7 @@ def test_variables_are_replaced_and_a_missing_one_is_named(
     path = write_recipe(tiny, tmp_path)
     path.write_text("# costs $5, or $CENTS\n" + path.read_text().replace("scenes:500", written))
     monkeypatch.delenv("PHOTOS", raising=False)
-    with pytest.raises(RvptError, match="needs the environment variable PHOTOS"):
+    with pytest.raises(RvptError, match=r"^\S+recipe\.toml: needs the environment variable PHOTOS"):
         read_recipe(path)
     monkeypatch.setenv("PHOTOS", "/there")
     assert read_recipe(path).clean_data.data == "/there/cifar10"

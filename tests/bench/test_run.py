@@ -208,6 +208,7 @@ def test_rows_say_what_was_done_after_cleaning(tiny: Tiny, clean: Clip, tmp_path
 [modifications]
 pruned = { name = "prune" }
 tuned = { name = "finetune", num_pairs = 40, options = { times = 1 } }
+blurred = { name = "finetune", num_pairs = 40, options = { times = 1 }, data = { data = "scenes:500", shift = "blur" } }
 distilled = { name = "distill", num_pairs = 40, options = { epochs = 1 } }
 """
     recipe = read_recipe(write_recipe(tiny, tmp_path, extra=extra)).part(defenses=["vpt"], seeds=[0])
@@ -215,8 +216,8 @@ distilled = { name = "distill", num_pairs = 40, options = { epochs = 1 } }
     assert [outcome.error for outcome in run_all(tasks, tmp_path / "runs", in_process, quiet) if outcome.error] == []
     rows = [row for row in measured(tasks, tmp_path / "runs") if row["defense"] == "vpt"]
     done = {row["test"].get("modification"): row["hashes"]["model"] for row in rows}
-    assert set(done) == {None, "pruned", "tuned", "distilled"}
-    assert len(set(done.values())) == 4
+    assert set(done) == {None, "pruned", "tuned", "blurred", "distilled"}
+    assert len(set(done.values())) == 5
     for name in done:
         mine = {(row["attack"], row["metric"]) for row in rows if row["test"].get("modification") == name}
         assert mine >= {("none", "CA"), ("badnet", "ASR"), ("blended", "ASR")}

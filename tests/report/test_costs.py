@@ -19,7 +19,8 @@ def paid(seconds: float, digest: str, defense: str = "rvpt", **facts: Any) -> li
 
 def test_a_cleaned_model_counts_once_however_often_it_was_measured() -> None:
     again = [{**row, "data": "e"} for row in paid(10, "a")]
-    runs = paid(10, "a"), again, paid(20, "b", seed=1), paid(5, "c", "probe"), paid(0, "d", "none")
+    modified = paid(10, "a2", test={"modification": "fp16"})
+    runs = paid(10, "a"), again, modified, paid(20, "b", seed=1), paid(5, "c", "probe"), paid(0, "d", "none")
     assert cells(costs(joined(*runs))) == [
         ["defense", "trained parameters", "models", "seconds"],
         ["probe", "3,000", "1", "5"],

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 from rvpt.bench.plan import Task
 from rvpt.bench.recipe import Recipe
 from rvpt.data.identifiers import find_place, is_scenes, unnamed
-from rvpt.data.load import load_data, load_labeled, load_mixed
+from rvpt.data.load import load_captioned, load_data, load_labeled, load_mixed
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.unlabeled import LABELS, PREDICTED
 from rvpt.errors import RvptError
+from rvpt.evaluation.heldout import HeldOut
 
 
 def check_data(recipe: Recipe, tasks: Sequence[Task]) -> None:
@@ -24,9 +26,8 @@ def check_data(recipe: Recipe, tasks: Sequence[Task]) -> None:
     try:
         _check_attacks(recipe, tasks)
         _check_defenses(tasks)
-        for test in recipe.all_tests:
-            if _is_here(test.data):
-                test.open()
+        _check_pairs(tasks)
+        _check_tests(tasks)
     except RvptError as error:
         raise RvptError(f"{recipe.title}: {error}") from None
 
@@ -59,6 +60,33 @@ def _drawn(tasks: Sequence[Task]) -> Iterator[tuple[str, str, int, tuple[str, ..
     for asked in (task.settings for task in tasks if task.kind == "clean"):
         if "shots" in DEFENSES[asked["name"]].draws() and asked["spec"].get(LABELS) != PREDICTED:
             yield asked["data"]["data"], asked["data"]["split"], asked["shots"], tuple(asked["without"])
+
+
+def _check_pairs(tasks: Sequence[Task]) -> None:
+    """The captioned data of defenses and modifications."""
+    changes = [task.settings["modification"] for task in tasks if "modification" in task.settings]
+    cleanings = [task.settings["data"] for task in tasks if task.kind == "clean" and "num_pairs" in task.settings]
+    asked = [(data["data"], data["split"], data["caption_column"]) for data in (*cleanings, *changes)]
+    for source, split, column in dict.fromkeys(asked):
+        if _is_here(source):
+            load_captioned(source, split, column)
+
+
+def _check_tests(tasks: Sequence[Task]) -> None:
+    """Each test set, and that it has the targets of the attacks that are measured on it as classes."""
+    found: dict[str, set[str]] = {}
+    for task in tasks:
+        if task.kind == "measure":
+            made = task.needs[0]
+            attack = made.start or made
+            targets = found.setdefault(json.dumps(task.settings["test"]), set())
+            targets.update(trigger["target"] for trigger in attack.settings["triggers"])
+    for asked, targets in found.items():
+        test = HeldOut(**json.loads(asked))
+        if _is_here(test.data):
+            data = test.open().data
+            for target in sorted(targets if test.protocol == "classification" else ()):
+                data.class_index(test.settings.get("target") or target)
 
 
 def _is_here(source: str) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rvpt.attacks import TRIGGERS
-from rvpt.attacks.backdoor import PRESETS, AttackSpec
+from rvpt.attacks.backdoor import PRESETS, AttackSpec, refuse_same_names
 from rvpt.attacks.poison import PoisonSpec
 from rvpt.attacks.trigger import preset_spec
 from rvpt.bench.recipe import AttackEntry, CheckEntry, DefenseEntry, Recipe
@@ -83,21 +84,36 @@ def plan(recipe: Recipe, clip: Clip) -> list[Task]:
 def _of_attack(recipe: Recipe, name: str, clip: Clip, sha256: str, seed: int) -> Iterator[Task]:
     """The tasks of one attack and seed."""
     entry, model = recipe.attacks[name], f"{Path(recipe.model).name}+{name}"
-    settings, tests = _attack(recipe, entry, clip, sha256, seed), entry.tests or recipe.tests
+    tests = entry.tests or recipe.tests
+    with _named(f"{recipe.title}: attacks.{name}"):
+        settings = _attack(recipe, entry, clip, sha256, seed)
     attacked = Task("attack", f"{model}, seed {seed}", settings, crafts=tuple(_crafts(settings)))
     yield from (*attacked.crafts, attacked)
     for label in UNCLEANED:
         yield from _measured(recipe, tests, attacked, model, seed, label)
     if recipe.check:
-        yield Task("check", f"check of {model}, seed {seed}", _check(recipe.check), attacked)
+        with _named(f"{recipe.title}: check"):
+            asked = _check(recipe.check)
+        yield Task("check", f"check of {model}, seed {seed}", asked, attacked)
     for label, cleaning in recipe.defenses.items():
         if not cleaning.attacks or name in cleaning.attacks:
-            cleaned = Task("clean", f"{model}, seed {seed}, {label}", _clean(recipe, cleaning, clip, seed), attacked)
+            with _named(f"{recipe.title}: defenses.{label}"):
+                asked = _clean(recipe, cleaning, clip, seed)
+            cleaned = Task("clean", f"{model}, seed {seed}, {label}", asked, attacked)
             fitting = _fit(cleaning.tests or tests, recipe, cleaning)
             measured = list(_measured(recipe, fitting, cleaned, model, seed, label))
             yield from (cleaned, *measured) if measured else ()
             for task in measured:
                 yield from (_modified(task, recipe, change, seed) for change in _changes(recipe, label))
+
+
+@contextmanager
+def _named(entry: str) -> Iterator[None]:
+    """An error names the entry of the recipe that it is about."""
+    try:
+        yield
+    except RvptError as error:
+        raise RvptError(f"{entry}: {error}") from None
 
 
 def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: int) -> dict[str, Any]:
@@ -106,14 +122,15 @@ def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: i
     for asked in entry.triggers:
         options = {"target": recipe.target, "seed": seed, **asked}
         name = str(options.pop("name", ""))
-        specs.append(preset_spec(name, preset, **options).model_dump())
+        specs.append(preset_spec(name, preset, **options))
+    refuse_same_names(specs)
     without = {"without": entry.without} if entry.without else {}  # keys of other attacks stay as they are
     poison = entry.poison or {"num_poisoned": chosen["num_poisoned"]}
     return {
         "model": recipe.model,
         "sha256": sha256,
         "data": recipe.attack_data.stable(),
-        "triggers": specs,
+        "triggers": [spec.model_dump() for spec in specs],
         "poison": PoisonSpec(**{**poison, "seed": seed}).model_dump(),
         "spec": AttackSpec(**{**chosen["train"], **recipe.train, **entry.train, "seed": seed}).model_dump(),
         "num_pairs": entry.num_pairs or recipe.num_pairs or chosen["num_pairs"],
@@ -140,12 +157,12 @@ def _clean(recipe: Recipe, entry: DefenseEntry, clip: Clip, seed: int) -> dict[s
     known = {"shots": entry.shots, "without": entry.without, "num_pairs": entry.num_pairs or kind.published_pairs}
     for option in known:
         if option not in kind.draws() and option in entry.model_fields_set:
-            raise RvptError(f"{recipe.title}: {entry.name} learns from {kind.learns_from}: remove {option}")
+            raise RvptError(f"{entry.name} learns from {kind.learns_from}: remove {option}")
     if _has_head(entry) and entry.without:
-        raise RvptError(f"{recipe.title}: {entry.name} cannot be evaluated on unseen classes: remove without")
+        raise RvptError(f"{entry.name} cannot be evaluated on unseen classes: remove without")
     spec = kind.settings(entry.preset or recipe.preset, clip, **{**entry.options, "seed": seed})
     if predicts(spec) and entry.without:
-        raise RvptError(f"{recipe.title}: images without labels cannot be left out by class: remove without")
+        raise RvptError("images without labels cannot be left out by class: remove without")
     draw = {option: known[option] for option in known if option in kind.draws()}
     data = entry.data or recipe.clean_data
     return {"name": entry.name, "data": data.stable(), "spec": spec.model_dump(), **draw}
@@ -184,11 +201,13 @@ def _changes(recipe: Recipe, defense: str) -> list[str]:
 def _modified(measured: Task, recipe: Recipe, label: str, seed: int) -> Task:
     """The measurement of a cleaned model, after a modification."""
     entry = recipe.modifications[label]
-    settings = MODIFICATIONS.find(entry.name).Settings
-    options = {**entry.options, **({"seed": seed} if "seed" in settings.model_fields else {})}
+    with _named(f"{recipe.title}: modifications.{label}"):
+        kind = MODIFICATIONS.find(entry.name).Settings
+        seeded = {"seed": seed} if "seed" in kind.model_fields else {}
+        options = kind(**entry.options, **seeded).model_dump(exclude_unset=True)
     data = (entry.data or recipe.clean_data).model_dump()
     change = {
-        "label": label, "name": entry.name, "options": settings(**options).model_dump(exclude_unset=True),
+        "label": label, "name": entry.name, "options": options,
         "num_pairs": entry.num_pairs, **data,
     }  # fmt: skip
     return Task("measure", f"{measured.title}, {label}", {**measured.settings, "modification": change}, measured.start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,7 +132,7 @@ class Recipe(Spec):
     train: Settings = Field({}, description="changes to the schedule, for each attack")
     attacks: dict[str, AttackEntry] = Field(min_length=1, description="attacks by name")
     defenses: Annotated[dict[str, DefenseEntry], AfterValidator(_called_otherwise)] = Field(
-        {}, description="defenses by the name that rows show"
+        {}, description="defenses by any name; rows show their own names and settings"
     )
     check: CheckEntry | None = Field(
         None, description="how models without a defense are checked; by default not at all"
@@ -142,12 +142,11 @@ class Recipe(Spec):
     )
 
     @model_validator(mode="after")
-    def _attacks_are_there(self) -> Recipe:
+    def _names_are_there(self) -> Recipe:
         for label, entry in self.defenses.items():
-            if unknown := [name for name in entry.attacks if name not in self.attacks]:
-                raise ValueError(
-                    f"defenses.{label}.attacks: no attack {unknown[0]!r}: choose from {', '.join(self.attacks)}"
-                )
+            _refuse_unknown(f"defenses.{label}.attacks", "attack", entry.attacks, self.attacks)
+        for label, change in self.modifications.items():
+            _refuse_unknown(f"modifications.{label}.defenses", "defense", change.defenses, self.defenses)
         return self
 
     @property
@@ -179,14 +178,18 @@ class Recipe(Spec):
         known = ["none", *self.defenses]
         parts = (("attack", attacks, self.attacks), ("defense", defenses, known), ("seed", seeds, self.seeds))
         for kind, asked, there in parts:
-            if unknown := [each for each in asked or () if each not in there]:
-                raise RvptError(f"{self.title}: no {kind} {unknown[0]!r}: choose from {', '.join(map(str, there))}")
+            _refuse_unknown(self.title, kind, asked, there)
         some = {
             "attacks": {name: entry for name, entry in self.attacks.items() if not attacks or name in attacks},
             "defenses": {name: entry for name, entry in self.defenses.items() if not defenses or name in defenses},
             "seeds": list(seeds or self.seeds),
         }
         return self.model_copy(update=some)
+
+
+def _refuse_unknown(where: str, kind: str, asked: Collection[Any] | None, there: Collection[Any]) -> None:
+    if unknown := [each for each in asked or () if each not in there]:
+        raise RvptError(f"{where}: no {kind} {unknown[0]!r}: choose from {', '.join(map(str, there))}")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -212,7 +215,7 @@ def _whole(path: Path, before: tuple[Path, ...]) -> dict[str, Any]:
         return values
     other = path.parent / str(values.pop("like"))
     if other in (path, *before):
-        raise RvptError(f"{path}: like = {other.name!r} leads back to a recipe that is like this one: remove it")
+        raise RvptError(f"like = {other.name!r} leads back to a recipe that is like this one: remove it")
     return _whole(other, (path, *before)) | values
 
 
@@ -225,7 +228,5 @@ def _values(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RvptError(f"{path.name} is not a recipe in TOML: {error}") from None
     if unset := re.search(r"^[^#\n]*\$\{?([A-Za-z_]\w*)", text, re.MULTILINE):
-        raise RvptError(
-            f"{path} needs the environment variable {unset[1]}: set it, as in {unset[1]}=... rvpt bench ..."
-        )
+        raise RvptError(f"needs the environment variable {unset[1]}: set it, as in {unset[1]}=... rvpt bench ...")
     return values

@@ -34,7 +34,7 @@ def modify_and_measure(
         source: a cleaned model's folder.
         test: `HeldOut(...).open()`.
         change: `label`, which rows show, `name` in MODIFICATIONS, its `options`, and the clean pairs that it learns
-            from: `data`, `split`, `caption_column`, `num_pairs`.
+            from: `data`, `split`, `caption_column`, `shift`, `num_pairs`.
         triggers: trigger folders.
         device: such as cpu or cuda.
         report: called after each step.
@@ -45,7 +45,7 @@ def modify_and_measure(
     model = load(source, device=device)
     if not isinstance(model, Cleaned):
         raise RvptError(f"{source} was not cleaned: clean it first")
-    pairs = load_captioned(change["data"], change["split"], change["caption_column"])
+    pairs = load_captioned(change["data"], change["split"], change["caption_column"], shift=change.get("shift"))
     pairs = pairs.sample(change["num_pairs"], change["options"].get("seed", 0)).cached(model.image_size)
     material = Material(load_clip(model.facts["base_model"], device=model.device), pairs, report)
     made = MODIFICATIONS.find(change["name"])(model, material, **change["options"])

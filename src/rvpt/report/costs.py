@@ -41,13 +41,16 @@ def costs(rows: Sequence[Row]) -> str:
 def cost_lines(rows: Sequence[Row]) -> list[CostLine]:
     """The costs of each defense, in report order.
 
-    Each cleaned model counts once, however often it was measured. Defenses with different settings have separate lines.
+    Each cleaned model counts once, however often it was measured, and not again after a modification. Defenses with
+    different settings have separate lines.
 
     Raises:
         RvptError: no row is of a cleaned model.
     """
     cleanings = {
-        (row["defense"], *which_model(row)): {**row, **MEASURED} for row in rows if row["defense"] not in UNCLEANED
+        (row["defense"], *which_model(row)): {**row, **MEASURED}
+        for row in rows
+        if row["defense"] not in UNCLEANED and "modification" not in row.get("test", {})
     }
     if not cleanings:
         raise RvptError("no row is of a cleaned model: there are no costs to report")
