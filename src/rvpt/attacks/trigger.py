@@ -155,7 +155,7 @@ def load_trigger(folder: str | Path, image_size: int | None = None) -> Trigger:
     stored, side = manifest.get("spec"), manifest.get("image_size")
     name = stored.get("name") if isinstance(stored, dict) else None
     if not isinstance(name, str) or name not in {*TRIGGERS, *FOUND}:
-        raise RvptError(f"{folder} holds an unknown trigger {name!r}: choose from {', '.join(TRIGGERS)}")
+        raise RvptError(f"{folder} holds a trigger {name!r} that is not registered: use TRIGGERS.register first")
     kind = FOUND[name] if name in FOUND else TRIGGERS[name]
     spec = kind.Spec.stored(stored)
     if not isinstance(side, int) or side < 1 or image_size not in (None, side):
