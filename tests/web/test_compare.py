@@ -109,6 +109,18 @@ def test_uploads_that_cannot_be_read_or_are_too_many_are_refused(
         list(uploaded([packed]))
 
 
+def test_a_zip_file_may_hold_images_of_every_format_and_what_systems_add(tmp_path: Path) -> None:
+    scan = BytesIO()
+    Image.new("RGB", (8, 8)).save(scan, "TIFF")
+    files = {"a/0.png": encoded(), "__MACOSX/a/._0.png": b"\0\5\x16\7", "a/1.tif": scan.getvalue()}
+    with ZipFile(tmp_path / "mac.zip", "w") as made:
+        for name, data in files.items():
+            made.writestr(name, data)
+    assert [name for name, _ in uploaded([tmp_path / "mac.zip"])] == ["a/0.png", "a/1.tif"]
+    with pytest.raises(RvptError, match="these files hold no images"):
+        list(uploaded([archive(tmp_path / "none.zip", readme=b"text")]))
+
+
 def test_no_cell_of_the_table_is_a_formula() -> None:
     (_, line) = csv.reader(StringIO(as_csv([["=1+1.png", "@a", "0.5", "-b", "0.1", "no", ""]])))
     assert line == ["'=1+1.png", "'@a", "0.5", "'-b", "0.1", "no", ""]
