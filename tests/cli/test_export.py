@@ -8,7 +8,7 @@ from transformers import CLIPModel
 
 import rvpt
 from commands import has, refused, works
-from helpers import contents
+from helpers import contents, image_folder
 from rvpt.artifacts import read_manifest
 from rvpt.rows import read_rows
 
@@ -84,6 +84,13 @@ def test_a_distilled_model_is_measured_and_printed(home, tiny):
     assert len(read_manifest("out")["rows"]) == len(rows)
     assert CLIPModel.from_pretrained("out").dtype
     works("verify", "out")
+
+
+def test_data_without_a_test_split_are_refused_before_a_model_is_distilled(home, tiny, monkeypatch):
+    monkeypatch.setattr("rvpt.exports.distilled.distill", lambda *_: pytest.fail("it was trained"))
+    data = image_folder(home / "data", split="train")
+    error = refused("export", tiny.cleaned, "--to", "distilled", "-o", "out", "--data", data, "--shots", "1")
+    has(error, "has no split 'test'")
 
 
 @pytest.mark.parametrize("flag", ["--overwrite", None])

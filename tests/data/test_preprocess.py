@@ -189,6 +189,13 @@ def test_files_are_images_too(tmp_path):
     assert torch.equal(to_pixels(tmp_path / "a.png", 8), to_pixels(random_image(9, 9), 8))
 
 
+def test_a_file_of_too_many_pixels_is_refused_by_its_name(tmp_path, monkeypatch):
+    COLORS.save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)  # Pillow refuses twice as many
+    with pytest.raises(RvptError, match=r"huge\.png is not an image that can be read"):
+        to_pixels(tmp_path / "huge.png", 8)
+
+
 def test_damaged_exif_data_do_not_cost_the_image():
     buffer = io.BytesIO()
     COLORS.save(buffer, "PNG")

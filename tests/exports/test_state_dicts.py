@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import rvpt
 from exported import openai_clip, prompts_for, sorts_of_models
 from openai_layout import TEXTS, Geometry, Naive, random_weights
+from rvpt.data.preprocess import Resizing
 from rvpt.errors import RvptError
 from rvpt.exports.open_clip import mlp_ratio
 from rvpt.exports.save import export
@@ -95,6 +96,14 @@ def test_openai_refuses_another_normalization(tmp_path):
     clip.mean.fill_(0.5)
     with pytest.raises(RvptError, match="preprocesses images otherwise"):
         export(clip, "openai", tmp_path / "out")
+
+
+def test_open_clip_refuses_a_crop_from_larger_images_which_it_cannot_state(tmp_path):
+    clip = openai_clip(tmp_path / "clip")
+    clip.resizing = Resizing(resized=clip.image_size + 8)
+    with pytest.raises(RvptError, match=r"open_clip_config\.json cannot say: use to=hf, onnx or torch"):
+        export(clip, "openclip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", FILES)

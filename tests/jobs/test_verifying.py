@@ -8,6 +8,7 @@ import torch
 import rvpt
 from exported import prompts_for
 from helpers import contents, random_clip
+from openai_layout import Geometry, random_weights, write_tokenizer
 from rvpt.artifacts import MANIFEST, write_manifest
 from rvpt.attacks.trigger import make_trigger, trigger_spec
 from rvpt.errors import RvptError
@@ -132,6 +133,14 @@ def test_another_base_model_is_refused_and_a_missing_one_is_asked_for(cleaned, t
         with pytest.raises(RvptError, match="pass its place as base=MODEL"):
             verify(tmp_path / folder)
         assert verify(tmp_path / folder, base=str(tmp_path / "moved"))
+
+
+def test_prompts_on_a_file_that_does_not_state_its_activation_are_verified(tmp_path):
+    geometry = Geometry(layers=4)
+    torch.save(random_weights(geometry), write_tokenizer(tmp_path) / "model.pt")
+    base = rvpt.load(tmp_path / "model.pt", activation="gelu")
+    export(Cleaned(base, prompts_for(base)), "kv", tmp_path / "out")
+    assert verify(tmp_path / "out")["format"] == "kv"
 
 
 @pytest.mark.parametrize(

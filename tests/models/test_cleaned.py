@@ -6,10 +6,12 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import reference
 import rvpt
+from exported import cards_code
 from helpers import contents, memory_data, random_clip, random_pixels
 from rvpt import Cleaned, RepulsivePrompts
 from rvpt.artifacts import MANIFEST, read_manifest, write_manifest
@@ -221,6 +223,17 @@ def test_the_card_says_what_it_is_and_how_it_was_made(adapter, suspect, tmp_path
     assert "deep visual prompts" in card
     Cleaned(suspect, facts=facts(suspect, defense="par"), own_weights=True).save_pretrained(tmp_path / "tuned")
     assert "fine-tuned from" in (tmp_path / "tuned" / "README.md").read_text()
+
+
+def test_the_card_of_a_model_with_its_own_classifier_speaks_of_no_prompts_and_runs(suspect, tmp_path):
+    probed = Cleaned(suspect, head=head(suspect), facts=facts(suspect, defense="probe"))
+    probed.save_pretrained(tmp_path / "probed")
+    card = (tmp_path / "probed" / "README.md").read_text()
+    assert f"an adapter with its own classifier for `{suspect.name}`" in card
+    (code,) = cards_code(card, folder=tmp_path / "probed")
+    made = {"images": [Image.new("RGB", (60, 50))]}
+    exec(compile(code, "card", "exec"), made)
+    assert made["probabilities"].shape == (1, len(probed.head.classes))
 
 
 def test_a_folder_is_replaced_only_if_asked(adapter, suspect):

@@ -20,6 +20,7 @@ from rvpt.models.prompts import RepulsivePrompts
 from rvpt.web import batch
 from rvpt.web.batch import HEADINGS, as_csv, compare_all, uploaded
 from rvpt.web.compare import NONE, PATCH, Comparison, Patch, as_image, class_names
+from rvpt.web.page import build
 from triggers import trigger_of
 
 CLASSES = ("star", "anchor", "heart")
@@ -44,6 +45,18 @@ def test_both_models_see_the_image_with_its_trigger(comparison: Comparison) -> N
             assert side.attention.size == found.shown.size == (384, 384)
         assert found.flagged is None
     assert not torch.equal(comparison.stamped(image, "badnet"), comparison.stamped(image))
+
+
+def test_the_page_gets_images_of_16_bits_as_they_are(tmp_path: Path, comparison: Comparison) -> None:
+    gradio = pytest.importorskip("gradio")
+    from gradio.data_classes import ImageData
+
+    Image.fromarray(torch.full((8, 8), 30_000, dtype=torch.uint16).numpy()).save(tmp_path / "deep.png")
+    page = build(comparison, CLASSES, [], None)
+    shown = next(block for block in page.blocks.values() if isinstance(block, gradio.Image) and block.label == "Image")
+    image = shown.preprocess(ImageData(path=str(tmp_path / "deep.png"), orig_name="deep.png"))
+    pixels = comparison.stamped(image)
+    assert pixels.max() == pixels.min() == pytest.approx(30_000 / 65_535, abs=1 / 255)
 
 
 @pytest.mark.parametrize(("across", "down", "area"), [(0.5, 0.5, 100), (1.0, 1.0, 25), (0.0, 0.5, 50)])
@@ -107,6 +120,18 @@ def test_uploads_that_cannot_be_read_or_are_too_many_are_refused(
     monkeypatch.setattr(batch, "MOST_BYTES", 10)
     with pytest.raises(RvptError, match=r"^a\.png is larger than 0 MB"):
         list(uploaded([packed]))
+
+
+def test_a_zip_file_may_hold_images_of_every_format_and_what_systems_add(tmp_path: Path) -> None:
+    scan = BytesIO()
+    Image.new("RGB", (8, 8)).save(scan, "TIFF")
+    files = {"a/0.png": encoded(), "__MACOSX/a/._0.png": b"\0\5\x16\7", "a/1.tif": scan.getvalue()}
+    with ZipFile(tmp_path / "mac.zip", "w") as made:
+        for name, data in files.items():
+            made.writestr(name, data)
+    assert [name for name, _ in uploaded([tmp_path / "mac.zip"])] == ["a/0.png", "a/1.tif"]
+    with pytest.raises(RvptError, match="these files hold no images"):
+        list(uploaded([archive(tmp_path / "none.zip", readme=b"text")]))
 
 
 def test_no_cell_of_the_table_is_a_formula() -> None:

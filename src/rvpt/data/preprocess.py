@@ -168,7 +168,7 @@ def _opened(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RvptError(f"{path} is not an image that can be read: {first_line(error)}") from None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rvpt.errors import RvptError
 from rvpt.exports import cards
 from rvpt.exports.state_dicts import StateDict
 from rvpt.files import write_json
@@ -28,6 +29,15 @@ class OpenClip(StateDict):
     name = "openclip"
     summary = "a folder of open_clip, of models with weights of their own"
     classes = ("CLIPModel", "ResNetModel")
+
+    def refuse(self, model: Clip | Cleaned) -> None:
+        super().refuse(model)
+        size = clip_of(model).image_size
+        if size.resizing.resized not in (None, size):
+            raise RvptError(
+                f"{model.name} resizes images to {size.resizing.resized} and crops them to {size}, which "
+                "open_clip_config.json cannot say: use to=hf, onnx or torch"
+            )
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
         clip = clip_of(model)

@@ -138,6 +138,7 @@ def model_facts(model: Clip | Cleaned) -> dict[str, Any]:
         "defense": facts.get("defense"),
         "base_model": facts.get("base_model", clip.source),
         "base_revision": facts.get("base_revision", clip.revision),
+        "base_activation": clip.activation,
         "base_sha256": facts.get("base_sha256") or clip.hash(),
         "prompts_sha256": sha256_tensors(tensors) if tensors else None,
         "sha256": model.hash(),

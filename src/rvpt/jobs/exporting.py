@@ -72,12 +72,13 @@ def export_and_save(
     refuse_existing(target, overwrite=overwrite)
     given = read_measurements(results) if results else []
     model = load(source, base=base, device=device)
+    test = HeldOut(data=data, split=test_split or "test").open() if data else None  # before a long training
 
     def drawn(spec: Any) -> Dataset | None:
         return load_data(data, split or TRAIN).few_shot(shots or SHOTS, spec.seed) if data else None
 
     made, facts = prepared(kind, model, drawn, settings or {}, report)
-    if data is None:
+    if test is None:
         return save(kind, made, target, facts, given, overwrite=overwrite), Rows()
-    rows = measure_modified(made, model, to, HeldOut(data=data, split=test_split or "test").open(), report=report)
+    rows = measure_modified(made, model, to, test, report=report)
     return save(kind, made, target, facts, rows, overwrite=overwrite), rows

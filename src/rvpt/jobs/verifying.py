@@ -116,8 +116,10 @@ def _base(stated: Any, base: str | None) -> Clip:
     """The base model of an export, if it is the one that was exported."""
     if not isinstance(stated, Mapping) or not stated.keys() >= {"base_model", "base_revision", "base_sha256"}:
         raise RvptError(f"{MANIFEST} does not say which base model was exported: export it again")
+    activation = stated.get("base_activation")  # which a file of weights does not state
     try:
-        clip = load_clip(base or stated["base_model"], revision=None if base else stated["base_revision"], device="cpu")
+        revision = None if base else stated["base_revision"]
+        clip = load_clip(base or stated["base_model"], revision=revision, device="cpu", activation=activation)
     except RvptError as error:
         raise RvptError(f"{error}; it is the base model of the export: pass its place as base=MODEL") from None
     if clip.hash() != stated["base_sha256"]:

@@ -92,11 +92,17 @@ Fine-tuned on clean image-caption pairs.
 """
 
 
-def cleaned_card(name: str, facts: Mapping[str, Any], *, adapter: bool) -> str:
-    """The card of a cleaned model: what it is, how it was made, and how to use it."""
+def cleaned_card(name: str, facts: Mapping[str, Any], what: str, classes: str) -> str:
+    """The card of a cleaned model: what it is, how it was made, and how to use it.
+
+    Args:
+        name: of the model.
+        facts: about it, as in its manifest.
+        what: it is in relation to its base model, such as "an adapter for".
+        classes: to choose from, as code.
+    """
     made = "\n".join(f"| {key} | {value} |" for key, value in _table(facts).items())
     base = called(facts.get("base_model", "the base model"))
-    kind = f"an adapter (deep visual prompts) for `{base}`" if adapter else f"a CLIP that was fine-tuned from `{base}`"
     return f"""---
 library_name: rvpt
 {base_line(facts.get("base_model"))}pipeline_tag: zero-shot-image-classification
@@ -105,7 +111,7 @@ tags: [clip, backdoor-defense]
 
 # {name}
 
-A cleaned CLIP: {kind}.
+A cleaned CLIP: {what} `{base}`.
 
 | setting | value |
 | --- | --- |
@@ -115,7 +121,7 @@ A cleaned CLIP: {kind}.
 import rvpt
 
 model = rvpt.load("path/to/this/folder")
-classifier = rvpt.Classifier(model, ["cat", "dog"])
+classifier = rvpt.Classifier(model, {classes})
 probabilities = classifier(images)  # PIL images of any size
 ```
 

@@ -196,8 +196,15 @@ class Cleaned(nn.Module):
                 write_clip(self.clip, stage)
             write_json(stage / CONFIG, self._config().model_dump())
             write_tensors(stage / WEIGHTS, self.tensors())  # empty, if it has only its own weights
-            write_text(stage / CARD, cleaned_card(Path(folder).name, self.facts, adapter=not self.own_weights))
+            write_text(stage / CARD, self._card(Path(folder).name))
             write_manifest(stage, KIND, **self.facts)
+
+    def _card(self, name: str) -> str:
+        what, made = ("a CLIP", "that was fine-tuned from") if self.own_weights else ("an adapter", "for")
+        has = {"deep visual prompts": self.prompts, "its own classifier": self.head}
+        parts = " and ".join(part for part, there in has.items() if there)
+        classes = "model.head.classes" if self.head else '["cat", "dog"]'
+        return cleaned_card(name, self.facts, f"{what} with {parts} {made}" if parts else f"{what} {made}", classes)
 
     def _config(self) -> CleanedConfig:
         own = self.own_weights

@@ -13,12 +13,12 @@ from zipfile import BadZipFile, ZipFile
 from PIL import Image
 
 from rvpt.data.preprocess import to_image
+from rvpt.data.reading import is_image
 from rvpt.errors import RvptError
 from rvpt.models.classifier import Classifier
 from rvpt.web.compare import Comparison, as_image
 
 MOST_IMAGES, MOST_BYTES = 500, 256 * 2**20  # of all images together, unpacked
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 HEADINGS = ("image", "before", "probability before", "after", "probability after", "changed", "flagged")
 UNREADABLE = (BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError, EOFError, zlib.error, LZMAError)
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # with which spreadsheets begin what they compute
@@ -39,6 +39,8 @@ def uploaded(paths: Iterable[Path]) -> Iterator[tuple[str, Image.Image]]:
             yield name, to_image(Image.open(BytesIO(data)))
         except (RvptError, OSError, ValueError, Image.DecompressionBombError):
             raise RvptError(f"{name} cannot be read as an image: remove it") from None
+    if not count:
+        raise RvptError("these files hold no images: give images, or zip files of images")
 
 
 def _files(paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
@@ -50,7 +52,8 @@ def _files(paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
         try:
             with ZipFile(path) as archive:
                 for entry in archive.infolist():
-                    if entry.is_dir() or not entry.filename.lower().endswith(SUFFIXES):
+                    hidden = Path(entry.filename).name.startswith(".")  # as __MACOSX/._0.png, which is no image
+                    if hidden or not is_image(entry.filename):
                         continue
                     if entry.file_size > MOST_BYTES:  # as stated; a read never gives more
                         raise RvptError(f"{entry.filename} is larger than {MOST_BYTES >> 20} MB: remove it")

@@ -59,7 +59,9 @@ def _one_image(gr: Any, comparison: Comparison, names: Any, samples: Sequence[Im
     """The tab in which one image is compared."""
     with gr.Row():
         with gr.Column(scale=1):
-            image = gr.Image(label="Image", type="pil", sources=["upload", "clipboard"], height=280)
+            image = gr.Image(  # in its own mode: conversion to RGB would clip 16 bits
+                label="Image", type="pil", image_mode=None, sources=["upload", "clipboard"], height=280
+            )
             if samples:
                 gr.Examples([[each] for each in samples], [image], label="Samples")
             trigger = gr.Radio(choices, value=NONE, label="Trigger to put on the image")

@@ -98,7 +98,7 @@ def test_a_guessed_activation_is_a_warning(tmp_path, caplog):
     torch.save(WEIGHTS, write_tokenizer(tmp_path) / "model.pt")
     assert load_clip(tmp_path / "model.pt").activation == "quick_gelu"
     assert "does not state its activation; quick_gelu" in caplog.text
-    assert "activation=gelu" in caplog.text
+    assert "load them with activation=gelu, or run rvpt convert --activation gelu first" in caplog.text
 
 
 def test_openais_own_archives_need_no_guess(tmp_path, caplog):
@@ -291,6 +291,7 @@ def without(*names):
         ),
         ({"visual.trunk.cls_token": torch.ones(2)}, "one of timm's"),
         ({"base_model.model.x.lora_A.weight": torch.ones(2)}, "an adapter of PEFT"),
+        ({**WEIGHTS, "transformer.resblocks.0.mlp.c_fc.lora_A.default.weight": torch.ones(2)}, "not merged"),
         ({"vision_model.head.probe": torch.ones(2)}, "text_model.embeddings.token_embedding.weight is missing"),
         ({"fc.weight": torch.ones(2)}, "no weights of a CLIP (it has fc.weight)"),
         ({}, "no weights of a CLIP (it has none)"),

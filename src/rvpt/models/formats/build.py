@@ -107,8 +107,8 @@ def _activation(parts: Parts, family: Family, name: str, stated: Any, asked: str
     if asked is None and not _is_openai(parts):
         likely = family.activations[0]
         logger.warning(
-            "%s does not state its activation; %s is assumed, that of %s. Models of open_clip mostly have gelu: pass "
-            "activation=gelu for them, or convert them with it first, by rvpt convert",
+            "%s does not state its activation; %s is assumed, that of %s. Models of open_clip mostly have gelu: load "
+            "them with activation=gelu, or run rvpt convert --activation gelu first",
             name, likely, "transformers' SigLIPs" if likely == "gelu_pytorch_tanh" else "OpenAI's CLIPs",
         )  # fmt: skip
     return asked or family.activations[0]

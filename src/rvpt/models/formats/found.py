@@ -15,8 +15,9 @@ from rvpt.models.formats.weights import Stored, Weights
 BUFFERS = re.compile(r"(.*\.position_ids|attn_mask|input_resolution|context_length|vocab_size|.*num_batches_tracked)")
 """Numbers that are stored with weights, and that follow from the geometry."""
 SUPPORTED = "only ViT CLIPs, ResNet CLIPs and SigLIPs are"
+ADAPTED = "lora_"
 OTHERS = {
-    "lora_": "an adapter of PEFT, not a whole model: merge it into its base model (merge_and_unload) and save that",
+    ADAPTED: "an adapter of PEFT, alone or not merged: merge it into its base model (merge_and_unload) and save that",
     "visual.trunk.": f"a CLIP whose image tower is one of timm's, which is not supported: {SUPPORTED}",
 }
 logger = logging.getLogger("rvpt")
@@ -62,7 +63,7 @@ def _anchor(weights: Weights, name: str) -> tuple[Family, str, str]:
     if len(found) > 1:
         places = ", ".join(prefix or "(no prefix)" for _, prefix, _ in found)
         raise RvptError(f"{name} holds {len(found)} CLIPs, at {places}: save the one you want alone")
-    if found:
+    if found and not any(ADAPTED in key for key in weights):
         return found[0]
     for part, what in OTHERS.items():
         if any(part in key for key in weights):
