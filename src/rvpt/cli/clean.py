@@ -12,6 +12,7 @@ from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.choices import DEFENSE, SHIFT
 from rvpt.cli.describe import by_preset, default_texts, describe
+from rvpt.cli.errors import VERDICTS
 from rvpt.cli.options import (
     CHECK,
     DATA,
@@ -38,7 +39,6 @@ from rvpt.cli.options import (
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import Settings, gather
 from rvpt.cli.tables import show_checked_cleaning, show_facts
-from rvpt.cli.verdicts import EXIT_CODES
 from rvpt.errors import RvptError
 from rvpt.presets import CleanPreset
 
@@ -165,7 +165,7 @@ def clean(
             **run, **drawing,
         )  # fmt: skip
         show_checked_cleaning(found, output_dir, as_json=as_json)
-        raise typer.Exit(EXIT_CODES[(found["after"] or found["before"])["verdict"]])
+        raise typer.Exit(VERDICTS[(found["after"] or found["before"])["verdict"]])
     with progress.bar("clean") as report:
         facts = clean_and_save(
             suspect, data, output_dir, defense, changes, check=check, report=report, **run, **drawing
