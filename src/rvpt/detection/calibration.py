@@ -123,10 +123,6 @@ class Calibration:
         """The hash of all that it says."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
-    def covers(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str]) -> bool:
-        """Whether it was made with these settings, with models of this geometry, and with exactly these classes."""
-        return not self.misfit(spec, geometry, classes)
-
     def misfit(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str]) -> str:
         """What it was made with that is not so in a check; empty if it covers the check.
 
