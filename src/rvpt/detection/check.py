@@ -68,7 +68,7 @@ def check(
     if reference is not None:
         refuse_reference(reference, model)
         refuse_both("the calibration" if calibration else None, reference)
-    data = _as_data(images)
+    data = images if isinstance(images, Dataset) else Dataset.from_images(images)
     names = list(data.classes if classes is None else names_of(data.name, classes))
     pixels = pixels_of(model, data, names, spec)
     if calibration is not None:
@@ -88,12 +88,6 @@ def check(
     }  # fmt: skip
     word = word_of(p_value, calibrated=used is not None)
     return Verdict(word, p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger)
-
-
-def _as_data(images: Dataset | Sequence[Any]) -> Dataset:
-    if isinstance(images, str | Path):
-        raise RvptError(f"images={str(images)!r} is a name: pass what rvpt.load_data returns for it")
-    return images if isinstance(images, Dataset) else Dataset.from_images(images)
 
 
 def _basis(used: Calibration | None, misfit: str, reference: Clip | Cleaned | None, name: str) -> dict[str, Any]:
