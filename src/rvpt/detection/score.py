@@ -62,8 +62,14 @@ def find(
     report: Report = silent,
     trusted: Search | None = None,
 ) -> Findings:
-    """All scores of a model; arguments as those of `Search`, what is natural, a folder for finished runs, and the
-    search of a model to compare with."""
+    """All scores of a model.
+
+    Args:
+        model: as for `Search`, like `pixels`, `classes`, `spec` and `report`.
+        known: what is natural; empty ranks classes among the others.
+        folder: where finished runs are kept.
+        trusted: the search of a model to compare with, for ranks among the others.
+    """
     search = Search(model, pixels, classes, spec, Stages(folder, model.device), report)
     shorts = [search.short(name, known.get(name, {}).get(SHORT)) for name in spec.forms]
     others = [trusted.short(name).rises.cpu() for name in spec.forms] if trusted else None
