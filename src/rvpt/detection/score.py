@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from rvpt.detection.collapse import concentration, nearest_words, whole_words
 from rvpt.detection.natural import LONG, SHORT, Known
 from rvpt.detection.outliers import outlying, smallest_of
 from rvpt.detection.ranking import AboveNatural, AboveOthers, Ranking, Row
-from rvpt.detection.resistivity import resistivity_curve
 from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
+from rvpt.evaluation.metrics import perturbation_resistivity
 from rvpt.inversion.additive import Additive
 from rvpt.inversion.pool import most_predicted
 from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
-from rvpt.models.encode import in_parts
+from rvpt.models.encode import Encoder, in_parts
 from rvpt.progress import Report, silent
 from rvpt.training.stages import Stages
 
@@ -88,6 +88,22 @@ def find(
     return Findings(
         scores, _first_of_each_class(rows), words, curve, trigger, rises, _most_predicted(search), smallest_of(odd)
     )
+
+
+@torch.no_grad()
+def resistivity_curve(
+    model: Encoder, pixels: Tensor, change: Callable[[Tensor], Tensor], batch_size: int = 256
+) -> list[float]:
+    """PR_1..PR_L: mean cosine of each block's [CLS] row with and without a change.
+
+    Args:
+        model: the suspect.
+        pixels: (n, 3, S, S) in [0, 1].
+        change: of images, such as a trigger.
+        batch_size: images in one forward pass.
+    """
+    clean, changed = (in_parts(model.cls_rows, shown, batch_size) for shown in (pixels, change(pixels)))
+    return [perturbation_resistivity(*pair).value for pair in zip(clean.unbind(1), changed.unbind(1), strict=True)]
 
 
 def _most_predicted(search: Search) -> dict[str, Any]:
