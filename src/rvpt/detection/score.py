@@ -73,8 +73,8 @@ def find(
     search = Search(model, pixels, classes, spec, Stages(folder, model.device), report)
     shorts = [search.short(name, known.get(name, {}).get(SHORT)) for name in spec.forms]
     others = [trusted.short(name).rises.cpu() for name in spec.forms] if trusted else None
-    odd = outlying([short.rises.cpu() for short in shorts], others)
-    ranking = AboveNatural(known) if known else AboveOthers(dict(zip(classes, odd.tolist(), strict=True)))
+    p_values = outlying([short.rises.cpu() for short in shorts], others)
+    ranking = AboveNatural(known) if known else AboveOthers(dict(zip(classes, p_values.tolist(), strict=True)))
     order = ranking.order({s.form.name: dict(zip(classes, s.rises.tolist(), strict=True)) for s in shorts})
     found = {short.form.name: search.long(short, order) for short in shorts}
     rises = {name: _rises(inversion, classes) for name, inversion in found.items()}
@@ -86,7 +86,7 @@ def find(
     scores |= {name: max(_score(row) for row in rows if row["form"] == name) for name in found}
     scores["resistivity"] = 1 - sum(curve) / len(curve)
     return Findings(
-        scores, _first_of_each_class(rows), words, curve, trigger, rises, _most_predicted(search), smallest_of(odd)
+        scores, _first_of_each_class(rows), words, curve, trigger, rises, _most_predicted(search), smallest_of(p_values)
     )
 
 
