@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from rvpt.bench import Outcome, Task, estimate, measured, missing, plan, read_re
 from rvpt.bench.engine import Submit
 from rvpt.bench.execute import execute
 from rvpt.errors import RvptError
+from rvpt.jobs.attacking import attack_and_save
+from rvpt.jobs.cleaning import clean_and_save
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
 from tiny import Tiny
@@ -97,7 +100,9 @@ def test_a_crafted_trigger_is_used_by_its_attacks(tiny: Tiny, clean: Clip, tmp_p
     assert hashes == {load_trigger(made).hash()}
 
 
-def test_an_interrupted_run_continues_with_the_same_bits(finished: tuple[list[Task], Path], tmp_path: Path) -> None:
+def test_an_interrupted_run_continues_with_the_same_bits(
+    finished: tuple[list[Task], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks, work = finished
     attack, cleaning = tasks[0], next(task for task in tasks if task.kind == "clean" and task.start == tasks[0])
 
@@ -108,8 +113,11 @@ def test_an_interrupted_run_continues_with_the_same_bits(finished: tuple[list[Ta
     for task in (attack, cleaning):
         if task is cleaning:
             shutil.copytree(attack.path(work), attack.path(tmp_path))
-        with pytest.raises(KeyboardInterrupt):
-            execute(task, tmp_path, report=interrupt)
+        with monkeypatch.context() as patched:
+            for job in (attack_and_save, clean_and_save):
+                patched.setattr(f"rvpt.bench.execute.{job.__name__}", partial(job, report=interrupt))
+            with pytest.raises(KeyboardInterrupt):
+                execute(task, tmp_path)
         assert list((tmp_path / "models").glob("*.run"))
         execute(task, tmp_path)
         weights = [load_clip(attack.path(folder)).hash() for folder in (tmp_path, work)]

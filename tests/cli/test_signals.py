@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from commands import CLEAN, has, rvpt, works
+from recipes import write_recipe
 from rvpt.cli.signals import Terminated, interrupt_workers
 from rvpt.files import sha256_file
 
@@ -71,18 +72,7 @@ def test_an_interrupted_bench_interrupts_its_workers(tiny, home, monkeypatch, ra
     interrupted = []
     monkeypatch.setattr("rvpt.bench.run_all", terminated)
     monkeypatch.setattr("rvpt.cli.bench.interrupt_workers", lambda: interrupted.append(True))
-    (home / "recipe.toml").write_text(f"""
-        title = "small"
-        model = "{tiny.clip}"
-        target = "anchor"
-        attack_data = {{data = ["scenes:200"], test = "scenes:48"}}
-        clean_data = {{data = "scenes:500"}}
-        tests = [{{data = "scenes:48"}}]
-        [attacks.one]
-        triggers = [{{name = "badnet"}}]
-        poison = {{num_poisoned = 20}}
-    """)
-    result = rvpt("bench", "recipe.toml")
+    result = rvpt("bench", write_recipe(tiny, home))
     assert (result.exit_code, result.stdout) == (ended[0], "")
     has(result.stderr, ended[1])
     assert interrupted == [True]

@@ -235,6 +235,8 @@ def test_images_and_labels_that_do_not_fit_are_refused():
         Dataset.from_images([image, image], [0, 2], ["cat", "dog"])
     with pytest.raises(RvptError, match="label -1 has no class"):
         Dataset.from_images([image], [-1], ["cat", "dog"])
+    with pytest.raises(RvptError, match="images='pets' is a name"):
+        Dataset.from_images("pets")
 
 
 @pytest.mark.parametrize("image", ["cat.png", torch.zeros(1, 8, 8), torch.zeros(8, 8, 3), None])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from check_baselines import decree, neural_cleanse, outlier_index
-from rvpt.detection.resistivity import resistivity_curve
+from rvpt.detection.score import resistivity_curve
 from rvpt.inversion.pool import Pool
 from worlds import CLASSES, SIDE, World, as_clip
 

@@ -128,20 +128,20 @@ def test_a_file_has_one_calibration_for_each_size_of_models(tmp_path: Path) -> N
 
 def test_it_covers_other_seeds_and_batch_sizes_but_no_other_budget() -> None:
     calibration = known(0.0, 1.0)
-    assert calibration.covers(CheckSpec(seed=3, batch_size=2), {"width": 8}, [])
-    assert not calibration.covers(CheckSpec(budget=9), {"width": 8}, [])
-    assert calibration.covers(CheckSpec(forms=CheckSpec().forms[::-1]), {"width": 8}, [])
-    assert calibration.covers(CheckSpec(forms=("patch",)), {"width": 8}, [])
-    assert not calibration.covers(CheckSpec(forms=("patch", "warp")), {"width": 8}, [])
-    assert not replace(calibration, geometry={"width": 9}).covers(CheckSpec(), {"width": 8}, [])
+    assert not calibration.misfit(CheckSpec(seed=3, batch_size=2), {"width": 8}, [])
+    assert calibration.misfit(CheckSpec(budget=9), {"width": 8}, [])
+    assert not calibration.misfit(CheckSpec(forms=CheckSpec().forms[::-1]), {"width": 8}, [])
+    assert not calibration.misfit(CheckSpec(forms=("patch",)), {"width": 8}, [])
+    assert calibration.misfit(CheckSpec(forms=("patch", "warp")), {"width": 8}, [])
+    assert replace(calibration, geometry={"width": 9}).misfit(CheckSpec(), {"width": 8}, [])
 
 
 def test_it_covers_exactly_the_classes_of_its_models() -> None:
     runs = {"additive": [{"short": {"owl": 0.0, "hen": 0.1}, "long": {"owl": 0.0, "hen": 0.1}}]}
     calibration = replace(known(0.0, 1.0), natural=runs)
-    assert calibration.covers(CheckSpec(), {}, ["hen", "owl"])
+    assert not calibration.misfit(CheckSpec(), {}, ["hen", "owl"])
     for other in (["owl"], ["owl", "cat"], ["owl", "hen", "cat"]):
-        assert not calibration.covers(CheckSpec(), {}, other)
+        assert calibration.misfit(CheckSpec(), {}, other)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from rvpt.models.clip import Clip
 from rvpt.models.prompts import RepulsivePrompts
 from rvpt.web import batch
 from rvpt.web.batch import HEADINGS, as_csv, compare_all, uploaded
-from rvpt.web.compare import NONE, PATCH, Comparison, Patch, as_image, class_names
+from rvpt.web.compare import NONE, PATCH, Comparison, Patch, class_names
 from rvpt.web.page import build
 from triggers import trigger_of
 
@@ -65,12 +65,6 @@ def test_a_patch_is_inside_of_the_image(across: float, down: float, area: int) -
     changed = Patch(0.2, across, down, (0, 1, 0))(pixels)
     assert int((changed != pixels).any(1).sum()) == area
     assert changed[0, :, round(down * 49), round(across * 49)].tolist() == [0, 1, 0]
-
-
-def test_an_image_keeps_its_pixels() -> None:
-    pixels = (random_pixels(1, 20)[0] * 255).round() / 255
-    image = as_image(pixels)
-    assert torch.equal(torch.tensor(list(image.tobytes())).view(20, 20, 3).permute(2, 0, 1), (pixels * 255).long())
 
 
 def test_class_names_are_the_lines() -> None:

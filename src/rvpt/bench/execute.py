@@ -24,16 +24,15 @@ from rvpt.jobs.measuring import evaluate_saved
 from rvpt.jobs.modifying import modify_and_measure
 from rvpt.jobs.scoring import score_and_save
 from rvpt.models.formats.load import load_clip
-from rvpt.progress import Report, silent
 from rvpt.rows import Rows, read_rows, write_rows
 
 
-def execute(task: Task, work: Path, device: str | None = None, report: Report = silent) -> float:
+def execute(task: Task, work: Path, device: str | None = None) -> float:
     """Run a task unless it is done; an interrupted run continues from its checkpoint. Returns its seconds."""
     start = time.monotonic()
     with _alone(work / "locks" / task.key):
         if not task.done(work):
-            DOING[task.kind](task, work, device, report)
+            DOING[task.kind](task, work, device)
     return time.monotonic() - start
 
 
@@ -51,15 +50,15 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _craft(task: Task, work: Path, device: str | None, report: Report) -> None:
+def _craft(task: Task, work: Path, device: str | None) -> None:
     asked = task.settings
     craft_and_save(
         load_clip(asked["model"], device=device), _trigger(asked["trigger"]), asked["data"], task.path(work),
-        num_pairs=asked["num_pairs"], split=asked["split"], caption_column=asked["caption_column"], report=report,
+        num_pairs=asked["num_pairs"], split=asked["split"], caption_column=asked["caption_column"],
     )  # fmt: skip
 
 
-def _attack(task: Task, work: Path, device: str | None, report: Report) -> None:
+def _attack(task: Task, work: Path, device: str | None) -> None:
     asked = task.settings
     data, crafted = asked["data"], {craft.settings["trigger"]["name"]: craft.path(work) for craft in task.crafts}
     triggers = [crafted.get(spec["name"]) or _trigger(spec) for spec in asked["triggers"]]
@@ -67,42 +66,42 @@ def _attack(task: Task, work: Path, device: str | None, report: Report) -> None:
         load_clip(asked["model"], device=device), data["data"], task.path(work), triggers,
         PoisonSpec(**asked["poison"]), AttackSpec(**asked["spec"]), num_pairs=asked["num_pairs"], split=data["split"],
         caption_column=data["caption_column"], test=data["test"], test_split=data["test_split"],
-        test_shift=data.get("test_shift"), without=asked.get("without", ()), resume=True, report=report,
+        test_shift=data.get("test_shift"), without=asked.get("without", ()), resume=True,
     )  # fmt: skip
 
 
-def _clean(task: Task, work: Path, device: str | None, report: Report) -> None:
+def _clean(task: Task, work: Path, device: str | None) -> None:
     asked = task.settings
     data, draw = asked["data"], {name: value for name, value in asked.items() if name in DRAWS}
     if "num_pairs" in draw:
         draw["caption_column"] = data["caption_column"]
     clean_and_save(
         load_clip(_start(task).path(work), device=device), data["data"], task.path(work), asked["name"], asked["spec"],
-        preset="paper", split=data["split"], shift=data.get("shift"), resume=True, report=report, **draw,
+        preset="paper", split=data["split"], shift=data.get("shift"), resume=True, **draw,
     )  # fmt: skip
 
 
-def _measure(task: Task, work: Path, device: str | None, report: Report) -> None:
+def _measure(task: Task, work: Path, device: str | None) -> None:
     asked, made = task.settings, _start(task)
     attacked = made.start or made
     folders = sorted((attacked.path(work) / TRIGGER_FOLDER).glob("*"))  # none with a clean fine-tuning
     source, test = asked["before"] or str(made.path(work)), _opened(json.dumps(asked["test"]))
     triggers = [str(folder) for folder in folders]
     if change := asked.get("modification"):
-        rows = modify_and_measure(source, test, change, triggers=triggers, device=device, report=report)
+        rows = modify_and_measure(source, test, change, triggers=triggers, device=device)
     else:
-        rows = evaluate_saved(source, test, triggers=triggers, device=device, report=report)
+        rows = evaluate_saved(source, test, triggers=triggers, device=device)
     label = {"model": asked["model"], "seed": asked["seed"]}
     if asked["before"]:
         label["defense"] = asked["label"]
     write_rows(task.path(work), ({**row, **label} for row in rows))
 
 
-def _check(task: Task, work: Path, device: str | None, report: Report) -> None:
+def _check(task: Task, work: Path, device: str | None) -> None:
     asked = task.settings
     clip, spec = load_clip(_start(task).path(work), device=device), CheckSpec(**asked["spec"])
     data = load_data(asked["data"], asked["split"])
-    score_and_save(clip, data, data.classes, spec, task.path(work), report)
+    score_and_save(clip, data, data.classes, spec, task.path(work))
 
 
 @lru_cache(maxsize=2)

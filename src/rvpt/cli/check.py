@@ -11,6 +11,7 @@ from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.choices import SHIFT
 from rvpt.cli.describe import describe
+from rvpt.cli.errors import VERDICTS
 from rvpt.cli.options import (
     BaseModel,
     CalibrationFolder,
@@ -31,7 +32,6 @@ from rvpt.cli.options import (
 )
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import gather
-from rvpt.cli.verdicts import EXIT_CODES
 
 
 def check_help() -> MoreHelp:
@@ -81,7 +81,7 @@ def check(
         )  # fmt: skip
     lines = [found.to_json().strip()] if as_json else [*found.lines(), *_next(found.word, model, data, output_dir)]
     print("\n".join(lines))
-    raise typer.Exit(EXIT_CODES[found.word])
+    raise typer.Exit(VERDICTS[found.word])
 
 
 def _next(word: str, model: str, data: str, folder: Path) -> list[str]:

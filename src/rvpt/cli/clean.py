@@ -12,6 +12,7 @@ from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.choices import DEFENSE, SHIFT
 from rvpt.cli.describe import by_preset, default_texts, describe
+from rvpt.cli.errors import VERDICTS
 from rvpt.cli.options import (
     CHECK,
     DATA,
@@ -38,7 +39,6 @@ from rvpt.cli.options import (
 from rvpt.cli.panels import CLEANING
 from rvpt.cli.settings import Settings, gather
 from rvpt.cli.tables import show_checked_cleaning, show_facts
-from rvpt.cli.verdicts import EXIT_CODES
 from rvpt.errors import RvptError
 from rvpt.presets import CleanPreset
 
@@ -142,11 +142,7 @@ def clean(
     from rvpt.jobs.output_dirs import refuse_source
     from rvpt.models.load import load
 
-    if auto and check:
-        raise RvptError(f"auto=True makes a check of its own: remove check={check}")
-    for name, given in {"calibration": calibration, "reference": reference}.items():
-        if given is not None and not auto:
-            raise RvptError(f"{name}={given} is for the checks of auto=True: add that, or pass it to 'rvpt check'")
+    _refuse_unused(check, {"calibration": calibration, "reference": reference}, auto=auto)
     changes = gather(
         settings, alpha=alpha, prompt_length=prompt_length, lr=lr, epochs=epochs, precision=precision, seed=seed
     )
@@ -165,14 +161,22 @@ def clean(
             **run, **drawing,
         )  # fmt: skip
         show_checked_cleaning(found, output_dir, as_json=as_json)
-        raise typer.Exit(EXIT_CODES[(found["after"] or found["before"])["verdict"]])
+        raise typer.Exit(VERDICTS[(found["after"] or found["before"])["verdict"]])
     with progress.bar("clean") as report:
         facts = clean_and_save(
             suspect, data, output_dir, defense, changes, check=check, report=report, **run, **drawing
         )  # fmt: skip
     show_facts({"cleaned": str(output_dir), **facts}, as_json=as_json)
     if not as_json:
-        known = DEFENSES.find(defense).learns_from == "labels" and not classes and may_have_test_images(data)
-        labeled = data if known else "LABELED_IMAGES"
-        words = ["rvpt", "evaluate", model, str(output_dir), "--data", labeled, *(["--shift", shift] if shift else [])]
-        print(f"to measure it: {shlex.join(words)}")
+        labeled = DEFENSES.find(defense).learns_from == "labels" and not classes and may_have_test_images(data)
+        words = ["rvpt", "evaluate", model, str(output_dir), "--data", data if labeled else "LABELED_IMAGES"]
+        print(f"to measure it: {shlex.join([*words, *(['--shift', shift] if shift else [])])}")
+
+
+def _refuse_unused(check: Path | None, checks: Settings, *, auto: bool) -> None:
+    """Refuse a check beside --auto, which makes its own, and settings of checks without it."""
+    if auto and check:
+        raise RvptError(f"auto=True makes a check of its own: remove check={check}")
+    for name, given in checks.items():
+        if given is not None and not auto:
+            raise RvptError(f"{name}={given} is for the checks of auto=True: add that, or pass it to 'rvpt check'")

@@ -14,6 +14,8 @@ from rvpt.cli.signals import Terminated
 from rvpt.errors import MachineError, RvptError, first_line
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+VERDICTS = {"clean": 0, "suspicious": 3, "backdoored": 4}
+"""Exit codes of commands that end with a verdict."""
 ALIASES = {
     "base": "base_model",
     "dtype": "precision",

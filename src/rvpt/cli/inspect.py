@@ -26,11 +26,7 @@ from rvpt.cli.panels import CLEANING
 from rvpt.cli.tables import show_inspection, show_json
 
 
-def _help() -> MoreHelp:
-    return MoreHelp({"score": SCORE.text(), "shift": SHIFT.text()})
-
-
-@command(CLEANING, _help)
+@command(CLEANING, lambda: MoreHelp({"score": SCORE.text(), "shift": SHIFT.text()}))
 def inspect(
     suspect: ModelArgument,
     cleaned: Annotated[str, typer.Argument(metavar="CLEANED", help="Folder of the same model, cleaned.")],

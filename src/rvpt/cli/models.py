@@ -16,9 +16,6 @@ def load_suspect(source: str, device: str | None) -> Clip:
     """
     model = load(source, device=device)
     if isinstance(model, Cleaned):
-        raise RvptError(f"{source} is a cleaned model: give the model that it was made from, {_base(model)}")
+        base = model.facts.get("base_model", model.clip.source)
+        raise RvptError(f"{source} is a cleaned model: give the model that it was made from, {base}")
     return model
-
-
-def _base(model: Cleaned) -> str:
-    return str(model.facts.get("base_model", model.clip.source))

@@ -11,12 +11,8 @@ from rvpt.cli.choices import SHIFT, TRIGGER
 from rvpt.presets import Preset
 from rvpt.spec import OnError, Precision
 
-DATA, TRAINING, OUTPUT, CHECK = (
-    "Data",
-    "Training",
-    "Output",
-    "Check",
-)  # panels of --help; the common options are in the first, unnamed
+DATA, TRAINING, OUTPUT, CHECK = "Data", "Training", "Output", "Check"
+"""Panels of --help; the common options are in the first, which has no name."""
 
 ModelArgument = Annotated[
     str,

@@ -97,7 +97,7 @@ class Dataset:
         Images are PIL images, tensors (3, H, W) or arrays (H, W, 3) or (H, W), uint8 or float in [0, 1].
 
         Raises:
-            RvptError: numbers of images and labels differ, or a label has no class.
+            RvptError: a name instead of images, numbers of images and labels differ, or a label has no class.
         """
         return cls(*wrap_images(images, labels, classes))
 

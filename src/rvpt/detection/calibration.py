@@ -123,16 +123,11 @@ class Calibration:
         """The hash of all that it says."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
-    def covers(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str]) -> bool:
-        """Whether it was made with these settings, with models of this geometry, and with exactly these classes."""
-        return not self.misfit(spec, geometry, classes)
-
     def misfit(self, spec: CheckSpec, geometry: Mapping[str, int], classes: Sequence[str]) -> str:
-        """What it was made with that is not so in a check; empty if it covers the check.
+        """Why a check cannot use it: what it was made with that differs; empty if nothing does.
 
-        Scores compare a class with the median of all, so they are others among other classes.
-
-        Batch size and seed do not matter, and fewer forms may be used (`limited`).
+        Scores compare a class with the median of all classes, so all of them must be the same. Batch size and seed do
+        not matter, and fewer forms may be used (`limited`).
         """
         if self.geometry and self.geometry != geometry:
             return f"models of another size ({_sized(self.geometry)})"

@@ -68,35 +68,26 @@ def check(
     if reference is not None:
         refuse_reference(reference, model)
         refuse_both("the calibration" if calibration else None, reference)
-    data = _as_data(images)
+    data = images if isinstance(images, Dataset) else Dataset.from_images(images)
     names = list(data.classes if classes is None else names_of(data.name, classes))
     pixels = pixels_of(model, data, names, spec)
     if calibration is not None:
         calibration.refuse_misfit(spec, geometry, names)
     known = calibration or Calibration.read(geometry=geometry)
     misfit = known.misfit(spec, geometry, names)
-    calibrated = reference is None and not misfit
-    known = known.limited(spec.forms) if calibrated else known
-    natural = known.known() if calibrated else {}
-    other = known if calibrated else reference
-    kept = Path(folder) / _digest(model, pixels, names, spec, other) if folder else None
+    used = None if reference or misfit else known.limited(spec.forms)
+    kept = Path(folder) / _digest(model, pixels, names, spec, used or reference) if folder else None
     with frozen(model), frozen(reference or model):
         trusted = _trusted(reference, data, names, spec, kept, report) if reference else None
-        found = find(model, pixels, names, spec, natural, kept, report, trusted)
-    p_value = known.p_value(found.scores) if calibrated else found.p_value
+        found = find(model, pixels, names, spec, used.known() if used else {}, kept, report, trusted)
+    p_value = used.p_value(found.scores) if used else found.p_value
     facts = {
         "model": model.name, "model_sha256": model.hash(), "data": data.name, "images": len(pixels),
         "classes": names, "settings": spec.model_dump(), "most_predicted": found.most_predicted,
-        **_basis(known if calibrated else None, misfit, reference, data.name),
+        **_basis(used, misfit, reference, data.name),
     }  # fmt: skip
-    word = word_of(p_value, calibrated=calibrated)
+    word = word_of(p_value, calibrated=used is not None)
     return Verdict(word, p_value, found.targets, found.words, found.scores, found.resistivity, facts, found.trigger)
-
-
-def _as_data(images: Dataset | Sequence[Any]) -> Dataset:
-    if isinstance(images, str | Path):
-        raise RvptError(f"images={str(images)!r} is a name: pass what rvpt.load_data returns for it")
-    return images if isinstance(images, Dataset) else Dataset.from_images(images)
 
 
 def _basis(used: Calibration | None, misfit: str, reference: Clip | Cleaned | None, name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from rvpt.detection.collapse import concentration, nearest_words, whole_words
 from rvpt.detection.natural import LONG, SHORT, Known
 from rvpt.detection.outliers import outlying, smallest_of
 from rvpt.detection.ranking import AboveNatural, AboveOthers, Ranking, Row
-from rvpt.detection.resistivity import resistivity_curve
 from rvpt.detection.search import Inversion, Search
 from rvpt.detection.spec import CheckSpec
+from rvpt.evaluation.metrics import perturbation_resistivity
 from rvpt.inversion.additive import Additive
 from rvpt.inversion.pool import most_predicted
 from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
-from rvpt.models.encode import in_parts
+from rvpt.models.encode import Encoder, in_parts
 from rvpt.progress import Report, silent
 from rvpt.training.stages import Stages
 
@@ -62,13 +62,19 @@ def find(
     report: Report = silent,
     trusted: Search | None = None,
 ) -> Findings:
-    """All scores of a model; arguments as those of `Search`, what is natural, a folder for finished runs, and the
-    search of a model to compare with."""
+    """All scores of a model.
+
+    Args:
+        model: as for `Search`, like `pixels`, `classes`, `spec` and `report`.
+        known: what is natural; empty ranks classes among the others.
+        folder: where finished runs are kept.
+        trusted: the search of a model to compare with, for ranks among the others.
+    """
     search = Search(model, pixels, classes, spec, Stages(folder, model.device), report)
     shorts = [search.short(name, known.get(name, {}).get(SHORT)) for name in spec.forms]
     others = [trusted.short(name).rises.cpu() for name in spec.forms] if trusted else None
-    odd = outlying([short.rises.cpu() for short in shorts], others)
-    ranking = AboveNatural(known) if known else AboveOthers(dict(zip(classes, odd.tolist(), strict=True)))
+    p_values = outlying([short.rises.cpu() for short in shorts], others)
+    ranking = AboveNatural(known) if known else AboveOthers(dict(zip(classes, p_values.tolist(), strict=True)))
     order = ranking.order({s.form.name: dict(zip(classes, s.rises.tolist(), strict=True)) for s in shorts})
     found = {short.form.name: search.long(short, order) for short in shorts}
     rises = {name: _rises(inversion, classes) for name, inversion in found.items()}
@@ -80,8 +86,24 @@ def find(
     scores |= {name: max(_score(row) for row in rows if row["form"] == name) for name in found}
     scores["resistivity"] = 1 - sum(curve) / len(curve)
     return Findings(
-        scores, _first_of_each_class(rows), words, curve, trigger, rises, _most_predicted(search), smallest_of(odd)
+        scores, _first_of_each_class(rows), words, curve, trigger, rises, _most_predicted(search), smallest_of(p_values)
     )
+
+
+@torch.no_grad()
+def resistivity_curve(
+    model: Encoder, pixels: Tensor, change: Callable[[Tensor], Tensor], batch_size: int = 256
+) -> list[float]:
+    """PR_1..PR_L: mean cosine of each block's [CLS] row with and without a change.
+
+    Args:
+        model: the suspect.
+        pixels: (n, 3, S, S) in [0, 1].
+        change: of images, such as a trigger.
+        batch_size: images in one forward pass.
+    """
+    clean, changed = (in_parts(model.cls_rows, shown, batch_size) for shown in (pixels, change(pixels)))
+    return [perturbation_resistivity(*pair).value for pair in zip(clean.unbind(1), changed.unbind(1), strict=True)]
 
 
 def _most_predicted(search: Search) -> dict[str, Any]:

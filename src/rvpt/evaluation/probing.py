@@ -39,7 +39,8 @@ class Readability(Protocol):
         if self.training is None:
             raise RvptError("readability needs training images for its probe: pass training=DATASET")
         seen = self.training.sample(self.settings.probed)
-        return readability(model, data, seen, batch_size=batch_size, report=report)
+        rates = attribute_readability(model, seen, data, batch_size=batch_size, report=report)
+        return Counts({(CLEAN, f"readable_{name}"): rate for name, rate in rates.items()})
 
 
 def linear_readability(seen: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]) -> Rate:
@@ -76,11 +77,3 @@ def attribute_readability(
         name: linear_readability((features, labels), (others, held_out.attributes[name]))
         for name, labels in seen.attributes.items()
     }
-
-
-def readability(
-    model: Encoder, data: Dataset, seen: Dataset, *, batch_size: int = 256, report: Report = silent
-) -> Counts:
-    """readable_NAME for every attribute of `data`, by a linear probe trained on `seen`."""
-    rates = attribute_readability(model, seen, data, batch_size=batch_size, report=report)
-    return Counts({(CLEAN, f"readable_{name}"): rate for name, rate in rates.items()})

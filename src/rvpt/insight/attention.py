@@ -80,8 +80,7 @@ def figure(subjects: Subjects, report: Report) -> Arrays:
     data, first = subjects.data, next(iter(subjects.models.values()))
     places = torch.arange(min(SHOWN, len(data)))
     pixels = data.pixels(places, first.image_size).to(first.device)
-    looks = [pixels, *(trigger(pixels, data.rows[places]) for trigger in subjects.triggers.values())]
-    shown = torch.stack(looks, 1).flatten(0, 1)
+    shown = torch.stack(subjects.shown(pixels, places), 1).flatten(0, 1)
     maps: dict[str, list[Tensor]] = {"cls": [], "rollout": []}
     for number, model in enumerate(subjects.models.values(), 1):
         weights = attention_weights(model, shown)

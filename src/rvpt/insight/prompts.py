@@ -6,7 +6,7 @@ import torch
 
 from rvpt.errors import RvptError
 from rvpt.insight.attention import attention_weights, prompt_attention
-from rvpt.insight.subjects import BATCH, Arrays, Subjects
+from rvpt.insight.subjects import BATCH, Arrays, Subjects, mean_and_std
 from rvpt.models.cleaned import Cleaned
 from rvpt.progress import Report
 
@@ -23,11 +23,7 @@ def figure(subjects: Subjects, report: Report) -> Arrays:
     for model in subjects.models.values():
         parts = []
         for indices, pixels in data.batches(BATCH, model.image_size, model.device, report):
-            shown = [pixels, *(trigger(pixels, data.rows[indices]) for trigger in subjects.triggers.values())]
+            shown = subjects.shown(pixels, indices)
             parts.append(torch.stack([prompt_attention(attention_weights(model, each)).cpu() for each in shown]))
         shares.append(torch.cat(parts, 1))
-    arrays = {
-        "mean": torch.stack([each.mean(1) for each in shares]),
-        "std": torch.stack([each.std(1, correction=0) for each in shares]),
-    }
-    return Arrays(arrays, subjects.facts())
+    return Arrays(mean_and_std(shares), subjects.facts())

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from rvpt.data.dataset import Dataset
 from rvpt.evaluation.base import Encoder
 from rvpt.evaluation.perturbations import PERTURBATIONS
-from rvpt.insight.subjects import BATCH, Arrays, Changes, Subjects
+from rvpt.insight.subjects import BATCH, Arrays, Changes, Subjects, mean_and_std
 from rvpt.progress import Report, silent
 
 
@@ -38,8 +38,4 @@ def figure(subjects: Subjects, report: Report) -> Arrays:
     """`mean`, `std` (M, C, L): of the curves of each model under each change, over images; triggers come first."""
     changes: Changes = {**subjects.triggers, **PERTURBATIONS}
     curves = [resistivity_curves(model, subjects.data, changes, report=report) for model in subjects.models.values()]
-    arrays = {
-        "mean": torch.stack([each.mean(1) for each in curves]),
-        "std": torch.stack([each.std(1, correction=0) for each in curves]),
-    }
-    return Arrays(arrays, subjects.facts(changes=list(changes), triggers=list(subjects.triggers)))
+    return Arrays(mean_and_std(curves), subjects.facts(changes=list(changes), triggers=list(subjects.triggers)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -60,16 +60,14 @@ class Subjects:
         Raises:
             RvptError: there is no trigger, or its target is no class of the data.
         """
-        self.refuse_no_trigger()
-        return torch.tensor([self.data.class_index(trigger.spec.target) for trigger in self.triggers.values()])
-
-    def refuse_no_trigger(self) -> None:
-        """
-        Raises:
-            RvptError: there is no trigger.
-        """
         if not self.triggers:
             raise RvptError("no model has a trigger, which this figure needs: pass trigger=FOLDER")
+        return torch.tensor([self.data.class_index(trigger.spec.target) for trigger in self.triggers.values()])
+
+    def shown(self, pixels: Tensor, indices: Tensor) -> list[Tensor]:
+        """Images (B, 3, S, S) of the data at `indices` (B,) in each of the `looks`."""
+        rows = self.data.rows[indices]
+        return [pixels, *(trigger(pixels, rows) for trigger in self.triggers.values())]
 
     @torch.inference_mode()
     def features(self, name: str, report: Report) -> Tensor:
@@ -77,7 +75,7 @@ class Subjects:
         if name not in self.known:
             model, data, parts = self.models[name], self.data, []
             for indices, pixels in data.batches(BATCH, model.image_size, model.device, report):
-                shown = [pixels, *(trigger(pixels, data.rows[indices]) for trigger in self.triggers.values())]
+                shown = self.shown(pixels, indices)
                 parts.append(torch.stack([model.encode_image(each).float().cpu() for each in shown]))
             self.known[name] = torch.cat(parts, 1)
         return self.known[name]
@@ -94,6 +92,14 @@ class Subjects:
             "models": list(self.models), "looks": self.looks, "data": self.data.name, "n": len(self.data),
             "seed": self.seed, **more,
         }  # fmt: skip
+
+
+def mean_and_std(values: Sequence[Tensor]) -> dict[str, Tensor]:
+    """`mean` and `std` (M, C, L) over the n images of each model's values (C, n, L)."""
+    return {
+        "mean": torch.stack([each.mean(1) for each in values]),
+        "std": torch.stack([each.std(1, correction=0) for each in values]),
+    }
 
 
 Measure = Callable[[Subjects, Report], Arrays]

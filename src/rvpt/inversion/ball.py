@@ -28,9 +28,6 @@ class Ball(Form):
     def start(self, count: int) -> Tensor:
         return torch.zeros(count, *self.shape)
 
-    def direction(self, slopes: Tensor) -> Tensor:
-        return unit(slopes)
-
     def momentum(self, *, settle: bool) -> float:
         return super().momentum(settle=settle) if settle else 0.0
 

@@ -49,8 +49,8 @@ class Form:
         raise NotImplementedError
 
     def direction(self, slopes: Tensor) -> Tensor:
-        """Gradients (C, ...) at a common scale, for the momentum."""
-        raise NotImplementedError
+        """Gradients (C, ...) at a common scale, for the momentum: with an L2 norm of 1 in most forms."""
+        return unit(slopes)
 
     def momentum(self, *, settle: bool) -> float:
         """The share of the earlier directions that is kept at each step."""

@@ -58,9 +58,6 @@ class Gratings(Form):
     def apply(self, pixels: Tensor, changes: Tensor, drawn: Tensor) -> Tensor:
         return (pixels + self.pattern(changes)[:, None]).clamp(0, 1)
 
-    def direction(self, slopes: Tensor) -> Tensor:
-        return unit(slopes)
-
     def length(self, done: float, steps: int, *, settle: bool) -> float:
         return FIRST_STEP * (1 - done)
 

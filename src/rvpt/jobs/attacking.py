@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from rvpt.artifacts import refuse_existing
 from rvpt.attacks.backdoor import AttackSpec, backdoor, refuse_same_names
 from rvpt.attacks.poison import Poison, PoisonSpec
 from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigger
@@ -19,7 +18,7 @@ from rvpt.data.skip import skipped_facts
 from rvpt.evaluation.evaluate import evaluate
 from rvpt.jobs.gallery import MEASURED, visibility
 from rvpt.jobs.measuring import row_facts
-from rvpt.jobs.output_dirs import open_checkpoint, refuse_source
+from rvpt.jobs.output_dirs import open_checkpoint, refuse_output
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
 from rvpt.rows import BEFORE, Rows
@@ -173,8 +172,7 @@ def craft_and_save(
     Raises:
         RvptError: the data lacks images that the kind of trigger needs, or `target` cannot be written.
     """
-    refuse_source(target, (clip.source, *sources))
-    refuse_existing(target, overwrite=overwrite)
+    refuse_output(target, (clip.source, *sources), overwrite=overwrite)
     data = _drawn_pairs(sources, split, caption_column, num_pairs, spec.seed, on_error)
     trigger = craft_trigger(spec, clip, data, report)
     trigger.save(target, overwrite=overwrite, model_sha256=clip.hash())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rvpt.defenses import DEFENSES
 from rvpt.detection.calibration import Calibration, geometry_of
 from rvpt.files import read_json, write_json
 from rvpt.jobs.checking import check_and_save
-from rvpt.jobs.cleaning import TARGETS, Plan, clean_and_save, plan, uses_targets
+from rvpt.jobs.cleaning import TARGETS, clean_and_save, plan, uses_targets
 from rvpt.jobs.findings import VERDICT
 from rvpt.jobs.kept_accuracy import kept_accuracy
 from rvpt.jobs.output_dirs import open_checkpoint
@@ -85,9 +86,10 @@ def check_clean_check(
         if found["before"]["verdict"] != "clean":
             cleaning.check()
             with cleaning.keeping():  # until it fails, it is continued with its own settings only
-                found[CLEANED] = _cleaned(model, source, parts, bar, defense, settings, drawing)
+                clean = partial(_cleaned, model, source, parts, bar, defense, settings, drawing)
+                found[CLEANED] = _once(parts / SUMMARY, clean)
             cleaned = Cleaned.from_pretrained(parts / CLEANED, model)
-            found[ACCURACY] = _kept(model, cleaned, todo, parts / f"{ACCURACY}.json")
+            found[ACCURACY] = _once(parts / f"{ACCURACY}.json", lambda: kept_accuracy(model, cleaned, todo))
             found["after"] = _checked(cleaned, source, parts / AFTER, bar, "3/3 check again", checks)
     with staging(target, overwrite=overwrite) as stage:
         write_manifest(parts, KIND, model_sha256=model.hash(), defense=defense)
@@ -102,30 +104,24 @@ def _checked(model: Clip | Cleaned, source: str, part: Path, bar: Bar, title: st
     if not part.exists():
         with bar(title) as report:
             check_and_save(model, source, part, report=report, **checks)
-    verdict: dict[str, Any] = read_json(part / VERDICT)
-    return verdict
+    return read_json(part / VERDICT)
 
 
-def _kept(model: Clip, cleaned: Cleaned, todo: Plan, part: Path) -> dict[str, Any]:
-    """What cleaning cost, which is measured unless it is known."""
+def _once(part: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a finished part of the run says; it is made and written unless it is there."""
     if not part.exists():
-        write_json(part, kept_accuracy(model, cleaned, todo))
-    found: dict[str, Any] = read_json(part)
-    return found
+        write_json(part, make())
+    return read_json(part)
 
 
 def _cleaned(
     model: Clip, source: str, parts: Path, bar: Bar, defense: str, settings: Mapping[str, Any], drawing: Any
 ) -> dict[str, Any]:
-    """What cleaning did, which runs unless it is finished."""
-    if not (parts / SUMMARY).exists():
-        asked = uses_targets(DEFENSES.find(defense)) and TARGETS not in settings
-        check = parts / BEFORE if asked else None
-        with bar("2/3 clean") as report:
-            done = clean_and_save(
-                model, source, parts / CLEANED, defense, settings, check=check, resume=True, overwrite=True,
-                report=report, **drawing,
-            )  # fmt: skip
-        write_json(parts / SUMMARY, done)
-    summary: dict[str, Any] = read_json(parts / SUMMARY)
-    return summary
+    """Clean with the targets of the first check, if the defense uses them and is given none."""
+    asked = uses_targets(DEFENSES.find(defense)) and TARGETS not in settings
+    check = parts / BEFORE if asked else None
+    with bar("2/3 clean") as report:
+        return clean_and_save(
+            model, source, parts / CLEANED, defense, settings, check=check, resume=True, overwrite=True,
+            report=report, **drawing,
+        )  # fmt: skip

@@ -21,7 +21,7 @@ from rvpt.detection.verdict import Verdict
 from rvpt.errors import RvptError
 from rvpt.files import write_text
 from rvpt.jobs.findings import KIND, VERDICT
-from rvpt.jobs.gallery import visibility
+from rvpt.jobs.gallery import DRAWN, drawn, visibility
 from rvpt.jobs.output_dirs import open_checkpoint
 from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
@@ -30,7 +30,6 @@ from rvpt.report.gallery import Look, draw_gallery
 from rvpt.spec import OnError
 
 TRIGGER, PLOT = "trigger", "check.png"
-DRAWN = 3  # images in the plot
 
 
 def check_and_save(
@@ -116,8 +115,7 @@ def _draw(data: Dataset, size: int, trigger: Trigger, target: str, path: Path) -
     some = _of_other_classes(data, target).sample(DRAWN, seed=0)
     pixels = some.pixels(torch.arange(len(some)), size)
     changed = trigger(pixels)
-    clean, shown = (part.permute(0, 2, 3, 1).numpy() for part in (pixels, changed))
-    draw_gallery(clean, [Look(f"towards {target}", shown, **visibility(pixels, changed))], path)
+    draw_gallery(drawn(pixels), [Look(f"towards {target}", drawn(changed), **visibility(pixels, changed))], path)
 
 
 def _of_other_classes(data: Dataset, target: str) -> Dataset:

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from rvpt.artifacts import CARD, refuse_existing, staging
+from rvpt.artifacts import CARD, staging
 from rvpt.attacks.backdoor import TRIGGER_FOLDER
 from rvpt.files import sha256_file
-from rvpt.jobs.output_dirs import refuse_source
+from rvpt.jobs.output_dirs import refuse_output
 from rvpt.models.card import BACKDOORED, ON_PURPOSE
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.cleaned_config import find_config
@@ -48,8 +48,7 @@ def convert(
     Raises:
         RvptError: the source cannot be read, or the folder must not be replaced.
     """
-    refuse_source(output_dir, [source])
-    refuse_existing(output_dir, overwrite=overwrite)
+    refuse_output(output_dir, [source], overwrite=overwrite)
     dtype = find_dtype(precision)
     opened = open_model(source, revision)
     clip = build(opened.parts, source, activation=activation)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rvpt.artifacts import refuse_existing
 from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_data
 from rvpt.data.splits import TRAIN
@@ -16,7 +15,7 @@ from rvpt.exports import EXPORTS
 from rvpt.exports.save import prepared, save
 from rvpt.jobs.drawing import SHOTS
 from rvpt.jobs.modifying import measure_modified
-from rvpt.jobs.output_dirs import refuse_source
+from rvpt.jobs.output_dirs import refuse_output
 from rvpt.models.load import load
 from rvpt.progress import Report, silent
 from rvpt.rows import Rows, read_measurements
@@ -68,8 +67,7 @@ def export_and_save(
             raise RvptError(f"{to} trains nothing: remove {name}={value}")
     if kind.trains and results:
         raise RvptError(f"{to} is measured while it is made: remove results={results}")
-    refuse_source(target, [source, *([data] if data else [])])
-    refuse_existing(target, overwrite=overwrite)
+    refuse_output(target, [source, *([data] if data else [])], overwrite=overwrite)
     given = read_measurements(results) if results else []
     model = load(source, base=base, device=device)
     test = HeldOut(data=data, split=test_split or "test").open() if data else None  # before a long training

@@ -11,7 +11,7 @@ from rvpt.files import read_json
 from rvpt.models.clip import Clip
 
 KIND, VERDICT = "check", "verdict.json"
-TARGETS = 3  # suspected targets that are used: the right one is among them more often than it is first
+MOST = 3  # suspected targets that are used: the right one is among them more often than it is first
 logger = logging.getLogger("rvpt")
 
 
@@ -31,4 +31,4 @@ def suspected_targets(folder: Path, model: Clip, count: int | None = None) -> li
         raise RvptError(f"{folder} is a check of another model than {model.name} (the sha256 differs): check this one")
     if manifest.get("verdict") == "clean":
         logger.warning("%s found no backdoor: its targets are those that come nearest to one", folder)
-    return [str(row["class"]) for row in read_json(folder / VERDICT)["targets"]][: count or TARGETS]
+    return [str(row["class"]) for row in read_json(folder / VERDICT)["targets"]][: count or MOST]

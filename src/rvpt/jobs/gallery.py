@@ -43,14 +43,14 @@ def trigger_gallery(
     for trigger in made:
         changed = trigger(pixels)
         rates = visibility(pixels, changed)
-        looks.append(Look(trigger.name, _drawn(changed), **rates))
+        looks.append(Look(trigger.name, drawn(changed), **rates))
         options = trigger.spec.model_dump(exclude={"name", "target", "seed"})
         found.append(
             {"name": trigger.name, **rates, **trigger.checks(pixels), "images": len(pixels), "options": options}
         )
     if plot:
         with staged_file(plot) as temporary:
-            draw_gallery(_drawn(pixels), looks, temporary)
+            draw_gallery(drawn(pixels), looks, temporary)
     return found
 
 
@@ -59,6 +59,6 @@ def visibility(pixels: Tensor, changed: Tensor) -> dict[str, float]:
     return {"psnr": float(psnr(pixels, changed).mean()), "ssim": float(ssim(pixels, changed).mean())}
 
 
-def _drawn(pixels: Tensor) -> Images:
+def drawn(pixels: Tensor) -> Images:
     """The first images as an array (n, H, W, 3)."""
     return pixels[:DRAWN].permute(0, 2, 3, 1).numpy()

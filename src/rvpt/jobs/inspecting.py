@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rvpt.artifacts import refuse_existing, staging, write_manifest
+from rvpt.artifacts import staging, write_manifest
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_data
@@ -23,7 +23,7 @@ from rvpt.detection.monitor import Inspection, Monitor
 from rvpt.errors import RvptError
 from rvpt.jobs.drawing import draw_images
 from rvpt.jobs.findings import suspected_targets
-from rvpt.jobs.output_dirs import refuse_source
+from rvpt.jobs.output_dirs import refuse_output
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.progress import Report, silent
@@ -83,8 +83,7 @@ def inspect_and_save(
         RvptError: too few clean images, or an error of `Monitor`.
     """
     if target:
-        refuse_source(target, [suspect.source, source, *([clean] if clean else [])])
-        refuse_existing(target, overwrite=overwrite)
+        refuse_output(target, [suspect.source, source, *([clean] if clean else [])], overwrite=overwrite)
     data = _images(source, split, shift, on_error)
     names = list(classes or cleaned.facts.get("classes") or data.classes)
     if not names:

@@ -24,6 +24,16 @@ def refuse_source(target: Path, sources: Iterable[str]) -> None:
             raise RvptError(f"{target} holds {source}, which this command reads: choose another folder")
 
 
+def refuse_output(target: Path, reads: Iterable[str], *, overwrite: bool) -> None:
+    """Fail early if the folder `target` could not be written in the end.
+
+    Raises:
+        RvptError: as `refuse_source` for what is read, and as `refuse_existing`.
+    """
+    refuse_source(target, reads)
+    refuse_existing(target, overwrite=overwrite)
+
+
 def open_checkpoint(
     target: Path, key: dict[str, Any], reads: Sequence[str] = (), *, resume: bool, overwrite: bool
 ) -> Checkpoint:
@@ -39,8 +49,7 @@ def open_checkpoint(
     Raises:
         RvptError: `target` cannot be written, or the state of another run is there.
     """
-    refuse_source(target, reads)
-    refuse_existing(target, overwrite=overwrite)
+    refuse_output(target, reads, overwrite=overwrite)
     checkpoint = Checkpoint(target.parent / f"{target.name}.run", key, resume)
     if overwrite and not resume:
         checkpoint.drop()

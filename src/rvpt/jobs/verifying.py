@@ -14,6 +14,7 @@ from rvpt.exports import EXPORTS
 from rvpt.exports.base import TOLERANCE, largest_difference
 from rvpt.exports.save import REFERENCE, split_reference
 from rvpt.files import read_json
+from rvpt.jobs.findings import VERDICT
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
 from rvpt.models.load import load
@@ -84,7 +85,7 @@ def _calibration(folder: Path, manifest: Manifest, base: str | None) -> dict[str
 
 
 def _verdict(folder: Path, manifest: Manifest, base: str | None) -> dict[str, Any]:
-    read_json(folder / "verdict.json")
+    read_json(folder / VERDICT)
     return {"verdict": manifest.get("verdict")}
 
 

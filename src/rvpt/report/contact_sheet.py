@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rvpt.report.style import new_figure
+
 COLUMNS = 6
 
 
@@ -22,12 +24,8 @@ class Tile:
 
 def draw_sheet(tiles: Sequence[Tile], path: Path, title: str) -> None:
     """Draw tiles row by row; without tiles the sheet has only its title."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = max(1, -(-len(tiles) // COLUMNS))
-    figure = Figure(figsize=(1.7 * COLUMNS, 1.95 * rows + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.7 * COLUMNS, 1.95 * rows + 0.4)
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()

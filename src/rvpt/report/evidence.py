@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,7 @@ def gather(sources: Sequence[Path]) -> Evidence:
 
 
 def _amount(found: Evidence) -> int:
-    lists: tuple[Sized, ...] = (
-        found.rows, found.verdicts, found.cleanings, found.inspections, found.figures, found.images,
-    )  # fmt: skip
-    return sum(map(len, lists))
+    return sum(len(part) for name, part in vars(found).items() if name != "sources")
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvpt.report.names import TITLES
+from rvpt.report.style import new_figure
 
 GOOD, BAD, OTHER = "#2a7f4f", "#c0392b", "#8a8a8a"
 
@@ -31,13 +32,9 @@ def draw_guesses(panels: Sequence[Panel], path: Path) -> None:
 
     Green is the true class, red the attack's target.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     looks = list(dict.fromkeys(panel.look for panel in panels))
     columns, models = len(panels) // len(looks), list(panels[0].guesses)
-    figure = Figure(figsize=(2.6 * columns, 2.9 * len(looks)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.6 * columns, 2.9 * len(looks))
     grid = figure.subplots(len(looks) * 2, columns, height_ratios=[2, 1.5] * len(looks), squeeze=False)
     for number, panel in enumerate(panels):
         row, column = looks.index(panel.look), number // len(looks)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rvpt.report.style import new_figure
+
 AMPLIFIED = 5  # factor by which differences are amplified
 
 Images = NDArray[np.float32]
@@ -27,12 +29,8 @@ class Look:
 
 def draw_gallery(images: Images, looks: Sequence[Look], path: Path) -> None:
     """One row per trigger: each image with it, then the amplified difference around gray."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = 2 * len(images)
-    figure = Figure(figsize=(1.6 * columns, 1.75 * (len(looks) + 1)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.6 * columns, 1.75 * (len(looks) + 1))
     grid = figure.subplots(len(looks) + 1, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()

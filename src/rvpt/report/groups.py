@@ -109,9 +109,8 @@ def _alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
     for row in rows:
         model, defense = str(row["model"]), str(row["defense"])
         own = [entry for entry in _settings(row).items() if entry not in usual[defense]]
-        own += (
-            [("target", _target(row))] if len(targets[model]) > 1 else []
-        )  # if the attack's name does not determine it
+        if len(targets[model]) > 1:  # the attack's name does not determine it
+            own.append(("target", _target(row)))
         own += [entry for entry in _test(row).items() if entry not in shared]
         groups.setdefault((model, defense, " ".join(f"{name}={value}" for name, value in own)), []).append(row)
     return groups

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
 from rvpt.errors import RvptError
@@ -35,6 +35,15 @@ def _table(data: str, rows: Sequence[Row]) -> str:
             cells.append("" if elsewhere else beside(data, run.attack, run.defense))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def across(titles: Sequence[str], lines: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
+    """A table with attacks, by model and name, down and defenses across; – where nothing was measured."""
+    table = [f"| model | attack | {' | '.join(map(cell, titles))} |", "|---|---|" + "---:|" * len(titles)]
+    for (model, attack), texts in lines.items():
+        shown = " | ".join(texts.get(title, "–") for title in titles)
+        table.append(f"| {cell(model)} | {cell(attack)} | {shown} |")
+    return "\n".join(table) + "\n"
 
 
 def spread(rows: Sequence[Row], metric: str) -> str:

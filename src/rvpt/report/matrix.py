@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cell, Cells, cells
 from rvpt.report.groups import by_data
+from rvpt.report.markdown import across
 from rvpt.report.names import cell
 from rvpt.rows import Row
 
@@ -26,16 +27,11 @@ def matrix(rows: Sequence[Row]) -> str:
 
 
 def _table(found: Cells) -> str:
-    lines = [f"| model | attack | {' | '.join(map(cell, found.titles))} |", "|---|---|" + "---:|" * len(found.titles)]
-    lines += [_line(model, attack, found.titles, line) for (model, attack), line in found.lines.items()]
+    lines = dict(found.lines)
     if (attacks := len(found.met_by_all)) > 1:
-        lines.append(_line(f"mean of {attacks}", "", found.titles, found.means()))
-    return "\n".join(lines) + "\n"
-
-
-def _line(model: str, attack: str, titles: Sequence[str], found: dict[str, Cell]) -> str:
-    texts = [_text(found[title]) if title in found else "–" for title in titles]
-    return f"| {cell(model)} | {cell(attack)} | {' | '.join(texts)} |"
+        lines[f"mean of {attacks}", ""] = found.means()
+    texts = {attack: {title: _text(one) for title, one in line.items()} for attack, line in lines.items()}
+    return across(found.titles, texts)
 
 
 def _text(cell: Cell) -> str:

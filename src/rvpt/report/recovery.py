@@ -7,6 +7,7 @@ from statistics import mean
 
 from rvpt.errors import RvptError
 from rvpt.report.groups import by_data, by_run, percents, place
+from rvpt.report.markdown import across
 from rvpt.report.names import cell
 from rvpt.rows import BEFORE, Row
 
@@ -38,20 +39,12 @@ def _table(rows: Sequence[Row]) -> str:
     if not lines:
         return ""
     titles = sorted(places, key=lambda title: places[title])
-    table = [f"| model | attack | {' | '.join(map(cell, titles))} |", "|---|---|" + "---:|" * len(titles)]
-    table += [_line(model, attack, titles, line) for (model, attack), line in lines.items()]
     whole = [line for line in lines.values() if len(line) == len(titles)]
     if len(whole) > 1:
-        means = {title: mean(line[title] for line in whole) for title in titles}
-        table.append(_line(f"mean of {len(whole)}", "", titles, means))
-    return "\n".join(table) + "\n"
-
-
-def _line(model: str, attack: str, titles: Sequence[str], line: dict[str, float]) -> str:
-    return f"| {cell(model)} | {cell(attack)} | {' | '.join(_text(title, line) for title in titles)} |"
+        lines[f"mean of {len(whole)}", ""] = {title: mean(line[title] for line in whole) for title in titles}
+    texts = {attack: {title: _text(title, line) for title in line} for attack, line in lines.items()}
+    return across(titles, texts)
 
 
 def _text(title: str, line: dict[str, float]) -> str:
-    if title not in line:
-        return "–"
     return f"{line[title]:.1f}" + ("" if title == BEFORE else f" ({line[title] - line[BEFORE]:+.1f})")

@@ -16,7 +16,7 @@ from rvpt.data.preprocess import to_image
 from rvpt.data.reading import is_image
 from rvpt.errors import RvptError
 from rvpt.models.classifier import Classifier
-from rvpt.web.compare import Comparison, as_image
+from rvpt.web.compare import Comparison
 
 MOST_IMAGES, MOST_BYTES = 500, 256 * 2**20  # of all images together, unpacked
 HEADINGS = ("image", "before", "probability before", "after", "probability after", "changed", "flagged")
@@ -74,7 +74,7 @@ def compare_all(
         pixels = comparison.stamped(image, trigger)
         (before, sure), (after, surer) = ((each.probabilities(pixels)[0].max(0)[::-1]) for each in both)
         monitor = comparison.monitor
-        flagged = "" if monitor is None else _yes(bool(monitor([as_image(pixels[0])])[0]))
+        flagged = "" if monitor is None else _yes(bool(monitor([pixels[0]])[0]))
         lines.append([
             name, classes[int(before)], f"{float(sure):.3f}", classes[int(after)], f"{float(surer):.3f}",
             _yes(int(before) != int(after)), flagged,

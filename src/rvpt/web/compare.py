@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from rvpt.attacks.trigger import Trigger
-from rvpt.data.preprocess import to_pixels
+from rvpt.data.preprocess import to_image, to_pixels
 from rvpt.detection.monitor import Monitor
 from rvpt.errors import RvptError
 from rvpt.insight.attention import as_maps, attention_weights, cls_attention
@@ -90,8 +89,8 @@ class Comparison:
         """Both models on one image."""
         pixels = self.stamped(image, trigger, patch)
         before, after = (self._side(model, pixels, classes) for model in (self.suspect, self.cleaned))
-        flagged = None if self.monitor is None else bool(self.monitor([as_image(pixels[0])])[0])
-        return Compared(enlarged(as_image(pixels[0])), before, after, flagged)
+        flagged = None if self.monitor is None else bool(self.monitor([pixels[0]])[0])
+        return Compared(enlarged(to_image(pixels[0])), before, after, flagged)
 
     def _side(self, model: Clip | Cleaned, pixels: Tensor, classes: Sequence[str]) -> Side:
         values, places = Classifier(model, classes).probabilities(pixels)[0].topk(min(BEST, len(classes)))
@@ -110,13 +109,8 @@ def attention_image(model: Clip | Cleaned, pixels: Tensor) -> Image.Image | None
     maps = as_maps(cls_attention(weights[-1])).cpu()
     shares = (maps - maps.amin()) / (maps.amax() - maps.amin()).clamp(min=1e-12)
     heat = Image.fromarray((255 * colormaps["inferno"](shares[0].numpy())[..., :3]).astype("uint8"))
-    gray = enlarged(as_image(pixels[0]).convert("L").convert("RGB"))
+    gray = enlarged(to_image(pixels[0]).convert("L").convert("RGB"))
     return Image.blend(gray, heat.resize(gray.size, Image.Resampling.NEAREST), 0.6)
-
-
-def as_image(pixels: Tensor) -> Image.Image:
-    """An image (3, S, S) in [0, 1] as a PIL image."""
-    return Image.fromarray((255 * pixels.cpu()).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
 def enlarged(image: Image.Image) -> Image.Image:

@@ -10,6 +10,7 @@ import torch
 
 from rvpt.data.dataset import Dataset
 from rvpt.data.load import load_data
+from rvpt.data.preprocess import to_image
 from rvpt.detection.monitor import Monitor
 from rvpt.errors import RvptError
 from rvpt.jobs.measuring import find_triggers
@@ -17,7 +18,7 @@ from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.load import load
 from rvpt.spec import OnError
-from rvpt.web.compare import Comparison, as_image, enlarged
+from rvpt.web.compare import Comparison, enlarged
 from rvpt.web.page import build
 
 SAMPLES, FITTED = 8, 200  # images to choose from, and images for the monitor
@@ -74,7 +75,7 @@ def _samples(images: Dataset | None, model: Clip | Cleaned) -> list[Any]:
     if images is None:
         return []
     pixels = images.pixels(torch.arange(min(SAMPLES, len(images))), model.image_size)
-    return [enlarged(as_image(each)) for each in pixels]
+    return [enlarged(to_image(each)) for each in pixels]
 
 
 def _text(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +22,10 @@ def wrap_images(images: Sequence[Any], labels: Sequence[Any] | None, classes: Se
     """Images in memory, each with a class index, or with the name of its class.
 
     Raises:
-        RvptError: numbers of images and labels differ, or a label has no class.
+        RvptError: a name instead of images, numbers of images and labels differ, or a label has no class.
     """
+    if isinstance(images, str | Path):
+        raise RvptError(f"images={str(images)!r} is a name: pass what rvpt.load_data returns for it")
     if labels is not None and len(labels) != len(images):
         raise RvptError(f"{len(images)} images and {len(labels)} labels: give one label per image")
     indices, names = None, tuple(classes)

@@ -79,13 +79,10 @@ def refuse_absurd(facts: dict[str, Any], name: str) -> None:
         for key in SIZES & found.keys():
             if type(found[key]) is not int or not 0 < found[key] < MAX_SIZE:
                 raise RvptError(f"{name}: could not use its config ({tower}_config has {key}={repr(found[key])[:80]})")
-        layers, wide = (
-            found.get("num_hidden_layers", 1),
-            (found.get("hidden_size", 1), found.get("intermediate_size", 1)),
-        )
-        if _above(layers, MAX_LAYERS) or any(_above(width, MAX_WIDTH) for width in wide):
+        layers, width, inner = (found.get(key, 1) for key in ("num_hidden_layers", "hidden_size", "intermediate_size"))
+        if _above(layers, MAX_LAYERS) or _above(width, MAX_WIDTH) or _above(inner, MAX_WIDTH):
             raise RvptError(
-                f"{name}: its {tower} tower is said to have {layers} blocks of width {wide[0]}: more than any CLIP"
+                f"{name}: its {tower} tower is said to have {layers} blocks of width {width}: more than any CLIP"
             )
     if _above(length := facts["text_config"].get("max_position_embeddings", 1), MAX_SIDE):
         raise RvptError(f"{name}: texts of {length} tokens are longer than any CLIP's")

@@ -19,7 +19,7 @@ LISTED = 'see "Read any CLIP" (docs/guides/models.md)'
 
 
 def read_index(path: Path, name: str, seconds: int = SECONDS, memory: int = MEMORY) -> dict[str, Any]:
-    """The table of the tensors in a file of PyTorch's, as `torchfile.describe` makes it.
+    """The table of the tensors in a file of PyTorch's, as `torch_file.describe` makes it.
 
     Args:
         path: the file.

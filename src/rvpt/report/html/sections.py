@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from rvpt.errors import RvptError
 from rvpt.report.cells import cells
@@ -55,16 +56,22 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
 
 
+def drawn(kind: Any, found: Any, name: str, title: str, caption: str, command: str) -> Block:
+    """A figure of what was found, by the functions `draw` and `describe` of a module or a `Drawing`."""
+    alt, tips = kind.describe(found), dict[str, str]()
+    svg = inline_svg(kind.draw(found, tips), name, alt, tips)
+    return Block(title, svg=svg, alt=alt, caption=caption, command=command)
+
+
 def rates(evidence: Evidence) -> Section:
     """Accuracy and attack success before and after, a figure for each data set."""
     section = Section("Before and after", "The lower the attack success and the higher the accuracy, the better.")
     for number, (data, rows) in enumerate(by_data(evidence.rows).items()):
-        found, tips = effect.marks(rows), dict[str, str]()
+        found = effect.marks(rows)
         if found and len({title for line in found.values() for title in line}) <= MOST_DRAWN:
-            alt = effect.describe(found)
-            svg = inline_svg(effect.draw(found, tips), f"rates{number}", alt, tips)
+            title = "Accuracy and attack success"
             caption = f"{data}. Whiskers are 95% Wilson intervals, or standard deviations over several measurements."
-            section.blocks.append(Block("Accuracy and attack success", svg, "", alt, caption, page_command(evidence)))
+            section.blocks.append(drawn(effect, found, f"rates{number}", title, caption, page_command(evidence)))
     return section
 
 
@@ -73,22 +80,20 @@ def images(evidence: Evidence) -> Section:
     section = Section("Examples")
     for path in evidence.images:
         title, alt = IMAGES[path.name]
-        section.blocks.append(Block(title, "", data_uri(path), alt, f"{path.parent.name}/{path.name}"))
+        section.blocks.append(Block(title, image=data_uri(path), alt=alt, caption=f"{path.parent.name}/{path.name}"))
     return section
 
 
 def figures(evidence: Evidence) -> Section:
     """The stored figures, drawn again from their arrays."""
     section = Section("Inside the models", "What the models do with clean and with triggered images.")
-    drawn = [(list(DRAWINGS).index(stored.name), stored) for stored in evidence.figures if DRAWINGS.find(stored.name)]
-    for number, (_, stored) in enumerate(sorted(drawn, key=lambda pair: pair[0])):
-        drawing, tips = DRAWINGS[stored.name], dict[str, str]()
+    found = [(list(DRAWINGS).index(stored.name), stored) for stored in evidence.figures if DRAWINGS.find(stored.name)]
+    for number, (_, stored) in enumerate(sorted(found, key=lambda pair: pair[0])):
+        drawing, facts = DRAWINGS[stored.name], stored.facts
         with refusing_damage(f"the figure {stored.name}"):
-            alt = drawing.describe(stored)
-            svg = inline_svg(drawing.draw(stored, tips), f"figure{number}", alt, tips)
-            of = f"{stored.facts['n']} images of {stored.facts['data']}, seed {stored.facts['seed']}."
-        command = str(stored.facts.get("command", ""))
-        section.blocks.append(Block(drawing.title, svg, "", alt, f"{drawing.caption} {of}", command))
+            caption = f"{drawing.caption} {facts['n']} images of {facts['data']}, seed {facts['seed']}."
+            command = str(facts.get("command", ""))
+            section.blocks.append(drawn(drawing, stored, f"figure{number}", drawing.title, caption, command))
     return section
 
 
@@ -103,14 +108,15 @@ def costs(evidence: Evidence) -> Section:
         command = f"rvpt report {shlex.join(evidence.sources)} --plot tradeoff.png"
         svg = inline_svg(tradeoff_figure(panels), "tradeoff", alt)
         caption = "The best defenses are at the lower right."
-        section.blocks.append(Block("Accuracy against attack success", svg, "", alt, caption, command))
+        section.blocks.append(
+            Block("Accuracy against attack success", svg=svg, alt=alt, caption=caption, command=command)
+        )
     for number, (data, rows) in enumerate(by_data(evidence.rows).items()):
-        scored, tips = cost.defense_costs(rows), dict[str, str]()
+        scored = cost.defense_costs(rows)
         if 1 < len(scored) <= MOST_DRAWN and all(each.seconds and each.trained for each in scored):
-            alt = cost.describe(scored)
-            svg = inline_svg(cost.draw(scored, tips), f"cost{number}", alt, tips)
+            title = "Attack success against cost"
             caption = f"{data}, means over common attacks. The lower and the farther left, the better."
-            section.blocks.append(Block("Attack success against cost", svg, "", alt, caption, page_command(evidence)))
+            section.blocks.append(drawn(cost, scored, f"cost{number}", title, caption, page_command(evidence)))
         if table := cost_table(data, rows):
             section.blocks.append(Block(table=table))
     return section
@@ -161,7 +167,8 @@ def inspections(evidence: Evidence) -> Section:
             classes = f" The suspect predicts: {predicted(facts)}." if facts["predictions"] else ""
         if lines and facts["sheet"].is_file():
             alt = "The flagged images with the highest scores, and what both models predict for them."
-            section.blocks.append(Block("Flagged images", "", data_uri(facts["sheet"]), alt, f"{words}.{classes}"))
+            sheet = data_uri(facts["sheet"])
+            section.blocks.append(Block("Flagged images", image=sheet, alt=alt, caption=f"{words}.{classes}"))
         section.blocks.append(Block(table=Table(words, HEADINGS, 3, lines)))
     return section
 
