@@ -80,6 +80,15 @@ def test_labels_are_not_needed(clip: Clip) -> None:
     assert retrieve(clip, DATA, {"badnet": TRIGGER}) == retrieve(clip, unlabeled, {"badnet": TRIGGER})
 
 
+def test_features_of_16_bits_have_ranks_without_ties_from_rounding(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, text, found = Clip.encode_image, Clip.encode_text, []
+    for kind in (torch.bfloat16, torch.float32):  # the same values
+        monkeypatch.setattr(Clip, "encode_image", lambda self, given, k=kind: image(self, given).bfloat16().to(k))
+        monkeypatch.setattr(Clip, "encode_text", lambda self, given, k=kind: text(self, given).bfloat16().to(k))
+        found.append(retrieve(clip, DATA, {"badnet": TRIGGER}))
+    assert found[0] == found[1]
+
+
 def test_a_model_that_sees_the_image_in_its_caption_finds_it(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     def seen(self: Clip, texts: Sequence[str]) -> Tensor:
         indices = torch.tensor([int(text.split()[-1]) for text in texts])
