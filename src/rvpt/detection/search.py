@@ -114,12 +114,8 @@ class Search:
         return Inversion(short, finalists, changes, self._neutral(final, finalists, short.middle))
 
     def _neutral(self, found: Reached, classes: Tensor, middle: Tensor) -> Reached:
-        """What was reached, with the margin in the middle for a class that all images are of anyway.
-
-        No image tells how easily such a class is reached.
-        """
-        idle = (self.held.predictions == classes[:, None]).all(1)
-        return replace(found, margins=torch.where(idle, middle, found.margins))
+        """What was reached, with the margin in the middle for a class that all images are of anyway."""
+        return replace(found, margins=torch.where(self.held.all_of(classes), middle, found.margins))
 
     def _short(self, form: Form, natural: Natural | None) -> dict[str, Tensor]:
         def choose(classes: Tensor, margins: Tensor, count: int) -> Tensor:
