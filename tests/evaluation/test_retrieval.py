@@ -13,6 +13,7 @@ from helpers import memory_data
 from rvpt.attacks.trigger import Trigger
 from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
+from rvpt.evaluation.base import Counts
 from rvpt.evaluation.metrics import Mean, Rate
 from rvpt.evaluation.retrieval import retrieve
 from rvpt.models.cleaned import Cleaned
@@ -81,7 +82,7 @@ def test_labels_are_not_needed(clip: Clip) -> None:
 
 
 def test_features_of_16_bits_have_ranks_without_ties_from_rounding(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, text, found = Clip.encode_image, Clip.encode_text, []
+    image, text, found = Clip.encode_image, Clip.encode_text, list[Counts]()
     for kind in (torch.bfloat16, torch.float32):  # the same values
         monkeypatch.setattr(Clip, "encode_image", lambda self, given, k=kind: image(self, given).bfloat16().to(k))
         monkeypatch.setattr(Clip, "encode_text", lambda self, given, k=kind: text(self, given).bfloat16().to(k))
