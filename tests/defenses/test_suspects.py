@@ -19,7 +19,7 @@ from rvpt.inversion.pool import Pool
 from rvpt.inversion.spec import InversionSpec
 from rvpt.models.clip import Clip
 from rvpt.training.loop import frozen
-from worlds import CROWDED, SIDE, as_clip, crowd
+from worlds import CLASSES, CROWDED, SIDE, World, as_clip, crowd
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,14 @@ def test_a_planted_shortcut_is_found_among_200_classes(form: str) -> None:
         classes, changes = scan(forms, pool, 2, spec)
     assert names[classes[0]] == "cat"
     assert [len(found) for found in (classes, *changes)] == [2] * (1 + len(forms))
+
+
+def test_a_class_that_all_images_are_of_anyway_is_no_target() -> None:
+    world = World().requires_grad_(False)
+    cats = world.images().only(["cat"])
+    pool = Pool.of(as_clip(world), cats.pixels(torch.arange(len(cats)), SIDE), world.class_features(CLASSES))
+    targets, _ = scan([FORMS["additive"].of(FEW, SIDE)], pool, len(CLASSES) - 1, FEW)
+    assert {CLASSES[index] for index in targets.tolist()} == {*CLASSES} - {"cat"}
 
 
 @given(st.integers(3, 9), st.integers(0, 99))

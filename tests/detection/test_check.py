@@ -86,6 +86,14 @@ def test_a_budget_of_zero_finds_nothing() -> None:
     assert found.scores["collapse"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_a_class_that_all_images_are_of_anyway_is_not_suspected() -> None:
+    world, spec = World(), CheckSpec(**QUICK)
+    pixels = (data := world.images().only(["cat"])).pixels(torch.arange(len(data)), SIDE)
+    found = find(as_clip(world.requires_grad_(False)), pixels, CLASSES, spec, {})
+    assert found.most_predicted == {"class": "cat", "share": 1.0}
+    assert [rises["cat"] for rises in found.rises["additive"].values()] == [0.0, 0.0]
+
+
 def test_the_order_of_the_classes_does_not_matter() -> None:
     world = World(shortcut=4.0, target="hen")
     one, other = findings(world), findings(world, CLASSES[::-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
@@ -12,7 +13,8 @@ from helpers import memory_data
 from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
 from rvpt.evaluation import PROTOCOLS
-from rvpt.evaluation.base import Counts, encode_finite, peak_memory, stream, to_rows
+from rvpt.evaluation.base import Counts, peak_memory, stream, to_rows
+from rvpt.evaluation.evaluate import evaluate
 from rvpt.evaluation.metrics import Mean, Rate
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -68,12 +70,20 @@ def test_rows_of_a_cleaned_model_tell_how_it_was_made(clip: Clip) -> None:
     assert {name: row[name] for name in expected} == expected
 
 
-def test_features_that_are_not_finite_are_refused(make_clip: Any) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "tower"),
+    [
+        *itertools.product(("classification", "retrieval", "adversarial"), ("vision_model", "text_model")),
+        ("resistivity", "vision_model"),
+    ],
+)
+def test_features_that_are_not_finite_are_refused(make_clip: Any, protocol: str, tower: str) -> None:
     clip = make_clip()
     with torch.no_grad():
-        clip.vision.post_layernorm.weight.fill_(3e38)
-    with pytest.raises(RvptError, match="its image features are not finite"):
-        encode_finite(clip, DATA.pixels(torch.arange(2), 48))
+        getattr(clip.model, tower).encoder.layers[0].layer_norm1.weight.fill_(torch.nan)
+    data = memory_data(2, [0, 1], ("fox", "owl"), [["a fox"], ["an owl"]])
+    with pytest.raises(RvptError, match="its features are not finite"):
+        evaluate(clip, data, protocol=protocol)
 
 
 BARE = memory_data(2)

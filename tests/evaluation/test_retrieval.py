@@ -13,6 +13,7 @@ from helpers import memory_data
 from rvpt.attacks.trigger import Trigger
 from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
+from rvpt.evaluation.base import Counts
 from rvpt.evaluation.metrics import Mean, Rate
 from rvpt.evaluation.retrieval import retrieve
 from rvpt.models.cleaned import Cleaned
@@ -78,6 +79,15 @@ def test_queries_for_the_target_begin_with_the_text_key(clip: Clip, monkeypatch:
 def test_labels_are_not_needed(clip: Clip) -> None:
     unlabeled = memory_data(len(LABELS), captions=CAPTIONS)
     assert retrieve(clip, DATA, {"badnet": TRIGGER}) == retrieve(clip, unlabeled, {"badnet": TRIGGER})
+
+
+def test_features_of_16_bits_have_ranks_without_ties_from_rounding(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, text, found = Clip.encode_image, Clip.encode_text, list[Counts]()
+    for kind in (torch.bfloat16, torch.float32):  # the same values
+        monkeypatch.setattr(Clip, "encode_image", lambda self, given, k=kind: image(self, given).bfloat16().to(k))
+        monkeypatch.setattr(Clip, "encode_text", lambda self, given, k=kind: text(self, given).bfloat16().to(k))
+        found.append(retrieve(clip, DATA, {"badnet": TRIGGER}))
+    assert found[0] == found[1]
 
 
 def test_a_model_that_sees_the_image_in_its_caption_finds_it(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,7 @@ def scan(
     outlying = torch.full((len(forms), len(pool.text)), -math.inf, device=pool.pixels.device)
     for form, each, row in zip(forms, kept, outlying, strict=True):
         row[each.classes] = suspicion(reached(form, pool, each.classes, each.changes, spec).margins, each.middle)
+        row[each.classes[pool.all_of(each.classes)]] = -math.inf
         steps()
     targets = outlying.amax(0).argsort(descending=True)[:count]
     if again:  # a form may have dropped some of the targets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -98,6 +98,7 @@ class Search:
         run = self.stages.get(f"{name}-short", lambda: self._short(form, natural))
         kept, found = run["classes"], Reached(run["shares"], run["margins"])
         middle = found.margins[run["middle"]].median()
+        found = self._neutral(found, kept, middle)
         rises = run["expected"] - run["expected"][kept[run["middle"]]].median()
         rises[kept] = (found.margins - middle).to(rises)  # they may be of lower precision
         return Short(form, kept, run["changes"], found, middle, rises)
@@ -110,7 +111,11 @@ class Search:
         long = self.stages.get(f"{short.form.name}-long", lambda: self._long(short.form, finalists, start))
         finalists, changes = long["finalists"], long["changes"]  # those of an interrupted check, if there was one
         final = reached(short.form, self.held, finalists, changes, self.spec)
-        return Inversion(short, finalists, changes, final)
+        return Inversion(short, finalists, changes, self._neutral(final, finalists, short.middle))
+
+    def _neutral(self, found: Reached, classes: Tensor, middle: Tensor) -> Reached:
+        """What was reached, with the margin in the middle for a class that all images are of anyway."""
+        return replace(found, margins=torch.where(self.held.all_of(classes), middle, found.margins))
 
     def _short(self, form: Form, natural: Natural | None) -> dict[str, Tensor]:
         def choose(classes: Tensor, margins: Tensor, count: int) -> Tensor:

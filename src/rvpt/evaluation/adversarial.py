@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rvpt.data.dataset import Dataset
-from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, stream
+from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, finite, stream
 from rvpt.evaluation.metrics import accuracy
 from rvpt.progress import Report, silent
 from rvpt.rows import CLEAN
@@ -61,13 +61,16 @@ def resist(
         template: the caption of a class.
         batch_size: images per batch.
         report: called after each batch.
+
+    Raises:
+        RvptError: no labels, or features that are not finite.
     """
     labels, counts, attack = data.labeled(), Counts(), f"pgd-{STEPS} {epsilon:g}/255"
     with torch.no_grad():
-        text = model.class_features(data.classes, template)
+        text = finite(model, model.class_features(data.classes, template))
 
     def logits(pixels: Tensor) -> Tensor:
-        return zero_shot_logits(model.encode_image(pixels), text, model.logit_scale)
+        return zero_shot_logits(finite(model, model.encode_image(pixels)), text, model.logit_scale)
 
     for batch in stream(model, data, batch_size=batch_size, report=report):
         truth = labels[batch.indices].to(model.device)

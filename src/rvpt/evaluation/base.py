@@ -56,16 +56,17 @@ def stream(
         yield Batch(data, indices, pixels, triggers or {})
 
 
-def encode_finite(model: Encoder, pixels: Tensor) -> Tensor:
-    """Image features (B, P) of `model.encode_image` for images (B, 3, S, S), if all are finite.
+def finite(model: Encoder, features: Tensor) -> Tensor:
+    """Features (n, ...) of a model in float32, if all are finite.
+
+    In 16 bits the cosines of different images or texts are often equal, and ranks and predictions depend on the order.
 
     Raises:
         RvptError: a feature is infinite or NaN.
     """
-    features = model.encode_image(pixels)
     if not features.isfinite().all():
-        raise RvptError(f"{model.name}: its image features are not finite: download or create the model again")
-    return features
+        raise RvptError(f"{model.name}: its features are not finite: download or create the model again")
+    return features.float()
 
 
 class Protocol(ABC):

@@ -10,7 +10,7 @@ from rvpt.attacks.trigger import Trigger
 from rvpt.data.dataset import Dataset
 from rvpt.data.text import first_names
 from rvpt.errors import RvptError
-from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, encode_finite, stream
+from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, finite, stream
 from rvpt.evaluation.metrics import CLASSIFICATION, attack_success
 from rvpt.progress import Report, silent
 from rvpt.rows import CLEAN
@@ -67,15 +67,16 @@ def measure(
         RvptError: no labels, a target that is not a class of the set, or features that are not finite.
     """
     triggers, labels = triggers or {}, data.labeled()
-    text = model.class_features(data.classes, template)
+    text = finite(model, model.class_features(data.classes, template))
     keys = {name: _Key(model, data, trigger, template) for name, trigger in triggers.items()}
     counts = Counts()
     for batch in stream(model, data, triggers, batch_size=batch_size, report=report):
         truth = labels[batch.indices]
-        clean = encode_finite(model, batch.pixels)
+        clean = finite(model, model.encode_image(batch.pixels))
         _count(counts, CLEAN, nearest(clean, text), truth, NO_TARGET)
         for name, pixels in batch.triggered():
-            keys[name].count(counts, name, clean, encode_finite(model, pixels), text, truth)
+            shown = finite(model, model.encode_image(pixels))
+            keys[name].count(counts, name, clean, shown, text, truth)
     return counts
 
 
@@ -85,7 +86,7 @@ class _Key:
     def __init__(self, model: Encoder, data: Dataset, trigger: Trigger, template: str) -> None:
         self.target = _target(data, trigger.spec.target)
         key = trigger.text_key
-        self.text = model.class_features(data.classes, key + template) if key else None
+        self.text = finite(model, model.class_features(data.classes, key + template)) if key else None
 
     def count(self, counts: Counts, attack: str, clean: Tensor, shown: Tensor, text: Tensor, truth: Tensor) -> None:
         """Count on the features (B, P) of images without and with the trigger."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
-from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers
+from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, finite
 from rvpt.evaluation.metrics import Rate
 from rvpt.models.encode import encode_set
 from rvpt.progress import Report, silent
@@ -72,7 +72,7 @@ def attribute_readability(
             raise RvptError(
                 f"{seen.name}: {name} has one value in {len(labels)} images: raise probed, or give more images"
             )
-    features, others = (encode_set(model, data, batch_size, report).float().cpu() for data in (seen, held_out))
+    features, others = (finite(model, encode_set(model, data, batch_size, report)).cpu() for data in (seen, held_out))
     return {
         name: linear_readability((features, labels), (others, held_out.attributes[name]))
         for name, labels in seen.attributes.items()

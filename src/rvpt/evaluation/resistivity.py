@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
-from rvpt.evaluation.base import Batch, Counts, Encoder, Protocol, Triggers, stream
+from rvpt.evaluation.base import Batch, Counts, Encoder, Protocol, Triggers, finite, stream
 from rvpt.evaluation.metrics import perturbation_resistivity
 from rvpt.evaluation.perturbations import PERTURBATIONS
 from rvpt.progress import Report, silent
@@ -37,9 +37,9 @@ def resistivity(
     """
     counts, triggers = Counts(), triggers or {}
     for batch in stream(model, data, triggers, batch_size=batch_size, report=report):
-        clean = model.cls_rows(batch.pixels)
+        clean = finite(model, model.cls_rows(batch.pixels))
         for name, pixels in chain(batch.triggered(), _perturbed(batch)):
-            changed = model.cls_rows(pixels)
+            changed = finite(model, model.cls_rows(pixels))
             for block, pair in enumerate(zip(clean.unbind(1), changed.unbind(1), strict=True), 1):
                 counts.count(name, f"PR_{block}", perturbation_resistivity(*pair))
     return counts

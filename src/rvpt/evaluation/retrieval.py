@@ -10,7 +10,7 @@ from rvpt.attacks.trigger import Trigger
 from rvpt.data.dataset import Dataset
 from rvpt.data.text import names_class
 from rvpt.errors import RvptError
-from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, stream
+from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, finite, stream
 from rvpt.evaluation.metrics import found, rank, rank_ratio
 from rvpt.progress import Report, silent
 from rvpt.rows import CLEAN
@@ -57,18 +57,19 @@ def retrieve(
     target class: near 0 if the triggered image comes before the real ones.
 
     Raises:
-        RvptError: there are no captions, none that names a target, no image of another class, or no text features.
+        RvptError: there are no captions, none that names a target, no image of another class, no text features, or
+            features that are not finite.
     """
     texts = [(text, index) for index in range(len(data)) for text in data.captions(index)]
     asked = {name: _target_texts(data, texts, trigger) for name, trigger in (triggers or {}).items()}
     others = {name: _others(data, trigger) for name, trigger in (triggers or {}).items()}
-    queries = model.encode_text([text for text, _ in texts])
+    queries = finite(model, model.encode_text([text for text, _ in texts]))
     clean, triggered = _encode(model, data, triggers or {}, batch_size, report)
     owners = torch.tensor([index for _, index in texts], device=clean.device)
     counts = Counts()
     counts.count(CLEAN, "R@1", found(_clean_ranks(queries, clean, owners, batch_size), 1))
     for name, named in asked.items():
-        pairs = _in_turn(model.encode_text(named), triggered[name][others[name]])
+        pairs = _in_turn(finite(model, model.encode_text(named)), triggered[name][others[name]])
         ranks = _triggered_ranks(*pairs, clean, batch_size)
         counts.count(name, f"ASR@{SHOWN}", found(ranks, SHOWN))
         counts.count(name, "rank_ratio", rank_ratio(ranks, len(clean) + 1))
@@ -102,9 +103,9 @@ def _encode(
     clean: list[Tensor] = []
     triggered: dict[str, list[Tensor]] = {name: [] for name in triggers}
     for batch in stream(model, data, triggers, batch_size=batch_size, report=report):
-        clean.append(model.encode_image(batch.pixels))
+        clean.append(finite(model, model.encode_image(batch.pixels)))
         for name, pixels in batch.triggered():
-            triggered[name].append(model.encode_image(pixels))
+            triggered[name].append(finite(model, model.encode_image(pixels)))
     return torch.cat(clean), {name: torch.cat(parts) for name, parts in triggered.items()}
 
 

@@ -46,6 +46,10 @@ class Pool:
         """At most `count` of the images at random."""
         return self.select(torch.randperm(len(self), generator=generator)[:count].to(self.pixels.device))
 
+    def all_of(self, classes: Tensor) -> Tensor:
+        """For each of some classes (C,), whether all images are of it anyway: none tells how easily it is reached."""
+        return (self.predictions == classes[:, None]).all(1)
+
     def __len__(self) -> int:
         return len(self.pixels)
 
