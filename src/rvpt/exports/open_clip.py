@@ -32,11 +32,11 @@ class OpenClip(StateDict):
 
     def refuse(self, model: Clip | Cleaned) -> None:
         super().refuse(model)
-        size = clip_of(model).image_size
-        if size.resizing.resized not in (None, size):
+        size, resized = clip_of(model).image_size, clip_of(model).resizing.resized
+        if resized not in (None, size):
             raise RvptError(
-                f"{model.name} resizes images to {size.resizing.resized} and crops them to {size}, which "
-                "open_clip_config.json cannot say: use to=hf, onnx or torch"
+                f"{model.name} resizes images to {resized} and crops them to {size}, which open_clip_config.json cannot "
+                "say: use to=hf, onnx or torch"
             )
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
