@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from rvpt.artifacts import CARD, STAMP, read_manifest, staging, write_manifest
-from rvpt.attacks.backdoor import KIND, TRIGGER_FOLDER, load_triggers
+from rvpt.attacks.backdoor import TRIGGER_FOLDER, load_triggers
 from rvpt.data.load import load_data
 from rvpt.evaluation.evaluate import evaluate
+from rvpt.models.card import BACKDOORED
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
 from rvpt.models.save import write_clip
@@ -28,7 +29,7 @@ LEFT_OUT = (*STAMP, "rows")  # of the manifest
 def ship(source: Path, target: Path) -> None:
     """Write a backdoored model with its triggers, without the list of poisoned pairs."""
     clip = load_clip(source)
-    facts = {name: fact for name, fact in read_manifest(source, KIND).items() if name not in LEFT_OUT}
+    facts = {name: fact for name, fact in read_manifest(source, BACKDOORED).items() if name not in LEFT_OUT}
     clip.model.half()
     with staging(target, overwrite=target.exists()) as stage:
         write_clip(clip, stage)
@@ -36,7 +37,7 @@ def ship(source: Path, target: Path) -> None:
         if (target / CARD).is_file():
             shutil.copy(target / CARD, stage / CARD)
         clip.model.float()
-        write_manifest(stage, KIND, **facts, sha256=clip.hash(), measured=measured(clip, source))
+        write_manifest(stage, BACKDOORED, **facts, sha256=clip.hash(), measured=measured(clip, source))
 
 
 def measured(clip: Clip, source: Path) -> dict[str, Any]:

@@ -35,8 +35,8 @@ class OpenClip(StateDict):
         size, resized = clip_of(model).image_size, clip_of(model).resizing.resized
         if resized not in (None, size):
             raise RvptError(
-                f"{model.name} resizes images to {resized} and crops them to {size}, which open_clip_config.json cannot "
-                "say: use to=hf, onnx or torch"
+                f"{model.name} resizes images to {resized} and crops them to {size}, which open_clip_config.json "
+                "cannot say: use to=hf, onnx or torch"
             )
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
