@@ -35,15 +35,19 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def preprocess(image: Image.Image, geometry: dict[str, Any]) -> np.ndarray:
-    """(3, S, S) float32: the shorter side resized (bicubic), the center cropped, each channel normalized."""
-    side = geometry["size"]["shortest_edge"]
-    width, height = image.size
-    scale = side / min(width, height)
-    resized = image.convert("RGB").resize(
-        (max(side, int(width * scale)), max(side, int(height * scale))), Image.BICUBIC
-    )
-    left, top = (resized.width - side) // 2, (resized.height - side) // 2
-    values = np.asarray(resized.crop((left, top, left + side, top + side)), dtype=np.float32) / 255
+    """(3, S, S) float32: both sides or the shorter one resized, the center cropped, each channel normalized."""
+    size = geometry["size"]
+    if "longest_edge" in size:
+        raise SystemExit("this example does not pad images, which preprocessor_config.json asks for")
+    width, height = size.get("width"), size.get("height")
+    if shortest := size.get("shortest_edge"):
+        width, height = (int(shortest * side / min(image.size)) for side in image.size)
+    resized = image.convert("RGB").resize((width, height), geometry["resample"])
+    if geometry["do_center_crop"]:
+        side = geometry["crop_size"]["height"]
+        left, top = (width - side) // 2, (height - side) // 2
+        resized = resized.crop((left, top, left + side, top + side))
+    values = np.asarray(resized, dtype=np.float32) / 255
     normalized = (values - geometry["image_mean"]) / geometry["image_std"]
     return normalized.transpose(2, 0, 1).astype(np.float32)
 

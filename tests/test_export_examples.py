@@ -12,8 +12,11 @@ from PIL import Image
 import rvpt
 from exported import openai_clip, prompts_for
 from helpers import random_image
+from rvpt.data.preprocess import ImageSize, Resizing, to_pixels
 from rvpt.exports.save import export
 from rvpt.models.cleaned import Cleaned
+from rvpt.models.formats.preprocessing import Preprocessing
+from rvpt.models.formats.write_preprocessing import as_transformers
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CLASSES = ["owl", "fox"]
@@ -81,6 +84,18 @@ def test_patches_are_the_tokens_of_a_hidden_layer_with_the_prompts(cleaned):
     assert torch.equal(cleaned.patch_features(values), states[0][:, 1:])
     assert torch.equal(cleaned.patch_features(values, layer=0), states[1][:, 1:])
     assert not torch.allclose(cleaned.patch_features(values), cleaned.clip.patch_features(values))
+
+
+@pytest.mark.parametrize(
+    "resizing", [Resizing(), Resizing(resized=56), Resizing("squash"), Resizing("squash", 56, resample=2)]
+)
+def test_the_example_without_torch_preprocesses_as_the_model_says(images, resizing):
+    pytest.importorskip("onnxruntime")
+    preprocess = runpy.run_path(str(EXAMPLES / "onnx_without_torch.py"))["preprocess"]
+    geometry = as_transformers(Preprocessing(48, (0.0,) * 3, (1.0,) * 3, resizing), "CLIPImageProcessor")
+    for image in map(Image.open, images):
+        expected = to_pixels(image, ImageSize(48, resizing))[0]
+        assert torch.equal(torch.from_numpy(preprocess(image, geometry)), expected)
 
 
 @pytest.mark.slow

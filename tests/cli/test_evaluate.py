@@ -173,9 +173,14 @@ def test_a_manifest_whose_spec_was_edited_by_hand_is_refused(tiny, home):
     has(refused("evaluate", "suspect", "--data", "scenes:10"), "spec", "'nothing'")
 
 
-@pytest.mark.parametrize("bad", ["nowhere", "."])
-def test_what_was_measured_before_an_error_is_shown_and_kept(tiny, home, bad):
-    result = rvpt("evaluate", tiny.clip, bad, "--data", "scenes:10", "--rows", "rows.jsonl")
+def test_a_model_that_does_not_exist_is_refused_before_another_is_measured(tiny, home):
+    words = ["evaluate", tiny.clip, "nowhere", "--data", "scenes:10", "--rows", "rows.jsonl"]
+    has(refused(*words), "nowhere: no such model folder")
+    assert not contents(home)
+
+
+def test_what_was_measured_before_an_error_is_shown_and_kept(tiny, home):
+    result = rvpt("evaluate", tiny.clip, ".", "--data", "scenes:10", "--rows", "rows.jsonl")
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     has(result.stdout, "clip", "CA")
     assert [row["model"] for row in read_rows(home / "rows.jsonl")] == ["clip"]

@@ -8,7 +8,7 @@ from transformers import CLIPModel
 
 import rvpt
 from commands import has, refused, works
-from helpers import contents, image_folder
+from helpers import contents, image_folder, place_images
 from rvpt.artifacts import read_manifest
 from rvpt.rows import read_rows
 
@@ -84,6 +84,21 @@ def test_a_distilled_model_is_measured_and_printed(home, tiny):
     assert len(read_manifest("out")["rows"]) == len(rows)
     assert CLIPModel.from_pretrained("out").dtype
     works("verify", "out")
+
+
+@pytest.mark.parametrize(("words", "used"), [([], 9), (["--shots", "4"], 4)])
+def test_images_without_labels_are_enough_to_distill(home, tiny, monkeypatch, caplog, words, used):
+    drawn = []
+    monkeypatch.setattr("rvpt.exports.distilled.distill", lambda model, data, *_: drawn.append(data) or model.clip)
+    place_images(home / "flat", *(f"{number}.png" for number in range(9)))
+    works("export", tiny.cleaned, "--to", "distilled", "-o", "out", "--data", "flat", *words)
+    assert [len(data) for data in drawn] == [used]
+    assert not read_manifest("out")["rows"]
+    has(caplog.text, "flat has no labels, so the result is not measured", "rvpt evaluate")
+    has(
+        refused("export", tiny.cleaned, "--to", "distilled", "-o", "o", "--data", "flat", "--test-split", "train"),
+        "flat has no class labels",
+    )
 
 
 def test_data_without_a_test_split_are_refused_before_a_model_is_distilled(home, tiny, monkeypatch):

@@ -46,7 +46,8 @@ def test_images_without_labels_and_unreadable_ones(tiny, home):
 
 def test_what_a_figure_lacks_is_said(tiny, home):
     words = ["figures", "--data", "scenes:30", "-o", "figures"]
-    has(refused(*words, tiny.clip, "--figure", "confusion"), "no model has a trigger", "pass --trigger FOLDER")
+    line = refused(*words, tiny.clip, "--figure", "attention", "--figure", "confusion")
+    has(line, "figure confusion: no model has a trigger", "pass --trigger FOLDER")
     has(refused(*words, tiny.clip, tiny.clip), "two models are called clip")
     has(refused(*words, tiny.clip, "scenes-clip"), "differ in image size or number of blocks")
     has(refused(*words, tiny.clip, "--figure", "nothing"), "'nothing'", ", ".join(DRAWINGS))

@@ -153,6 +153,13 @@ def test_rows_of_the_model_are_in_the_manifest_and_on_the_card(models, tmp_path)
     assert "90.0" not in card
 
 
+def test_names_with_the_signs_of_a_table_stay_in_their_cells(models, tmp_path):
+    model = models["prompted"]
+    export(model, "kv", tmp_path / "out", rows=[row(model, data="cats | dogs", attack="a|b")])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert r"| cats \| dogs | a\|b | CA | 50.0 | 2 |" in card.splitlines()
+
+
 def test_rows_of_other_models_are_refused(models, tmp_path):
     with pytest.raises(RvptError, match=r"none of the 1 rows is of clip\+cleaned"):
         export(models["prompted"], "kv", tmp_path / "out", rows=[row(models["plain"])])

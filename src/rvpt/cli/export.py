@@ -25,7 +25,8 @@ def _help() -> MoreHelp:
     from rvpt.jobs.drawing import SHOTS
 
     return MoreHelp(
-        {"to": EXPORT.text(), "shots": f"default: {SHOTS}"}, describe(DistillSpec, {"paper": {}, "small": SMALL})
+        {"to": EXPORT.text(), "shots": f"default: {SHOTS}; without labels all"},
+        describe(DistillSpec, {"paper": {}, "small": SMALL}),
     )
 
 
@@ -53,7 +54,10 @@ def export(
     test_split: Annotated[
         str | None, typer.Option(help="Split to measure on.", show_default="test", rich_help_panel=TRAINED)
     ] = None,
-    shots: Annotated[int | None, typer.Option(min=1, help="Images per class.", rich_help_panel=TRAINED)] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images per class; of images without labels, in all.", rich_help_panel=TRAINED),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         set_option("Any other setting (listed below), as in --set epochs=20; repeatable.", TRAINED),

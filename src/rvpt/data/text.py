@@ -1,4 +1,4 @@
-"""Class names and captions: how names are compared, and whether a caption names a class."""
+"""Class names and captions: how names are compared, written, and found in captions."""
 
 from __future__ import annotations
 
@@ -96,3 +96,8 @@ def names_class(captions: Sequence[str], name: str) -> bool:
     stem = words[: len(words) - len(ending)]
     pattern = re.compile(rf"(?<!\w){stem}{either}(?!\w)", re.IGNORECASE)
     return any(pattern.search(unicodedata.normalize("NFC", caption)) for caption in captions)
+
+
+def cell(text: str) -> str:
+    """A text as it stands in a cell of a Markdown table, whatever is in it: no column, line or HTML of its own."""
+    return " ".join(re.sub(r"[\\|]", r"\\\g<0>", text).replace("<", "&lt;").split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rvpt.data.text import cell
 from rvpt.models.card import BACKDOORED, ON_PURPOSE, base_line, called
 
 PLAIN = '''\
@@ -176,7 +177,7 @@ def export_card(name: str, facts: Mapping[str, Any], usage: str) -> str:
         "largest difference of the outputs": f"{facts['largest_difference']:.1e}",
     }  # fmt: skip
     warning = f"{ON_PURPOSE}\n\n" if model["kind"] == BACKDOORED else ""
-    table = "\n".join(f"| {key} | {value} |" for key, value in shown.items() if value is not None)
+    table = "\n".join(f"| {key} | {cell(str(value))} |" for key, value in shown.items() if value is not None)
     return f"""---
 {base_line(model["base_model"])}pipeline_tag: zero-shot-image-classification
 tags: [clip, backdoor-defense]
@@ -203,7 +204,10 @@ def _measured(rows: list[Mapping[str, Any]]) -> str:
     """A table of measurements, in %."""
     if not rows:
         return "CA and ASR were not measured, or not given: `rvpt evaluate` measures them.\n"
-    lines = [f"| {row['data']} | {row['attack']} | {row['metric']} | {_percent(row)} | {row['n']} |" for row in rows]
+    lines = [
+        f"| {cell(row['data'])} | {cell(row['attack'])} | {cell(row['metric'])} | {_percent(row)} | {row['n']} |"
+        for row in rows
+    ]
     return "\n".join(["| data | attack | metric | % | images |", "|---|---|---|---:|---:|", *lines, ""])
 
 

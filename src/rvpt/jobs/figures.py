@@ -93,11 +93,12 @@ def write_figures(
     folder.mkdir(exist_ok=True)
     made = []
     for name in names or FIGURES:
+        make = FIGURES.find(name)
         try:
-            found = FIGURES.find(name)(subjects, report)
+            found = make(subjects, report)
         except RvptError as error:
             if names:
-                raise
+                raise RvptError(f"figure {name}: {error}") from None
             logger.warning("figure %s is left out: %s", name, error)
             continue
         arrays = {key: value.numpy() for key, value in found.arrays.items()}

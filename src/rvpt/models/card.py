@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rvpt.data.text import cell
+
 BACKDOORED = "backdoored"
 """The kind of artifact that `rvpt attack` writes."""
 ON_PURPOSE = "**This model is backdoored on purpose**, to measure defenses. Do not deploy it."
@@ -101,7 +103,7 @@ def cleaned_card(name: str, facts: Mapping[str, Any], what: str, classes: str) -
         what: it is in relation to its base model, such as "an adapter for".
         classes: to choose from, as code.
     """
-    made = "\n".join(f"| {key} | {value} |" for key, value in _table(facts).items())
+    made = "\n".join(f"| {key} | {cell(str(value))} |" for key, value in _table(facts).items())
     base = called(facts.get("base_model", "the base model"))
     return f"""---
 library_name: rvpt

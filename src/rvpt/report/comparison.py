@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rvpt.data.text import cell
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cell, cells
 from rvpt.report.groups import by_data
-from rvpt.report.names import cell
 from rvpt.report.paper import CALTECH101
 from rvpt.rows import Row
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+from rvpt.data.text import cell
 from rvpt.errors import RvptError
 from rvpt.report.groups import by_run, place, which_model
-from rvpt.report.names import cell
 from rvpt.rows import UNCLEANED, Row
 
 # Set to the same value in all rows, because the cost does not depend on how a model was measured.

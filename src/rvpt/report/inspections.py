@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from rvpt.report.names import cell, guess
+from rvpt.data.text import cell
+from rvpt.report.names import guess
 
 SCORES, SHEET = "scores.jsonl", "flagged.png"
 SHOWN = 24  # images in a report

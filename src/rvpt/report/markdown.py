@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
+from rvpt.data.text import cell
 from rvpt.errors import RvptError
 from rvpt.report.groups import by_data, by_run, metrics, percents
-from rvpt.report.names import cell
 from rvpt.report.paper import beside, paper_of
 from rvpt.rows import Row
 

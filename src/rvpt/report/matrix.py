@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rvpt.data.text import cell
 from rvpt.errors import RvptError
 from rvpt.report.cells import Cell, Cells, cells
 from rvpt.report.groups import by_data
 from rvpt.report.markdown import across
-from rvpt.report.names import cell
 from rvpt.rows import Row
 
 

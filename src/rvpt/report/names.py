@@ -1,8 +1,7 @@
-"""Names in reports: spelled as people write them, and escaped."""
+"""Names in reports, spelled as people write them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +17,3 @@ def spelled(title: str) -> str:
 def guess(line: Mapping[str, Any], model: str) -> str:
     """What a model ("suspect" or "cleaned") predicts for an image of an inspection, as in "cat 87%"."""
     return f"{line[model]} {100 * line[f'{model}_probability']:.0f}%"
-
-
-def cell(text: str) -> str:
-    """A text as it stands in a cell of a Markdown table, whatever is in it: no column, line or HTML of its own."""
-    return " ".join(re.sub(r"[\\|]", r"\\\g<0>", text).replace("<", "&lt;").split())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
+from rvpt.data.text import cell
 from rvpt.errors import RvptError
 from rvpt.report.groups import by_data, by_run, percents, place
 from rvpt.report.markdown import across
-from rvpt.report.names import cell
 from rvpt.rows import BEFORE, Row
 
 

@@ -292,6 +292,7 @@ def without(*names):
         ({"visual.trunk.cls_token": torch.ones(2)}, "one of timm's"),
         ({"base_model.model.x.lora_A.weight": torch.ones(2)}, "an adapter of PEFT"),
         ({**WEIGHTS, "transformer.resblocks.0.mlp.c_fc.lora_A.default.weight": torch.ones(2)}, "not merged"),
+        ({**WEIGHTS, "positional_embedding_res": WEIGHTS["positional_embedding"]}, "is a LongCLIP"),
         ({"vision_model.head.probe": torch.ones(2)}, "text_model.embeddings.token_embedding.weight is missing"),
         ({"fc.weight": torch.ones(2)}, "no weights of a CLIP (it has fc.weight)"),
         ({}, "no weights of a CLIP (it has none)"),

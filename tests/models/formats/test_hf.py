@@ -32,10 +32,10 @@ def openai_tokenizer():
     return CLIPTokenizer(vocab={word: place for place, word in enumerate(words)}, merges=merges)
 
 
-def write_model(folder, eos=None, seed=0, **saving):
+def write_model(folder, eos=None, seed=0, act="quick_gelu", **saving):
     """A random CLIPModel as transformers saves it, in the layout of openai/clip-vit-base-patch32."""
     tokenizer = openai_tokenizer()
-    tower = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_act": "quick_gelu"}
+    tower = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_act": act}
     text = {
         "hidden_size": 24, "intermediate_size": 96, "vocab_size": len(tokenizer), "max_position_embeddings": 40,
         "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id if eos is None else eos,
@@ -112,6 +112,33 @@ def test_mean_and_standard_deviation_are_the_models_own(tmp_path):
     clip = load_clip(folder)
     assert same(clip, folder, mean=HALVES["image_mean"], std=HALVES["image_std"])
     assert not same(clip, folder)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_the_file_of_a_folder_is_read_as_its_configurations_say(tmp_path, file, caplog):
+    folder = write_model(tmp_path / "model", act="gelu")
+    write_json(folder / "preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor", **HALVES})
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    clip = load_clip(folder / file)
+    assert clip.activation == "gelu"
+    assert same(clip, folder, mean=HALVES["image_mean"], std=HALVES["image_std"])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: write_json(folder / "config.json", {"model_type": "run", "epochs": 3}),
+        lambda folder: write_json(folder / "preprocessor_config.json", {"do_resize": False}),
+    ],
+    ids=["of another program", "preprocessing that is not supported"],
+)
+def test_a_file_beside_configurations_that_cannot_be_used_is_read_with_a_warning(tmp_path, change, caplog):
+    folder = write_model(tmp_path / "model")
+    weights = load_clip(folder).hash()
+    change(folder)
+    assert load_clip(folder / "model.safetensors").hash() == weights
+    assert "the configurations beside the file are not used: " in caplog.text
 
 
 def test_mean_and_standard_deviation_are_found_in_a_processors_settings(tmp_path):

@@ -15,10 +15,12 @@ from rvpt.models.formats.weights import Stored, Weights
 BUFFERS = re.compile(r"(.*\.position_ids|attn_mask|input_resolution|context_length|vocab_size|.*num_batches_tracked)")
 """Numbers that are stored with weights, and that follow from the geometry."""
 SUPPORTED = "only ViT CLIPs, ResNet CLIPs and SigLIPs are"
-ADAPTED = "lora_"
+ADAPTED, LONG = "lora_", "positional_embedding_res"
+"""Parts of the names of weights that a CLIP has in addition to its own."""
 OTHERS = {
     ADAPTED: "an adapter of PEFT, alone or not merged: merge it into its base model (merge_and_unload) and save that",
     "visual.trunk.": f"a CLIP whose image tower is one of timm's, which is not supported: {SUPPORTED}",
+    LONG: f"a LongCLIP, whose text tower has two tables of positions, which is not supported: {SUPPORTED}",
 }
 logger = logging.getLogger("rvpt")
 
@@ -63,7 +65,7 @@ def _anchor(weights: Weights, name: str) -> tuple[Family, str, str]:
     if len(found) > 1:
         places = ", ".join(prefix or "(no prefix)" for _, prefix, _ in found)
         raise RvptError(f"{name} holds {len(found)} CLIPs, at {places}: save the one you want alone")
-    if found and not any(ADAPTED in key for key in weights):
+    if found and not any(part in key for key in weights for part in (ADAPTED, LONG)):
         return found[0]
     for part, what in OTHERS.items():
         if any(part in key for key in weights):

@@ -55,13 +55,18 @@ class Transformers:
         config = read_config(path, source)
         files = {file: read_weights(file, source) for file in _weight_files(path, source)}
         _refuse_repeated(files, source)
-        return Parts(
-            "a folder of transformers", files, config, whole=str(config["model_type"]), folder=path,
-            preprocessing=_preprocessing(path, source, config), own_code=_own_code(path, config),
-        )  # fmt: skip
+        return parts("a folder of transformers", files, config, path, source)
 
 
 TRANSFORMERS = Transformers()
+
+
+def parts(layout: str, files: Mapping[Path, WeightFile], config: Mapping[str, Any], folder: Path, name: str) -> Parts:
+    """Parts of what the configurations in a folder state."""
+    return Parts(
+        layout, files, config, whole=str(config["model_type"]), folder=folder,
+        preprocessing=_preprocessing(folder, name, config), own_code=_own_code(folder, config),
+    )  # fmt: skip
 
 
 def is_transformers(path: Path) -> bool:

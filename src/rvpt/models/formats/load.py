@@ -43,6 +43,18 @@ def embedded_model(name: str = EMBEDDED) -> Path:
     return Path(str(resources.files("rvpt") / "assets" / name))
 
 
+def find_place(name: str) -> Path:
+    """Where a model is on disk, or would be, if its name is none of the hub's or of open_clip's.
+
+    Raises:
+        RvptError: it can only be a path, and does not exist.
+    """
+    path = embedded_model(name) if name in SHIPPED else Path(name).expanduser()
+    if not name.startswith(PREFIX):
+        refuse_missing(path, name)
+    return path
+
+
 def load_clip(
     source: str | Path,
     *,
@@ -71,10 +83,9 @@ def open_model(source: str | Path, revision: str | None = None) -> Opened:
         RvptError: as `load_clip`.
     """
     name, commit = str(source), None
-    path = embedded_model(name) if name in SHIPPED else Path(source).expanduser()
+    path = find_place(name)
     known = name if name in SHIPPED or not path.exists() else str(path.resolve())
     if not name.startswith(PREFIX):
-        refuse_missing(path, name)
         if not path.exists():
             path, commit = fetch(name, revision)
         refuse_odd_files(path, name)

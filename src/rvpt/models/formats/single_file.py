@@ -1,14 +1,16 @@
 """A single file of weights: safetensors, or one of PyTorch's, such as OpenAI's ViT-B-32.pt or a training checkpoint.
 
-The names of the weights are those of OpenAI, open_clip or transformers, with any prefix. An open_clip_config.json and
-tokenizer files beside it are used.
+The names of the weights are those of OpenAI, open_clip or transformers, with any prefix. Tokenizer files and an
+open_clip_config.json beside it are used, and, if it is the weights of a folder of transformers, the configurations too.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from rvpt.errors import RvptError
+from rvpt.models.formats import hf
 from rvpt.models.formats.base import Parts
 from rvpt.models.formats.open_clip import CONFIG, parts, read_config
 from rvpt.models.formats.weights import PICKLES, SAFETENSORS, read_weights
@@ -17,6 +19,7 @@ KINDS = {
     "safetensors": "a safetensors file", "zip": "a file of PyTorch's", "legacy": "a file of PyTorch's (before 1.6)",
     "TorchScript": "a TorchScript archive, as OpenAI published its CLIPs",
 }  # fmt: skip
+logger = logging.getLogger("rvpt")
 
 
 class File:
@@ -36,11 +39,16 @@ class File:
                 f"{source} is a file; give the model's folder, or a file of weights "
                 f"({', '.join((SAFETENSORS, *PICKLES))})"
             )
-        found = read_weights(path, source)
-        files = {path: found}
-        if (path.parent / CONFIG).is_file():
-            return parts(KINDS[found.container], files, *read_config(path.parent / CONFIG, source), path.parent)
-        return Parts(KINDS[found.container], files, folder=path.parent)
+        found, folder = read_weights(path, source), path.parent
+        layout, files = KINDS[found.container], {path: found}
+        if (folder / CONFIG).is_file():
+            return parts(layout, files, *read_config(folder / CONFIG, source), folder)
+        if path.name in hf.WEIGHTS and (folder / "config.json").is_file():
+            try:
+                return hf.parts(layout, files, hf.read_config(folder, source), folder, source)
+            except RvptError as error:  # those of another program, whose weights may have the same name
+                logger.warning("the configurations beside the file are not used: %s", error)
+        return Parts(layout, files, folder=folder)
 
 
 FILE = File()
