@@ -131,6 +131,15 @@ def test_the_embedded_model_recognizes_shapes():
     assert sum(name == data.classes[label] for name, label in zip(named, data.labeled(), strict=True)) >= 36
 
 
-def test_a_text_is_not_a_list_of_classes(clip):
-    with pytest.raises(RvptError, match="list of class names"):
-        Classifier(clip, "cat")
+@pytest.mark.parametrize(
+    ("classes", "cause"),
+    [
+        ("cat", "list of class names"),
+        ([0, 1], "list of class names"),
+        ([], "no names"),
+        (["cat", "owl", " Cat_"], "classes 'cat' and ' Cat_' have the same name: rename one"),
+    ],
+)
+def test_classes_are_a_list_of_names_that_differ_to_clip(clip, classes, cause):
+    with pytest.raises(RvptError, match=cause):
+        Classifier(clip, classes)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rvpt.data.preprocess import to_pixels
+from rvpt.data.text import names_of
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -29,19 +30,16 @@ class Classifier:
 
     Raises:
         RvptError: the model has its own classifier, which was not trained on one of the classes; or the classes are not
-            different names.
+            a list of different names.
     """
 
     def __init__(
         self, model: Clip | Cleaned, classes: Sequence[str], *, template: str = TEMPLATE, batch_size: int = 64
     ) -> None:
         refuse_name(model)
-        if isinstance(classes, str):
-            raise RvptError(f"classes={classes!r} is one text: give a list of class names")
-        self.model, self.classes, self.batch_size = model, tuple(classes), batch_size
-        names = {name for name in self.classes if isinstance(name, str)}
-        if not names or len(names) < len(self.classes):
-            raise RvptError("classes must be different names, at least one")
+        self.model, self.classes, self.batch_size = model, names_of("classes", classes), batch_size
+        if not self.classes:
+            raise RvptError("classes has no names: give at least one")
         with torch.inference_mode():
             self.text = model.class_features(self.classes, template)
 
