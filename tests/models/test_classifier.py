@@ -116,6 +116,14 @@ def test_a_model_of_another_dtype_gives_float32(clip, kind):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_cosines_of_a_model_in_16_bits_are_not_rounded(clip, kind):
+    model, pixels = MODELS[kind](copy.deepcopy(clip)).bfloat16(), random_pixels(4, 48)
+    features, rows = model.encode_image(pixels).float(), model.class_features(CLASSES).float()
+    expected = (model.logit_scale.float() * features @ rows.T).softmax(1)
+    torch.testing.assert_close(Classifier(model, CLASSES).probabilities(pixels), expected)
+
+
 def test_a_model_with_a_head_knows_its_own_classes_in_any_order(clip):
     model = with_head(clip)
     one, other = Classifier(model, CLASSES)(IMAGES), Classifier(model, CLASSES[::-1])(IMAGES)

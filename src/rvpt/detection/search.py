@@ -100,7 +100,7 @@ class Search:
         middle = found.margins[run["middle"]].median()
         found = self._neutral(found, kept, middle)
         rises = run["expected"] - run["expected"][kept[run["middle"]]].median()
-        rises[kept] = (found.margins - middle).to(rises)  # they may be of lower precision
+        rises[kept] = found.margins - middle
         return Short(form, kept, run["changes"], found, middle, rises)
 
     def long(self, short: Short, order: Sequence[str]) -> Inversion:
