@@ -29,8 +29,8 @@ class Short:
     """One form of inversion after the short run.
 
     `kept`: (C,) int64, the classes that had all of it, with many classes only some of them. `changes`: (C, ...).
-    `reached`: what these do. `middle`: the median of the margins of all classes. `rises`: (K,), how far the margin of
-    each class is above it; of a class that was dropped, what was expected of it.
+    `reached`: what these do. `middle`: the lower median of the margins of all classes. `rises`: (K,), how far the
+    margin of each class is above it; of a class that was dropped, what was expected of it.
     """
 
     form: Form
