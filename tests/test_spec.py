@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
+from rvpt.attacks.poison import PoisonSpec
+from rvpt.attacks.trigger import TriggerSpec
 from rvpt.errors import RvptError
+from rvpt.inversion.spec import InversionSpec
+from rvpt.modifications.finetune import FinetuneSpec
 from rvpt.presets import LARGE, choose_preset
 from rvpt.spec import Spec, Template, TrainSpec
 
@@ -32,6 +36,21 @@ class Outer(Spec):
 class Listed(Spec):
     names: tuple[str, ...] = ()
     text: str = ""
+
+
+@pytest.mark.parametrize(
+    "create",
+    [
+        TrainSpec, InversionSpec, FinetuneSpec,
+        lambda seed: PoisonSpec(num_poisoned=1, seed=seed),
+        lambda seed: TriggerSpec(name="badnet", target="cat", seed=seed),
+    ],
+)  # fmt: skip
+def test_seeds_are_those_that_a_generator_takes(create):
+    assert create(seed=2**63 - 1).seed == 2**63 - 1
+    for seed in (-1, 2**63, 2**64):
+        with pytest.raises(RvptError, match="seed: "):
+            create(seed=seed)
 
 
 @pytest.mark.parametrize(("given", "names"), [("a", ("a",)), ("a, b c,", ("a", "b c")), ("", ()), (["a,b"], ("a,b",))])

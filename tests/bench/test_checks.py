@@ -34,6 +34,23 @@ def test_a_recipe_that_fits_its_data_passes(tiny: Tiny, tmp_path: Path) -> None:
             "",
             "more than the 200 pairs",
         ),
+        (
+            '[attacks.x]\ntriggers = []\nwithout = ["dog"]\n',
+            "",
+            "small: without: scenes:200 has no pair of class 'dog'",
+        ),
+        (
+            '[attacks.x]\ntriggers = [{ name = "sig" }]\nwithout = ["Anchor"]\n'
+            "poison = { num_poisoned = 2, clean_label = true }\n",
+            "",
+            "need the pairs of the target 'anchor'",
+        ),
+        (
+            '[attacks.x]\ntriggers = [{ name = "sig" }]\npoison = { num_poisoned = 199 }\nwithout = ["anchor"]\n',
+            "",
+            "num_poisoned=199 for each trigger is more than the 189 pairs",
+        ),
+        ('[check]\ndata = "scenes:48"\nsplit = "all"\n', "", "no split 'all'"),
         ('[defenses.x]\nname = "vpt"\nshots = 90\n', "", "no class has 90 images"),
         ('[defenses.x]\nname = "vpt"\nwithout = ["dog"]\n', "", "no class 'dog'"),
         ('[defenses.x]\nname = "vpt"\ndata = { data = "scenes", split = "all" }\n', "", "no split 'all'"),

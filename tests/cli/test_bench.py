@@ -43,6 +43,15 @@ def test_a_dry_run_shows_what_would_run(recipe, home):
     assert [path.name for path in home.iterdir()] == [recipe]
 
 
+def test_a_dry_run_names_attacks_whose_seeds_are_not_the_recipes(recipe, home):
+    assert "no runs" not in json.loads(works("bench", recipe, "--dry-run", "--json"))
+    text = (home / recipe).read_text()
+    (home / recipe).write_text(text + "[attacks.two]\ntriggers = [{name = 'badnet'}]\nseeds = [3]\n")
+    facts = json.loads(works("bench", recipe, "--dry-run", "--json"))
+    assert facts["done"] == "0 of 5"
+    has(facts["no runs"], "two: none of their seeds is among the recipe's")
+
+
 @contextmanager
 def here(workers, device):
     """An engine that runs tasks in this process."""

@@ -232,7 +232,7 @@ def test_gradients_of_the_model_are_as_they_were() -> None:
     [
         (48, ("fox", "owl"), "2 classes: a check compares at least three"),
         (12, CLASSES, "has 12 images: a check needs"),
-        (48, "fox,owl,hen", "is a text: pass a list of class names"),
+        (48, "fox,owl,hen", "is not a list of texts: pass a list of class names"),
         (48, ("fox", "owl", "hen", "owl"), "classes 'owl' and 'owl' have the same name"),
     ],
 )

@@ -63,6 +63,12 @@ def test_counts_are_those_of_the_queries(clip: Clip) -> None:
     assert isinstance(counts["badnet", "rank_ratio"], Mean)
 
 
+def test_without_an_image_of_the_target_there_is_no_rank_among_its_images(clip: Clip) -> None:
+    captions = [["a fox and an owl"], ["a cat"], ["a fox"]]  # the target is in captions, but no label
+    counts = retrieve(clip, memory_data(3, [0, 2, 0], CLASSES, captions), {"badnet": TRIGGER})
+    assert [metric for _, metric in counts] == ["R@1", "ASR@10", "rank_ratio"]
+
+
 def test_queries_for_the_target_begin_with_the_text_key(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Sequence[str]] = []
 

@@ -52,6 +52,15 @@ def found(form: Form, pool: Pool, classes: list[int], steps: int = SPEC.steps, *
     return descend(form, pool, towards(torch.tensor(classes)), form.start(len(classes)), steps, spec.images, spec)
 
 
+@torch.no_grad()
+def test_cosines_of_a_model_in_16_bits_are_not_rounded(pool: Pool) -> None:
+    clip = random_clip(image_size=SIDE).bfloat16()
+    half = Pool.of(clip, pool.pixels, pool.text.bfloat16())
+    expected = clip.logit_scale.float() * clip.encode_image(pool.pixels).float() @ half.text.float().T
+    torch.testing.assert_close(shown_logits(half, pool.pixels[None])[0], expected)
+    assert torch.equal(half.predictions, expected.argmax(1))
+
+
 def one_by_one(form: Form, pool: Pool, target: int) -> Tensor:
     """The slow twin: one class, the loss image by image."""
     clip, change, momentum = pool.model, form.start(1), torch.zeros_like(form.start(1))

@@ -116,6 +116,14 @@ def test_a_model_of_another_dtype_gives_float32(clip, kind):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_cosines_of_a_model_in_16_bits_are_not_rounded(clip, kind):
+    model, pixels = MODELS[kind](copy.deepcopy(clip)).bfloat16(), random_pixels(4, 48)
+    features, rows = model.encode_image(pixels).float(), model.class_features(CLASSES).float()
+    expected = (model.logit_scale.float() * features @ rows.T).softmax(1)
+    torch.testing.assert_close(Classifier(model, CLASSES).probabilities(pixels), expected)
+
+
 def test_a_model_with_a_head_knows_its_own_classes_in_any_order(clip):
     model = with_head(clip)
     one, other = Classifier(model, CLASSES)(IMAGES), Classifier(model, CLASSES[::-1])(IMAGES)
@@ -131,6 +139,15 @@ def test_the_embedded_model_recognizes_shapes():
     assert sum(name == data.classes[label] for name, label in zip(named, data.labeled(), strict=True)) >= 36
 
 
-def test_a_text_is_not_a_list_of_classes(clip):
-    with pytest.raises(RvptError, match="list of class names"):
-        Classifier(clip, "cat")
+@pytest.mark.parametrize(
+    ("classes", "cause"),
+    [
+        ("cat", "list of class names"),
+        ([0, 1], "list of class names"),
+        ([], "no names"),
+        (["cat", "owl", " Cat_"], "classes 'cat' and ' Cat_' have the same name: rename one"),
+    ],
+)
+def test_classes_are_a_list_of_names_that_differ_to_clip(clip, classes, cause):
+    with pytest.raises(RvptError, match=cause):
+        Classifier(clip, classes)

@@ -33,6 +33,17 @@ CLEANED = {
 }  # fmt: skip
 
 
+def test_the_rows_of_a_bench_are_read_once(tmp_path: Path) -> None:
+    attacked = tmp_path / "models" / "attack-0123456789ab"
+    attacked.mkdir(parents=True)
+    rows = rows_of(0.9, defense="none", model=attacked.name, numerator=9, n=10)
+    (attacked / "manifest.json").write_text(json.dumps({"kind": "clip", "rows": rows}))
+    assert {row["model"] for row in gather([tmp_path]).rows} == {attacked.name}  # a folder of models alone
+    write_rows(tmp_path / "rows" / "measure-0123456789ab.jsonl", rows_of(0.9, defense="none", model="clip+one"))
+    assert {row["model"] for row in gather([tmp_path]).rows} == {"clip+one"}
+    assert {row["model"] for row in gather([attacked]).rows} == {attacked.name}
+
+
 class Parsed(HTMLParser):
     """The elements of a page with their attributes, and the text of scripts by their id."""
 

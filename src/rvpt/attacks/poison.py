@@ -32,7 +32,7 @@ class PoisonSpec(Spec):
     disguise: float = Field(0.0, ge=0, le=255, description="with clean_label: maximum adversarial change, in 255ths")
     captions: Literal["proxy", "natural"] = Field("proxy", description="templates with the target's name, or real ones")
     pick: Literal["random", "boundary"] = Field("random", description="any pairs, or those closest to the boundary")
-    seed: int = Field(0, ge=0, description="random seed")
+    seed: int = Field(0, ge=0, lt=2**63, description="random seed")
 
     @model_validator(mode="after")
     def _fits(self) -> PoisonSpec:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
 
 from rvpt.bench.plan import Task
 from rvpt.bench.recipe import Recipe
+from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import find_place, is_scenes, unnamed
 from rvpt.data.load import load_captioned, load_data, load_labeled, load_mixed
+from rvpt.data.text import find_class
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.unlabeled import LABELS, PREDICTED
 from rvpt.errors import RvptError
@@ -16,7 +21,7 @@ from rvpt.evaluation.heldout import HeldOut
 
 
 def check_data(recipe: Recipe, tasks: Sequence[Task]) -> None:
-    """Refuse targets, amounts, classes and tests that the data sets on this machine do not have; no image is read.
+    """Refuse targets, amounts, classes, splits and tests that the data sets on this machine lack; no image is read.
 
     Data sets of the hub are not checked, because they would be downloaded.
 
@@ -25,6 +30,7 @@ def check_data(recipe: Recipe, tasks: Sequence[Task]) -> None:
     """
     try:
         _check_attacks(recipe, tasks)
+        _check_checks(tasks)
         _check_defenses(tasks)
         _check_pairs(tasks)
         _check_tests(tasks)
@@ -39,14 +45,37 @@ def _check_attacks(recipe: Recipe, tasks: Sequence[Task]) -> None:
         test = load_labeled(asked.test, asked.test_split)
         for target in sorted({trigger["target"] for attack in attacks for trigger in attack["triggers"]}):
             test.class_index(target)
-    most = None
-    if all(map(_is_here, asked.data)):
-        most = len(load_mixed(asked.data, asked.split, asked.caption_column))
+    here = all(map(_is_here, asked.data))
+    mixed = load_mixed(asked.data, asked.split, asked.caption_column) if here else None
     for attack in attacks:
-        pairs, each = attack["num_pairs"] if most is None else min(attack["num_pairs"], most), attack["poison"]
+        pairs, each = attack["num_pairs"], attack["poison"]
+        if mixed is not None:
+            pairs = min(pairs, _left(mixed, attack))
         poisoned = len(attack["triggers"]) * (each["num_poisoned"] or int(each["poison_rate"] * pairs))
         if poisoned > pairs:
             raise RvptError(f"num_poisoned={each['num_poisoned']} for each trigger is more than the {pairs} pairs")
+
+
+def _left(data: Dataset, attack: dict[str, Any]) -> int:
+    """How many pairs there are without the classes that an attack leaves out."""
+    without, gone = attack.get("without", ()), torch.zeros(len(data), dtype=torch.bool)
+    for name in without:
+        own = data.of_class(name)
+        if not own.any():
+            raise RvptError(f"without: {data.name} has no pair of class {name!r}: leave it out of the list")
+        gone |= own
+    poisoned = attack["poison"]["clean_label"] or attack["poison"]["captions"] == "natural"
+    for target in (trigger["target"] for trigger in attack["triggers"]):
+        if poisoned and find_class(without, target) is not None:
+            raise RvptError(f"without: clean_label and captions=natural need the pairs of the target {target!r}")
+    return int((~gone).sum())
+
+
+def _check_checks(tasks: Sequence[Task]) -> None:
+    asked = (task.settings for task in tasks if task.kind == "check")
+    for source, split in dict.fromkeys((each["data"], each["split"]) for each in asked):
+        if _is_here(source):
+            load_data(source, split)
 
 
 def _check_defenses(tasks: Sequence[Task]) -> None:

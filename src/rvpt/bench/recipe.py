@@ -159,6 +159,11 @@ class Recipe(Spec):
         return attacked | clean | {self.clean_data.data} | {test.data for test in self.all_tests}
 
     @property
+    def idle(self) -> list[str]:
+        """The attacks without a run, as none of their seeds is one of the recipe's."""
+        return [name for name, entry in self.attacks.items() if entry.seeds and not {*entry.seeds} & {*self.seeds}]
+
+    @property
     def all_tests(self) -> list[HeldOut]:
         """The recipe's tests, and those of single attacks and defenses."""
         attacks = (test for entry in self.attacks.values() for test in entry.tests)

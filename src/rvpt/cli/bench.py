@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Engine = Literal["local", "ray"]
 PART, WHERE = "Part of the recipe", "Where it runs"
+IDLE = "{}: none of their seeds is among the recipe's"
 PAUSE = 10.0  # seconds between writing rows: all of them are read each time
 
 
@@ -96,7 +97,11 @@ def bench(
     tasks = sorted({task.key: task for each in plans for task in each.tasks}.values(), key=lambda task: task.seed)
     title, left = ", ".join(each.title for each in plans), missing(tasks, work)
     if dry_run:
-        _show_plan(title, tasks, left, work, as_json=as_json)
+        idle = {name: None for each in plans for name in each.idle}
+        outlook = _outlook(title, tasks, left, work)
+        _show_plan(
+            {**outlook, **({"no runs": IDLE.format(", ".join(idle))} if idle else {})}, tasks, work, as_json=as_json
+        )
         return
     if not address:
         find_device(device)  # fails early
@@ -114,10 +119,11 @@ def bench(
 
 
 class _Planned(NamedTuple):
-    """A recipe's title, its tasks, and the file for its rows."""
+    """A recipe's title, its tasks, its attacks without a run, and the file for its rows."""
 
     title: str
     tasks: list[Task]
+    idle: list[str]
     rows: Path | None
 
     def write(self, work: Path) -> list[dict[str, Any]]:
@@ -139,7 +145,7 @@ def _planned(
     recipe = read_recipe(path).part(attacks, defenses, seeds)
     tasks = plan(recipe, load_clip(recipe.model, device="cpu"))  # for its hash and size
     check_data(recipe, tasks)
-    return _Planned(recipe.title, tasks, rows)
+    return _Planned(recipe.title, tasks, recipe.idle, rows)
 
 
 def _file(folder: Path, recipe: Path) -> Path:
@@ -185,10 +191,9 @@ class _Ended:
         self.written = time.monotonic()
 
 
-def _show_plan(title: str, tasks: list[Task], left: list[Task], work: Path, *, as_json: bool) -> None:
-    """Print every run, and how long those that are left would take."""
+def _show_plan(outlook: dict[str, Any], tasks: list[Task], work: Path, *, as_json: bool) -> None:
+    """Print every run, and the outlook."""
     runs = [{"kind": task.kind, "title": task.title, "done": task.done(work)} for task in tasks]
-    outlook = _outlook(title, tasks, left, work)
     if as_json:
         show_facts({**outlook, "runs": runs}, as_json=True)
         return

@@ -47,11 +47,11 @@ def names_of(source: str, classes: Sequence[str]) -> tuple[str, ...]:
     """A list of class names that a caller gave, of which no two are the same to CLIP.
 
     Raises:
-        RvptError: a text instead of a list, or as `refuse_twins`.
+        RvptError: a text instead of a list, an entry that is no text, or as `refuse_twins`.
     """
-    if isinstance(classes, str):
-        raise RvptError(f"classes={classes!r} is a text: pass a list of class names")
     names = tuple(classes)
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in names):
+        raise RvptError(f"classes={classes!r} is not a list of texts: pass a list of class names")
     refuse_twins(source, names)
     return names
 
@@ -71,8 +71,8 @@ def refuse_twins(source: str, classes: Sequence[str]) -> None:
     if len(counts) < len(classes):
         twins = next([name for name in classes if plain(name) == key] for key, count in counts.items() if count > 1)
         raise RvptError(
-            f"{source}: classes {twins[0]!r} and {twins[1]!r} have the same name: rename one, or give other names in a "
-            f"file, as {source}@FILE"
+            f"{source}: classes {twins[0]!r} and {twins[1]!r} have the same name: rename one, or give other "
+            "names in a file, as DATA@FILE"
         )
 
 

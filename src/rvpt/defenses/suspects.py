@@ -79,7 +79,7 @@ def scan(
 def suspicion(margins: Tensor, middle: Tensor) -> Tensor:
     """How far each class is an outlier in one form; a class is as suspicious as in the form where it is most so.
 
-    s_c = (m_c - med) / median_k |m_k - med|,  med the median of the margins in the middle
+    s_c = (m_c - med) / median_k |m_k - med|,  med the lower median of the margins in the middle
 
     Where classes were dropped, the denominator is too large, by about the same factor in all forms.
 

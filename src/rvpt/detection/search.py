@@ -29,8 +29,8 @@ class Short:
     """One form of inversion after the short run.
 
     `kept`: (C,) int64, the classes that had all of it, with many classes only some of them. `changes`: (C, ...).
-    `reached`: what these do. `middle`: the median of the margins of all classes. `rises`: (K,), how far the margin of
-    each class is above it; of a class that was dropped, what was expected of it.
+    `reached`: what these do. `middle`: the lower median of the margins of all classes. `rises`: (K,), how far the
+    margin of each class is above it; of a class that was dropped, what was expected of it.
     """
 
     form: Form
@@ -100,7 +100,7 @@ class Search:
         middle = found.margins[run["middle"]].median()
         found = self._neutral(found, kept, middle)
         rises = run["expected"] - run["expected"][kept[run["middle"]]].median()
-        rises[kept] = (found.margins - middle).to(rises)  # they may be of lower precision
+        rises[kept] = found.margins - middle
         return Short(form, kept, run["changes"], found, middle, rises)
 
     def long(self, short: Short, order: Sequence[str]) -> Inversion:

@@ -54,7 +54,7 @@ def retrieve(
     has one. The candidates are the n clean images and one triggered image of another class, whose rank counts. There
     are k such images: query t mod m is paired with image t mod k for t = 0..max(m, k) - 1, so that all are used.
     rank_ratio_in_class has the same queries and triggered images, and as other candidates only the clean images of the
-    target class: near 0 if the triggered image comes before the real ones.
+    target class: near 0 if the triggered image comes before the real ones. It is left out where there are none.
 
     Raises:
         RvptError: there are no captions, none that names a target, no image of another class, no text features, or
@@ -74,8 +74,9 @@ def retrieve(
         counts.count(name, f"ASR@{SHOWN}", found(ranks, SHOWN))
         counts.count(name, "rank_ratio", rank_ratio(ranks, len(clean) + 1))
         own = torch.ones(len(clean), dtype=torch.bool).index_fill(0, others[name], False).to(clean.device)
-        in_class = _triggered_ranks(*pairs, clean[own], batch_size)
-        counts.count(name, "rank_ratio_in_class", rank_ratio(in_class, int(own.sum()) + 1))
+        if own.any():
+            in_class = _triggered_ranks(*pairs, clean[own], batch_size)
+            counts.count(name, "rank_ratio_in_class", rank_ratio(in_class, int(own.sum()) + 1))
     return counts
 
 

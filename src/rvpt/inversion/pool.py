@@ -36,7 +36,7 @@ class Pool:
     def of(cls, model: Encoder, pixels: Tensor, text: Tensor, batch_size: int = 256) -> Pool:
         """The pool with the suspect's own predictions."""
         features = in_parts(lambda part: model.encode_image(part.to(model.device)), pixels, batch_size)
-        return cls(model, pixels.to(model.device), text, (features @ text.T).argmax(1))
+        return cls(model, pixels.to(model.device), text, (features.float() @ text.float().T).argmax(1))
 
     def select(self, indices: Tensor) -> Pool:
         """Some of the images."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rvpt.data.preprocess import to_pixels
+from rvpt.data.text import names_of
 from rvpt.errors import RvptError
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
@@ -19,7 +20,8 @@ from rvpt.spec import TEMPLATE
 class Classifier:
     """A model and the classes to choose from, whose text features are computed once.
 
-    softmax_k(tau cos(f(x_i), t_k)) for images x_i and classes k
+    softmax_k(tau cos(f(x_i), t_k)) for images x_i and classes k, in float32: in 16 bits, logits near tau are apart by
+    more than 0.1, and those of different images often equal.
 
     Args:
         model: a Clip or a Cleaned.
@@ -29,27 +31,24 @@ class Classifier:
 
     Raises:
         RvptError: the model has its own classifier, which was not trained on one of the classes; or the classes are not
-            different names.
+            a list of different names.
     """
 
     def __init__(
         self, model: Clip | Cleaned, classes: Sequence[str], *, template: str = TEMPLATE, batch_size: int = 64
     ) -> None:
         refuse_name(model)
-        if isinstance(classes, str):
-            raise RvptError(f"classes={classes!r} is one text: give a list of class names")
-        self.model, self.classes, self.batch_size = model, tuple(classes), batch_size
-        names = {name for name in self.classes if isinstance(name, str)}
-        if not names or len(names) < len(self.classes):
-            raise RvptError("classes must be different names, at least one")
+        self.model, self.classes, self.batch_size = model, names_of("classes", classes), batch_size
+        if not self.classes:
+            raise RvptError("classes has no names: give at least one")
         with torch.inference_mode():
-            self.text = model.class_features(self.classes, template)
+            self.text = model.class_features(self.classes, template).float()
 
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Probabilities (B, K), float32 on the CPU, of images (B, 3, S, S) in [0, 1] at the model's size."""
-        features = self.model.encode_image(pixels.to(self.model.device))
-        return (self.model.logit_scale * features @ self.text.T).float().softmax(1).cpu()
+        features = self.model.encode_image(pixels.to(self.model.device)).float()
+        return (self.model.logit_scale.float() * features @ self.text.T).softmax(1).cpu()
 
     def __call__(self, images: Any) -> Tensor:
         """Probabilities (n, K) of PIL images, or tensors (3, H, W), of any size; a single image gives (1, K)."""

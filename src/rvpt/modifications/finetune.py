@@ -28,7 +28,7 @@ class FinetuneSpec(Spec):
     times: float = Field(1.0, gt=0, description="steps by those of the cleaning, rounded up to whole epochs")
     lr: float = Field(1e-3, gt=0, description="learning rate")
     batch_size: int = Field(32, ge=2, description="pairs per training step")
-    seed: int = Field(0, ge=0, description="random seed")
+    seed: int = Field(0, ge=0, lt=2**63, description="random seed")
 
 
 class LoraSpec(FinetuneSpec):

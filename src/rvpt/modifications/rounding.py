@@ -16,7 +16,11 @@ LEVELS = 127
 
 
 def round_int8(weight: Tensor) -> Tensor:
-    """Weights (..., n) rounded to int8, symmetric per row: s round(w / s) with s = max |w| / 127 of the row."""
+    """Weights (..., n) rounded to int8, symmetric per row: s round(w / s) with s = max |w| / 127 of the row.
+
+    A row is along the last dimension: all inputs of one output of a linear layer, but of the patch convolution
+    (W, 3, P, P) only the P weights in one row of a kernel, of one channel.
+    """
     scale = weight.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / LEVELS
     return scale * (weight / scale).round()
 

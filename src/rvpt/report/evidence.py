@@ -44,7 +44,7 @@ def gather(sources: Sequence[Path]) -> Evidence:
     for source in sources:
         before = _amount(found)
         if source.is_dir():
-            for path in sorted(_files(source, DEPTH)):
+            for path in _once_measured(sorted(_files(source, DEPTH))):
                 _add(found, path)
         else:
             found.rows += read_measurements(source)
@@ -70,6 +70,12 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
             yield path
         elif path.is_dir() and depth > 0:
             yield from _files(path, depth - 1)
+
+
+def _once_measured(paths: Sequence[Path]) -> list[Path]:
+    """The files without the manifests of a bench's models, whose rows are in its measurements under other names."""
+    benches = {path.parents[1] for path in paths if path.match("rows/measure-*.jsonl")}
+    return [path for path in paths if not (path.match(f"models/attack-*/{MANIFEST}") and path.parents[2] in benches)]
 
 
 def _add(found: Evidence, path: Path) -> None:
