@@ -104,8 +104,8 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_is_shown_if_asked(mea
         raise TypeError("boom")
 
     measuring(wrong)
-    has(failed("evaluate", "model", "--data", "scenes:10"), "unexpected TypeError: boom", "--verbose")
-    result = rvpt("evaluate", "model", "--data", "scenes:10", "--verbose")
+    has(failed("evaluate", "scenes-clip", "--data", "scenes:10"), "unexpected TypeError: boom", "--verbose")
+    result = rvpt("evaluate", "scenes-clip", "--data", "scenes:10", "--verbose")
     assert (result.exit_code, result.stdout) == (1, "")
     has(result.stderr, "Traceback", "in wrong", "TypeError: boom")
 
@@ -117,8 +117,8 @@ def test_warnings_are_shown_and_notes_if_asked(measuring):
         return []
 
     measuring(noting)
-    assert rvpt("evaluate", "model", "--data", "scenes:10").stderr == "WARNING: an old folder\n"
-    verbose = rvpt("evaluate", "model", "--data", "scenes:10", "--verbose").stderr
+    assert rvpt("evaluate", "scenes-clip", "--data", "scenes:10").stderr == "WARNING: an old folder\n"
+    verbose = rvpt("evaluate", "scenes-clip", "--data", "scenes:10", "--verbose").stderr
     assert verbose == "WARNING: an old folder\nINFO: some note\n"
     assert logging.getLogger("rvpt").handlers == []
 
