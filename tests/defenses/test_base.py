@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,17 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(RvptError, match=message):
         clean(clip, scenes, defense, **settings)
+
+
+@pytest.mark.parametrize(("lr", "warned"), [(1e-6, False), (0.5, True)])
+def test_a_model_that_is_no_better_than_guessing_is_warned_of(
+    lr: float, warned: bool, clip: Clip, scenes: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    with torch.no_grad():
+        features = clip.encode_image(scenes.pixels(torch.arange(len(scenes)), clip.image_size))
+    predicted = (features @ clip.class_features(scenes.classes).T).argmax(1)
+    clean(clip, replace(scenes, labels=predicted), "finetune", **SHORT | {"lr": lr})
+    assert ("guessing" in caplog.text) == warned
 
 
 def test_a_last_step_that_is_not_finite_is_noticed(clip: Clip, scenes: Dataset) -> None:

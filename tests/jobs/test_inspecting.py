@@ -15,9 +15,10 @@ from helpers import contents
 from rvpt.artifacts import read_manifest
 from rvpt.data.load import load_data
 from rvpt.data.preprocess import to_image
+from rvpt.detection.monitor import Inspection, Predicted
 from rvpt.errors import RvptError
 from rvpt.jobs.drawing import draw_images
-from rvpt.jobs.inspecting import clean_images, inspect_and_save
+from rvpt.jobs.inspecting import clean_images, inspect_and_save, warn_of_disagreement
 from rvpt.models.cleaned import Cleaned
 from rvpt.models.clip import Clip
 from rvpt.models.formats.load import load_clip
@@ -115,3 +116,11 @@ def test_a_failed_inspection_leaves_nothing(suspect: Clip, cleaned: Cleaned, tmp
     with pytest.raises(RvptError, match="needs at least 999999"):
         inspect_and_save(suspect, cleaned, "scenes:40", tmp_path / "out", split="test", false_alarms=1e-6)
     assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("agree", [1, 3])
+def test_models_that_disagree_on_most_images_are_warned_of(agree: int, caplog: pytest.LogCaptureFixture) -> None:
+    labels, ones = torch.zeros(4, dtype=torch.int64), torch.ones(4)
+    other = Predicted((torch.arange(4) >= agree).long(), ones)
+    warn_of_disagreement(Inspection(ones, ones, ones.bool(), Predicted(labels, ones), other))
+    assert ("agree on only 25% of the images" in caplog.text) == (agree == 1)

@@ -33,15 +33,19 @@ CLEANED = {
 }  # fmt: skip
 
 
-def test_the_rows_of_a_bench_are_read_once(tmp_path: Path) -> None:
-    attacked = tmp_path / "models" / "attack-0123456789ab"
-    attacked.mkdir(parents=True)
-    rows = rows_of(0.9, defense="none", model=attacked.name, numerator=9, n=10)
-    (attacked / "manifest.json").write_text(json.dumps({"kind": "clip", "rows": rows}))
-    assert {row["model"] for row in gather([tmp_path]).rows} == {attacked.name}  # a folder of models alone
-    write_rows(tmp_path / "rows" / "measure-0123456789ab.jsonl", rows_of(0.9, defense="none", model="clip+one"))
-    assert {row["model"] for row in gather([tmp_path]).rows} == {"clip+one"}
-    assert {row["model"] for row in gather([attacked]).rows} == {attacked.name}
+def test_the_rows_of_a_bench_are_shown_once(tmp_path: Path) -> None:
+    models = {name: tmp_path / "models" / f"attack-{name * 12}" for name in "ab"}  # the second is not measured yet
+    for name, folder in models.items():
+        folder.mkdir(parents=True)
+        rows = rows_of(0.9, defense="none", model=folder.name, hashes={"model": name})
+        (folder / "manifest.json").write_text(json.dumps({"kind": "clip", "rows": rows}))
+    one, two = (folder.name for folder in models.values())
+    assert {row["model"] for row in gather([tmp_path]).rows} == {one, two}
+    measured = rows_of(0.9, defense="none", model="clip+one", hashes={"model": "a"})
+    write_rows(tmp_path / "rows" / "measure-0123456789ab.jsonl", measured)
+    assert {row["model"] for row in gather([tmp_path]).rows} == {"clip+one", two}
+    assert {row["model"] for row in gather([tmp_path, models["a"]]).rows} == {"clip+one", two}
+    assert {row["model"] for row in gather([models["a"]]).rows} == {one}
 
 
 class Parsed(HTMLParser):

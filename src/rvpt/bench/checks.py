@@ -16,6 +16,7 @@ from rvpt.data.load import load_captioned, load_data, load_labeled, load_mixed
 from rvpt.data.text import find_class
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.unlabeled import LABELS, PREDICTED
+from rvpt.detection.check import refuse_few
 from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut
 
@@ -75,7 +76,8 @@ def _check_checks(tasks: Sequence[Task]) -> None:
     asked = (task.settings for task in tasks if task.kind == "check")
     for source, split in dict.fromkeys((each["data"], each["split"]) for each in asked):
         if _is_here(source):
-            load_data(source, split)
+            images = load_data(source, split)
+            refuse_few(images, images.classes)
 
 
 def _check_defenses(tasks: Sequence[Task]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -25,6 +27,8 @@ from rvpt.training.checkpoint import Checkpoint
 from rvpt.training.loop import fit
 from rvpt.training.stages import Stages
 from rvpt.training.stepper import refuse_precision
+
+logger = logging.getLogger("rvpt")
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,7 @@ def clean_with(kind: type[Defense], model: Clip, data: Dataset, spec: TrainSpec,
     """
     start = time.monotonic()
     cleaned = kind.run(model, data, spec, run)
+    _warn_of_chance(cleaned.facts, data)
     cleaned.facts = {
         "defense": kind.name,
         "spec": spec.model_dump(mode="json"),
@@ -212,3 +217,15 @@ def clean_with(kind: type[Defense], model: Clip, data: Dataset, spec: TrainSpec,
         **cleaned.facts,
     }
     return cleaned
+
+
+def _warn_of_chance(facts: Mapping[str, Any], data: Dataset) -> None:
+    """Warn if the cross-entropy of the last epoch is above log K, that of guessing one of the K classes."""
+    loss = facts["history"][-1].get("CE", 0.0) if facts.get("history") else 0.0
+    if loss and loss > (chance := math.log(len(data.present()[0]))):
+        logger.warning(
+            "CE on the labels is %.2f in the last epoch, and guessing has %.2f: the cleaned model may be of no use; "
+            "raise epochs, or lower lr",
+            loss,
+            chance,
+        )

@@ -210,7 +210,7 @@ def _summary(cleaned: Cleaned, model: Clip, seen: dict[str, str]) -> dict[str, A
         "trained parameters": cleaned.trained_parameters,
         "share of parameters": f"{100 * cleaned.trained_parameters / whole:.2f}%",
         **{term: round(value, 4) for term, value in facts.get("history", [{}])[-1].items()},
-        "seconds": round(facts["seconds"], 1),
+        "seconds": round(facts["seconds"]),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections import Counter
@@ -36,6 +37,7 @@ from rvpt.spec import OnError
 KIND = "inspection"
 FLAGGED = "flagged"
 FEWEST, TIMES = 1000, 20  # clean images that are used, if there are as many: this many, and this many over the rate
+logger = logging.getLogger("rvpt")
 
 
 def inspect_and_save(
@@ -93,6 +95,7 @@ def inspect_and_save(
     known = clean_images(cleaned, clean, clean_split, shift, on_error)
     monitor.fit(known.sample(max(FEWEST, math.ceil(TIMES / false_alarms))), report)
     seen = monitor.inspect(data, report)
+    warn_of_disagreement(seen)
     lines = _lines(seen, data, names)
     summary = {
         "images": len(data), "flagged": int(seen.flagged.sum()), "expected": round(false_alarms * len(data), 1),
@@ -107,6 +110,17 @@ def inspect_and_save(
             _draw(stage / SHEET, data, lines, seen, suspect.image_size)
             write_manifest(stage, KIND, **summary, model_sha256=suspect.hash(), cleaned_sha256=cleaned.hash())
     return {**summary, "found": most_suspicious(lines)}
+
+
+def warn_of_disagreement(seen: Inspection) -> None:
+    """Warn if the models disagree on most images, as triggers are seldom on so many."""
+    agree = (seen.suspect.labels == seen.cleaned.labels).double().mean().item()
+    if agree < 0.5:
+        logger.warning(
+            "the models agree on only %.0f%% of the images: if these are not mostly triggered, the cleaned model is of "
+            "little use here; measure it with rvpt evaluate",
+            100 * agree,
+        )
 
 
 def _images(source: str, split: str | None, shift: str | None, on_error: OnError) -> Dataset:

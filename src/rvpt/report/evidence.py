@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,13 @@ from rvpt.errors import RvptError
 from rvpt.files import read_json
 from rvpt.report.inspections import SCORES, SHEET, SHOWN, most_suspicious
 from rvpt.report.stored import FACTS, Stored, read_stored
-from rvpt.rows import KEYS, Row, Rows, is_measurement, read_measurements, read_rows
+from rvpt.rows import CLEAN, KEYS, Row, Rows, is_measurement, read_measurements, read_rows
 
 VERDICT = "verdict.json"
 IMAGES = ("demo.png", "check.png")
 DEPTH = 3  # folders in folders that are searched
 LARGEST = 64 * 2**20  # bytes of a file that is read
+UNNAMED = re.compile(r"attack-[0-9a-f]{12}")  # the folder of a backdoored model in a bench
 
 
 @dataclass
@@ -44,7 +46,7 @@ def gather(sources: Sequence[Path]) -> Evidence:
     for source in sources:
         before = _amount(found)
         if source.is_dir():
-            for path in _once_measured(sorted(_files(source, DEPTH))):
+            for path in sorted(_files(source, DEPTH)):
                 _add(found, path)
         else:
             found.rows += read_measurements(source)
@@ -53,7 +55,7 @@ def gather(sources: Sequence[Path]) -> Evidence:
                 f"{source} has no results of rvpt: give rows (JSONL), or a folder of a demo, check or other command"
             )
         found.sources.append(str(source))
-    found.rows = _once(found.rows)
+    found.rows = _by_name(_once(found.rows))
     return found
 
 
@@ -70,12 +72,6 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
             yield path
         elif path.is_dir() and depth > 0:
             yield from _files(path, depth - 1)
-
-
-def _once_measured(paths: Sequence[Path]) -> list[Path]:
-    """The files without the manifests of a bench's models, whose rows are in its measurements under other names."""
-    benches = {path.parents[1] for path in paths if path.match("rows/measure-*.jsonl")}
-    return [path for path in paths if not (path.match(f"models/attack-*/{MANIFEST}") and path.parents[2] in benches)]
 
 
 def _add(found: Evidence, path: Path) -> None:
@@ -137,3 +133,20 @@ def _once(rows: Rows) -> Rows:
 
 def _text(row: Row) -> str:
     return json.dumps(row, sort_keys=True)
+
+
+def _by_name(rows: Rows) -> Rows:
+    """The rows without those of a bench's folders of backdoored models that other rows have by the recipe's name."""
+
+    def hashes(model: str) -> set[Any]:
+        return {_sha256(row) for row in rows if row["model"] == model and row["defense"] == CLEAN}
+
+    unnamed = {row["model"] for row in rows if UNNAMED.fullmatch(row["model"])}
+    known = {_sha256(row) for row in rows if row["model"] not in unnamed}
+    again = {model for model in unnamed if hashes(model) & known}
+    return Rows(row for row in rows if row["model"] not in again)
+
+
+def _sha256(row: Row) -> Any:
+    """The hash of a row's model; rows of exports have none."""
+    return row.get("hashes", {}).get("model")

@@ -18,6 +18,7 @@ from rvpt.errors import RvptError
 from rvpt.models.classifier import Classifier
 from rvpt.web.compare import Comparison
 
+HIDDEN = (".", "__MACOSX")  # what macOS adds to a zip file
 MOST_IMAGES, MOST_BYTES = 500, 256 * 2**20  # of all images together, unpacked
 HEADINGS = ("image", "before", "probability before", "after", "probability after", "changed", "flagged")
 UNREADABLE = (BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError, EOFError, zlib.error, LZMAError)
@@ -52,7 +53,8 @@ def _files(paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
         try:
             with ZipFile(path) as archive:
                 for entry in archive.infolist():
-                    hidden = Path(entry.filename).name.startswith(".")  # as __MACOSX/._0.png, which is no image
+                    parts = Path(entry.filename).parts
+                    hidden = any(part.startswith(HIDDEN) for part in parts)
                     if hidden or not is_image(entry.filename):
                         continue
                     if entry.file_size > MOST_BYTES:  # as stated; a read never gives more

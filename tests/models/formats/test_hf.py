@@ -15,6 +15,8 @@ from rvpt.data.preprocess import OPENAI_MEAN, OPENAI_STD
 from rvpt.errors import RvptError
 from rvpt.files import read_json, write_json
 from rvpt.models.formats.load import load_clip
+from rvpt.models.formats.single_file import FILE
+from rvpt.models.formats.tokenizers import FILES
 
 SIDE = 32
 PIXELS = random_pixels(4, SIDE)
@@ -123,6 +125,16 @@ def test_the_file_of_a_folder_is_read_as_its_configurations_say(tmp_path, file, 
     assert clip.activation == "gelu"
     assert same(clip, folder, mean=HALVES["image_mean"], std=HALVES["image_std"])
     assert not caplog.records
+
+
+def test_a_file_without_its_tokenizer_is_read_with_what_is_stated(tmp_path):
+    folder = write_model(tmp_path / "model", act="gelu")
+    parts = FILE.open("model", folder / "model.safetensors")
+    for file in FILES:
+        (folder / file).unlink(missing_ok=True)
+    alone = FILE.open("model", folder / "model.safetensors")
+    assert (parts.whole, alone.whole) == ("clip", None)  # CLIP's own tokenizer may be used
+    assert alone.config["vision_config"]["hidden_act"] == "gelu"
 
 
 @pytest.mark.parametrize(

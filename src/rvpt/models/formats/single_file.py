@@ -7,12 +7,14 @@ open_clip_config.json beside it are used, and, if it is the weights of a folder 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from rvpt.errors import RvptError
 from rvpt.models.formats import hf
 from rvpt.models.formats.base import Parts
 from rvpt.models.formats.open_clip import CONFIG, parts, read_config
+from rvpt.models.formats.tokenizers import has_tokenizer
 from rvpt.models.formats.weights import PICKLES, SAFETENSORS, read_weights
 
 KINDS = {
@@ -45,9 +47,11 @@ class File:
             return parts(layout, files, *read_config(folder / CONFIG, source), folder)
         if path.name in hf.WEIGHTS and (folder / "config.json").is_file():
             try:
-                return hf.parts(layout, files, hf.read_config(folder, source), folder, source)
+                stated = hf.parts(layout, files, hf.read_config(folder, source), folder, source)
             except RvptError as error:  # those of another program, whose weights may have the same name
                 logger.warning("the configurations beside the file are not used: %s", error)
+            else:
+                return stated if has_tokenizer(folder) else replace(stated, whole=None)
         return Parts(layout, files, folder=folder)
 
 

@@ -23,6 +23,11 @@ INSTALL = (
 )
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether there are files of a tokenizer in a folder."""
+    return any((folder / file).is_file() for file in FILES)
+
+
 def find_tokenizer(parts: Parts, vocabulary: int, name: str) -> Any:
     """The tokenizer in a model's folder, or the one that it names; or CLIP's, if the model has CLIP's vocabulary.
 
@@ -35,7 +40,7 @@ def find_tokenizer(parts: Parts, vocabulary: int, name: str) -> Any:
         RvptError: there is none.
     """
     folder = parts.folder
-    if folder and (parts.whole or any((folder / file).is_file() for file in FILES)):
+    if folder and (parts.whole or has_tokenizer(folder)):
         return cleaned_texts(_folder_tokenizer(folder, name), parts.cleaning, name)
     if parts.tokenizer:
         return cleaned_texts(_named_tokenizer(parts.tokenizer, name), parts.cleaning, name)
