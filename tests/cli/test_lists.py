@@ -25,6 +25,8 @@ def test_defenses_with_defaults_of_both_presets_values_and_descriptions():
     for name, entry in found.items():
         assert entry["summary"] == DEFENSES[name].summary
         assert set(settings(entry)) <= set(DEFENSES[name].Spec.model_fields)
+    told = {name: found[name]["learns_from"] for name in ("rvpt", "unlearn", "unlearn-prompts", "par")}
+    assert list(told.values()) == ["labels", "labels, or none", "labels, or none", "captions"]
     assert settings(found["rvpt"])["lr"] == {
         "name": "lr", "default": {"paper": 0.002, "small": 0.03}, "values": "number > 0", "description": "learning rate"
     }  # fmt: skip
