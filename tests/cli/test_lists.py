@@ -56,7 +56,7 @@ def test_triggers_and_how_visible_they_are():
 def test_triggers_with_options_and_from_folders(tiny):
     words = ["blended:ratio=0.5", "blended:ratio=0.1", tiny.backdoored / "triggers" / "badnet", "trojvqa"]
     strong, weak, saved, crafted = json.loads(works("triggers", "--size", 48, *words, "--json"))
-    assert (strong["options"]["ratio"], weak["options"]["ratio"]) == (0.5, 0.1)
+    assert (strong["measured_with"]["ratio"], weak["measured_with"]["ratio"]) == (0.5, 0.1)
     assert strong["psnr"] < weak["psnr"]
     assert (saved["name"], crafted["name"], crafted["psnr"]) == ("badnet", "trojvqa", None)
 
