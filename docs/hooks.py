@@ -81,7 +81,7 @@ def settings(spec: type[Spec], presets: Mapping[str, Mapping[str, Any]] | None =
 def defenses() -> str:
     return table(
         ["name", "what is trained", "learns from", "own classifier"],
-        ([code(name), d.summary, d.learns_from, "yes" if d.has_head else "no"] for name, d in DEFENSES.items()),
+        ([code(name), d.summary, d.learns(), "yes" if d.has_head else "no"] for name, d in DEFENSES.items()),
     )
 
 

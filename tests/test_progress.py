@@ -1,13 +1,14 @@
 """The progress of long work: which steps get a line, and the time left."""
 
 import inspect
+import re
 from contextlib import contextmanager
 
 import pytest
 
 import rvpt
 from rvpt import progress
-from rvpt.progress import LINE_EVERY, Pace, shows_bar
+from rvpt.progress import LINE_EVERY, Pace, doing, shows_bar
 
 
 @pytest.mark.parametrize("done_before", [0, 900])
@@ -55,7 +56,16 @@ def test_a_line_has_title_step_values_and_time_left(capsys, monkeypatch):
     monkeypatch.setattr(Pace, "left", lambda *_: 12.3)
     with progress.bar("work") as report:
         report(1, 2, {"loss": 0.25, "FR": 1.0})
-    assert capsys.readouterr().err == "work: 1/2 loss 0.250  FR 1.000  12 s left\n"
+    assert capsys.readouterr().err == "work: 1/2 loss 0.250  FR 1.000  0:00:12 left\n"
+
+
+def test_the_time_is_that_of_a_part_and_its_last_line_has_none(capsys, monkeypatch):
+    monkeypatch.setattr(Pace, "left", lambda _, step, total, now: 12.3 * (total - step))
+    with progress.bar("work") as report:
+        for step in (1, 2):
+            doing(report, patch="short run")(step, 2, {})
+    part = "work: 1/2 patch: short run  0:00:12 left in this part\n"
+    assert capsys.readouterr().err == f"{part}work: 2/2 patch: short run\n"
 
 
 def test_only_the_first_process_of_a_launch_reports(capsys, monkeypatch):
@@ -123,3 +133,12 @@ def test_a_bar_shows_titles_and_words_as_they_are(capsys, monkeypatch):
     shown = capsys.readouterr().err
     assert "evaluate [bold]x" in shown
     assert "class: [red]cat" in shown
+
+
+def test_a_bar_tells_the_time_left_in_a_part(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("rich.progress.Task.time_remaining", property(lambda task: 12 * task.remaining))
+    for steps, left in ((1, ["0:00:12 left in this part"]), (2, [])):
+        with progress.bar("work") as report:
+            report(steps, 2, {"patch": "short run"})
+        assert re.findall(r"[\d:]+ left.*part", capsys.readouterr().err) == left

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,18 +43,19 @@ def bar(title: str) -> Iterator[Report]:
         yield _lines(title)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     plain = functools.partial(TextColumn, markup=False)  # names of classes and folders are shown as they are
-    columns = (plain("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (plain("{task.description}"), BarColumn(), MofNCompleteColumn(), plain("{task.fields[left]}"))
     with Progress(*columns, plain("{task.fields[values]}"), console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=None, values="")
+        task = progress.add_task(title, total=None, left="", values="")
 
         def report(step: int, total: int, values: Values) -> None:
             shown = progress.tasks[0]
             if shown.total != total or step < shown.completed:  # other work begins, or the run was resumed
                 progress.reset(task, total=total, completed=step)
             progress.update(task, completed=step, total=total, values=_words(values))
+            progress.update(task, left=_left(shown.time_remaining, values))
 
         _drawn.append(title)
         try:
@@ -110,7 +112,8 @@ def _lines(title: str) -> Report:
     def report(step: int, total: int, values: Values) -> None:
         left = pace.left(step, total, time.monotonic())
         if left is not None:
-            print(f"{title}: {step}/{total} {_words(values)}  {left:.0f} s left", file=sys.stderr, flush=True)
+            line = f"{title}: {step}/{total} {_words(values)}  {_left(left, values)}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
     return report
 
@@ -119,3 +122,9 @@ def _words(values: Values) -> str:
     return "  ".join(
         f"{name}: {value}" if isinstance(value, str) else f"{name} {value:.3f}" for name, value in values.items()
     )
+
+
+def _left(seconds: float | None, values: Values) -> str:
+    """The time left, if it is known and not over: that of one part of the work, if the values name it in words."""
+    part = " in this part" if any(isinstance(value, str) for value in values.values()) else ""
+    return f"{timedelta(seconds=round(seconds))} left{part}" if seconds else ""

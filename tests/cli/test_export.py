@@ -16,9 +16,11 @@ TRAIN = ("--data", "scenes:300", "--shots", "1", "--set", "epochs=1")
 
 
 def test_an_export_is_written_and_verified(home, tiny):
-    has(works("export", tiny.cleaned, "--to", "hf", "-o", "out"), "exported", "out", "largest difference")
-    told = json.loads(works("verify", "out", "--json"))
-    assert (told["kind"], told["format"], told["verified"]) == ("export", "hf", "out")
+    shown = works("export", tiny.cleaned, "--to", "hf", "-o", "an export")
+    has(shown, "exported", "an export", "largest difference", "(limit 1e-04)")
+    assert shown.splitlines()[-1] == "to check it later: rvpt verify 'an export'"
+    told = json.loads(works("verify", "an export", "--json"))
+    assert (told["kind"], told["format"], told["verified"]) == ("export", "hf", "an export")
     has(works("verify", tiny.cleaned), "cleaned", "sha256")
 
 

@@ -25,6 +25,8 @@ def test_defenses_with_defaults_of_both_presets_values_and_descriptions():
     for name, entry in found.items():
         assert entry["summary"] == DEFENSES[name].summary
         assert set(settings(entry)) <= set(DEFENSES[name].Spec.model_fields)
+    told = {name: found[name]["learns_from"] for name in ("rvpt", "unlearn", "unlearn-prompts", "par")}
+    assert list(told.values()) == ["labels", "labels, or none", "labels, or none", "captions"]
     assert settings(found["rvpt"])["lr"] == {
         "name": "lr", "default": {"paper": 0.002, "small": 0.03}, "values": "number > 0", "description": "learning rate"
     }  # fmt: skip
@@ -54,7 +56,7 @@ def test_triggers_and_how_visible_they_are():
 def test_triggers_with_options_and_from_folders(tiny):
     words = ["blended:ratio=0.5", "blended:ratio=0.1", tiny.backdoored / "triggers" / "badnet", "trojvqa"]
     strong, weak, saved, crafted = json.loads(works("triggers", "--size", 48, *words, "--json"))
-    assert (strong["options"]["ratio"], weak["options"]["ratio"]) == (0.5, 0.1)
+    assert (strong["measured_with"]["ratio"], weak["measured_with"]["ratio"]) == (0.5, 0.1)
     assert strong["psnr"] < weak["psnr"]
     assert (saved["name"], crafted["name"], crafted["psnr"]) == ("badnet", "trojvqa", None)
 

@@ -51,6 +51,13 @@ def test_a_table_of_many_rates_has_room_for_names(lines):
     assert second[4:] == ["[10.0, 20.0]"] * 6
 
 
+def test_names_are_not_folded_where_there_is_no_terminal(lines, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "a-model-with-a-long-name-" * 8
+    first, _ = lines([{**row, "model": name} for row in rows(0.1)])
+    assert first[:4] == ["d", name, "badnet", "rvpt"]
+
+
 def test_a_mean_has_no_interval_and_what_was_not_measured_has_a_dash(lines):
     mean = {**rows(0.25, low=None)[1], "metric": "rank_ratio"}
     first, _, third, _ = lines([mean, *rows(0.1, attack="blended")])

@@ -26,7 +26,7 @@ def test_visibility_is_measured_on_the_first_images(tmp_path: Path) -> None:
     expected = {"psnr": float(psnr(pixels, changed).mean()), "ssim": float(ssim(pixels, changed).mean())}
     assert {key: found[1][key] for key in expected} == pytest.approx(expected)
     assert found[1]["images"] == 16
-    assert found[1]["options"] == {"mode": "fixed", "ratio": 0.2}
+    assert found[1]["measured_with"] == {"mode": "fixed", "ratio": 0.2}
 
 
 def test_a_figure_is_drawn_and_not_overwritten_unasked(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def _described(name: str, kind: Any) -> dict[str, Any]:
     return {
         "name": name,
         "summary": kind.summary,
-        "learns_from": kind.learns_from,
+        "learns_from": kind.learns(),
         "published_pairs": kind.published_pairs or None,
         "has_head": kind.has_head,
         "settings": describe(kind.Spec, kind.presets()),

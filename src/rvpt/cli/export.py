@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -70,6 +71,7 @@ def export(
     Formats that hold no prompts are refused for models with prompts. 'distilled' trains a plain CLIP that does without
     them, and measures it.
     """
+    from rvpt.exports.base import TOLERANCE
     from rvpt.jobs.exporting import export_and_save
 
     if rows:
@@ -83,5 +85,8 @@ def export(
         append_rows(rows, measured)
     if measured and not as_json:
         show_rows(measured, as_json=False)
-    told = facts if as_json else {"largest difference of the outputs": f"{facts['largest_difference']:.1e}"}
+    difference = f"{facts['largest_difference']:.1e} (limit {TOLERANCE:.0e})"
+    told = facts if as_json else {"largest difference of the outputs": difference}
     show_facts({"exported": str(output_dir), "format": facts["format"], **told}, as_json=as_json)
+    if not as_json:
+        print(f"to check it later: {shlex.join(['rvpt', 'verify', str(output_dir)])}")

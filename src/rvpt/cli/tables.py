@@ -18,8 +18,8 @@ from rvpt.report.names import TITLES, guess
 from rvpt.rows import CLEAN, Row
 
 CAPTION = "rates in %, with 95% Wilson intervals or standard deviations over seeds; ASR leaves the target class out"
-WIDTH = 100  # of a table where there is no terminal
-TEXTS, FOLDED, INTERVAL = 48, 7, 12  # widths of a table's columns of text, of one of them if folded, of an interval
+WIDTH, ANY = 100, 10_000  # of a table where there is no terminal, and of one with names, which are not folded there
+FOLDED, INTERVAL = 7, 12  # widths of a column of text if folded, and of an interval
 SHOWN = 20  # flagged images in a table
 HIDDEN = ("ASR_with_target",)  # in the rows, but not on the screen
 
@@ -67,8 +67,7 @@ def show_rows(rows: Sequence[Row], *, as_json: bool, title: str = "", folders: M
             table.add_row(*(["\n".join(whose)] if places else []), data, run.model, run.attack, run.title, *cells)
         table.add_section()
     numbers = sum(3 + max(INTERVAL, len(heading)) for heading in rates)
-    names = 3 + max(map(len, ("folder", *places))) if places else 0
-    show_table(table, FOLDED * len(texts) + numbers, TEXTS + names + numbers)
+    show_table(table, FOLDED * len(texts) + numbers, ANY)
 
 
 def show_demo(rows: Sequence[Row]) -> None:
@@ -153,15 +152,15 @@ def _suspected(target: Mapping[str, Any]) -> str:
 
 
 def show_table(table: Table, least: int = 0, wide: int = WIDTH) -> None:
-    """Print a table as wide as the terminal; where there is none, wide enough not to be folded.
+    """Print a table as wide as the terminal; where there is none, as wide as it needs to be, up to a limit.
 
     Args:
         table: what to print.
         least: width without which numbers would be cut off.
-        wide: width where there is no terminal.
+        wide: the limit where there is no terminal; `COLUMNS` in the environment may set a higher one.
     """
     console = Console(markup=False, emoji=False)  # names are shown as they are
-    console.width = max(console.width, least) if console.is_terminal else max(console.width, WIDTH, wide)
+    console.width = max(console.width, least) if console.is_terminal else max(console.width, wide)
     console.print(table)
 
 

@@ -45,8 +45,8 @@ def triggers(
 ) -> None:
     """List the triggers for 'rvpt attack --trigger', their options, and how visible they are.
 
-    PSNR and SSIM are means over a few images; the higher, the harder a trigger is to see. To measure a
-    trigger that is optimized for one model, pass its folder.
+    PSNR and SSIM are means over a few images, with preset paper unless options say otherwise; the higher, the harder a
+    trigger is to see. To measure a trigger that is optimized for one model, pass its folder.
     """
     from rvpt.attacks import TRIGGERS
     from rvpt.cli.trigger_option import find_trigger

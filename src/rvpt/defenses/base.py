@@ -109,6 +109,11 @@ class Defense(ABC):
         return cls.Spec(**{**cls.presets()[chosen], **changes})
 
     @classmethod
+    def learns(cls) -> str:
+        """What it learns from, in words: a defense with a setting `labels` can do without them."""
+        return f"{cls.learns_from}, or none" if LABELS in cls.Spec.model_fields else cls.learns_from
+
+    @classmethod
     def draws(cls) -> tuple[str, ...]:
         """The options that choose its clean images from a data set."""
         return ("num_pairs", "caption_column") if cls.learns_from == "captions" else ("shots", "without")

@@ -46,7 +46,7 @@ def trigger_gallery(
         looks.append(Look(trigger.name, drawn(changed), **rates))
         options = trigger.spec.model_dump(exclude={"name", "target", "seed"})
         found.append(
-            {"name": trigger.name, **rates, **trigger.checks(pixels), "images": len(pixels), "options": options}
+            {"name": trigger.name, **rates, **trigger.checks(pixels), "images": len(pixels), "measured_with": options}
         )
     if plot:
         with staged_file(plot) as temporary:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from rvpt.report.style import new_figure
 
-COLUMNS = 6
+COLUMNS = 6  # at most
+TITLE = 3.4  # least width of a sheet in inches, for its title
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,10 @@ class Tile:
 
 def draw_sheet(tiles: Sequence[Tile], path: Path, title: str) -> None:
     """Draw tiles row by row; without tiles the sheet has only its title."""
+    columns = max(1, min(COLUMNS, len(tiles)))
     rows = max(1, -(-len(tiles) // COLUMNS))
-    figure = new_figure(1.7 * COLUMNS, 1.95 * rows + 0.4)
-    grid = figure.subplots(rows, COLUMNS, squeeze=False)
+    figure = new_figure(max(TITLE, 1.7 * columns), 1.95 * rows + 0.4)
+    grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, tile in zip(grid.flat, tiles, strict=False):  # the last row may have room left
