@@ -7,6 +7,7 @@ from PIL import Image
 
 from commands import has, refused, works
 from rvpt.attacks import TRIGGERS
+from rvpt.cli.trigger_option import find_trigger
 from rvpt.defenses import DEFENSES
 from rvpt.evaluation import PROTOCOLS
 
@@ -59,6 +60,12 @@ def test_triggers_with_options_and_from_folders(tiny):
     assert (strong["measured_with"]["ratio"], weak["measured_with"]["ratio"]) == (0.5, 0.1)
     assert strong["psnr"] < weak["psnr"]
     assert (saved["name"], crafted["name"], crafted["psnr"]) == ("badnet", "trojvqa", None)
+
+
+def test_how_a_preset_of_one_trigger_is_chosen_is_said(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    has(works("triggers", "badclip"), "50 (published)", "--trigger badclip:preset=published")
+    assert find_trigger("badclip:preset=published", "paper", "owl", 0).epochs == 50
 
 
 def test_an_image_of_triggers_is_drawn_and_replaced_only_if_asked(home):

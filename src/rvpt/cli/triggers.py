@@ -17,6 +17,9 @@ from rvpt.cli.panels import LISTS
 from rvpt.cli.tables import show_json, show_table
 
 HEADINGS = ("trigger", "what it is", "optimized for one model", "PSNR (dB)", "SSIM")
+COMMON = """\
+All triggers also have the options target, seed and preset, which default to those of the command.
+preset chooses one of those named beside the defaults, as in --trigger badclip:preset=published."""
 
 
 @command(LISTS)
@@ -65,7 +68,7 @@ def triggers(
     for each in {each["name"]: each for each in found}.values():
         print()
         show_table(settings_table(each["settings"], f"{each['name']}: --trigger {each['name']}:OPTION=VALUE,..."))
-    print("\nAll triggers also have the options target and seed, which default to those of the command.")
+    print(f"\n{COMMON}")
     if plot:
         print(f"image: {plot}")
 
