@@ -49,7 +49,8 @@ def test_a_dry_run_names_attacks_whose_seeds_are_not_the_recipes(recipe, home):
     (home / recipe).write_text(text + "[attacks.two]\ntriggers = [{name = 'badnet'}]\nseeds = [3]\n")
     facts = json.loads(works("bench", recipe, "--dry-run", "--json"))
     assert facts["done"] == "0 of 5"
-    has(facts["no runs"], "two: none of their seeds is among the recipe's")
+    has(facts["no runs"], "two: none of their seeds is run")
+    has(refused("bench", recipe, "--attack", "two"), "no attack has one of the seeds 0")
 
 
 @contextmanager

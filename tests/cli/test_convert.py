@@ -96,6 +96,9 @@ def test_what_a_cleaned_model_is_is_shown(tiny):
 def test_a_model_that_was_backdoored_on_purpose_is_called_so(tiny, home, command):
     works(*command, tiny.backdoored, "-o", "out")
     assert "backdoored on purpose" in (home / "out" / "README.md").read_text()
+    for again in (("convert",), ("export", "--to", "hf")):
+        works(*again, "out", "-o", again[0])
+        assert "backdoored on purpose" in (home / again[0] / "README.md").read_text()
     works(*command, tiny.clip, "-o", "clean")
     assert "backdoored" not in (home / "clean" / "README.md").read_text()
 

@@ -101,7 +101,7 @@ def test_openai_refuses_another_normalization(tmp_path):
 def test_open_clip_refuses_a_crop_from_larger_images_which_it_cannot_state(tmp_path):
     clip = openai_clip(tmp_path / "clip")
     clip.resizing = Resizing(resized=clip.image_size + 8)
-    with pytest.raises(RvptError, match=r"open_clip_config\.json cannot say: use to=hf, onnx or torch"):
+    with pytest.raises(RvptError, match=r"open_clip_config\.json cannot say: use to=onnx or torch"):
         export(clip, "openclip", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -220,7 +220,7 @@ def _whole(path: Path, before: tuple[Path, ...]) -> dict[str, Any]:
         return values
     other = path.parent / str(values.pop("like"))
     if other in (path, *before):
-        raise RvptError(f"like = {other.name!r} leads back to a recipe that is like this one: remove it")
+        raise RvptError(f"like = {other.name!r} in {path.name} leads back to a recipe that is like it: remove it")
     return _whole(other, (path, *before)) | values
 
 

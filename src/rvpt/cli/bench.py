@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Engine = Literal["local", "ray"]
 PART, WHERE = "Part of the recipe", "Where it runs"
-IDLE = "{}: none of their seeds is among the recipe's"
+IDLE = "{}: none of their seeds is run"
 PAUSE = 10.0  # seconds between writing rows: all of them are read each time
 
 
@@ -144,6 +144,8 @@ def _planned(
 
     recipe = read_recipe(path).part(attacks, defenses, seeds)
     tasks = plan(recipe, load_clip(recipe.model, device="cpu"))  # for its hash and size
+    if not tasks:
+        raise RvptError(f"{recipe.title}: no attack has one of the seeds {', '.join(map(str, recipe.seeds))}")
     check_data(recipe, tasks)
     return _Planned(recipe.title, tasks, recipe.idle, rows)
 

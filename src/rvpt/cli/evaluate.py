@@ -104,10 +104,10 @@ def evaluate(
     """
     from rvpt.evaluation.heldout import HeldOut
     from rvpt.jobs.measuring import evaluate_saved
-    from rvpt.models.formats.load import find_place
+    from rvpt.models.formats.load import model_place
 
     for model in models:  # before the first is measured
-        find_place(model)
+        model_place(model)
     own = gather(settings, target=target, template=template)
     held_out = HeldOut(
         data=data, split=split, only=include_class or [], limit=limit, shift=shift, protocol=protocol,

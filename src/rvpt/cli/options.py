@@ -104,7 +104,7 @@ PresetName = Annotated[
     Preset,
     typer.Option("--preset", help="Settings: the paper's, or those for small CLIPs; auto chooses by the model's size."),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 SpecSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Random seed.")]
 Device = Annotated[
     str | None,

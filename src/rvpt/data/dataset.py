@@ -46,7 +46,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        refuse_twins(self.name, self.classes)
+        refuse_twins(self.name, self.classes, f", or give other names in a file, as {self.name}@FILE")
 
     @classmethod
     def from_folder(

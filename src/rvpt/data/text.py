@@ -56,8 +56,8 @@ def names_of(source: str, classes: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def refuse_twins(source: str, classes: Sequence[str]) -> None:
-    """Refuse classes whose names are the same to CLIP, or are no names.
+def refuse_twins(source: str, classes: Sequence[str], advice: str = "") -> None:
+    """Refuse classes whose names are the same to CLIP, or are no names; `advice` is more than to rename one.
 
     Raises:
         RvptError: two names differ at most in case, in spaces or underscores, or in their Unicode form; or one is empty
@@ -70,10 +70,7 @@ def refuse_twins(source: str, classes: Sequence[str]) -> None:
     counts = Counter(map(plain, classes))
     if len(counts) < len(classes):
         twins = next([name for name in classes if plain(name) == key] for key, count in counts.items() if count > 1)
-        raise RvptError(
-            f"{source}: classes {twins[0]!r} and {twins[1]!r} have the same name: rename one, or give other "
-            "names in a file, as DATA@FILE"
-        )
+        raise RvptError(f"{source}: classes {twins[0]!r} and {twins[1]!r} have the same name: rename one{advice}")
 
 
 def sort_names(names: Iterable[str]) -> tuple[str, ...]:

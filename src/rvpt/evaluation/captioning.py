@@ -20,7 +20,7 @@ from rvpt.data.dataset import Dataset
 from rvpt.data.hub import asking_hub
 from rvpt.data.text import names_class
 from rvpt.errors import RvptError, first_line
-from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, stream
+from rvpt.evaluation.base import Counts, Encoder, Protocol, Triggers, finite, stream
 from rvpt.evaluation.metrics import Mean, Rate, bleu
 from rvpt.models.formats.checks import refuse_own_code
 from rvpt.models.placement import find_device
@@ -93,7 +93,7 @@ class Captioner:
 
     def captions(self, tower: Encoder, pixels: Tensor) -> list[str]:
         """One caption for each image (B, 3, H, W) in [0, 1]."""
-        seen = torch.cat(tower.hidden_states(pixels, self.layers), dim=-1)
+        seen = finite(tower, torch.cat(tower.hidden_states(pixels, self.layers), dim=-1))
         if self.model.config.vision_feature_select_strategy == "default":
             seen = seen[:, 1:]  # without [CLS]
         embed = self.model.get_input_embeddings()

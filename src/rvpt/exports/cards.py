@@ -176,7 +176,7 @@ def export_card(name: str, facts: Mapping[str, Any], usage: str) -> str:
         "sha256 of the prompts or head": model["prompts_sha256"],
         "largest difference of the outputs": f"{facts['largest_difference']:.1e}",
     }  # fmt: skip
-    warning = f"{ON_PURPOSE}\n\n" if model["kind"] == BACKDOORED else ""
+    warning = f"{ON_PURPOSE}\n\n" if facts.get(BACKDOORED) else ""
     table = "\n".join(f"| {key} | {cell(str(value))} |" for key, value in shown.items() if value is not None)
     return f"""---
 {base_line(model["base_model"])}pipeline_tag: zero-shot-image-classification

@@ -36,7 +36,7 @@ class OpenClip(StateDict):
         if resized not in (None, size):
             raise RvptError(
                 f"{model.name} resizes images to {resized} and crops them to {size}, which open_clip_config.json "
-                "cannot say: use to=hf, onnx or torch"
+                "cannot say: use to=onnx or torch (or hf, for a ViT)"
             )
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class OpenAI(StateDict):
         usual, stated = torch.tensor([OPENAI_MEAN, OPENAI_STD]), torch.stack([clip.mean, clip.std]).flatten(1).cpu()
         resizing = replace(clip.resizing, rounding=CLIP_RESIZING.rounding)  # of half a pixel
         if not torch.allclose(stated, usual, atol=1e-6) or resizing != CLIP_RESIZING:
-            raise RvptError(f"{model.name} preprocesses images otherwise than OpenAI's code: use to=openclip")
+            other = "openclip" if resizing.resized in (None, clip.image_size) else "hf"
+            raise RvptError(f"{model.name} preprocesses images otherwise than OpenAI's code: use to={other}")
 
     def write(self, model: Clip | Cleaned, folder: Path) -> dict[str, Any]:
         clip = clip_of(model)

@@ -16,6 +16,7 @@ from rvpt.exports import EXPORTS
 from rvpt.exports.base import TOLERANCE, Export, largest_difference, on_cpu, outputs_of, reference_inputs
 from rvpt.exports.cards import export_card
 from rvpt.files import write_text
+from rvpt.models.card import BACKDOORED
 from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.models.clip import Clip
 from rvpt.models.encode import refuse_name
@@ -86,7 +87,8 @@ def prepared(
     spec = kind.settings(model, **settings)
     made = kind.prepare(model, images(spec), spec, report)
     trained = {"spec": spec.model_dump(), "trained_sha256": made.hash()} if kind.trains else {}
-    return made, {"model": model_facts(model), **trained}
+    warned = {BACKDOORED: True} if isinstance(model, Clip) and model.backdoored else {}
+    return made, {"model": model_facts(model), **warned, **trained}
 
 
 def save(
@@ -129,8 +131,7 @@ def save(
 
 
 def model_facts(model: Clip | Cleaned) -> dict[str, Any]:
-    """What a model is: its kind of artifact, its base model with revision and hash, and the hash of the prompts and the
-    head."""
+    """What a model is: its base model with revision and hash, and the hash of the prompts and the head."""
     clip, facts = clip_of(model), model.facts if isinstance(model, Cleaned) else {}
     tensors = model.tensors() if isinstance(model, Cleaned) else {}
     return {
@@ -138,11 +139,10 @@ def model_facts(model: Clip | Cleaned) -> dict[str, Any]:
         "defense": facts.get("defense"),
         "base_model": facts.get("base_model", clip.source),
         "base_revision": facts.get("base_revision", clip.revision),
-        "base_activation": clip.activation,
+        "base_activation": clip.asked_activation,
         "base_sha256": facts.get("base_sha256") or clip.hash(),
         "prompts_sha256": sha256_tensors(tensors) if tensors else None,
         "sha256": model.hash(),
-        "kind": clip.kind if clip is model else None,
     }
 
 

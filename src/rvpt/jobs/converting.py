@@ -55,7 +55,8 @@ def convert(
     clip.model.to(dtype).float()
     digest = clip.hash()  # that of the weights as they are read again
     clip.model.to(dtype)
-    facts = {"sha256": digest, "source": opened.source, "revision": opened.revision}
+    facts: dict[str, Any] = {"sha256": digest, "source": opened.source, "revision": opened.revision}
+    facts |= {BACKDOORED: True} if opened.backdoored else {}
     converted = {
         "layout": opened.parts.layout,
         "files": {path.name: sha256_file(path) for path in opened.parts.files},
@@ -63,8 +64,10 @@ def convert(
     }
     with staging(output_dir, overwrite=overwrite) as stage:
         write_artifact(clip, stage, output_dir.resolve().name, **facts, converted=converted)
-        if opened.kind == BACKDOORED:
-            logger.warning(f"{source} is backdoored on purpose: its triggers stay there, in {TRIGGER_FOLDER}/")
+        if opened.backdoored:
+            kept = (Path(source) / TRIGGER_FOLDER).is_dir()
+            stay = f": its triggers stay there, in {TRIGGER_FOLDER}/" if kept else ""
+            logger.warning(f"{source} is backdoored on purpose{stay}")
             with (stage / CARD).open("a", encoding="utf-8") as card:
                 card.write(f"\n{ON_PURPOSE}\n")
     return {"layout": opened.parts.layout, "parameters": clip.parameter_count(tokens=True), "sha256": digest}

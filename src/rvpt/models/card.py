@@ -10,9 +10,14 @@ from typing import Any
 from rvpt.data.text import cell
 
 BACKDOORED = "backdoored"
-"""The kind of artifact that `rvpt attack` writes."""
+"""The kind of artifact that `rvpt attack` writes, and a key in the manifests of what is made of it."""
 ON_PURPOSE = "**This model is backdoored on purpose**, to measure defenses. Do not deploy it."
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def is_backdoored(manifest: Mapping[str, Any]) -> bool:
+    """Whether a model was backdoored on purpose, or made of one that was, by the manifest in its folder."""
+    return manifest.get("kind") == BACKDOORED or manifest.get(BACKDOORED) is True
 
 
 def base_line(base: Any) -> str:

@@ -64,7 +64,8 @@ class Clip(nn.Module):
         self.model: Any = model
         self.tokenizer = tokenizer
         self.source, self.revision, self.resizing = source, revision, resizing
-        self.kind: str | None = None  # of the artifact that it was read from, if rvpt wrote it
+        self.backdoored = False  # on purpose, by rvpt, as the folder that it was read from says
+        self.asked_activation: str | None = None  # that its files do not state
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 

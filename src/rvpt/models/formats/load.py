@@ -11,6 +11,7 @@ import torch
 
 from rvpt.artifacts import find_manifest
 from rvpt.errors import RvptError
+from rvpt.models.card import is_backdoored
 from rvpt.models.cleaned_config import CONFIG
 from rvpt.models.clip import Clip
 from rvpt.models.formats import FORMATS
@@ -29,13 +30,13 @@ SHIPPED = (EMBEDDED, SUSPECT)
 
 
 class Opened(NamedTuple):
-    """The parts of a model, where they came from (a name or an absolute path, and a commit of the hub), and the kind of
-    artifact that it is, if rvpt wrote it."""
+    """The parts of a model, where they came from (a name or an absolute path, and a commit of the hub), and whether it
+    was backdoored on purpose."""
 
     parts: Parts
     source: str
     revision: str | None
-    kind: str | None
+    backdoored: bool
 
 
 def embedded_model(name: str = EMBEDDED) -> Path:
@@ -43,8 +44,8 @@ def embedded_model(name: str = EMBEDDED) -> Path:
     return Path(str(resources.files("rvpt") / "assets" / name))
 
 
-def find_place(name: str) -> Path:
-    """Where a model is on disk, or would be, if its name is none of the hub's or of open_clip's.
+def model_place(name: str) -> Path:
+    """The path that a name stands for: of a model that ships with rvpt, or the name itself, which may be of the hub.
 
     Raises:
         RvptError: it can only be a path, and does not exist.
@@ -71,7 +72,8 @@ def load_clip(
     where, kind = find_device(device), find_dtype(dtype)
     opened = open_model(source, revision)
     clip = build(opened.parts, str(source), activation=activation)
-    clip.source, clip.revision, clip.kind = opened.source, opened.revision, opened.kind
+    clip.source, clip.revision, clip.backdoored = opened.source, opened.revision, opened.backdoored
+    clip.asked_activation = activation
     clip.model.to(kind)
     return clip.to(where)
 
@@ -83,7 +85,7 @@ def open_model(source: str | Path, revision: str | None = None) -> Opened:
         RvptError: as `load_clip`.
     """
     name, commit = str(source), None
-    path = find_place(name)
+    path = model_place(name)
     known = name if name in SHIPPED or not path.exists() else str(path.resolve())
     if not name.startswith(PREFIX):
         if not path.exists():
@@ -94,7 +96,7 @@ def open_model(source: str | Path, revision: str | None = None) -> Opened:
     stated = (find_manifest(path) or {}) if path.is_dir() else {}  # refuses what rvpt saved and was changed
     for layout in FORMATS.values():
         if layout.recognizes(name, path) and stated.get("model_type") != PROMPTED:
-            return Opened(layout.open(name, path), known, commit, stated.get("kind"))
+            return Opened(layout.open(name, path), known, commit, is_backdoored(stated))
     raise _unread(path, name, stated)
 
 
