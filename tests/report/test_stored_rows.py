@@ -13,7 +13,14 @@ from rvpt.rows import read_measurements
 
 ROWS = Path(__file__).parents[2] / "rows"
 FILES = sorted(path for path in ROWS.glob("*.jsonl") if '"attack"' in path.read_text())  # others are benchmarks/
-RATES = {"adversarial", "encoding", "monitor", "resistivity", "retrieval"}  # with rates other than CA, ASR and PA
+RATES = {
+    "adversarial",
+    "encoding",
+    "headroom-resistivity",
+    "monitor",
+    "resistivity",
+    "retrieval",
+}  # with rates other than CA, ASR and PA
 WITHOUT = {
     "matrix": RATES,
     "costs": {"photos-attacks", "photos-zoo", "targets", "zoo", "zoo-seed-3"},  # no cleaned model
