@@ -6,13 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-
 from rvpt.bench.plan import Task
 from rvpt.bench.recipe import Recipe
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import find_place, is_scenes, unnamed
 from rvpt.data.load import load_captioned, load_data, load_labeled, load_mixed
+from rvpt.data.mix import leave_out
 from rvpt.data.text import find_class
 from rvpt.defenses import DEFENSES
 from rvpt.defenses.unlabeled import LABELS, PREDICTED
@@ -59,17 +58,13 @@ def _check_attacks(recipe: Recipe, tasks: Sequence[Task]) -> None:
 
 def _left(data: Dataset, attack: dict[str, Any]) -> int:
     """How many pairs there are without the classes that an attack leaves out."""
-    without, gone = attack.get("without", ()), torch.zeros(len(data), dtype=torch.bool)
-    for name in without:
-        own = data.of_class(name)
-        if not own.any():
-            raise RvptError(f"without: {data.name} has no pair of class {name!r}: leave it out of the list")
-        gone |= own
+    without = attack.get("without", ())
+    left = leave_out(data, without)
     poisoned = attack["poison"]["clean_label"] or attack["poison"]["captions"] == "natural"
     for target in (trigger["target"] for trigger in attack["triggers"]):
         if poisoned and find_class(without, target) is not None:
             raise RvptError(f"without: clean_label and captions=natural need the pairs of the target {target!r}")
-    return int((~gone).sum())
+    return len(left)
 
 
 def _check_checks(tasks: Sequence[Task]) -> None:

@@ -1,4 +1,4 @@
-"""Several captioned data sets as one."""
+"""Captioned data sets: several as one, and one without some classes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
+from rvpt.errors import RvptError
 
 
 def mix(parts: Sequence[Dataset]) -> Dataset:
@@ -36,3 +37,18 @@ def mix(parts: Sequence[Dataset]) -> Dataset:
     name = "+".join(part.name for part in parts)
     skipped = tuple(f"{part.name}: {reason}" for part in parts for reason in part.skipped)
     return Dataset(name, read, torch.arange(int(ends[-1])), captions_of=captions, skipped=skipped)
+
+
+def leave_out(data: Dataset, classes: Sequence[str]) -> Dataset:
+    """A captioned set without the pairs of some classes, as `Dataset.of_class` finds them.
+
+    Raises:
+        RvptError: no pair is of one of them.
+    """
+    gone = torch.zeros(len(data), dtype=torch.bool)
+    for name in classes:
+        own = data.of_class(name)
+        if not own.any():
+            raise RvptError(f"without: {data.name} has no pair of class {name!r}: leave it out of the list")
+        gone |= own
+    return data.select((~gone).nonzero()[:, 0]) if classes else data

@@ -14,6 +14,7 @@ from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigg
 from rvpt.data.dataset import Dataset
 from rvpt.data.identifiers import canonical
 from rvpt.data.load import load_labeled, load_mixed
+from rvpt.data.mix import leave_out
 from rvpt.data.skip import skipped_facts
 from rvpt.evaluation.evaluate import evaluate
 from rvpt.jobs.gallery import MEASURED, visibility
@@ -192,7 +193,5 @@ def _drawn_pairs(
     without: Sequence[str] = (),
 ) -> Dataset:
     """Captioned sets as one without some classes, or `num_pairs` of it drawn by `seed`."""
-    data = load_mixed(sources, split, caption_column, on_error=on_error)
-    for name in without:
-        data = data.select((~data.of_class(name)).nonzero()[:, 0])
+    data = leave_out(load_mixed(sources, split, caption_column, on_error=on_error), without)
     return data if num_pairs is None else data.sample(num_pairs, seed)
