@@ -46,6 +46,10 @@ def test_the_rows_of_a_bench_are_shown_once(tmp_path: Path) -> None:
     assert {row["model"] for row in gather([tmp_path]).rows} == {"clip+one", two}
     assert {row["model"] for row in gather([tmp_path, models["a"]]).rows} == {"clip+one", two}
     assert {row["model"] for row in gather([models["a"]]).rows} == {one}
+    write_rows(tmp_path / "other.jsonl", rows_of(0.9, defense="none", model="without a hash"))
+    write_rows(models["a"] / "rows.jsonl", rows_of(0.9, defense="none", model=one))
+    (models["a"] / "manifest.json").unlink()
+    assert {row["model"] for row in gather([tmp_path]).rows} == {"clip+one", "without a hash", one, two}
 
 
 class Parsed(HTMLParser):

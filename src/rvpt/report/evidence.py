@@ -137,13 +137,10 @@ def _text(row: Row) -> str:
 
 def _by_name(rows: Rows) -> Rows:
     """The rows without those of a bench's folders of backdoored models that other rows have by the recipe's name."""
-
-    def hashes(model: str) -> set[Any]:
-        return {_sha256(row) for row in rows if row["model"] == model and row["defense"] == CLEAN}
-
     unnamed = {row["model"] for row in rows if UNNAMED.fullmatch(row["model"])}
-    known = {_sha256(row) for row in rows if row["model"] not in unnamed}
-    again = {model for model in unnamed if hashes(model) & known}
+    known = {_sha256(row) for row in rows if row["model"] not in unnamed} - {None}
+    attacked = (row for row in rows if row["model"] in unnamed and row["defense"] == CLEAN)
+    again = {row["model"] for row in attacked if _sha256(row) in known}
     return Rows(row for row in rows if row["model"] not in again)
 
 
