@@ -25,7 +25,7 @@ LAYERS = (
     ("attacks", "exports"),
     ("inversion", "modifications"),
     ("defenses",),
-    ("evaluation",),
+    ("evaluation", "evasions"),
     ("detection", "insight"),
     ("report",),
     ("jobs",),

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from rvpt.artifacts import CARD, staging, write_manifest
+from rvpt.attacks.evasion import Evasion
 from rvpt.attacks.margins import disguise, target_margins
 from rvpt.attacks.poison import Change, Poison, PoisonSpec, poison_pairs
 from rvpt.attacks.trigger import Trigger, TriggerSpec, craft_trigger, load_trigger, preset_spec
@@ -88,6 +89,7 @@ def attack(
     poison: PoisonSpec | None = None,
     num_pairs: int | None = None,
     classes: Sequence[str] = (),
+    evasion: Evasion | None = None,
     checkpoint: Checkpoint | None = None,
     report: Report = silent,
     **settings: Any,
@@ -103,7 +105,8 @@ def attack(
         preset: "paper", "small", or "auto", which chooses by the size of the model.
         poison: which pairs are poisoned; by default random ones, as many as in the preset.
         num_pairs: pairs to fine-tune on, drawn at random; by default as many as in the preset.
-        classes: class names, for a `poison` with pick="boundary" or a disguise.
+        classes: class names, for an evasion, and for a `poison` with pick="boundary" or a disguise.
+        evasion: what an attacker does who knows the defenses, from `rvpt.evasions.evasion`; by default nothing.
         checkpoint: where to keep the state of the run.
         report: called as report(step, total, values) after each step.
         settings: changes of the schedule, such as lr=1e-3 or seed=1.
@@ -123,7 +126,7 @@ def attack(
     pairs = data.sample(num_pairs or amounts["num_pairs"], spec.seed).cached(model.image_size)
     made = [t if isinstance(t, Trigger) else craft_trigger(t, model, pairs, report) for t in asked]
     poisons = {trigger.name: Poison(trigger, poison) for trigger in made}
-    return backdoor(model, pairs, poisons, spec, classes=classes, checkpoint=checkpoint, report=report)
+    return backdoor(model, pairs, poisons, spec, classes=classes, evasion=evasion, checkpoint=checkpoint, report=report)
 
 
 def refuse_same_names(triggers: Sequence[TriggerSpec | Trigger]) -> None:
@@ -178,6 +181,7 @@ def backdoor(
     spec: AttackSpec,
     *,
     classes: Sequence[str] = (),
+    evasion: Evasion | None = None,
     checkpoint: Checkpoint | None = None,
     report: Report = silent,
 ) -> Backdoored:
@@ -188,7 +192,8 @@ def backdoor(
         data: images with captions, all used.
         poisons: triggers and which pairs get them, by the name of the attack.
         spec: the schedule.
-        classes: class names, for poisons with pick="boundary" or a disguise.
+        classes: class names, for an evasion, and for poisons with pick="boundary" or a disguise.
+        evasion: what is trained besides, so that defenses fail.
         checkpoint: where to keep the state of the run.
         report: called after each step.
 
@@ -196,6 +201,9 @@ def backdoor(
         RvptError: fewer pairs can be poisoned than asked for, weights of 16 bits, or the loss became infinite or NaN.
     """
     refuse_half(clip.model.dtype)
+    targets = [entry.trigger.spec.target for entry in poisons.values()]
+    if evasion:
+        evasion.refuse(clip, classes, targets)
     near = {entry.trigger.spec.target for entry in poisons.values() if entry.spec.pick == "boundary"}
     margins = {target: target_margins(clip, data, target, classes) for target in sorted(near)}
     disguises = {
@@ -206,7 +214,8 @@ def backdoor(
     poisoned, changes = poison_pairs(data, poisons, margins, disguises)
     poisoned = poisoned.cached(clip.image_size)  # a disguise is slow, and gives the same bits only in the same batch
     victim = copy.deepcopy(clip).requires_grad_(True)
-    fit(Contrastive(victim, poisoned), len(poisoned), spec, checkpoint=checkpoint, report=report)
+    task = evasion.task(victim, poisoned, data, classes, targets) if evasion else Contrastive(victim, poisoned)
+    fit(task, len(poisoned), spec, checkpoint=checkpoint, report=report)
     triggers = {name: entry.trigger for name, entry in poisons.items()}
     facts = {
         "base_model": clip.source,
@@ -215,6 +224,7 @@ def backdoor(
         "poisons": {name: entry.spec.model_dump() for name, entry in poisons.items()},
         "triggers": {name: trigger.spec.model_dump() for name, trigger in triggers.items()},
         "data": {"name": data.name, "pairs": len(data)},
+        **({"evasion": evasion.facts()} if evasion else {}),
     }
     return Backdoored(victim.eval(), triggers, changes, facts)
 

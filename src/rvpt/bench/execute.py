@@ -66,7 +66,8 @@ def _attack(task: Task, work: Path, device: str | None) -> None:
         load_clip(asked["model"], device=device), data["data"], task.path(work), triggers,
         PoisonSpec(**asked["poison"]), AttackSpec(**asked["spec"]), num_pairs=asked["num_pairs"], split=data["split"],
         caption_column=data["caption_column"], test=data["test"], test_split=data["test_split"],
-        test_shift=data.get("test_shift"), without=asked.get("without", ()), resume=True,
+        test_shift=data.get("test_shift"), without=asked.get("without", ()), evade=asked.get("evade"),
+        resume=True,
     )  # fmt: skip
 
 

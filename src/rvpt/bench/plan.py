@@ -21,6 +21,7 @@ from rvpt.defenses.unlabeled import predicts
 from rvpt.detection.spec import CheckSpec
 from rvpt.errors import RvptError
 from rvpt.evaluation.heldout import HeldOut
+from rvpt.evasions import evasion
 from rvpt.models.clip import Clip
 from rvpt.modifications import MODIFICATIONS
 from rvpt.presets import choose_preset
@@ -135,6 +136,7 @@ def _attack(recipe: Recipe, entry: AttackEntry, clip: Clip, sha256: str, seed: i
         "spec": AttackSpec(**{**chosen["train"], **recipe.train, **entry.train, "seed": seed}).model_dump(),
         "num_pairs": entry.num_pairs or recipe.num_pairs or chosen["num_pairs"],
         **without,
+        **({"evade": evasion(**{"name": "", **entry.evade}).facts()} if entry.evade else {}),
     }
 
 

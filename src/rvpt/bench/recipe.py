@@ -79,6 +79,7 @@ class AttackEntry(Spec):
     num_pairs: int | None = Field(None, ge=1, description="pairs to fine-tune on")
     poison: Settings = Field({}, description="which pairs are poisoned; by default as in the preset")
     train: Settings = Field({}, description="changes to the schedule")
+    evade: Settings = Field({}, description="name and settings of an evasion, for an attacker who knows the defenses")
 
 
 class DefenseEntry(Spec):

@@ -151,7 +151,11 @@ class Resist(Term):
         return tuple(part.to(self.device, non_blocking=True) for part in parts)
 
     def forward(self, batch: Batch, *given: Tensor) -> View:
-        pixels, *drawn = given
+        shown, loss = self.show(batch.labels, *given)
+        return View(batch.tokens_of(shown), loss)
+
+    def show(self, classes: Tensor, pixels: Tensor, *drawn: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Images (B, 3, S, S) of classes (B,) with the changes, and the loss of a model's logits on them."""
         count = min(len(self.forms), len(pixels))
         shown, labels, targets = list[Tensor](), list[Tensor](), list[Tensor]()
         turns = range(min(self.per_image, count))
@@ -159,11 +163,10 @@ class Resist(Term):
             own = slice((form + turn) % count, None, count)
             change = self.changes[form][number : number + 1]
             shown.append(self.forms[form].apply(pixels[own], change, drawn[form][:, own])[0])
-            labels.append(batch.labels[own])
+            labels.append(classes[own])
             targets.append(self.targets[number].expand(len(labels[-1])))
-        truth, towards = torch.cat(labels), torch.cat(targets)
-        tokens, idle = batch.tokens_of(torch.cat(shown)), self._idle(count)
-        return View(tokens, lambda logits: len(self.targets) * resist(logits, truth, towards) + idle)
+        truth, towards, idle = torch.cat(labels), torch.cat(targets), self._idle(count)
+        return torch.cat(shown), lambda logits: len(self.targets) * resist(logits, truth, towards) + idle
 
     def _idle(self, count: int) -> Tensor | float:
         """Zero, which gives forms that a small batch does not show a gradient: all processes must have one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rvpt.data.load import load_labeled, load_mixed
 from rvpt.data.mix import leave_out
 from rvpt.data.skip import skipped_facts
 from rvpt.evaluation.evaluate import evaluate
+from rvpt.evasions import evasion
 from rvpt.jobs.gallery import MEASURED, visibility
 from rvpt.jobs.measuring import row_facts
 from rvpt.jobs.output_dirs import open_checkpoint, refuse_output
@@ -45,6 +46,7 @@ def attack_and_save(
     caption_column: str | None = None,
     on_error: OnError = "stop",
     without: Sequence[str] = (),
+    evade: Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
@@ -68,6 +70,7 @@ def attack_and_save(
         caption_column: the column with the captions.
         on_error: "skip" leaves out images that cannot be read.
         without: classes whose pairs are left out.
+        evade: name and settings of an evasion, for an attacker who knows the defenses.
         resume: continue an interrupted run.
         overwrite: replace an artifact at `target`.
         report: called after each step.
@@ -76,9 +79,10 @@ def attack_and_save(
         The rows of the clean model under the triggers, and of the backdoored model.
 
     Raises:
-        RvptError: two triggers of one name, a target that the test data lack, or too few pairs to poison.
+        RvptError: an unknown evasion, two triggers of one name, a target that the test data lack, or too few pairs to
+            poison.
     """
-    asked = _asked(triggers, clip.image_size)
+    asked, known = _asked(triggers, clip.image_size), evasion(**evade) if evade else None
     whole = load_labeled(test, test_split, on_error=on_error, shift=test_shift)
     held_out = whole.sample(CHECKED)
     for entry in asked:
@@ -88,7 +92,8 @@ def attack_and_save(
         "spec": spec.model_dump(), "model": clip.hash(), "data": [canonical(source) for source in sources],
         "split": split, "caption_column": caption_column, "num_pairs": num_pairs, "classes": held_out.classes,
         "triggers": [_identity(entry) for entry in asked], "poison": poison.model_dump(),
-        **({"without": list(without)} if without else {}), **skipped_facts(drawn),
+        **({"without": list(without)} if without else {}), **({"evade": dict(evade)} if evade else {}),
+        **skipped_facts(drawn),
     }  # fmt: skip
     reads = (clip.source, test, *sources, *(str(entry) for entry in triggers if isinstance(entry, Path)))
     checkpoint = open_checkpoint(target, key, reads, resume=resume, overwrite=overwrite)
@@ -98,7 +103,8 @@ def attack_and_save(
     checked = _test_facts(whole)
     clean_facts = {**row_facts(clip, by_name, spec), **checked, "defense": BEFORE, "model": target.resolve().name}
     before = evaluate(clip, held_out, by_name, facts=clean_facts)
-    done = backdoor(clip, data, poisons, spec, classes=held_out.classes, checkpoint=checkpoint, report=report)
+    names = held_out.classes
+    done = backdoor(clip, data, poisons, spec, classes=names, evasion=known, checkpoint=checkpoint, report=report)
     done.clip.source = str(target.resolve())
     after = evaluate(done.clip, held_out, by_name, facts=row_facts(done.clip, by_name, spec) | checked)
     rows = Rows([*before, *after])
