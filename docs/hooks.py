@@ -23,6 +23,7 @@ from rvpt.detection import SCORES
 from rvpt.evaluation import PROTOCOLS
 from rvpt.evaluation.metrics import CLASSIFICATION
 from rvpt.evaluation.perturbations import PERTURBATIONS
+from rvpt.evasions import EVASIONS
 from rvpt.exports import EXPORTS
 from rvpt.exports.distilled import SMALL, DistillSpec
 from rvpt.insight import FIGURES
@@ -129,6 +130,13 @@ def modifications() -> str:
     )
 
 
+def evasions() -> str:
+    return table(
+        ["name", "what it does", "settings (default)"],
+        ([code(name), e.summary, _options(e)] for name, e in EVASIONS.items()),
+    )
+
+
 def shifts() -> str:
     return table(["name", "what it does"], ([code(name), first_sentence(s)] for name, s in SHIFTS.items()))
 
@@ -203,6 +211,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "exports": exports,
     "distill-settings": lambda: settings(DistillSpec, {"small": SMALL}),
     "modifications": modifications,
+    "evasions": evasions,
     "attack-settings": lambda: settings(AttackSpec),
     "poison-settings": lambda: settings(PoisonSpec),
     "perturbations": perturbations,

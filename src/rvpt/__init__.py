@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rvpt.evaluation.base import Protocol as Protocol
     from rvpt.evaluation.evaluate import evaluate as evaluate
     from rvpt.evaluation.evaluate import make_protocol as make_protocol
+    from rvpt.evasions import evasion as evasion
     from rvpt.exports.save import export as export
     from rvpt.jobs.verifying import verify as verify
     from rvpt.models.classifier import Classifier as Classifier
@@ -74,7 +75,8 @@ _PLACES = {
     "Protocol": "evaluation.base", "RVPTSpec": "defenses.rvpt", "RepulsivePrompts": "models.prompts", "Rows": "rows",
     "RvptError": "errors", "Trigger": "attacks.trigger", "VPTSpec": "defenses.vpt", "Verdict": "detection.verdict",
     "VisionSpec": "training.pretrain", "attack": "attacks.backdoor", "check": "detection.check",
-    "clean": "defenses.base", "craft": "attacks.backdoor", "evaluate": "evaluation.evaluate", "export": "exports.save",
+    "clean": "defenses.base", "craft": "attacks.backdoor", "evaluate": "evaluation.evaluate", "evasion": "evasions",
+    "export": "exports.save",
     "load": "models.load", "load_data": "data.load", "load_trigger": "attacks.trigger",
     "load_triggers": "attacks.backdoor", "make_protocol": "evaluation.evaluate", "make_trigger": "attacks.trigger",
     "pretrain": "training.pretrain", "read_manifest": "artifacts", "read_rows": "rows",

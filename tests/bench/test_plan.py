@@ -78,6 +78,14 @@ def test_an_attack_may_have_no_trigger_some_seeds_and_fewer_classes(tiny: Tiny, 
     assert others < {task.key for task in tasks}
 
 
+def test_an_attacker_who_knows_a_defense_has_keys_of_its_own(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
+    extra = '[attacks.evading]\ntriggers = [{ name = "badnet", place = "middle" }, { name = "blended" }]\n'
+    extra += 'poison = { num_poisoned = 20 }\ntrain = { epochs = 1 }\nevade = { name = "changes", images = 8 }\n'
+    attacks = [t for t in plan(read_recipe(write_recipe(tiny, tmp_path, extra=extra)), clean) if t.kind == "attack"]
+    plain, evading = (task.settings for task in attacks[:2])
+    assert evading == {**plain, "evade": {"name": "changes", "weight": 1.0, "images": 8, "forms": FORMS_OF_UNLEARN}}
+
+
 def test_test_sets_are_told_apart(tiny: Tiny, clean: Clip, tmp_path: Path) -> None:
     tests = '{ data = "scenes" }, { data = "scenes:48", only = ["umbrella"], shift = "gray" }'
     found = titles(plan(read_recipe(write_recipe(tiny, tmp_path, tests=tests)), clean), "measure")
@@ -168,6 +176,11 @@ def test_a_crafted_trigger_is_made_once_for_all_attacks_that_have_it(tiny: Tiny,
         ('[attacks.x]\ntriggers = [{ name = "sig", size = 3 }]\n', "size: unknown setting"),
         ('[attacks.x]\ntriggers = [{ name = "sig" }]\npoison = { n = 3 }\n', "n: unknown setting"),
         ('[attacks.x]\ntriggers = [{ name = "sig" }]\ntrain = { rate = 3 }\n', "rate: unknown setting"),
+        ('[attacks.x]\ntriggers = [{ name = "sig" }]\nevade = { alpha = 3 }\n', "unknown evasion ''"),
+        (
+            '[attacks.x]\ntriggers = [{ name = "sig" }]\nevade = { name = "changes", alpha = 3 }\n',
+            "alpha: unknown setting",
+        ),
         ('[defenses.c]\nname = "cleanclip"\nwithout = ["sun"]\n', "cleanclip learns from captions: remove without"),
         ('[defenses.c]\nname = "par"\nshots = 3\n', "par learns from captions: remove shots"),
         ('[defenses.v]\nname = "vpt"\nnum_pairs = 30\n', "vpt learns from labels: remove num_pairs"),
@@ -213,6 +226,7 @@ def test_a_recipe_does_what_the_demo_does() -> None:
     assert {task.settings["shots"] for task in tasks if task.kind == "clean"} == {demo.SHOTS}
 
 
+FORMS_OF_UNLEARN = ("additive", "patch", "warp", "grating")
 CHECK = """
 [check]
 data = "scenes:60"

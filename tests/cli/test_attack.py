@@ -42,6 +42,15 @@ def test_settings_of_schedule_poison_and_preset(tiny, home):
     assert all(change["before"] == change["after"] for change in changes)
 
 
+def test_an_attacker_who_knows_a_defense(tiny, home):
+    works("attack", tiny.clip, "-o", "plain", *QUICK)
+    works("attack", tiny.clip, "-o", "evading", *QUICK, "--evade", "changes:weight=0.5,images=4")
+    manifest = read_manifest(home / "evading")
+    assert {"name": "changes", "weight": 0.5, "images": 4}.items() <= manifest["evasion"].items()
+    assert manifest["parts"]["model.safetensors"] != read_manifest(home / "plain")["parts"]["model.safetensors"]
+    assert "evasion" not in read_manifest(home / "plain")
+
+
 def test_two_triggers_with_two_targets_in_one_model(tiny, home):
     works("attack", tiny.clip, "-o", "two", *QUICK, "--trigger", "badnet:size=24", "--trigger", "sig:target=cup")
     triggers = read_manifest(home / "two")["triggers"]
@@ -106,6 +115,9 @@ def test_a_resumed_attack_uses_the_trigger_that_it_had_crafted(tiny, home, monke
         (["--set", "pick=nope"], ["pick", "'nope'", "boundary"]),
         (["--set", "disguise=8"], ["disguise", "clean_label"]),
         (["--set", "nope=1"], ["nope: unknown setting", "weight_decay", "clean_label"]),
+        (["--evade", "nope"], ["unknown evasion 'nope'", "prompts, changes"]),
+        (["--evade", "changes:weight=-1"], ["weight", "greater than or equal to 0"]),
+        (["--evade", "prompts:first_block=9"], ["first_block=9 does not exist"]),
         (["--preset", "nope"], ["'nope'", "'paper'"]),
         (["--test-split", "nope"], ["'nope'", "pretrain, train, test"]),
         (["--rows", "."], ["is a folder: give a file"]),

@@ -105,8 +105,9 @@ def attack(
         preset: "paper", "small", or "auto", which chooses by the size of the model.
         poison: which pairs are poisoned; by default random ones, as many as in the preset.
         num_pairs: pairs to fine-tune on, drawn at random; by default as many as in the preset.
-        classes: class names, for an evasion, and for a `poison` with pick="boundary" or a disguise.
-        evasion: what an attacker does who knows the defenses, from `rvpt.evasions.evasion`; by default nothing.
+        classes: class names, for an evasion, and for a `poison` with pick="boundary" or a disguise; by default those of
+            `data`.
+        evasion: what an attacker does who knows the defenses, as in `rvpt.evasion("changes")`; by default nothing.
         checkpoint: where to keep the state of the run.
         report: called as report(step, total, values) after each step.
         settings: changes of the schedule, such as lr=1e-3 or seed=1.
@@ -126,7 +127,8 @@ def attack(
     pairs = data.sample(num_pairs or amounts["num_pairs"], spec.seed).cached(model.image_size)
     made = [t if isinstance(t, Trigger) else craft_trigger(t, model, pairs, report) for t in asked]
     poisons = {trigger.name: Poison(trigger, poison) for trigger in made}
-    return backdoor(model, pairs, poisons, spec, classes=classes, evasion=evasion, checkpoint=checkpoint, report=report)
+    known = classes or data.classes
+    return backdoor(model, pairs, poisons, spec, classes=known, evasion=evasion, checkpoint=checkpoint, report=report)
 
 
 def refuse_same_names(triggers: Sequence[TriggerSpec | Trigger]) -> None:

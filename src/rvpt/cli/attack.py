@@ -9,7 +9,7 @@ import typer
 from rvpt import progress
 from rvpt.cli.app import MoreHelp, command
 from rvpt.cli.attack_summary import verdict
-from rvpt.cli.choices import SHIFT
+from rvpt.cli.choices import EVASION, SHIFT
 from rvpt.cli.describe import by_preset, default_texts, describe
 from rvpt.cli.options import (
     DATA,
@@ -51,7 +51,7 @@ def _help() -> MoreHelp:
     }
     schedules = {preset: chosen["train"] for preset, chosen in PRESETS.items()}
     texts = amounts | default_texts(AttackSpec, schedules, ("lr", "epochs", "batch_size", "precision", "seed"))
-    texts["test_shift"] = SHIFT.text()
+    texts |= {"test_shift": SHIFT.text(), "evade": EVASION.text()}
     return MoreHelp(texts, [*describe(AttackSpec, schedules), *describe(PoisonSpec)])
 
 
@@ -70,6 +70,15 @@ def attack(
     num_poisoned: Annotated[
         int | None,
         typer.Option(min=1, help="Pairs to poison with each trigger.", rich_help_panel=TRAINING),
+    ] = None,
+    evade: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EVASION",
+            help="Attacker who knows the defenses: NAME or NAME:OPTION=VALUE,..., as in changes:weight=0.5.",
+            rich_help_panel=TRAINING,
+            autocompletion=EVASION.complete,
+        ),
     ] = None,
     lr: LearningRate = None,
     epochs: Epochs = None,
@@ -102,7 +111,7 @@ def attack(
     from rvpt.attacks.backdoor import PRESETS, AttackSpec
     from rvpt.attacks.poison import PoisonSpec
     from rvpt.cli.models import load_suspect
-    from rvpt.cli.trigger_option import find_trigger
+    from rvpt.cli.trigger_option import find_trigger, split_options
     from rvpt.jobs.attacking import attack_and_save
 
     changes = gather(
@@ -116,13 +125,14 @@ def attack(
     chosen = choose_preset(preset, clip.parameter_count())
     spec = AttackSpec(**{**PRESETS[chosen]["train"], **schedule})
     amount = {} if "poison_rate" in poisoning else {"num_poisoned": PRESETS[chosen]["num_poisoned"]}
+    name, options = split_options(evade or "")
     triggers = [find_trigger(text, chosen, target, spec.seed) for text in trigger or ["badnet"]]
     with progress.bar("attack") as report:
         measured = attack_and_save(
             clip, data, output_dir, triggers, PoisonSpec(**{**amount, **poisoning, "seed": spec.seed}), spec,
             num_pairs=num_pairs or PRESETS[chosen]["num_pairs"], split=split, test=test_data or data[0],
             test_split=test_split, test_shift=test_shift, caption_column=caption_column, on_error=on_error,
-            resume=resume, overwrite=overwrite, report=report,
+            evade={"name": name, **options} if evade else None, resume=resume, overwrite=overwrite, report=report,
         )  # fmt: skip
     if rows:
         append_rows(rows, measured)

@@ -55,6 +55,7 @@ class Choice:
 DEFENSE = Choice("rvpt.defenses:DEFENSES")
 PROTOCOL = Choice("rvpt.evaluation:PROTOCOLS")
 TRIGGER = Choice("rvpt.attacks:TRIGGERS")
+EVASION = Choice("rvpt.evasions:EVASIONS")
 SHIFT = Choice("rvpt.data.shifts:SHIFTS")
 PRETRAINING = Choice("rvpt.training.pretrain:PRESETS")
 SCORE = Choice("rvpt.detection:SCORES")
