@@ -82,6 +82,20 @@ def test_logits_are_tau_times_the_cosine(batch, classes, width, tau, seed):
     assert logits.tolist() == [pytest.approx(row, rel=1e-9, abs=1e-9 * tau) for row in expected]
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float64])
+def test_logits_are_not_rounded_to_16_bits(precision):
+    """In bfloat16, a logit near 25 is a multiple of 0.125."""
+    image, text = (normal(4, 16, seed=n) / 4 for n in (1, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = zero_shot_logits(image.to(precision), text.to(precision), 100.0)
+        loss = self_supervision(image.to(precision), text.to(precision), 100.0)
+    exact = 100 * image.to(precision).double() @ text.to(precision).double().T
+    torch.testing.assert_close(logits.double(), exact, rtol=0, atol=1e-4)
+    assert logits.dtype == torch.promote_types(precision, torch.float32)
+    expected = torch.nn.functional.cross_entropy(exact, torch.arange(4))
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("margin", [-1.0, 0.2, 1.0])
 def test_feature_repelling_agrees_with_its_slow_twin(margin):
     rows, still = torch.randn(2, 6, 3, 10, generator=torch.Generator().manual_seed(0))

@@ -24,8 +24,8 @@ Loss = Callable[[Pool, Tensor, Tensor], Tensor]
 
 def shown_logits(pool: Pool, shown: Tensor) -> Tensor:
     """tau cos(f(x), t_k) of images (C, n, 3, S, S): (C, n, K) float32, also of a model in 16 bits."""
-    features = pool.model.encode_image(shown.flatten(0, 1)).float()
-    return zero_shot_logits(features, pool.text.float(), pool.model.logit_scale.detach()).unflatten(0, shown.shape[:2])
+    features = pool.model.encode_image(shown.flatten(0, 1))
+    return zero_shot_logits(features, pool.text, pool.model.logit_scale.detach()).unflatten(0, shown.shape[:2])
 
 
 def changed_logits(form: Form, pool: Pool, changes: Tensor, drawn: Tensor, batch_size: int) -> Iterator[Tensor]:

@@ -27,8 +27,13 @@ def feature_repelling(cls: Tensor, frozen_cls: Tensor, margin: float = -1.0) -> 
 
 
 def zero_shot_logits(image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float) -> Tensor:
-    """Class logits tau * cos(image, text): (B, K) from unit features (B, P) and (K, P)."""
-    return logit_scale * image_features @ text_features.T
+    """Class logits tau * cos(image, text): (B, K) from unit features (B, P) and (K, P).
+
+    Features of 16 bits are multiplied in float32, under autocast too: a logit of 25 in bfloat16 is a multiple of 0.125.
+    """
+    wide = torch.promote_types(image_features.dtype, torch.float32)
+    with torch.autocast(image_features.device.type, enabled=False):
+        return logit_scale * image_features.to(wide) @ text_features.to(wide).T
 
 
 def keep(logits: Tensor, suspect_logits: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -111,7 +116,8 @@ def self_supervision(features: Tensor, augmented: Tensor, logit_scale: Tensor | 
 
     Source: Bansal et al. (ICCV 2023, CleanCLIP), equation 2.
     """
-    return F.cross_entropy(logit_scale * features @ augmented.T, torch.arange(len(features), device=features.device))
+    own = torch.arange(len(features), device=features.device)
+    return F.cross_entropy(zero_shot_logits(features, augmented, logit_scale), own)
 
 
 def perturbation(features: Tensor, suspect: Tensor, threshold: float = 2.15) -> Tensor:
