@@ -65,7 +65,8 @@ def test_progress_names_the_stages() -> None:
     pixels = data.pixels(torch.arange(len(data)), SIDE)
     report = lambda step, total, values: said.append(dict(values))  # noqa: E731
     find(as_clip(world.requires_grad_(False)), pixels, CLASSES, spec, {}, report=report)
-    stages = [{"additive": "short run"}, {"grating": "short run"}, {"additive": "finalists"}]
+    stages = [{"additive": "short run, form 1 of 2"}, {"grating": "short run, form 2 of 2"}]
+    stages += [{"additive": "finalists, form 1 of 2"}]
     assert list(map(dict, dict.fromkeys(tuple(each.items()) for each in said))) == [
         *stages, {"collapse": "all images together"},
     ]  # fmt: skip

@@ -121,7 +121,7 @@ class Search:
         def choose(classes: Tensor, margins: Tensor, count: int) -> Tensor:
             return self._ahead(classes, margins - margins.median(), natural, count)
 
-        report = doing(self.report, **{form.name: "short run"})
+        report = self._doing(form, "short run")
         if len(form.library()):  # its only step is long
             report(0, 1, {})
         kept = short_race(form, self.fit, choose, self.spec, report)
@@ -139,9 +139,14 @@ class Search:
     def _long(self, form: Form, finalists: Tensor, start: Tensor) -> dict[str, Tensor]:
         spec, loss, changes = self.spec, towards(finalists), start
         if not len(form.library()):  # else they are chosen, not optimized
-            steps, images, report = spec.final_steps, spec.final_images, doing(self.report, **{form.name: "finalists"})
+            steps, images, report = spec.final_steps, spec.final_images, self._doing(form, "finalists")
             changes = descend(form, self.fit, loss, start, steps, images, spec, settle=True, report=report)
         return {"finalists": finalists, "changes": changes}
+
+    def _doing(self, form: Form, run: str) -> Report:
+        """The report of one run of a form."""
+        forms = self.spec.forms
+        return doing(self.report, **{form.name: f"{run}, form {forms.index(form.name) + 1} of {len(forms)}"})
 
     def together(self, form: Form) -> Tensor:
         """The change (...) of one form that pulls all features together."""
