@@ -30,5 +30,5 @@ def suspected_targets(folder: Path, model: Clip, count: int | None = None) -> li
     if manifest.get("model_sha256") != model.hash():
         raise RvptError(f"{folder} is a check of another model than {model.name} (the sha256 differs): check this one")
     if manifest.get("verdict") == "clean":
-        logger.warning("%s found no backdoor: its targets are those that come nearest to one", folder)
+        logger.warning("the check in %s found no backdoor: its targets are those that come nearest to one", folder)
     return [str(row["class"]) for row in read_json(folder / VERDICT)["targets"]][: count or MOST]
