@@ -90,11 +90,22 @@ def test_jitter_stays_an_image_and_depends_on_the_generator_alone():
     torch.testing.assert_close(jitter(pixels, seeded(), most=0.0), pixels)
 
 
+def test_jitter_agrees_with_loops():
+    pixels, changed, draws = random_pixels(4, 12), jitter(random_pixels(4, 12), seeded()), seeded()
+    factors = (0.6 + 0.8 * torch.rand(3, 4, generator=draws)).T.tolist()
+    for image, found, (brightness, contrast, saturation) in zip(pixels, changed, factors, strict=True):
+        bright = image * brightness
+        strong = bright.mean() + contrast * (bright - bright.mean())
+        gray = 0.299 * strong[0] + 0.587 * strong[1] + 0.114 * strong[2]
+        torch.testing.assert_close(found, (gray + saturation * (strong - gray)).clamp(0, 1))
+
+
 def test_shuffled_words_are_the_texts_own():
     text = "a small red anchor on a blue background"
-    drawn = {shuffle_words(text, seeded(seed)) for seed in range(40)}
-    assert len(drawn) > 10
+    drawn = [shuffle_words(text, seeded(seed)) for seed in range(40)]
+    assert len(set(drawn)) > 10
+    assert 0.8 < sum(len(changed.split()) for changed in drawn) / (40 * len(text.split())) < 1
     for changed in drawn:
         assert changed
         assert set(changed.split()) <= set(text.split())
-    assert shuffle_words("anchor", seeded()) == "anchor"
+    assert {shuffle_words("anchor", seeded(seed)) for seed in range(40)} == {"anchor"}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from rvpt.data.random import uniform
+from rvpt.data.random import normal, uniform
 
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -54,3 +54,10 @@ def test_the_numbers_are_uniform_and_independent(numbers):
     assert kstest(numbers.numpy(), "uniform").pvalue > 1e-3
     correlation = torch.corrcoef(torch.stack([numbers[:-1], numbers[1:]]))[0, 1]
     assert abs(correlation) < 4 / len(numbers) ** 0.5
+
+
+def test_normal_numbers_are_those_of_box_and_muller():
+    rows = torch.tensor([0, 7, -1])
+    u, v = uniform(5, rows, 24).double().view(3, 2, 12).unbind(1)
+    expected = (-2 * torch.log1p(-u)).sqrt() * torch.cos(2 * torch.pi * v)
+    torch.testing.assert_close(normal(5, rows, (3, 4)).flatten(1).double(), expected, rtol=1e-4, atol=1e-5)

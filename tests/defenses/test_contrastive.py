@@ -23,6 +23,7 @@ def tasks(clip: Clip, data: Dataset) -> dict[str, tuple[Contrastive, str, float]
         "contrastive": (ContrastiveTuning(clip, data, ContrastiveSpec(alpha=0.7)), "FR", 0.7),
         "cleanclip": (CleanClipTask(clip, data, CleanClipSpec(weight=0.7)), "within", 0.7),
         "par": (PerturbRecover(clip, data, ParSpec()), "perturbation", -1.0),
+        "par far away": (PerturbRecover(clip, data, ParSpec(threshold=1e-3)), "perturbation", -1.0),
     }
 
 
@@ -51,7 +52,7 @@ def slow(task: Contrastive, suspect: Clip, indices: torch.Tensor) -> torch.Tenso
     return nce + task.weight * within / 2
 
 
-@pytest.mark.parametrize("name", ["cleanclip", "par"])
+@pytest.mark.parametrize("name", ["cleanclip", "par", "par far away"])
 def test_texts_that_are_encoded_once_give_the_same_step(name: str, clip: Clip) -> None:
     captions = [["a red star."], ["a large heart."], ["a red star."], ["a umbrella."], ["a large heart."]]
     task, indices = tasks(clip, memory_data(5, captions=captions))[name][0], torch.tensor([3, 0, 4, 2, 1, 0])

@@ -35,7 +35,8 @@ def test_a_step_of_prompt_tuning(
     blocks: str, augment: str, margin: float, make_clip: MakeClip, scenes: Dataset
 ) -> None:
     clip = make_clip(activation="quick_gelu", width=30, heads=3, text_width=30)
-    spec = RVPTSpec(prompt_length=5, alpha=2.0, margin=margin, augment=augment, init_std=0.5, **BLOCKS[blocks])
+    settings = {"margin": margin, "augment": augment, "template": "a sketch of one {}.", **BLOCKS[blocks]}
+    spec = RVPTSpec(prompt_length=5, alpha=2.0, init_std=0.5, **settings)
     with frozen(clip):
         task = PromptTuning(clip, scenes, spec)
         picked, generator = torch.tensor([40, 3, 17, 4, 11]), torch.Generator().manual_seed(2)

@@ -183,6 +183,15 @@ def test_labels_decide_where_nearly_all_images_are_taken_for_one_class(
     assert ("these images may act as a trigger" in caplog.text) == (share > 0.8)
 
 
+def test_without_labels_a_model_that_is_still_the_suspect_agrees_on_augmented_images(
+    clip: Clip, scenes: Dataset
+) -> None:
+    with frozen(clip):
+        task = task_of(clip, scenes, spec_of(labels="predicted", resist=0.0, augment="crop-flip"))
+        values = task(torch.arange(6), torch.Generator().manual_seed(0), 0.0)
+    assert values["KL"].item() == pytest.approx(0.0, abs=1e-5)
+
+
 def test_labels_are_not_used_where_the_classes_are_given_as_a_list(clip: Clip, scenes: Dataset) -> None:
     settings = {**SHORT, "epochs": 1, "forms": ("additive",), "targets": TARGETS}
     images = list(scenes.pixels(torch.arange(len(scenes)), clip.image_size))

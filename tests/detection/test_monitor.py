@@ -196,6 +196,18 @@ def test_how_many_clean_images_a_rate_needs(score: str, needed: int) -> None:
     monitor(score=score).fit(images(needed))
 
 
+def test_a_rate_whose_inverse_is_rounded_needs_no_more_images() -> None:
+    found = monitor(false_alarms=1 / 49).fit(images(48))  # as floats, 1 / (1 / 49) is above 49
+    assert found(list(shown(SUSPECT, 12, seed=1))).any()
+
+
+def test_the_images_that_a_score_keeps_are_drawn_by_the_seed_and_set_no_threshold() -> None:
+    found, same, other = (monitor(score="strip", seed=seed).fit(images(40)) for seed in (1, 1, 2))
+    assert torch.equal(found.others, same.others)
+    assert not torch.equal(found.others, other.others)
+    assert len(found.known) == 40 - len(found.others)
+
+
 def test_a_monitor_without_clean_images_flags_nothing() -> None:
     with pytest.raises(RvptError, match=r"call fit\(images\) first"):
         monitor()(images())

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import combine_pvalues, t
 
-from rvpt.detection.outliers import class_p_values, smallest_of, studentized
+from rvpt.detection.outliers import class_p_values, outlying, smallest_of, studentized
 
 
 def slowly(rises: list[float], place: int) -> float:
@@ -48,6 +48,18 @@ def test_a_class_must_stand_out_in_all_forms_together() -> None:
         each[4] = 3.0
     assert int(class_p_values(twice).argmin()) == 4
     assert smallest_of(class_p_values(twice)) < 0.01 < smallest_of(class_p_values(once))
+
+
+def test_beside_a_reference_a_class_must_stand_out_more_than_in_it() -> None:
+    reference = [torch.randn(20, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    rises = [each + 0.3 * torch.randn(20, generator=torch.Generator().manual_seed(2)) for each in reference]
+    for suspected, trusted in zip(rises, reference, strict=True):
+        suspected[4] = trusted[4] = 5.0  # easy to reach in both
+        suspected[7] = trusted[7] + 4.0
+    more = class_p_values([each - other for each, other in zip(rises, reference, strict=True)])
+    assert torch.equal(outlying(rises), class_p_values(rises))
+    assert outlying(rises, reference).tolist() == torch.maximum(class_p_values(rises), more).tolist()
+    assert int(outlying(rises, reference).argmin()) == 7
 
 
 @pytest.mark.parametrize("rises", [[0.1] * 6, [0.0, 0.0, 0.0, 1.0]], ids=["no spread", "one class apart"])

@@ -37,6 +37,11 @@ def test_false_alarms_at_the_highest_threshold_that_detects_enough(
     assert (found.numerator, found.n) == (sum(c >= max(enough) for c in clean), len(clean))
 
 
+def test_a_share_of_the_images_that_is_rounded_up_asks_for_no_more_of_them() -> None:
+    same = scores(list(range(25)))
+    assert false_alarms_at(same, same, 0.56).numerator == 14  # as floats, 0.56 * 25 is above 14
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0, 1), st.integers(1, 200), st.integers(1, 200))
 def test_an_interval_holds_the_area_and_ends_where_it_no_longer_agrees(area: float, clean: int, triggered: int) -> None:

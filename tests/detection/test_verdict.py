@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import norm, ttest_ind
 
 from rvpt.attacks.inverted import Inverted
 from rvpt.detection.calibration import Calibration
@@ -30,6 +30,13 @@ def test_a_p_value_falls_with_the_score_and_is_a_half_at_the_mean() -> None:
     values = [calibration.p_value({"a": score}) for score in (0.0, 1.0, 2.0, 5.0, 50.0)]
     assert values == sorted(values, reverse=True)
     assert values[-1] < 0.01
+
+
+@pytest.mark.parametrize("score", [-1.0, 2.5, 9.0])
+def test_a_p_value_is_that_of_a_t_test_of_one_model_against_the_clean_ones(score: float) -> None:
+    clean = (0.0, 1.0, 1.5, 4.0)
+    expected = ttest_ind([score], clean, alternative="greater").pvalue
+    assert known(*clean).p_value({"a": score}) == pytest.approx(expected)
 
 
 def test_with_many_clean_models_it_is_the_tail_of_a_normal_distribution() -> None:
@@ -129,7 +136,8 @@ def test_a_file_has_one_calibration_for_each_size_of_models(tmp_path: Path) -> N
 def test_it_covers_other_seeds_and_batch_sizes_but_no_other_budget() -> None:
     calibration = known(0.0, 1.0)
     assert not calibration.misfit(CheckSpec(seed=3, batch_size=2), {"width": 8}, [])
-    assert calibration.misfit(CheckSpec(budget=9), {"width": 8}, [])
+    for other in (CheckSpec(budget=9), CheckSpec(steps=9)):
+        assert calibration.misfit(other, {"width": 8}, [])
     assert not calibration.misfit(CheckSpec(forms=CheckSpec().forms[::-1]), {"width": 8}, [])
     assert not calibration.misfit(CheckSpec(forms=("patch",)), {"width": 8}, [])
     assert calibration.misfit(CheckSpec(forms=("patch", "warp")), {"width": 8}, [])

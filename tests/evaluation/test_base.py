@@ -13,7 +13,7 @@ from helpers import memory_data
 from rvpt.data.dataset import Dataset
 from rvpt.errors import RvptError
 from rvpt.evaluation import PROTOCOLS
-from rvpt.evaluation.base import Counts, peak_memory, stream, to_rows
+from rvpt.evaluation.base import Counts, finite, peak_memory, stream, to_rows
 from rvpt.evaluation.evaluate import evaluate
 from rvpt.evaluation.metrics import Mean, Rate
 from rvpt.models.cleaned import Cleaned
@@ -68,6 +68,12 @@ def test_rows_of_a_cleaned_model_tell_how_it_was_made(clip: Clip) -> None:
         "trained_parameters": 64, "clean_seconds": 9.1, "hashes": {"model": cleaned.hash()},
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
+    (told,) = to_rows(cleaned, DATA, lambda: counts, {"seed": 7})
+    assert told["seed"] == 7
+
+
+def test_features_in_16_bits_are_compared_in_float32(clip: Clip) -> None:
+    assert finite(clip, torch.ones(2, 3, dtype=torch.bfloat16)).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ def test_a_probe_reads_what_features_hold_and_nothing_else() -> None:
         rate = linear_readability((features[:1_000], labels[:1_000]), (features[1_000:], labels[1_000:]))
         assert rate.n == 1_000
         assert least <= rate.value <= most
+    turned = linear_readability((features[:1_000], present[:1_000]), (features[1_000:], 1 - present[1_000:]))
+    assert turned.value <= 0.02  # nothing is learned from the images that are counted
 
 
 def test_there_is_a_rate_for_each_attribute_of_the_measured_images(clip: Clip) -> None:

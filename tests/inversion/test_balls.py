@@ -39,6 +39,14 @@ def test_changes_stay_within_their_budget(name: str, settle: bool, pool: Pool) -
 
 
 @pytest.mark.parametrize("name", BALLS)
+def test_lengths_and_momentum_are_those_of_the_formula(name: str) -> None:
+    form = FORMS[name].of(InversionSpec(), SIDE)
+    assert [form.length(done, 8, settle=False) for done in (0.0, 0.5)] == [2.5 / 8] * 2
+    assert [form.length(done, 8, settle=True) for done in (0.0, 0.5, 1.0)] == pytest.approx([0.42, 0.22, 0.02])
+    assert (form.momentum(settle=False), form.momentum(settle=True)) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("name", BALLS)
 def test_a_budget_of_zero_changes_nothing(name: str, pool: Pool) -> None:
     spec = InversionSpec(**NONE)
     form = FORMS[name].of(spec, SIDE)

@@ -52,6 +52,12 @@ def found(form: Form, pool: Pool, classes: list[int], steps: int = SPEC.steps, *
     return descend(form, pool, towards(torch.tensor(classes)), form.start(len(classes)), steps, spec.images, spec)
 
 
+def test_the_steps_of_a_longer_run_shrink_and_none_is_zero(form: Form) -> None:
+    lengths = [form.length(step / 20, 20, settle=True) for step in range(20)]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] > lengths[-1] > 0
+
+
 @torch.no_grad()
 def test_cosines_of_a_model_in_16_bits_are_not_rounded(pool: Pool) -> None:
     clip = random_clip(image_size=SIDE).bfloat16()

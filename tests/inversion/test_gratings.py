@@ -29,6 +29,7 @@ def test_a_wave_down_is_that_across_turned() -> None:
 def test_the_library_has_waves_that_pixels_can_show() -> None:
     assert FORM.library()[:, :2].max() == 12
     assert Gratings(side=8, amplitude=0.2).library()[:, :2].max() == 4
+    assert FORM.library()[:, 2].unique().tolist() == [0.0, 0.25, 0.5, 0.75]
     assert len(FORM.library().unique(dim=0)) == len(FORM.library())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from helpers import random_pixels
@@ -27,3 +28,9 @@ def test_corners_leave_room_for_the_patch() -> None:
     assert corners.shape == (2, 200)
     assert corners.min() == 0
     assert corners.max() == 22
+
+
+def test_directions_and_lengths_are_those_of_the_formula() -> None:
+    slopes = random_pixels(2, 10) - 0.5
+    assert FORM.direction(slopes).abs().sum((1, 2, 3)).tolist() == pytest.approx([1.0, 1.0])
+    assert [FORM.length(done, 8, settle=False) for done in (0.0, 0.5, 1.0)] == pytest.approx([0.3, 0.15, 0.05])

@@ -9,6 +9,7 @@ from scipy.fft import idctn
 from helpers import random_pixels
 from rvpt.attacks.sinusoid import sinusoid
 from rvpt.attacks.warp import warp
+from rvpt.inversion.spec import InversionSpec
 from rvpt.inversion.warps import Warps
 from rvpt.inversion.waves import Waves, cosines
 
@@ -42,6 +43,12 @@ def test_every_image_is_warped_by_each_field() -> None:
     for change in range(2):
         field = form.field(points[change][None])[0]
         torch.testing.assert_close(shown[change], warp(pixels, field, 1.0))
+
+
+def test_the_spec_says_how_fine_changes_are_up_to_the_pixels() -> None:
+    specs = [InversionSpec(warp_points=count, waves=count) for count in (8, 16)]
+    assert [tuple(Warps.of(spec, 12).start(1).shape) for spec in specs] == [(1, 2, 8, 8), (1, 2, 12, 12)]
+    assert [tuple(Waves.of(spec, 12).start(1).shape) for spec in specs] == [(1, 3, 8, 8), (1, 3, 12, 12)]
 
 
 def test_the_budget_of_a_warp_is_a_root_mean_square() -> None:
