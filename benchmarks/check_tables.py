@@ -221,9 +221,19 @@ def score_of(name: str, judged: Judged) -> float | None:
 
 def models(zoo: Zoo) -> Iterator[str]:
     """The reported models one by one."""
+    return one_by_one(zoo, zoo.halves["reported"])
+
+
+def every(zoo: Zoo) -> Iterator[str]:
+    """All models one by one, for recipes that are not for a calibration."""
+    return one_by_one(zoo, [m for some in zoo.by_seed.values() for m in some])
+
+
+def one_by_one(zoo: Zoo, some: Sequence[Judged]) -> Iterator[str]:
+    """A line for each model: its targets, p-values, the verdict and the suspected classes."""
     forms = [name for name in zoo.calibration.deciding if name in zoo.calibration.natural]
     yield table("model", "seed", "targets", "p", *(f"p, {name}" for name in forms), "verdict", "first three classes")
-    for m in zoo.halves["reported"]:
+    for m in some:
         truth, first = ", ".join(dict.fromkeys(m.row["attacks"].values())), ", ".join(m.suspects[:3])
         title, alone = m.row["model"].partition("+")[2], [zoo.calibration.p_value_of(f, m.scores[f]) for f in forms]
         values = [f"{p:.3f}" for p in (m.p, *alone)]
@@ -232,21 +242,22 @@ def models(zoo: Zoo) -> Iterator[str]:
 
 SECTIONS: dict[str, Callable[[Zoo], Iterator[str]]] = {
     "rates": rates, "uncalibrated": uncalibrated, "referenced": referenced, "alarms": alarms, "attacks": attacks,
-    "scores": scores, "published": published, "models": models,
+    "scores": scores, "published": published, "models": models, "every": every,
 }  # fmt: skip
+OF_A_ZOO = [name for name in SECTIONS if name != "every"]
 
 
-def tables(rows: Sequence[Row], calibration: Calibration) -> dict[str, str]:
-    """The tables of all sections; models that were checked with other forms have tables of their own."""
+def tables(rows: Sequence[Row], calibration: Calibration, names: Sequence[str] = OF_A_ZOO) -> dict[str, str]:
+    """The tables of some sections; models that were checked with other forms have tables of their own."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row["rises"]), []).append(row)
-    made: dict[str, list[str]] = {name: [] for name in SECTIONS}
+    made: dict[str, list[str]] = {name: [] for name in names}
     for forms, some in groups.items():
         zoo = Zoo(some, calibration.limited(forms))
-        for name, section in SECTIONS.items():
+        for name, parts in made.items():
             title = [f"Forms: {', '.join(forms)}\n"] if len(groups) > 1 else []
-            made[name].append("\n".join([*title, *section(zoo)]) + "\n")
+            parts.append("\n".join([*title, *SECTIONS[name](zoo)]) + "\n")
     return {name: "\n".join(parts) for name, parts in made.items()}
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from check_collect import BASELINES, collect, latest
-from check_tables import SECTIONS, Judged, auroc, line, shown, table, tables, without
+from check_tables import OF_A_ZOO, SECTIONS, Judged, auroc, line, shown, table, tables, without
 from rvpt.bench import read_recipe
 from rvpt.data.load import load_data
 from rvpt.detection.calibration import Calibration, geometry_of
@@ -100,7 +100,13 @@ def main() -> None:
     parser.add_argument("--device", help="where published scores are computed; by default the GPU if there is one")
     parser.add_argument("--num-workers", type=int, default=1, help="processes that compute them")
     parser.add_argument("--output", type=Path, help="page to write the tables into, between marks; by default printed")
-    parser.add_argument("--tables", nargs="*", choices=tuple(SECTIONS), help="those to report; by default all")
+    parser.add_argument(
+        "--tables",
+        nargs="*",
+        choices=tuple(SECTIONS),
+        default=OF_A_ZOO,
+        help="those to report; by default all of a zoo",
+    )
     parser.add_argument("--prefix", default="", help="of the names of the tables' marks")
     args = parser.parse_args()
     if args.what == "collect":
@@ -110,8 +116,8 @@ def main() -> None:
     elif args.what == "compare":
         show({"forms": "\n".join(compare(read_rows(args.rows))) + "\n"}, args.output, args.prefix)
     else:
-        made = tables(latest(args.rows), Calibration.read(args.calibration, geometry(args.recipe)))
-        show({name: made[name] for name in args.tables or made}, args.output, args.prefix)
+        calibration = Calibration.read(args.calibration, geometry(args.recipe))
+        show(tables(latest(args.rows), calibration, args.tables), args.output, args.prefix)
 
 
 if __name__ == "__main__":
