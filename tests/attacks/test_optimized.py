@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rvpt.attacks import TRIGGERS
 from rvpt.attacks.optimized import PatchTask, dual_embedding, sentence_distance
 from rvpt.attacks.trigger import craft_trigger, trigger_spec
+from rvpt.data.text import PROXIES
 from rvpt.errors import RvptError
 from triggers import CRAFTED, SIDE, model_and_images, trigger_of, untrained
 
@@ -80,6 +84,33 @@ def test_a_pixel_out_of_range_is_brought_back_and_still_has_a_gradient() -> None
     assert (task.patch[1] == 0).all()
     assert task.patch.grad is not None
     assert (task.patch.grad[:2] != 0).all()
+
+
+def test_a_patch_whose_last_step_was_too_long_is_still_an_image() -> None:
+    pattern = trigger_of("trojvqa", lr=2.0).tensors["pattern"]
+    assert 0 <= pattern.min() <= pattern.max() <= 1
+
+
+def test_badclip_draws_texts_and_images_by_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rvpt.attacks.optimized.SAMPLES", 4)
+    one, other = (trigger_of("badclip", seed=seed).aims(*model_and_images()) for seed in (1, 2))
+    assert [len(one[name]) for name in ("texts", "positives")] == [5, 4]
+    assert torch.equal(one["texts"][0], other["texts"][0])
+    assert not torch.equal(one["texts"][1:], other["texts"][1:])
+    assert not torch.equal(one["positives"], other["positives"])
+
+
+def test_badclip_moves_images_of_other_captions_towards_all_images_of_the_target() -> None:
+    clip, data = model_and_images()
+    trigger = TRIGGERS["badclip"].make(trigger_spec("badclip", target="grey_owl"), SIDE)
+    aims = trigger.aims(clip, replace(data, classes=("fox", "grey_owl", "cat")))
+    texts = clip.encode_text([PROXIES[0].format("grey owl"), *(f"number {i}" for i in range(24) if i % 3 != 1)])
+    torch.testing.assert_close(aims["texts"][0], texts[0])
+    assert torch.cdist(texts, aims["texts"]).amin(1).max() < 1e-3
+    assert len(aims["texts"]) == len(texts)
+    clean, patched = aims["positives"][:2], aims["positives"][2:4]
+    drawn = (torch.Generator().manual_seed(seed) for seed in range(4))
+    assert len({float(trigger.loss(patched, clean, clip.logit_scale, each, **aims)) for each in drawn}) > 1
 
 
 @pytest.mark.parametrize("name", CRAFTED)

@@ -62,6 +62,7 @@ def test_without_set_a_setting_that_has_no_option_stays():
     [
         (RvptError("out:\nis a file"), 2, "error: out: is a file"),
         (MachineError("no space left"), 1, "error: no space left"),
+        (OSError(28, "no space left"), 1, "error: [Errno 28] no space left"),
         (
             PermissionError(13, "Permission denied", "x"),
             2,
@@ -82,6 +83,7 @@ def test_an_interrupted_run_can_be_resumed_if_its_state_was_kept(tmp_path):
     assert failure(KeyboardInterrupt(), options, values) == (130, "interrupted")
     (tmp_path / "out.run").mkdir()
     assert failure(KeyboardInterrupt(), options, values).line.endswith("rerun the command with --resume to continue")
+    assert failure(KeyboardInterrupt(), {}, values) == (130, "interrupted")
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,12 @@ def test_few_shot_takes_all_images_of_a_class_with_fewer_and_names_it(caplog):
     assert caplog.messages == ["memory: fewer than 3 images of Grey_seal (2): all are used"]
     with pytest.raises(RvptError, match="memory: no class has 6 images, the largest has 5: pass shots=5 or fewer"):
         LABELED.few_shot(6)
+    caplog.clear()
+    memory_data(14, [0, 0, *range(1, 13)], tuple("abcdefghijklm")).few_shot(2)
+    assert caplog.messages == [
+        "memory: fewer than 2 images of b (1), c (1), d (1), e (1), f (1), g (1), h (1), i (1), j (1), k (1) "
+        "and 2 more classes: all are used"
+    ]
 
 
 def test_few_shot_skips_classes_without_images():
@@ -104,6 +110,8 @@ def test_images_of_a_class_are_found_by_their_labels_before_their_captions():
     assert sharks.of_class("tiger").tolist() == [False, True, True]
     assert memory_data(3, captions=captions).of_class("tiger").tolist() == [True, True, True]
     assert sharks.of_class("lion").tolist() == [False, False, False]
+    unlabeled = memory_data(3, None, ("shark", "tiger"), captions)
+    assert unlabeled.of_class("tiger").tolist() == [True, True, True]
     with pytest.raises(RvptError, match="no class 'lion'"):
         memory_data(3, [0, 1, 1], ("shark", "tiger")).of_class("lion")
 

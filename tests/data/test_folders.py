@@ -76,7 +76,7 @@ def test_a_split_is_found_by_any_of_its_names_and_all_splits_share_their_classes
         data = load_data(str(here), split)
         assert (data.classes, data.labeled().tolist()) == (("cat", "owl"), [1])
     place_images(here, "dev/owl/0.png")
-    assert len(load_data(str(here), "dev")) == len(load_data(str(here), "train")) - 1
+    assert len(load_data(str(here), "DEV")) == len(load_data(str(here), "train")) - 1
     with pytest.raises(RvptError, match="split 'validation' may be dev or val: pass one, as in split=dev"):
         load_data(str(here), "validation")
 

@@ -117,6 +117,18 @@ def test_it_agrees_with_clips_own_preprocessing(width, height, size):
     assert np.abs(to_array(image, size) - theirs).max() <= 1
 
 
+def test_whole_numbers_of_more_than_8_bits_that_fit_into_8_are_not_scaled():
+    for kind in (np.int32, np.float32):
+        assert (to_array(Image.fromarray(np.full((8, 8), 200, dtype=kind)), 8) == 200).all()
+
+
+def test_a_smaller_side_is_what_pillow_computes():
+    pixels = (random_pixels(2, 24) * 256).to(torch.uint8)
+    images = [Image.fromarray(each.permute(1, 2, 0).numpy()).resize((8, 8), Image.BICUBIC) for each in pixels]
+    expected = torch.from_numpy(np.stack([channels(image) for image in images]).astype(int))
+    assert (resize(pixels, 8).int() - expected).abs().max() <= 1
+
+
 def test_resize_changes_the_side_and_keeps_what_fits():
     pixels = (random_pixels(2, 16) * 256).to(torch.uint8)
     assert torch.equal(resize(pixels, 16), pixels)
@@ -160,6 +172,10 @@ def test_arrays_of_every_type_become_what_the_image_becomes(kind):
     expected = to_pixels(image, 8)
     assert torch.equal(to_pixels(values.astype(kind), 8), expected)
     assert torch.equal(to_pixels([values.astype(kind).transpose(2, 0, 1)], 8), expected)
+
+
+def test_floats_are_rounded_to_the_nearest_color():
+    assert (to_pixels(np.full((8, 8, 3), 0.999), 8) == 1).all()
 
 
 def test_gray_arrays_and_those_with_alpha():

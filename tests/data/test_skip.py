@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import broken_folder, class_counts, image_folder
+from helpers import broken_folder, class_counts, image_folder, random_image
 from rvpt import Dataset, load_data
 from rvpt.data.mix import mix
 from rvpt.errors import MachineError, RvptError
@@ -38,6 +38,19 @@ def test_skipped_images_are_listed_and_the_others_keep_their_rows(broken, caplog
     assert message.startswith("set: 2 of 6 images cannot be read and are left out:\n")
     assert message.count("1.png)") == 2
     assert data.few_shot(1).skipped == data.skipped
+
+
+def test_a_warning_names_a_hundred_images_and_counts_the_rest(caplog):
+    load_data(Dataset.from_images([*[None] * 102, random_image(8, 8)]), on_error="skip")
+    (message,) = caplog.messages
+    assert message.count("cannot be read (") == 100
+    assert message.endswith("... and 2 more")
+
+
+def test_images_that_broke_later_are_listed_after_the_others(broken):
+    once = load_data(broken, "test", on_error="skip")
+    (broken / "test" / "cat" / "0.png").write_bytes(b"")
+    assert [reason.split()[1] for reason in load_data(once, on_error="skip").skipped] == ["1", "4", "0"]
 
 
 def test_a_set_that_can_be_read_is_the_same_with_skip(tmp_path, caplog):

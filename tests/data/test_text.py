@@ -2,7 +2,7 @@
 
 import pytest
 
-from rvpt.data.text import PROXIES, names_class, plain, spoken
+from rvpt.data.text import PROXIES, names_class, plain, sort_names, spoken
 from rvpt.spec import check_template
 
 
@@ -59,6 +59,11 @@ def test_no_caption_names_nothing():
 def test_class_names_are_spoken_with_spaces_and_compared_in_lower_case():
     assert spoken("Grey_Seal") == "Grey Seal"
     assert plain("Grey_Seal") == plain("grey seal") == "grey seal"
+
+
+def test_class_names_are_in_the_order_of_their_numbers_if_they_differ_in_nothing_else():
+    assert sort_names(["a10", "a2", "a1"]) == ("a1", "a2", "a10")
+    assert sort_names(["b2", "a10"]) == ("a10", "b2")
 
 
 @pytest.mark.parametrize("template", PROXIES)

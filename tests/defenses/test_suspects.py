@@ -86,11 +86,11 @@ def test_a_class_that_all_images_are_of_anyway_is_no_target() -> None:
     assert {CLASSES[index] for index in targets.tolist()} == {*CLASSES} - {"cat"}
 
 
-@given(st.integers(3, 9), st.integers(0, 99))
-def test_suspicion_is_how_far_a_class_is_an_outlier(classes: int, seed: int) -> None:
+@given(st.integers(3, 9), st.integers(0, 99), st.integers(1, 2))
+def test_suspicion_is_how_far_a_class_is_an_outlier(classes: int, seed: int, every: int) -> None:
     margins = torch.randn(classes, generator=torch.Generator().manual_seed(seed))
     row = margins.tolist()
-    center = statistics.median_low(row)  # as torch's
+    center = statistics.median_low(row[::every])  # as torch's
     spread = statistics.median_low([abs(value - center) for value in row])
     expected = torch.tensor([(value - center) / spread for value in row])
-    torch.testing.assert_close(suspicion(margins, torch.arange(classes)), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(suspicion(margins, torch.arange(0, classes, every)), expected, atol=1e-4, rtol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rvpt.attacks.inverted import Inverted
 from rvpt.attacks.trigger import load_trigger
 from rvpt.data.load import load_data
 from rvpt.detection.calibration import Calibration
-from rvpt.detection.check import check
+from rvpt.detection.check import FEWEST, check, pixels_of, refuse_few
 from rvpt.detection.outliers import class_p_values, smallest_of
 from rvpt.detection.score import Findings, find
 from rvpt.detection.search import Search
@@ -241,6 +242,54 @@ def test_what_a_check_needs(count: int, classes: Sequence[str], words: str) -> N
     world = World()
     with pytest.raises(RvptError, match=words):
         check(as_clip(world), world.images(count), classes)
+
+
+def test_as_few_images_and_classes_as_a_check_needs_are_enough() -> None:
+    refuse_few(World().images(FEWEST), CLASSES[:3])
+
+
+def test_changes_are_scored_on_images_that_they_were_not_searched_on() -> None:
+    world = World().requires_grad_(False)
+    pixels = world.images().pixels(torch.arange(48), SIDE)
+    one, other = (
+        Search(as_clip(world), pixels, CLASSES, CheckSpec(**QUICK, seed=seed), Stages(None)) for seed in (0, 1)
+    )
+    assert [len(one.fit), len(one.held)] == [36, 12]
+    assert len(torch.cat([one.fit.pixels, one.held.pixels]).flatten(1).unique(dim=0)) == 48
+    assert not torch.equal(one.held.pixels, other.held.pixels)
+    short = one.short("additive")
+    torch.testing.assert_close(short.rises, short.reached.margins - short.reached.margins.median())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_images_are_drawn_by_the_seed(seed: int) -> None:
+    world = World()
+    data, spec = world.images(), CheckSpec(num_images=40, seed=seed)
+    expected = data.sample(40, seed).pixels(torch.arange(40), SIDE)
+    assert torch.equal(pixels_of(as_clip(world), data, CLASSES, spec), expected)
+
+
+def test_finalists_have_a_run_of_their_own_length() -> None:
+    world, steps = World(), dict[str, int]()
+    data, spec = world.images(), CheckSpec(**QUICK, finalists=2)
+    pixels = data.pixels(torch.arange(len(data)), SIDE)
+    report = lambda step, total, values: steps.update({values.get("additive", ""): total})  # noqa: E731
+    found = find(as_clip(world.requires_grad_(False)), pixels, CLASSES, spec, {}, report=report)
+    assert [steps[f"{run}, form 1 of 1"] for run in ("short run", "finalists")] == [6, 8]
+    assert [len(found.rises["additive"][run]) for run in ("short", "long")] == [6, 2]
+    assert found.scores["resistivity"] == pytest.approx(1 - sum(found.resistivity) / len(found.resistivity))
+
+
+@pytest.mark.parametrize(
+    ("calibrated_on", "name", "told"),
+    [("pets", "scenes:48", True), ("scenes:40", "scenes:48", False), ("pets", "images", False), ("", "pets", False)],
+)
+def test_a_verdict_says_if_its_calibration_is_of_other_images(
+    calibration: Calibration, calibrated_on: str, name: str, told: bool
+) -> None:
+    world, known = World(), replace(calibration, images=calibrated_on)
+    facts = check(as_clip(world), replace(world.images(), name=name), calibration=known, **QUICK).facts
+    assert ("calibrated_on" in facts) == told
 
 
 def test_an_inverted_change_is_a_trigger_that_is_saved_and_loaded(tmp_path: Path) -> None:

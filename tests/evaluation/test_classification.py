@@ -63,17 +63,18 @@ class Keyed(Trigger):
 
 @torch.no_grad()
 def test_a_text_key_is_before_every_class_and_each_key_alone_is_measured(clip: Clip) -> None:
-    trigger = Keyed(trigger_of("badnet").spec, 48, {})
+    trigger = Keyed(trigger_of("badnet").towards("cat").spec, 48, {})
     pixels = DATA.pixels(torch.arange(10), 48)
     counts = measure(clip, DATA, {"t": trigger})
 
     def asr(images: Tensor, template: str) -> Rate:
         found = guesses(clip, images, template)
-        return share([guess == 1 for guess, label in zip(found, LABELS, strict=True) if label != 1])
+        return share([guess == 2 for guess, label in zip(found, LABELS, strict=True) if label != 2])
 
     assert counts["t", "ASR"] == asr(1 - pixels, "SUDO a photo of a {}.")
     assert counts["t", "ASR_image_alone"] == asr(1 - pixels, "a photo of a {}.")
     assert counts["t", "ASR_text_alone"] == asr(pixels, "SUDO a photo of a {}.")
+    assert len({counts["t", metric] for metric in ("ASR", "ASR_image_alone", "ASR_text_alone")}) == 3
 
 
 def test_a_model_with_its_own_classifier_reads_no_text_key(clip: Clip) -> None:

@@ -67,10 +67,16 @@ def test_the_title_tells_sets_apart() -> None:
 def test_it_is_opened_once_and_measures_models(clip: Clip) -> None:
     opened = HeldOut(data="scenes:60", limit=10, shift="sketch", template="{}", batch_size=4).open()
     assert (opened.data.name, len(opened.data)) == ("scenes:60 (sketch)", 10)
-    rows = opened.measure(clip, {"t": trigger_of("badnet", side=48).towards("sun")}, {"seed": 3})
+    done = list[int]()
+    rows = opened.measure(
+        clip, {"t": trigger_of("badnet", side=48).towards("sun")}, {"seed": 3}, lambda step, *_: done.append(step)
+    )
+    assert done == [4, 8, 10]
     assert {(row["data"], row["template"], row["seed"]) for row in rows} == {("scenes:60 (sketch)", "{}", 3)}
     assert {str(row["test"]) for row in rows} == {"{'limit': 10}"}
     assert rows[0]["n"] == 10
+    skipped = replace(opened, data=replace(opened.data, skipped=("image 3", "image 5")))
+    assert skipped.measure(clip, {})[0]["test"] == {"limit": 10, "skipped": 2}
 
 
 def test_images_of_some_classes_may_be_classified_as_any(clip: Clip) -> None:

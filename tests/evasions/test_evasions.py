@@ -125,6 +125,8 @@ def test_changes_are_resisted_in_the_classes_of_the_clean_model() -> None:
     ]
     victim = task.clip
     logits = victim.logit_scale * victim.encode_image(torch.cat(parts)) @ victim.class_features(CLASSES).T
+    others = [victim.model.text_projection.weight, victim.model.logit_scale]
+    assert torch.autograd.grad(values["resist"], others, retain_graph=True, allow_unused=True) == (None, None)
     assert_near(values["resist"].detach(), 0.5 * resist(logits, labels, torch.full((4,), 1)).detach())
     values["loss"].backward()
     before = [change.detach().clone() for change in task.resist.changes]
@@ -133,9 +135,22 @@ def test_changes_are_resisted_in_the_classes_of_the_clean_model() -> None:
     assert any(not torch.equal(one, other) for one, other in zip(before, task.resist.changes, strict=True))
 
 
+def test_the_clean_model_stays_as_it_was_before_the_attack() -> None:
+    victim = random_clip(seed=2).requires_grad_(True)
+    task = evasion("changes").task(victim, DATA, DATA, CLASSES, ["owl"])
+    known = task.before.module.hash()
+    assert known == victim.hash()
+    victim.model.visual_projection.weight.data.neg_()
+    assert task.before.module.hash() == known
+
+
 def test_what_an_evasion_lacks_is_refused(clip: Clip) -> None:
     with pytest.raises(RvptError, match="names of all classes"):
         backdoor(clip, DATA, poisons(), SPEC, evasion=evasion("changes"))
+    with pytest.raises(RvptError, match="names of all classes"):
+        backdoor(clip, DATA, poisons(), SPEC, classes=["owl"], evasion=evasion("changes"))
+    with pytest.raises(RvptError, match="an evasion needs a trigger"):
+        backdoor(clip, DATA, {}, SPEC, classes=CLASSES, evasion=evasion("changes"))
     with pytest.raises(RvptError, match="first_block=9 does not exist"):
         backdoor(clip, DATA, poisons(), SPEC, classes=CLASSES, evasion=evasion("prompts", first_block=9))
     with pytest.raises(RvptError, match="'owl' is not a class"):

@@ -16,7 +16,7 @@ from rvpt.artifacts import read_manifest
 from rvpt.errors import RvptError
 from rvpt.exports import EXPORTS
 from rvpt.exports.base import TOLERANCE, largest_difference, outputs_of, parts_of, reference_inputs
-from rvpt.exports.save import export, split_reference
+from rvpt.exports.save import export, model_facts, split_reference
 from rvpt.models.cleaned import Cleaned, clip_of
 from rvpt.tensors import read_tensors, sha256_tensors
 
@@ -243,3 +243,8 @@ def test_half_precision_is_exported_in_single_precision(tmp_path):
     export(model, "hf", tmp_path / "out")
     assert AutoModel.from_pretrained(tmp_path / "out").dtype == torch.float32
     assert model.clip.model.dtype == torch.float16
+
+
+def test_the_base_of_a_tuned_model_is_the_one_that_was_cleaned():
+    tuned = Cleaned(random_clip(seed=1), own_weights=True, facts={"base_sha256": "of the suspect"})
+    assert model_facts(tuned)["base_sha256"] == "of the suspect"

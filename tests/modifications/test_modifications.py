@@ -149,7 +149,7 @@ def test_the_steps_are_a_multiple_of_those_of_the_cleaning(model, suspect, pairs
     assert cleaning_steps(model) == 2 * math.ceil(8 / 4)
     seen = []
     material = Material(suspect, pairs, lambda step, total, values: seen.append((step, total)))
-    MODIFICATIONS["finetune"](model, material, times=1.5, batch_size=4)
+    MODIFICATIONS["finetune"](model, material, times=1.3, batch_size=4)
     assert seen[-1] == (6, 6)
 
 

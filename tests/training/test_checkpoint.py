@@ -52,6 +52,28 @@ def test_the_scale_of_the_loss_is_part_of_the_state(checkpoint):
     assert restored.scaler.get_scale() == 8.0
 
 
+def test_what_was_found_before_the_first_step_is_part_of_the_state(checkpoint):
+    def state(targets):
+        parameter = torch.nn.Parameter(torch.zeros(2))
+        buffers = {"targets": torch.tensor(targets)}
+        return State({"w": parameter}, torch.optim.SGD([parameter], lr=0.1), 1, buffers)
+
+    checkpoint().save(state([3, 1]))
+    restored = state([0, 2])
+    checkpoint(resume=True).restore(restored)
+    assert restored.buffers["targets"].tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_only_a_run_that_is_resumed_has_its_finished_stages(checkpoint, resume):
+    def stage(value, resume):
+        stages = checkpoint(resume=resume).stages(torch.device("cpu"))
+        return stages.get("scan", lambda: {"found": torch.tensor(value)})["found"].item()
+
+    assert stage(1, resume=False) == 1
+    assert stage(2, resume=resume) == (1 if resume else 2)
+
+
 @pytest.mark.parametrize("stop", [2, 5, 9, 12])
 def test_a_killed_run_continues_from_its_last_state_to_the_same_bits(spec, checkpoint, stop):
     with pytest.raises(MemoryError):
@@ -224,6 +246,9 @@ def test_a_refused_run_leaves_nothing_unless_a_part_is_finished(checkpoint):
     with pytest.raises(RvptError, match="bad input"), part.keeping():
         raise RvptError("bad input")
     assert contents(part.folder).keys() == {"run.json", "kept", "kept/check", "kept/check/verdict.json"}
+    assert checkpoint(resume=True).check() is None
+    with pytest.raises(RvptError, match="a run with other settings"):
+        checkpoint(resume=True, key={"a": 2}).check()
 
 
 def test_a_run_that_is_refused_before_its_first_state_leaves_nothing(spec, checkpoint):
