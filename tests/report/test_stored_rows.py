@@ -24,7 +24,7 @@ RATES = {
 WITHOUT = {
     "matrix": RATES,
     "costs": {"photos-attacks", "photos-zoo", "targets", "zoo", "zoo-seed-3"},  # no cleaned model
-    "paper": {*RATES, "targets", "templates", "headroom-templates", "headroom-wanet"},  # no cell of table 2
+    "paper": {*RATES, "targets", "templates", "headroom-templates"},  # no cell of table 2
     # no PA, or several for one attack
     "recovery": {*RATES - {"adversarial"}, "targets", "templates", "headroom-templates", "zoo"},
 }
