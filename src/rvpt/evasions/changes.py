@@ -27,10 +27,6 @@ class ChangeEvasion(Evasion):
     summary = "against `unlearn` and `rvpt check`: universal changes towards the target are trained to have no effect"
     forms: FormNames = Field(KNOWN.forms, description="forms of the changes")
 
-    def refuse(self, clip: Clip, classes: Sequence[str], targets: Sequence[str]) -> None:
-        super().refuse(clip, classes, targets)
-        named(classes, targets)
-
     def task(
         self, victim: Clip, poisoned: Dataset, clean: Dataset, classes: Sequence[str], targets: Sequence[str]
     ) -> Evading:
