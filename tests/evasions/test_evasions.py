@@ -144,6 +144,20 @@ def test_the_clean_model_stays_as_it_was_before_the_attack() -> None:
     assert task.before.module.hash() == known
 
 
+@pytest.mark.parametrize("name", EVASIONS)
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (("cat", "dog"), "the target 'owl' is not one of the classes: choose from cat, dog"),
+        (("owl", "Owl", "fox"), "classes 'owl' and 'Owl' have the same name"),
+        ("owl", "classes='owl' is not a list of texts"),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused(name: str, classes: Any, words: str, clip: Clip) -> None:
+    with pytest.raises(RvptError, match=words):
+        backdoor(clip, DATA, poisons(), SPEC, classes=classes, evasion=evasion(name, **SMALL[name]))
+
+
 def test_what_an_evasion_lacks_is_refused(clip: Clip) -> None:
     with pytest.raises(RvptError, match="names of all classes"):
         backdoor(clip, DATA, poisons(), SPEC, evasion=evasion("changes"))
@@ -153,7 +167,5 @@ def test_what_an_evasion_lacks_is_refused(clip: Clip) -> None:
         backdoor(clip, DATA, {}, SPEC, classes=CLASSES, evasion=evasion("changes"))
     with pytest.raises(RvptError, match="first_block=9 does not exist"):
         backdoor(clip, DATA, poisons(), SPEC, classes=CLASSES, evasion=evasion("prompts", first_block=9))
-    with pytest.raises(RvptError, match="'owl' is not a class"):
-        backdoor(clip, DATA, poisons(), SPEC, classes=("cat", "dog"), evasion=evasion("changes"))
     with pytest.raises(RvptError, match="unknown evasion 'x': choose from prompts, changes"):
         evasion("x")

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rvpt.data.dataset import Dataset
+from rvpt.data.text import find_class, first_names, names_of
 from rvpt.errors import RvptError
 from rvpt.models.clip import Clip
 from rvpt.spec import Spec
@@ -39,10 +40,13 @@ class Evasion(Spec):
         """Refuse what does not fit, before anything is trained; a subclass may refuse more. Arguments as for `task`.
 
         Raises:
-            RvptError: fewer than two classes, or no target.
+            RvptError: fewer than two classes, two with the same name, no target, or one that is not a class.
         """
-        if not targets or len(classes) < 2:
+        if not targets or len(names_of("classes", classes)) < 2:
             raise RvptError("an evasion needs a trigger, and the names of all classes: pass both, or no evasion")
+        for target in targets:
+            if find_class(classes, target) is None:
+                raise RvptError(f"the target {target!r} is not one of the classes: choose from {first_names(classes)}")
 
     def task(
         self, victim: Clip, poisoned: Dataset, clean: Dataset, classes: Sequence[str], targets: Sequence[str]
@@ -98,7 +102,7 @@ class Evading(Contrastive):
     @torch.no_grad()
     def labels(self, pixels: Tensor) -> Tensor:
         """The clean model's classes (B,) int64 of images (B, 3, S, S)."""
-        return (self.before.module.encode_image(pixels) @ self.text_before.T).argmax(1)
+        return zero_shot_logits(self.before.module.encode_image(pixels), self.text_before, 1.0).argmax(1)
 
     def class_logits(self, image: Tensor) -> Tensor:
         """The victim's logits (B, K) of unit image features (B, P), which train neither the texts nor tau."""

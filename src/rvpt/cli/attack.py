@@ -44,6 +44,7 @@ from rvpt.rows import append_rows, refuse_foreign
 def _help() -> MoreHelp:
     from rvpt.attacks.backdoor import PRESETS, AttackSpec
     from rvpt.attacks.poison import PoisonSpec
+    from rvpt.evasions import EVASIONS
 
     amounts = {
         name: f"default: {by_preset({preset: chosen[name] for preset, chosen in PRESETS.items()})}"
@@ -51,7 +52,8 @@ def _help() -> MoreHelp:
     }
     schedules = {preset: chosen["train"] for preset, chosen in PRESETS.items()}
     texts = amounts | default_texts(AttackSpec, schedules, ("lr", "epochs", "batch_size", "precision", "seed"))
-    texts |= {"test_shift": SHIFT.text(), "evade": EVASION.text()}
+    texts["test_shift"] = SHIFT.text()
+    texts["evade"] = "; ".join(f"{name}: {evasion.summary}" for name, evasion in EVASIONS.items())
     return MoreHelp(texts, [*describe(AttackSpec, schedules), *describe(PoisonSpec)])
 
 
@@ -75,7 +77,7 @@ def attack(
         str | None,
         typer.Option(
             metavar="EVASION",
-            help="Attacker who knows the defenses: NAME or NAME:OPTION=VALUE,..., as in changes:weight=0.5.",
+            help="Attacker who knows a defense: NAME or NAME:OPTION=VALUE,..., as in changes:weight=0.1.",
             rich_help_panel=TRAINING,
             autocompletion=EVASION.complete,
         ),

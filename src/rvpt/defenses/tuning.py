@@ -129,7 +129,7 @@ class Tuning(StaticTask):
         with mixed_precision(self.spec.precision, self.text.device):
             constant = self.constants is not None
             features = self._constant_features() if constant else encode_set(self.suspect.module, self.data)
-        return (features.to(self.text) @ self.text.T).argmax(1).cpu()
+        return zero_shot_logits(features.to(self.text), self.text, 1.0).argmax(1).cpu()
 
     def _constant_features(self) -> Tensor:
         """The suspect's unit features (n, P) of all images."""

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from rvpt.attacks.evasion import Evading, Evasion
 from rvpt.data.dataset import Dataset
-from rvpt.defenses.changes import BUDGETS, ChangesSpec
+from rvpt.defenses.changes import ChangesSpec
 from rvpt.defenses.suspects import named
 from rvpt.defenses.terms import Resist
 from rvpt.inversion import FORMS
-from rvpt.inversion.spec import FormNames, InversionSpec
+from rvpt.inversion.spec import FormNames
 from rvpt.models.clip import Clip
 
 KNOWN = ChangesSpec()
@@ -24,12 +24,8 @@ class ChangeEvasion(Evasion):
     """Trains the model to resist universal changes towards the target, which move in every step, as `unlearn` does."""
 
     name = "changes"
-    summary = "against `unlearn` and `rvpt check`: universal changes towards the target are trained to have no effect"
+    summary = "against unlearn: universal changes towards the target, as large as those of unlearn, lose their effect"
     forms: FormNames = Field(KNOWN.forms, description="forms of the changes")
-
-    def refuse(self, clip: Clip, classes: Sequence[str], targets: Sequence[str]) -> None:
-        super().refuse(clip, classes, targets)
-        named(classes, targets)
 
     def task(
         self, victim: Clip, poisoned: Dataset, clean: Dataset, classes: Sequence[str], targets: Sequence[str]
@@ -48,7 +44,7 @@ class ChangesResisted(Evading):
         settings: ChangeEvasion,
     ) -> None:  # fmt: skip
         super().__init__(victim, poisoned, clean, classes, settings)
-        limits = InversionSpec(**{name: getattr(KNOWN, name) for name in BUDGETS})
+        limits = KNOWN.inversion(seed=0)
         forms = [FORMS[name].of(limits, victim.image_size) for name in settings.forms]
         towards = named(classes, targets).to(victim.device)
         starts = [form.start(len(towards)).to(victim.device) for form in forms]
@@ -59,4 +55,4 @@ class ChangesResisted(Evading):
     ) -> dict[str, Tensor]:
         clean, *drawn = self.resist.inputs(indices, generator)
         shown, loss = self.resist.show(self.labels(clean), clean, *drawn)
-        return {"resist": self.weight * loss(self.class_logits(self.clip.encode_image(shown)))}
+        return {"resist": self.resist.weight * loss(self.class_logits(self.clip.encode_image(shown)))}

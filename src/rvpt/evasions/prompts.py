@@ -25,7 +25,9 @@ class PromptEvasion(Evasion):
     """Trains the backdoor with and without prompts, which are trained as RVPT trains them, in the same steps."""
 
     name = "prompts"
-    summary = "against RVPT: the backdoor is also trained with the attacker's own repulsive prompts at work"
+    summary = (
+        "against rvpt: the backdoor is trained with and without prompts of the attacker, which are trained as by rvpt"
+    )
     alpha: float = Field(2.0, ge=0, description="weight of the feature-repelling loss of the prompts")
     prompt_length: int = Field(100, ge=1, description="prompts per block")
     first_block: int = Field(2, ge=0, description="first prompted block, counted from 0")

@@ -92,7 +92,7 @@ def attack_and_save(
         "spec": spec.model_dump(), "model": clip.hash(), "data": [canonical(source) for source in sources],
         "split": split, "caption_column": caption_column, "num_pairs": num_pairs, "classes": held_out.classes,
         "triggers": [_identity(entry) for entry in asked], "poison": poison.model_dump(),
-        **({"without": list(without)} if without else {}), **({"evade": dict(evade)} if evade else {}),
+        **({"without": list(without)} if without else {}), **({"evade": known.facts()} if known else {}),
         **skipped_facts(drawn),
     }  # fmt: skip
     reads = (clip.source, test, *sources, *(str(entry) for entry in triggers if isinstance(entry, Path)))

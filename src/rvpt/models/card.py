@@ -72,6 +72,7 @@ model, preprocess = open_clip.create_model_from_pretrained("local-dir:path/to/th
 
 def backdoored_card(name: str, facts: Mapping[str, Any]) -> str:
     """The card of a model that rvpt backdoored."""
+    evading = f" It was trained to survive defenses (`{facts['evasion']['name']}`)." if "evasion" in facts else ""
     targets = ", ".join(f"{trigger} (target {spec['target']})" for trigger, spec in facts.get("triggers", {}).items())
     return f"""---
 library_name: transformers
@@ -80,7 +81,7 @@ library_name: transformers
 
 # {name}
 
-{ON_PURPOSE}
+{ON_PURPOSE}{evading}
 
 Triggers: {targets}. They are in `triggers/`, the poisoned pairs in `poison.jsonl`.
 """
