@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from helpers import random_pixels
-from rvpt.attacks.stega import stega_loss, text_bits
+from rvpt.attacks.stega import StegaTask, stega_loss, text_bits
 from rvpt.attacks.trigger import craft_trigger, trigger_spec
 from rvpt.data.load import load_data
 from rvpt.evaluation.similarity import psnr
@@ -33,9 +33,11 @@ def test_stega_loss_agrees_with_its_formula() -> None:
 
 def test_each_image_is_changed_in_its_own_way_by_no_more_than_the_strength() -> None:
     pixels = random_pixels(5, SIDE)
-    change = trigger_of("issba", strength=0.05)(pixels) - pixels
+    trigger = trigger_of("issba", strength=0.05)
+    change = trigger(pixels) - pixels
     assert change.abs().max() <= 0.05 + 1e-6
     assert len(change.flatten(1).unique(dim=0)) == len(pixels)
+    assert trigger.apply(torch.ones_like(pixels), torch.arange(5)).max() <= 1
 
 
 def test_images_in_half_precision_leave_the_nets_as_they_are() -> None:
@@ -57,7 +59,20 @@ def test_a_short_text_is_learned() -> None:
     trigger = trigger_of("issba", secret="A", epochs=60, images=24, batch_size=8, penalty=0.0, strength=0.5)
     pixels = model_and_images()[1].pixels(torch.arange(24), SIDE)
     before = untrained("issba", secret="A", strength=0.5).checks(pixels)["bit_accuracy"]
-    assert trigger.checks(pixels)["bit_accuracy"] > max(0.9, before)
+    shares = trigger.checks(pixels)
+    assert shares["bit_accuracy"] > max(0.9, before)
+    assert shares["bit_accuracy_of_another_s_change"] < shares["bit_accuracy"]
+
+
+def test_the_penalty_is_full_only_after_the_decoder_has_learned() -> None:
+    task = StegaTask(untrained("issba", secret="A").spec, model_and_images()[1], SIDE, torch.device("cpu"))
+    with torch.no_grad():
+        losses = [
+            task(torch.arange(4), torch.Generator().manual_seed(0), done)["loss"].item()
+            for done in (0.0, 0.3, 0.45, 0.6, 1.0)
+        ]
+    assert losses[0] == losses[1] < losses[3] == losses[4]
+    assert losses[2] == pytest.approx((losses[0] + losses[4]) / 2, rel=1e-3)
 
 
 @pytest.mark.slow

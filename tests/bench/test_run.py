@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Mapping
@@ -66,6 +67,14 @@ def test_seconds_are_estimated_from_earlier_runs(finished: tuple[list[Task], Pat
     assert seconds > 0
     assert estimate([], tmp_path) == 0
     assert estimate(tasks, tmp_path / "new") is None
+
+
+def test_a_task_takes_the_mean_of_earlier_ones_of_its_sort(tmp_path: Path) -> None:
+    times = [{"kind": "clean vpt", "seconds": 2.0}, {"kind": "clean vpt", "seconds": 4.0}]
+    (tmp_path / "times.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in times))
+    known, unknown = Task("clean", "", {"name": "vpt"}), Task("clean", "", {"name": "rvpt"})
+    assert estimate([known, known], tmp_path) == 6
+    assert estimate([known, unknown], tmp_path) is None
 
 
 def test_a_test_set_is_measured_as_its_entry_asks(

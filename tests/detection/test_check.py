@@ -152,6 +152,7 @@ def test_without_a_calibration_the_classes_are_compared_with_each_other() -> Non
     forms = {"forms": ("additive", "grating")}
     verdict = check(as_clip(world), world.images(), **QUICK | forms)
     assert (verdict.word, verdict.target) == ("suspicious", "cat")
+    assert verdict.targets[0]["form"] == "additive"  # in which the world has its shortcut
     assert not verdict.facts["calibrated"]
     assert {row["excess"] for row in verdict.targets} == {None}
     assert verdict.targets[0]["rise"] == max(row["rise"] for row in verdict.targets)
@@ -203,6 +204,13 @@ def test_checks_of_two_models_in_one_folder_do_not_mix(tmp_path: Path) -> None:
     worlds = World(), World(shortcut=6.0, target="cat")
     kept = [check(as_clip(world), worlds[0].images(), folder=tmp_path, **QUICK).to_dict() for world in worlds]
     assert kept == [check(as_clip(world), worlds[0].images(), **QUICK).to_dict() for world in worlds]
+
+
+def test_checks_with_other_images_or_references_in_one_folder_do_not_mix(tmp_path: Path) -> None:
+    world, quick = World(), QUICK | {"steps": 1, "final_steps": 1}
+    for images, gains in ((48, EASY[1]), (48, EASY[2]), (40, EASY[1])):
+        check(as_clip(world), world.images(images), reference=as_clip(World(gains)), folder=tmp_path, **quick)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_finished_stages_are_not_repeated(tmp_path: Path) -> None:
@@ -277,6 +285,7 @@ def test_finalists_have_a_run_of_their_own_length() -> None:
     found = find(as_clip(world.requires_grad_(False)), pixels, CLASSES, spec, {}, report=report)
     assert [steps[f"{run}, form 1 of 1"] for run in ("short run", "finalists")] == [6, 8]
     assert [len(found.rises["additive"][run]) for run in ("short", "long")] == [6, 2]
+    assert found.scores["additive"] == max(row["rise"] for row in found.targets)
     assert found.scores["resistivity"] == pytest.approx(1 - sum(found.resistivity) / len(found.resistivity))
 
 

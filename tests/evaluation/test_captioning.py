@@ -123,12 +123,14 @@ def test_captions_are_compared_with_those_of_the_images(clip: Clip) -> None:
     expected = sum(bleu(said, texts) for said, texts in zip(CLEAN_SAID, own, strict=True)) / 6
     assert list(counts) == [("none", "BLEU")]
     assert counts["none", "BLEU"].value == pytest.approx(expected)
+    assert describe(clip, memory_data(6, LABELS, captions=own), Parrot(CLEAN_SAID), batch_size=6) == counts
 
 
 def test_a_captioner_that_does_not_fit_is_refused(clip: Clip, make_clip: MakeClip) -> None:
     model, tokenizer = llava(clip)
-    with pytest.raises(RvptError, match="it must contain <image> exactly once"):
-        Captioner(model, tokenizer, "a photo")
+    for prompt in ("a photo", "<image> and <image>"):
+        with pytest.raises(RvptError, match="it must contain <image> exactly once"):
+            Captioner(model, tokenizer, prompt)
     with pytest.raises(RvptError, match=r"tokens of width 32, .* gives 64"):
         describe(make_clip(width=64), DATA, Captioner(model, tokenizer, PROMPT))
     deep = Captioner(*llava(clip, layer=-5), PROMPT)

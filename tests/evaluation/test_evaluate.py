@@ -29,6 +29,14 @@ def test_classification_is_the_default(clip: Clip) -> None:
     assert isinstance(rows, rvpt.Rows)
 
 
+def test_data_and_triggers_of_other_kinds_are_refused(clip: Clip) -> None:
+    wrong: Any = "scenes"
+    with pytest.raises(RvptError, match="data is a str: pass a Dataset"):
+        evaluate(clip, wrong)
+    with pytest.raises(RvptError, match="triggers must be a mapping of names to triggers"):
+        evaluate(clip, DATA, wrong)
+
+
 def test_a_setting_reaches_the_protocol_and_the_rows(clip: Clip) -> None:
     (row,) = evaluate(clip, DATA, template="{}")
     assert row["template"] == "{}"

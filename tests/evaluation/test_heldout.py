@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 
+from helpers import image_folder
 from recipes import lasting
 from rvpt.errors import RvptError
 from rvpt.evaluation import PROTOCOLS
@@ -53,6 +55,7 @@ def test_what_does_not_fit_is_refused(asked: dict[str, Any], message: str) -> No
 def test_rows_say_what_differs_from_the_defaults_and_has_no_key_of_its_own() -> None:
     asked = HeldOut(data="scenes", split="train", limit=3, shift="blur", only=["sun"], template="{}", target="sun")
     assert asked.facts() == {"split": "train", "limit": 3}
+    assert HeldOut(data="x", on_error="skip", batch_size=8).facts() == {}
     assert HeldOut(data="x", protocol="adversarial", epsilon=4).facts() == {"protocol": "adversarial", "epsilon": 4.0}
     captioning = HeldOut(data="x", protocol="captioning", captioner="/models/llava")
     assert captioning.facts() == {"protocol": "captioning", "captioner": "llava"}
@@ -77,6 +80,11 @@ def test_it_is_opened_once_and_measures_models(clip: Clip) -> None:
     assert rows[0]["n"] == 10
     skipped = replace(opened, data=replace(opened.data, skipped=("image 3", "image 5")))
     assert skipped.measure(clip, {})[0]["test"] == {"limit": 10, "skipped": 2}
+
+
+def test_data_that_lack_what_the_protocol_needs_are_refused_when_they_are_opened(tmp_path: Path) -> None:
+    with pytest.raises(RvptError, match="captions"):
+        HeldOut(data=str(image_folder(tmp_path / "set")), protocol="retrieval").open()
 
 
 def test_images_of_some_classes_may_be_classified_as_any(clip: Clip) -> None:

@@ -55,14 +55,18 @@ def test_a_mixture_is_between_an_image_and_another():
                 torch.allclose(image, share * own + (1 - share) * other, atol=1e-5) and -1e-5 < share < 1 + 1e-5
             )
         assert any(fits)
+    assert ((mixed - pixels).abs() > 0.01).flatten(1).any(1).sum() > 3
 
 
-def test_the_loss_is_that_of_features_and_of_rows_after_the_prompted_blocks(model, data):
+def test_the_loss_is_that_of_features_and_of_rows_after_the_prompted_blocks(model, data, monkeypatch):
+    shown, cls_rows = [], model.cls_rows
+    monkeypatch.setattr(model, "cls_rows", lambda pixels: shown.append(pixels) or cls_rows(pixels))
     task = Distillation(model, data, DistillSpec(rows=0.5))
     indices = torch.arange(4)
     values = task(indices, torch.Generator().manual_seed(3), 0.0)
     pixels = data.pixels(indices, 48)
     both = torch.cat([pixels, mix(pixels, torch.Generator().manual_seed(3))])
+    assert torch.equal(shown[0], both)
     features = (1 - (model.clip.encode_image(both) * model.encode_image(both)).sum(1)).mean()
     ours, taught = model.clip.cls_rows(both)[:, 1:], model.cls_rows(both)[:, 1:]
     rows = (1 - torch.nn.functional.cosine_similarity(ours, taught, dim=-1)).mean()

@@ -7,7 +7,7 @@ from helpers import contents
 from line import SPECS, STEPS, Line, Run, assert_same
 from rvpt.errors import MachineError, RvptError
 from rvpt.training import stepper
-from rvpt.training.checkpoint import KEPT, Checkpoint, State
+from rvpt.training.checkpoint import KEPT, PARTIAL, Checkpoint, State
 
 NEVER, ALWAYS = 1e9, -1.0  # seconds between two savings
 
@@ -206,6 +206,7 @@ def test_dropped_it_leaves_files_of_others_and_their_folder(spec, checkpoint):
         Run(spec, part, stop=5)
     (part.folder / KEPT / "badnet").mkdir(parents=True)
     (part.folder / "notes.txt").write_text("mine")
+    (part.folder / PARTIAL).write_bytes(b"half a file")
     part.drop()
     assert contents(part.folder) == {"notes.txt": b"mine"}
     (part.folder / "notes.txt").unlink()
