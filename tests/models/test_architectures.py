@@ -498,6 +498,11 @@ def test_tuning_leaves_the_statistics_of_a_resnet(tmp_path):
     assert not torch.equal(before["visual.bn1.weight"], after["visual.bn1.weight"])
 
 
+def test_an_attacker_who_knows_rvpt_needs_blocks(model):
+    with pytest.raises(RvptError, match="needs a ViT CLIP: use the evasion changes"):
+        rvpt.evasion("prompts").refuse(model, ["fox", "owl"], ["owl"])
+
+
 def test_the_temperature_of_a_siglip_is_not_cut_to_that_of_clips(tmp_path):
     clip = load_clip(siglip_folder(tmp_path / "x"))
     cleaned = rvpt.clean(clip, pairs(), "par", **SHORT).clip

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from rvpt.attacks.evasion import Evading, Evasion
 from rvpt.data.dataset import Dataset
 from rvpt.defenses.base import refuse_missing_block
+from rvpt.errors import RvptError
 from rvpt.models.clip import Clip
 from rvpt.models.prompts import RepulsivePrompts, frozen_pass, prompted_pass
 from rvpt.training.loop import frozen
@@ -35,7 +36,11 @@ class PromptEvasion(Evasion):
 
     def refuse(self, clip: Clip, classes: Sequence[str], targets: Sequence[str]) -> None:
         super().refuse(clip, classes, targets)
-        refuse_missing_block(self.first_block, len(clip.blocks))
+        try:
+            blocks = clip.blocks
+        except RvptError:
+            raise RvptError("the evasion prompts needs a ViT CLIP: use the evasion changes") from None
+        refuse_missing_block(self.first_block, len(blocks))
 
     def task(
         self, victim: Clip, poisoned: Dataset, clean: Dataset, classes: Sequence[str], targets: Sequence[str]
