@@ -100,13 +100,7 @@ def main() -> None:
     parser.add_argument("--device", help="where published scores are computed; by default the GPU if there is one")
     parser.add_argument("--num-workers", type=int, default=1, help="processes that compute them")
     parser.add_argument("--output", type=Path, help="page to write the tables into, between marks; by default printed")
-    parser.add_argument(
-        "--tables",
-        nargs="*",
-        choices=tuple(SECTIONS),
-        default=OF_A_ZOO,
-        help="those to report; by default all of a zoo",
-    )
+    parser.add_argument("--tables", nargs="*", choices=tuple(SECTIONS), help="to report; by default those of a zoo")
     parser.add_argument("--prefix", default="", help="of the names of the tables' marks")
     args = parser.parse_args()
     if args.what == "collect":
@@ -117,7 +111,7 @@ def main() -> None:
         show({"forms": "\n".join(compare(read_rows(args.rows))) + "\n"}, args.output, args.prefix)
     else:
         calibration = Calibration.read(args.calibration, geometry(args.recipe))
-        show(tables(latest(args.rows), calibration, args.tables), args.output, args.prefix)
+        show(tables(latest(args.rows), calibration, args.tables or OF_A_ZOO), args.output, args.prefix)
 
 
 if __name__ == "__main__":
