@@ -118,6 +118,7 @@ def test_a_resumed_attack_uses_the_trigger_that_it_had_crafted(tiny, home, monke
         (["--evade", "nope"], ["unknown evasion 'nope'", "prompts, changes"]),
         (["--evade", "changes:weight=-1"], ["weight", "greater than or equal to 0"]),
         (["--evade", "prompts:first_block=9"], ["first_block=9 does not exist"]),
+        (["--trigger", SMALL, "--evade", "prompts:first_block=9"], ["first_block=9 does not exist"]),
         (["--preset", "nope"], ["'nope'", "'paper'"]),
         (["--test-split", "nope"], ["'nope'", "pretrain, train, test"]),
         (["--rows", "."], ["is a folder: give a file"]),

@@ -85,8 +85,11 @@ def attack_and_save(
     asked, known = _asked(triggers, clip.image_size), evasion(**evade) if evade else None
     whole = load_labeled(test, test_split, on_error=on_error, shift=test_shift)
     held_out = whole.sample(CHECKED)
-    for entry in asked:
-        held_out.class_index((entry.spec if isinstance(entry, Trigger) else entry).target)
+    targets = [(entry.spec if isinstance(entry, Trigger) else entry).target for entry in asked]
+    for each in targets:
+        held_out.class_index(each)
+    if known:  # before triggers are optimized
+        known.refuse(clip, held_out.classes, targets)
     drawn = _drawn_pairs(sources, split, caption_column, num_pairs, spec.seed, on_error, without)
     key = {
         "spec": spec.model_dump(), "model": clip.hash(), "data": [canonical(source) for source in sources],
